@@ -1,0 +1,1 @@
+"""Model serving on Kubernetes and AKS as Pulumi components."""

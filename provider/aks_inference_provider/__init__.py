@@ -1,0 +1,1 @@
+"""The plugin process: components and custom resources over the Pulumi provider protocol."""

@@ -1,0 +1,1 @@
+"""What runs in the cluster or on this machine: router, autoscaler, replicas. Never imports Pulumi."""
