@@ -1,0 +1,1 @@
+"""The contract between what is declared and what runs: ScoringEndpoint, its status, and targets."""

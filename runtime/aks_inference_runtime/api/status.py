@@ -1,0 +1,102 @@
+"""What runs, as it is reported: the five Azure ML states and the figures of each version."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.api.endpoint import ScoringEndpoint
+
+
+class ServiceState(StrEnum):
+    """Azure ML's states of a service."""
+
+    TRANSITIONING = "Transitioning"
+    UNHEALTHY = "Unhealthy"
+    UNSCHEDULABLE = "Unschedulable"
+    FAILED = "Failed"
+    HEALTHY = "Healthy"
+
+    @property
+    def final(self) -> bool:
+        """Whether the state stays until something is declared anew."""
+        return self in (ServiceState.FAILED, ServiceState.HEALTHY)
+
+
+class ReplicaState(StrEnum):
+    """The life of a replica."""
+
+    STARTING = "Starting"
+    READY = "Ready"
+    UNREADY = "Unready"
+    DRAINING = "Draining"
+    BACK_OFF = "BackOff"
+
+
+class ReplicaStatus(Wire):
+    """One replica."""
+
+    id: str
+    state: ReplicaState
+    restarts: int = 0
+    address: str = ""
+    reason: str = ""
+
+
+class VersionStatus(Wire):
+    """One version: replicas, load, traffic, and why the autoscaler did what it did last."""
+
+    name: str
+    state: ServiceState
+    traffic: float = 0
+    """Effective percent."""
+    replicas_desired: int = 0
+    replicas_ready: int = 0
+    busy: int = 0
+    queued: int = 0
+    utilization: float = 0
+    """Percent: (busy + queued) / (ready × replicaMaxConcurrentRequests)."""
+    last_scaling: str = ""
+    message: str = ""
+    """Why it is not healthy; for Failed the tail of the log."""
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
+class EndpointStatus(Wire):
+    """An endpoint as it runs."""
+
+    name: str
+    state: ServiceState
+    generation: int
+    """Counts the declared changes."""
+    observed_generation: int = 0
+    """The newest generation that is served whole."""
+    scoring_uri: str = ""
+    swagger_uri: str = ""
+    message: str = ""
+    versions: tuple[VersionStatus, ...] = ()
+
+
+class EndpointView(Wire):
+    """What is declared and how it is."""
+
+    endpoint: ScoringEndpoint
+    status: EndpointStatus
+
+
+class ModelRecord(Wire):
+    """A model version in a store."""
+
+    name: str
+    version: int
+    digest: str
+    """`sha256:<hex>` over names and contents."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Relative path in the model → `sha256:<hex>`."""
+    size_bytes: int = 0
+    created_time: str = ""
+    framework: str | None = None
+    framework_version: str | None = None
+    description: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    properties: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,99 @@
+"""What the router is told and what it reports; where it runs is not its business."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from aks_inference_runtime.api.endpoint import AuthMode, Requests
+
+
+class VersionKey(NamedTuple):
+    """A version of an endpoint."""
+
+    endpoint: str
+    version: str
+
+
+@dataclass(frozen=True)
+class ReplicaTarget:
+    """A replica, reached through its gate."""
+
+    id: str
+    """Unique for ever: a restarted replica has a new id."""
+    host: str
+    port: int
+    """Of the gate's data listener."""
+    control: Path
+    """The gate's control socket."""
+    ready: bool = True
+    """False: takes no new request; those in flight go on."""
+
+
+@dataclass(frozen=True)
+class VersionRoute:
+    """A version's part of the traffic and its replicas."""
+
+    name: str
+    traffic: int
+    """Effective share in hundredths of a percent; all of an endpoint add up to 10,000."""
+    requests: Requests
+    replicas: tuple[ReplicaTarget, ...] = ()
+    scaled_to_zero: bool = False
+    """Requests then wait up to cold_start_timeout_ms."""
+
+
+@dataclass(frozen=True)
+class EndpointRoute:
+    """An endpoint as the router serves it at /api/v1/service/<name>/score (and /swagger.json beside it)."""
+
+    name: str
+    auth: AuthMode
+    key_digests: frozenset[str]
+    """SHA-256 hex digests of the accepted keys; the keys themselves never reach the router."""
+    versions: tuple[VersionRoute, ...]
+    version_header_enabled: bool = True
+    port: int | None = None
+    """Also served at /score and /swagger.json of this port."""
+
+
+@dataclass(frozen=True)
+class RouterState:
+    """All that is served; applied as a whole, again and again."""
+
+    endpoints: Mapping[str, EndpointRoute] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VersionLoad:
+    """What is going on at a version now, and since the router began."""
+
+    busy: int = 0
+    """Requests at replicas, those whose client or deadline is gone included (as the gates count)."""
+    queued: int = 0
+    ready_replicas: int = 0
+    requests_total: int = 0
+    rejected_total: int = 0
+    """429 and 503 by the router."""
+
+
+class Router(Protocol):
+    """One router instance on this host."""
+
+    async def start(self) -> None:
+        """Starts the data plane, or takes over the one that already runs in the same directory."""
+
+    async def apply(self, state: RouterState) -> None:
+        """Serves this and nothing else; fails no request that is under way."""
+
+    def load(self) -> Mapping[VersionKey, VersionLoad]:
+        """The newest figures; a version that could not be observed is missing (never zero)."""
+
+    async def drained(self, replica_id: str, timeout_s: float) -> bool:
+        """Waits until a replica that is not ready any more has no request in flight; False at the deadline."""
+
+    async def detach(self) -> None:
+        """Lets go: the data plane goes on serving."""
+
+    async def stop(self) -> None:
+        """Ends the data plane and removes its files."""
