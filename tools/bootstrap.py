@@ -40,7 +40,9 @@ def pip(*arguments: str) -> None:
     command = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     # A user's PIP_* index settings are meant and stay; only what would change the hashes' meaning is left out.
     environment = {k: v for k, v in os.environ.items() if k not in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER")}
-    done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         sys.stderr.write(done.stdout + done.stderr)
         sys.exit(f"setup failed: pip ended with {done.returncode}. Is a package index reachable?")
@@ -48,8 +50,6 @@ def pip(*arguments: str) -> None:
 
 def main() -> None:
     """Brings the environment up to date."""
-    if sys.version_info < (3, 11):
-        sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     wanted = digest()
     with alone():
         if not STAMP.exists() or STAMP.read_text() != wanted:

@@ -1,0 +1,79 @@
+"""Two models on this machine: a web service, and an endpoint whose traffic two versions share.
+
+Configuration, all optional: `modelsDirectory` (written by train.py), `traffic` (percent by version), `port`,
+`stateDirectory`, `scaleDownDelaySeconds`, and `productionNodes`: plans an AKS cluster of that many Standard_D3_v2.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pulumi
+
+from aks_inference import (
+    AksInferenceCluster,
+    ControlledRolloutEndpoint,
+    LocalInferenceCluster,
+    ModelWebService,
+    RegisteredModel,
+)
+
+config = pulumi.Config()
+traffic: dict[str, float] = config.get_object("traffic") or {"ridge": 100}
+models_directory = Path(config.get("modelsDirectory") or "models")
+
+INFERENCE_CONFIG = {
+    "entry_script": "score.py",
+    "source_directory": "source",
+    # The models were trained with this version: the scoring environment has the same.
+    "environment": {"name": "diabetes", "pip_packages": [f"scikit-learn=={version('scikit-learn')}"]},
+}
+SCALING = {
+    "autoscale_enabled": True,
+    "autoscale_min_replicas": 1,
+    "autoscale_max_replicas": 4,
+    "autoscale_scale_down_delay_seconds": config.get_float("scaleDownDelaySeconds") or 60.0,
+}
+
+cluster = LocalInferenceCluster(
+    "local", port=config.get_int("port") or 8890, state_directory=config.get("stateDirectory")
+)
+
+models = {
+    name: RegisteredModel(
+        f"diabetes-{name}",
+        target=cluster,
+        model_path=str(models_directory / name / "model.joblib"),
+        model_framework="ScikitLearn",
+        tags={"data": "diabetes"},
+    )
+    for name in traffic
+}
+
+service = ModelWebService(
+    "diabetes-service", target=cluster, models=[models["ridge"]], inference_config=INFERENCE_CONFIG, **SCALING
+)
+
+endpoint = ControlledRolloutEndpoint(
+    "diabetes",
+    target=cluster,
+    versions=[
+        {
+            "version_name": name,
+            "traffic_percentile": percent,
+            "is_default": name == "ridge",
+            "models": [models[name]],
+            "inference_config": INFERENCE_CONFIG,
+            "num_replicas": 1,
+        }
+        for name, percent in traffic.items()
+    ],
+)
+
+if nodes := config.get_int("productionNodes"):
+    AksInferenceCluster("production", cluster_purpose="FastProd", agent_count=nodes, vm_size="Standard_D3_v2")
+
+pulumi.export("serviceUri", service.scoring_uri)
+pulumi.export("serviceKey", service.primary_key)
+pulumi.export("endpointUri", endpoint.scoring_uri)
+pulumi.export("endpointKey", endpoint.primary_key)
+pulumi.export("stateDirectory", cluster.state_directory)

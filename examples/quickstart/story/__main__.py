@@ -1,0 +1,98 @@
+"""The quickstart: the main job of this package, end to end, on this machine. No Azure, Kubernetes, Docker or root."""
+
+import argparse
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# The story's modules, and train.py beside the program.
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import steps  # noqa: E402
+from engine import STACK, Engine, StoryError  # noqa: E402
+from leftovers import free_port  # noqa: E402
+from report import Report  # noqa: E402
+
+PROJECT = HERE.parent.parent.parent
+STACK_FILE = PROJECT / f"Pulumi.{STACK}.yaml"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="./quickstart", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object a step, and nothing else, on stdout")
+    parser.add_argument("--keep", action="store_true", help="leave everything running; says how to destroy it")
+    parser.add_argument("--engine", choices=("embedded", "pulumi"), default="embedded", help="what applies the program")
+    parser.add_argument("--port", type=int, default=8890, help="of the scoring URIs (default 8890, or a free one)")
+    return parser.parse_args()
+
+
+async def tell(story: steps.Story, keep: bool) -> None:
+    """All steps in order; what was made is destroyed on every way out but --keep."""
+    try:
+        for step in (steps.train_models, steps.preview_first, steps.apply_first, steps.score_rows):
+            await step(story)
+        for step in (steps.roll_out, steps.scale, steps.apply_again):
+            await step(story)
+    except BaseException:
+        await asyncio.shield(_clear(story))
+        raise
+    await (steps.keep(story) if keep else steps.destroy(story))
+
+
+async def _clear(story: steps.Story) -> None:
+    """After a failure or Ctrl-C: destroys what there is; what cannot be destroyed is named."""
+    if STACK_FILE.exists():
+        print("cleaning up …", file=sys.stderr)
+        done = await story.engine.run("destroy", "--yes", "--skip-preview")
+        if done.code == 0:
+            done = await story.engine.run("stack", "rm", "--yes")
+        if done.code:
+            print(f"could not clean up: {story.work} is kept\n{done.text}", file=sys.stderr)
+            return
+    shutil.rmtree(story.work, ignore_errors=True)
+
+
+def main() -> int:
+    """Runs the story; 0 when every step did what it must, 1 when one did not, 130 after Ctrl-C."""
+    options = arguments()
+    if STACK_FILE.exists():
+        print(
+            f"{STACK_FILE.name} is there: a quickstart of this checkout was kept running or is under way.\n"
+            "Destroy it with the command that it printed; then `rm` the file if it is still there.",
+            file=sys.stderr,
+        )
+        return 1
+    work = Path(tempfile.mkdtemp(prefix="aks-inference-quickstart-")).resolve()
+    passphrase = work / "passphrase"
+    passphrase.touch(mode=0o600)
+    passphrase.write_text(secrets.token_urlsafe(24))
+    report = Report(options.json)
+    # SIGTERM ends the story like Ctrl-C does: with everything cleaned up.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        engine = Engine(options.engine, PROJECT, work)
+        story = steps.Story(engine, report, work, free_port(options.port))
+        if story.port != options.port:
+            print(f"port {options.port} is taken; using {story.port}", file=sys.stderr)
+        asyncio.run(tell(story, options.keep))
+    except StoryError as error:
+        print(f"\nquickstart: {error}", file=sys.stderr)
+        if not STACK_FILE.exists():
+            shutil.rmtree(work, ignore_errors=True)
+        return 1
+    except KeyboardInterrupt:
+        print("\nquickstart: stopped", file=sys.stderr)
+        return 130
+    report.end("Done. The program is examples/quickstart/__main__.py; the README says how to go on.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""The eight steps of the story. Each says what it does, does it, checks it, and hands on what the next ones need."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from engine import Done, Engine, StoryError
+from leftovers import alive, children_of, listens, processes_of
+from load import scale_up_and_down, status_of
+from report import Report, Step
+from scoring import Tally, score, score_each, within_binomial_bound
+from train import Training, train
+
+ROWS_WHILE_APPLYING = 1_000
+ROWS_FOR_SPLIT = 1_000
+ROWS_PER_S = 60
+TOLERANCE = 1e-9
+SCALE_DOWN_DELAY_S = 5
+
+
+@dataclass
+class Story:
+    """What the steps share."""
+
+    engine: Engine
+    report: Report
+    work: Path
+    port: int
+    training: Training | None = None
+
+    @property
+    def trained(self) -> Training:
+        """The models of step 1."""
+        if self.training is None:
+            raise StoryError("no model was trained")
+        return self.training
+
+    @property
+    def rows(self) -> list[list[float]]:
+        """Rows that the models have not seen in training."""
+        return self.trained.rows
+
+    def on_line(self, step: Step) -> Callable[[str], None] | None:
+        """Shows the engine's output as it comes, to a person."""
+        return None if self.report.as_json else step.show
+
+    async def preview(self, step: Step, *arguments: str) -> tuple[Done, dict[str, Any]]:
+        """A preview: shown to a person, and its digest as JSON."""
+        if not self.report.as_json:
+            await self.engine.run("preview", *arguments, on_line=step.show)
+        done = await self.engine.run("preview", "--json")
+        digest = json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}
+        return done, digest
+
+    async def up(self, step: Step, *arguments: str) -> None:
+        """Applies the program."""
+        await self.engine.must("up", "--yes", "--skip-preview", *arguments, on_line=self.on_line(step))
+
+
+async def train_models(story: Story) -> None:
+    """1: two real models."""
+    with story.report.step("train", "Train two models on the diabetes data of scikit-learn") as step:
+        story.training = await asyncio.to_thread(train, story.work / "models")
+        for model in story.training.models:
+            step.say(f"{model.name}: {model.estimator}, R² {model.r2:.3f} on {len(story.rows)} rows not seen")
+        step.result(models={m.name: {"estimator": m.estimator, "r2": round(m.r2, 3)} for m in story.training.models})
+
+
+async def preview_first(story: Story) -> None:
+    """2: everything that will be, before anything is."""
+    with story.report.step("preview", "Preview the stack: checks, resources, effective traffic") as step:
+        await story.engine.must("stack", "init", "quickstart")
+        await story.engine.configure(
+            {
+                "modelsDirectory": str(story.work / "models"),
+                "stateDirectory": str(story.work / "runtime"),
+                "port": str(story.port),
+                "scaleDownDelaySeconds": str(SCALE_DOWN_DELAY_S),
+                "traffic.ridge": "100",
+            }
+        )
+        done, digest = await story.preview(step)
+        if done.code:
+            raise StoryError(f"the preview failed:\n{done.text}")
+        step.result(changes=digest.get("changeSummary", {}), checks=_messages(digest))
+
+
+async def apply_first(story: Story) -> None:
+    """3: models, service, endpoint."""
+    with story.report.step("apply", "Apply it on this machine (the first time builds the scoring environment)") as step:
+        await story.up(step)
+        outputs = await story.engine.outputs()
+        uris = {name: outputs[name] for name in ("serviceUri", "endpointUri")}
+        for name, uri in uris.items():
+            step.say(f"{name}: {uri}")
+        step.result(**uris)
+
+
+async def score_rows(story: Story) -> None:
+    """4: the router answers as the model in this process does, and only to who has the key."""
+    with story.report.step("score", "Score real rows through the router; try a wrong key") as step:
+        outputs = await story.engine.outputs()
+        rows, wanted = story.rows, story.trained.models[0].predictions
+        async with aiohttp.ClientSession() as session:
+            right = await score(session, outputs["endpointUri"], outputs["endpointKey"], rows)
+            wrong = await score(session, outputs["endpointUri"], "wrong-key", rows[:1])
+        if right.status != 200:
+            raise StoryError(f"scoring answered {right.status} ({right.reason})")
+        gap = max(abs(a - b) for a, b in zip(right.predictions, wanted, strict=True))
+        step.say(f"{len(rows)} rows: 200, version {right.version}; largest difference to the trained model {gap:.1e}")
+        step.say(f"wrong key: {wrong.status} ({wrong.reason})")
+        step.result(rows=len(rows), largest_difference=gap, wrong_key=wrong.status, version=right.version)
+        if gap > TOLERANCE or wrong.status != 401:
+            raise StoryError("the endpoint does not answer as it must")
+
+
+async def roll_out(story: Story) -> None:
+    """5: version `boosted` at 10 %, while requests go on."""
+    with story.report.step("rollout", "Change it: a second version at 10 %, under traffic") as step:
+        await story.engine.configure({"traffic.ridge": "90", "traffic.boosted": "10"})
+        done, digest = await story.preview(step, "--diff")
+        if done.code:
+            raise StoryError(f"the preview failed:\n{done.text}")
+        outputs = await story.engine.outputs()
+        uri, key = outputs["endpointUri"], outputs["endpointKey"]
+        applied = asyncio.Event()
+
+        async def apply() -> None:
+            try:
+                await story.up(step)
+            finally:
+                applied.set()
+
+        during, _ = await asyncio.gather(
+            score_each(uri, key, story.rows, ROWS_WHILE_APPLYING, ROWS_PER_S, until=applied), apply()
+        )
+        after = await score_each(uri, key, story.rows, ROWS_FOR_SPLIT, ROWS_PER_S)
+        step.say(f"{during.sent} rows while it was applied: {during.failed} failed; by version {dict(during.versions)}")
+        step.say(f"{after.sent} rows after: {after.failed} failed; by version {dict(after.versions)}")
+        fair = within_binomial_bound(after.versions["boosted"], after.sent, 0.1)
+        step.say(f"10 % within the 99.9 % binomial bound: {'yes' if fair else 'no'}")
+        step.result(
+            changes=digest.get("changeSummary", {}),
+            diff=_differences(digest),
+            during=_figures(during),
+            after=_figures(after),
+            within_bound=fair,
+        )
+        if during.failed or after.failed or not fair:
+            raise StoryError("requests failed, or the split is not what was declared")
+
+
+async def scale(story: Story) -> None:
+    """6: load, more replicas, no load, one replica."""
+    with story.report.step("scale", "Put load on the service: replicas follow, up and down") as step:
+        outputs = await story.engine.outputs()
+        seen, tally = await scale_up_and_down(
+            story.work / "runtime", outputs["serviceUri"], outputs["serviceKey"], story.rows, step.say
+        )
+        step.say(f"{tally.sent} requests; by status {dict(tally.statuses)}")
+        step.result(replicas=seen, peak=max(seen), requests=tally.sent, statuses=_by_text(tally))
+
+
+async def apply_again(story: Story) -> None:
+    """7: nothing to do; and a mistake that goes no further than its preview."""
+    with story.report.step("again", "Apply the same program again; then preview two mistakes") as step:
+        await story.up(step, "--expect-no-changes")
+        before = await _generations(story)
+        await story.engine.configure({"traffic.ridge": "120", "productionNodes": "2"})
+        done = await story.engine.run("preview", on_line=story.on_line(step))
+        await story.engine.configure({"traffic.ridge": "90"})
+        await story.engine.must("config", "rm", "productionNodes")
+        found = [text for text in ("needs at least 12", "130") if text in done.text]
+        untouched = await _generations(story) == before
+        step.say(f"exit {done.code}; nothing touched: {'yes' if untouched else 'no'}")
+        step.result(changes=0, mistake_exit=done.code, mistakes_named=len(found), untouched=untouched)
+        if done.code == 0 or len(found) != 2 or "Traceback" in done.text or not untouched:
+            raise StoryError(f"the mistakes were not refused as they must be:\n{done.text}")
+
+
+async def destroy(story: Story) -> None:
+    """8: as if it had never been."""
+    with story.report.step("destroy", "Destroy everything, and look for what is left") as step:
+        known = children_of(processes_of(story.work))
+        step.say(f"{len(known)} processes serve now")
+        await story.engine.must("destroy", "--yes", "--skip-preview", on_line=story.on_line(step))
+        await story.engine.must("stack", "rm", "--yes")
+        left = {
+            "processes": len(alive(known)) + len(processes_of(story.work)),
+            "ports": int(listens(story.port)),
+            "files": sum(1 for _ in (story.work / "runtime").rglob("*")),
+        }
+        shutil.rmtree(story.work)
+        step.say(f"left: {left['processes']} processes, {left['ports']} ports, {left['files']} files")
+        step.result(processes_before=len(known), left=left)
+        if any(left.values()):
+            raise StoryError(f"something is left: {left}")
+
+
+async def keep(story: Story) -> None:
+    """8, with --keep: what runs, where the keys are, how to end it."""
+    with story.report.step("keep", "Left running, as asked") as step:
+        outputs = await story.engine.outputs()
+        step.say(f"service:  {outputs['serviceUri']}")
+        step.say(f"endpoint: {outputs['endpointUri']}")
+        step.say(f"keys:     {story.work / 'runtime' / 'keys'}")
+        step.say(f"destroy:  {story.engine.destroy_command} && rm -r {story.work}")
+        step.result(
+            serviceUri=outputs["serviceUri"],
+            endpointUri=outputs["endpointUri"],
+            keys=str(story.work / "runtime" / "keys"),
+            destroy=story.engine.destroy_command,
+            work=str(story.work),
+        )
+
+
+async def _generations(story: Story) -> dict[str, int]:
+    views = await status_of(story.work / "runtime")
+    return {view["status"]["name"]: view["status"]["generation"] for view in views}
+
+
+def _messages(digest: dict[str, Any]) -> list[str]:
+    found = digest.get("diagnostics", [])
+    return [d["message"].strip() for d in found if d.get("severity") in ("info", "warning")]
+
+
+def _differences(digest: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """By resource name: property path → kind of change."""
+    found = {}
+    for step in digest.get("steps", []):
+        if step["op"] in ("create", "same", "read") or not step.get("detailedDiff"):
+            continue
+        found[step["urn"].rpartition("::")[2]] = {path: diff["kind"] for path, diff in step["detailedDiff"].items()}
+    return found
+
+
+def _figures(tally: Tally) -> dict[str, Any]:
+    return {"sent": tally.sent, "failed": tally.failed, "versions": dict(tally.versions)}
+
+
+def _by_text(tally: Tally) -> dict[str, int]:
+    return {str(status): count for status, count in tally.statuses.items()}
