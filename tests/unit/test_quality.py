@@ -31,7 +31,7 @@ def test_tool_finds_nothing(command: list[str]) -> None:
 def test_types_of_the_story() -> None:
     environment = os.environ | {"MYPYPATH": "examples/quickstart:examples/quickstart/story"}
     done = subprocess.run(
-        [str(TOOLS / "mypy"), "--no-namespace-packages", *STORY_PATHS],
+        [str(TOOLS / "mypy"), *STORY_PATHS],
         cwd=ROOT,
         env=environment,
         capture_output=True,
