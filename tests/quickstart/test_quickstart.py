@@ -1,0 +1,124 @@
+"""`./quickstart` as a new user runs it: the story's figures, its transcript, Ctrl-C, --keep."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STACK_FILE = ROOT / "Pulumi.quickstart.yaml"
+LIMIT_S = 280
+STEPS = ["train", "preview", "apply", "score", "rollout", "scale", "again", "destroy"]
+
+
+def quickstart(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / "quickstart"), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_the_story_in_json() -> None:
+    done = quickstart("--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert list(lines) == STEPS
+    assert all(line["ok"] for line in lines.values())
+    assert lines["preview"]["changes"]["create"] >= 6
+    assert lines["score"]["wrong_key"] == 401
+    assert lines["score"]["largest_difference"] <= 1e-9
+    rollout = lines["rollout"]
+    assert rollout["during"]["failed"] == rollout["after"]["failed"] == 0
+    assert rollout["during"]["sent"] >= 1000
+    assert rollout["within_bound"] is True
+    # The diff says that the endpoint changes, and nothing of the service does.
+    assert "delete" not in rollout["changes"]
+    assert "replace" not in rollout["changes"]
+    assert not any("service" in name for name in rollout["diff"])
+    assert any("boosted" in path or "versions" in path for paths in rollout["diff"].values() for path in paths)
+    assert lines["scale"]["peak"] >= 3
+    assert lines["scale"]["replicas"][-1] == 1
+    assert lines["again"]["untouched"] is True
+    assert lines["again"]["mistakes_named"] == 2
+    assert lines["destroy"]["left"] == {"processes": 0, "ports": 0, "files": 0}
+    assert not STACK_FILE.exists()
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run: figures, bars, folders, spaces."""
+    line = re.sub(r"\S*/aks-inference-quickstart-\w+", "<work>", line)
+    line = re.sub(r"█+", "█", line)
+    line = re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "N", line)
+    return re.sub(r"\s+", " ", line).strip()
+
+
+def test_the_transcript_of_the_readme_is_true() -> None:
+    transcript = re.search(r"^```text\n\$ \./quickstart\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert transcript, "the README shows a transcript"
+    done = quickstart()
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = {shape(line) for line in done.stdout.splitlines()}
+    told = [shape(line) for line in transcript[1].splitlines() if line.strip() and line.strip() != "…"]
+    assert len(told) > 40
+    assert [line for line in told if line not in now] == []
+    headings = [line for line in done.stdout.splitlines() if re.match(r"\d\. ", line)]
+    assert headings == [line for line in transcript[1].splitlines() if re.match(r"\d\. ", line)]
+
+
+def running_under(folder: str) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if any(folder in w for w in p.info["cmdline"] or [])]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_the_middle_leaves_nothing(sign: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [str(ROOT / "quickstart"), "--json"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        # Until the first preview is over: the next thing is the apply, which is cut in its middle.
+        while json.loads(process.stdout.readline())["name"] != "preview":
+            pass
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("*/runtime/supervisor.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(sign)
+        _, complaint = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, complaint
+    assert "Traceback" not in complaint
+    assert list(tmp_path.iterdir()) == []
+    assert running_under(str(tmp_path)) == []
+    assert not STACK_FILE.exists()
+
+
+def test_pulumi_where_it_is_not_installed() -> None:
+    environment = os.environ | {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [str(ROOT / ".venv/bin/python"), str(ROOT / "examples/quickstart/story"), "--engine", "pulumi"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "no `pulumi` on PATH" in done.stderr
+    assert "Traceback" not in done.stderr

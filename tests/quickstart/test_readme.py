@@ -1,0 +1,37 @@
+"""Every command of the README is run, in order, as one shell session of a new user."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 280
+
+
+def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 3
+    # What the user would see fail must fail here; what is left running after that is ended all the same.
+    ending = "embedded-engine destroy --stack dev --yes; embedded-engine stack rm --stack dev --yes --force"
+    script = f"set -eu\nended() {{ code=$?; [ $code = 0 ] || {{ {ending}; }} >&2; exit $code; }}\ntrap ended EXIT\n"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PULUMI_", "XDG_STATE"))}
+    # The cache of scoring environments is the user's; state is this test's.
+    environment |= {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+    }
+    done = subprocess.run(
+        ["bash", "-c", script + "\n".join(blocks)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (ROOT / "Pulumi.dev.yaml").exists() or (ROOT / "Pulumi.dev.yaml").unlink() is None
+    state = tmp_path / ".local" / "state" / "aks-inference"
+    assert not [p for p in state.rglob("supervisor.json")]
