@@ -1,0 +1,88 @@
+"""What files are called in a store and what identifies them, for everybody who names, stores or compares them."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from aks_inference_runtime.api.errors import InvalidInput
+
+IGNORED_DIRECTORIES = frozenset({"__pycache__"})
+"""Byte code that Python writes beside a script when it runs: no content of the author's."""
+_CHUNK = 1024 * 1024
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:<hex>` of one file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def combined_digest(files: Mapping[str, str]) -> str:
+    """`sha256:<hex>` over relative names and digests (`sha256:<hex>`), whatever their order."""
+    text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files.items()))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def directory_files(directory: Path) -> dict[str, Path]:
+    """All files of a folder by their relative names with forward slashes. Raises InvalidInput for linked folders."""
+    return {path.relative_to(directory).as_posix(): path for path in _walk(directory)}
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(directory):
+        names[:] = sorted(name for name in names if name not in IGNORED_DIRECTORIES)
+        for name in names:
+            if (Path(folder) / name).is_symlink():
+                raise InvalidInput(f"{Path(folder) / name} is a link to a folder; put the folder itself there")
+        for name in sorted(files):
+            path = Path(folder) / name
+            if not path.is_file():
+                raise InvalidInput(f"{path} is not a regular file; remove it or the broken link")
+            yield path
+
+
+def directory_digest(directory: Path) -> str:
+    """`sha256:<hex>` over the names and contents of a folder: the `digest` of an entry script with its folder."""
+    return combined_digest({name: file_digest(path) for name, path in directory_files(directory).items()})
+
+
+def script_digest(path: Path) -> str:
+    """`sha256:<hex>` of an entry script that stands alone, by its base name and content."""
+    return combined_digest({path.name: file_digest(path)})
+
+
+def model_files(source: Path, child_paths: Sequence[str] = ()) -> dict[str, Path]:
+    """A model's stored names → files. Raises InvalidInput with all that is missing.
+
+    A file is stored under its base name, a folder as `<folder name>/<relative>`, chosen children in the same layout
+    (source: azureml-core 1.61, Model.register).
+    """
+    if source.is_file():
+        if child_paths:
+            raise InvalidInput(f"childPaths: {source} is a file; child paths choose among the files of a folder")
+        return {source.name: source}
+    if not source.is_dir():
+        raise InvalidInput(f"path: {source} does not exist; give an existing file or folder")
+    everything = directory_files(source)
+    chosen = _children(source, everything, child_paths) if child_paths else everything
+    if not chosen:
+        raise InvalidInput(f"path: {source} holds no file")
+    return {f"{source.name}/{name}": path for name, path in chosen.items()}
+
+
+def _children(source: Path, everything: Mapping[str, Path], child_paths: Sequence[str]) -> dict[str, Path]:
+    chosen: dict[str, Path] = {}
+    problems = []
+    for child in child_paths:
+        name = Path(os.path.normpath(child)).as_posix()
+        found = {key: path for key, path in everything.items() if key == name or key.startswith(f"{name}/")}
+        if not found:
+            problems.append(f"childPaths: {child!r} does not exist in {source}")
+        chosen |= found
+    if problems:
+        raise InvalidInput("\n".join(problems))
+    return chosen

@@ -1,0 +1,112 @@
+"""Starts the supervisor of this machine in a session of its own, so that it outlives whoever starts it."""
+
+import asyncio
+import contextlib
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aks_inference_runtime.api.client import SupervisorClient, read_record
+from aks_inference_runtime.api.errors import Conflict, InvalidInput, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.problems import raise_problem
+from aks_inference_runtime.api.supervisor import LocalSettings, Problem, SupervisorInfo
+
+_MODULE = "aks_inference_runtime.local"
+
+
+async def launch(settings: LocalSettings, timeout_s: float = 30) -> SupervisorInfo:
+    """Starts the supervisor, or finds the one that runs with the same settings.
+
+    One that was killed is started again and takes over what it left running.
+
+    Args:
+        settings: Required. The local cluster.
+        timeout_s: Optional. Seconds until it must answer. Default 30.
+
+    Raises:
+        Conflict: another supervisor has the state directory, or somebody has the port (the text names the holder).
+        InvalidInput: the state directory's path is no absolute one, or its files are of another or newer kind.
+        OperationFailed: it did not start; the text carries the tail of its log.
+    """
+    directory = Path(settings.state_directory)
+    if not directory.is_absolute():
+        raise InvalidInput(f"stateDirectory: {str(directory)!r} is not absolute; give an absolute path")
+    _private_directory(directory)
+    with contextlib.suppress(RuntimeUnavailable):
+        return _same(await SupervisorClient(directory).info(), settings)
+    read_record(directory, missing_ok=True)
+    await _start(settings, directory, timeout_s)
+    return _same(await SupervisorClient(directory).info(), settings)
+
+
+def _private_directory(directory: Path) -> None:
+    """Makes the folder, or refuses one that others own or enter."""
+    try:
+        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise OperationFailed(f"stateDirectory: {directory} cannot be made: {error.strerror}") from None
+    if found.st_uid != os.getuid():
+        raise Conflict(f"stateDirectory: {directory} belongs to user {found.st_uid}; give a folder of your own")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        if any(directory.iterdir()):
+            raise Conflict(
+                f"stateDirectory: {directory} is open to other users and not empty; keys will stand in it: "
+                f"chmod 700 it or give another"
+            )
+        directory.chmod(0o700)
+
+
+def _same(info: SupervisorInfo, settings: LocalSettings) -> SupervisorInfo:
+    for field, present, wanted in (
+        ("name", info.name, settings.name),
+        ("port", info.port, settings.port),
+        ("haproxy", info.haproxy, settings.haproxy),
+    ):
+        if present != wanted:
+            raise Conflict(
+                f"a supervisor (pid {info.pid}) already runs in {info.state_directory} with {field} {present!r}, "
+                f"not {wanted!r}; destroy it first or give another stateDirectory"
+            )
+    return info
+
+
+async def _start(settings: LocalSettings, directory: Path, timeout_s: float) -> None:
+    """Runs the starter, which forks the supervisor away and ends when that serves or has said why not."""
+    log = directory / "supervisor.log"
+    with log.open("ab") as errors:
+        starter = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # the working directory of the caller is no place for our modules
+            "-m",
+            _MODULE,
+            settings.model_dump_json(by_alias=True),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd="/",
+            start_new_session=True,
+        )
+    try:
+        output, _ = await asyncio.wait_for(starter.communicate(), timeout_s)
+    except TimeoutError:
+        starter.kill()
+        await starter.wait()
+        raise OperationFailed(
+            f"the supervisor in {directory} did not answer within {timeout_s:g} s\n{_tail(log)}"
+        ) from None
+    if output.strip() == b"ready":
+        return
+    try:
+        problem = Problem.model_validate_json(output)
+    except ValidationError:
+        raise OperationFailed(f"the supervisor in {directory} did not start\n{_tail(log)}") from None
+    raise_problem(problem)
+
+
+def _tail(log: Path, size: int = 4_000) -> str:
+    return log.read_bytes()[-size:].decode(errors="replace")

@@ -1,0 +1,110 @@
+"""What the supervisor of this machine takes and gives (its HTTP API, version 1)."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+
+from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.api.endpoint import ScoringEndpoint
+
+API_PREFIX = "/v1"
+RECORD_VERSION = 1
+"""Of the files in a state directory. A newer one is refused, never rewritten."""
+DEFAULT_PORT = 8890
+"""The example port of Azure ML's documentation for local services."""
+
+
+def state_root() -> Path:
+    """`${XDG_STATE_HOME:-~/.local/state}/aks-inference`: one folder per local cluster."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "aks-inference"
+
+
+def default_state_directory(name: str) -> Path:
+    """Where a local cluster of this name keeps its state unless it is told otherwise."""
+    return state_root() / name
+
+
+class LocalSettings(Wire):
+    """One local cluster."""
+
+    name: str
+    state_directory: str
+    """Absolute."""
+    port: int = Field(DEFAULT_PORT, ge=1, le=65_535)
+    """Of the router, on 127.0.0.1."""
+    haproxy: str | None = None
+    """Path of another HAProxy binary (2.8 or newer)."""
+
+
+class SupervisorInfo(Wire):
+    """The supervisor that answers."""
+
+    name: str
+    pid: int
+    started: float
+    """Seconds since the epoch."""
+    version: str
+    url: str
+    """Of the router: `http://127.0.0.1:<port>`."""
+    port: int
+    state_directory: str
+    socket: str
+    haproxy: str | None = None
+
+
+class SupervisorRecord(Wire):
+    """`supervisor.json`: how to reach the supervisor, and how to start it again."""
+
+    record_version: int = RECORD_VERSION
+    settings: LocalSettings
+    run_directory: str
+    """Short (socket paths end at 108 bytes), 0700; holds the sockets."""
+    pid: int = 0
+    process_started: float = 0
+    """Seconds since the epoch, as the system tells it: tells a process from a later one of the same pid."""
+    started: float = 0
+    version: str = ""
+
+    @property
+    def socket(self) -> Path:
+        """The API's socket."""
+        return Path(self.run_directory) / "api.sock"
+
+
+class ModelRegistration(Wire):
+    """Files to store under a name."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")
+    source_path: str
+    """Absolute path of a file or folder."""
+    child_paths: tuple[str, ...] = ()
+    """Of a folder: only these files or folders of it."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    properties: dict[str, str] = Field(default_factory=dict)
+    description: str | None = None
+    framework: str | None = None
+    framework_version: str | None = None
+
+
+class EndpointSubmission(Wire):
+    """An endpoint with its keys. Without keys the present ones stay; at first they are generated."""
+
+    endpoint: ScoringEndpoint
+    primary_key: str | None = Field(None, min_length=1, repr=False)
+    secondary_key: str | None = Field(None, min_length=1, repr=False)
+
+
+class EndpointKeys(Wire):
+    """Both keys of an endpoint; each is accepted."""
+
+    primary_key: str = Field(repr=False)
+    secondary_key: str = Field(repr=False)
+
+
+class Problem(Wire):
+    """An error on the wire: the class of api.errors and its text."""
+
+    error: str
+    message: str
