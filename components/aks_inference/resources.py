@@ -1,0 +1,107 @@
+"""The custom resources that the components register; the plugin (provider/) implements them.
+
+Inputs and outputs are camelCase, as on the wire. A program rarely needs these classes: the components check first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from aks_inference._version import PACKAGE, VERSION
+
+
+class _ProviderResource(pulumi.CustomResource):
+    """A custom resource of this package's plugin, pinned to this version."""
+
+    _token: str
+    _outputs: tuple[str, ...]
+
+    def __init__(self, name: str, props: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        """`props`: the inputs in camelCase; what is None is left out."""
+        inputs = {key: value for key, value in props.items() if value is not None}
+        pinned = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=VERSION), opts)
+        # An output that is also an optional input (a generated key) must be there to be resolved.
+        super().__init__(self._token, name, {**dict.fromkeys(self._outputs), **inputs}, pinned)
+
+    def _output(self, name: str) -> pulumi.Output[Any]:
+        value: pulumi.Output[Any] = pulumi.get(self, name)
+        return value
+
+
+class LocalRuntime(_ProviderResource):
+    """The runtime on this machine. Inputs: `name`, `port`, `stateDirectory`, `haproxy`."""
+
+    _token = f"{PACKAGE}:index:LocalRuntime"
+    _outputs = ("target", "url", "stateDirectory")
+
+    @property
+    def target(self) -> pulumi.Output[str]:
+        """What services name as their target."""
+        return self._output("target")
+
+    @property
+    def url(self) -> pulumi.Output[str]:
+        """The router's address."""
+        return self._output("url")
+
+    @property
+    def state_directory(self) -> pulumi.Output[str]:
+        """Absolute path of what the runtime keeps."""
+        return self._output("stateDirectory")
+
+
+class Model(_ProviderResource):
+    """A model version. Inputs: `target`, `name`, `path`, `childPaths`, `tags`, `properties`, `description`,
+    `framework`, `frameworkVersion`."""
+
+    _token = f"{PACKAGE}:index:Model"
+    _outputs = ("version", "modelId", "createdTime")
+
+    @property
+    def version(self) -> pulumi.Output[int]:
+        """The version that the store gave; a number comes back as a float over the protocol."""
+        return self._output("version").apply(int)
+
+    @property
+    def model_id(self) -> pulumi.Output[str]:
+        """`name:version`."""
+        return self._output("modelId")
+
+
+class LocalEndpoint(_ProviderResource):
+    """A served endpoint. Inputs: `target`, `endpoint` (ScoringEndpoint as JSON), `effectiveTraffic`, `primaryKey`,
+    `secondaryKey`, `timeoutSeconds`."""
+
+    _token = f"{PACKAGE}:index:LocalEndpoint"
+    _outputs = ("scoringUri", "swaggerUri", "primaryKey", "secondaryKey", "state")
+
+    def __init__(self, name: str, props: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        """The keys are secret also where the plugin generates them."""
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["primaryKey", "secondaryKey"])
+        super().__init__(name, props, pulumi.ResourceOptions.merge(secret, opts))
+
+    @property
+    def scoring_uri(self) -> pulumi.Output[str]:
+        """Where rows are scored."""
+        return self._output("scoringUri")
+
+    @property
+    def swagger_uri(self) -> pulumi.Output[str]:
+        """The interface's description."""
+        return self._output("swaggerUri")
+
+    @property
+    def primary_key(self) -> pulumi.Output[str | None]:
+        """Secret; None where keys are not used."""
+        return self._output("primaryKey")
+
+    @property
+    def secondary_key(self) -> pulumi.Output[str | None]:
+        """Secret; None where keys are not used."""
+        return self._output("secondaryKey")
+
+    @property
+    def state(self) -> pulumi.Output[str]:
+        """One of Azure ML's five states."""
+        return self._output("state")
