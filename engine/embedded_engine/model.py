@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from embedded_engine.errors import StateError
+
 Json = dict[str, Any]
 Properties = dict[str, Any]
 # A property value in wire form.
@@ -177,7 +179,7 @@ class Snapshot:
         return next((r for r in self.resources if r.urn == urn and not r.delete), None)
 
 
-class ModelError(ValueError):
+class ModelError(StateError):
     """A checkpoint that does not have the shape of version 3. The text names the place."""
 
 

@@ -1,0 +1,52 @@
+"""The console script `embedded-engine`: the commands and flags are a subset of the pulumi CLI's."""
+
+import os
+import sys
+
+import click
+
+from embedded_engine.cli.group import Group
+from embedded_engine.errors import EngineError
+
+_HERE = "embedded_engine.cli"
+
+
+@click.group(
+    cls=Group,
+    lazy={
+        "stack": f"{_HERE}.stack:stack",
+        "config": f"{_HERE}.config:config",
+        "preview": f"{_HERE}.operations:preview",
+        "up": f"{_HERE}.operations:up",
+        "refresh": f"{_HERE}.operations:refresh",
+        "destroy": f"{_HERE}.operations:destroy",
+        "cancel": f"{_HERE}.cancel:cancel",
+    },
+    aliases={"update": "up", "pre": "preview", "down": "destroy", "dn": "destroy"},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="pulumi-aks-inference", prog_name="embedded-engine")
+def cli() -> None:
+    """Preview and apply a Pulumi program, with the state in a `file://` backend."""
+
+
+def main() -> None:
+    """Runs the command line; ends the process with the command's status. Errors are sentences on stderr."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except EngineError as error:
+        _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), EngineError.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", EngineError.exit_code)
+    except BrokenPipeError:
+        # Who read the output has enough of it; what else would be flushed at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EngineError.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(text: str, code: int) -> None:
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)
