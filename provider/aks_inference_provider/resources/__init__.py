@@ -1,0 +1,11 @@
+"""The custom resources: pure checks and diffs, and thin effects through the runtime's api."""
+
+from collections.abc import Mapping
+
+from aks_inference_provider.resources.base import CustomResource
+from aks_inference_provider.resources.local_endpoint import LocalEndpoint
+from aks_inference_provider.resources.local_runtime import LocalRuntime
+from aks_inference_provider.resources.model import Model
+
+RESOURCES: Mapping[str, CustomResource] = {each.token: each for each in (LocalRuntime(), Model(), LocalEndpoint())}
+"""All of them, by token."""

@@ -1,0 +1,92 @@
+"""Reading a ScoringEndpoint out of wire values in which some are still unknown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from aks_inference_provider.fields import Failure, did_you_mean
+from aks_inference_provider.wire import UNKNOWN, Value, has_unknown, join_path, whole_numbers
+from aks_inference_runtime.api.endpoint import ScoringEndpoint
+from aks_inference_runtime.api.traffic import Share, effective_traffic
+
+_ROOT = "endpoint"
+
+
+def read_endpoint(value: Mapping[str, Any]) -> ScoringEndpoint:
+    """The endpoint of a checked plain value without unknowns. Raises pydantic.ValidationError."""
+    return ScoringEndpoint.model_validate_json(json.dumps(whole_numbers(value)), strict=True)
+
+
+def check_endpoint(value: Value) -> list[Failure]:
+    """All that is wrong with a plain value, as far as it is known."""
+    if not isinstance(value, dict):
+        return []
+    try:
+        read_endpoint(_distinct(value, []))
+    except ValidationError as error:
+        return [_failure(each) for each in error.errors() if not _open(each, value)]
+    return []
+
+
+def traffic(value: Value) -> dict[str, float] | None:
+    """The effective percentages of a checked plain value; None while names, shares or defaults are unknown."""
+    versions = value["spec"]["versions"]
+    decisive = [[v.get(key) for key in ("name", "trafficPercentile", "isDefault")] for v in versions]
+    if has_unknown(decisive):
+        return None
+    shares = [Share(name, percentile or 0, bool(default)) for name, percentile, default in decisive]
+    return {name: hundredths / 100 for name, hundredths in effective_traffic(shares).items()}
+
+
+def _distinct(value: Value, seen: list[str]) -> Value:
+    """The value with a text of its own for each unknown: two unknown names are not the same name."""
+    if value == UNKNOWN:
+        seen.append(f"unknown-{len(seen)}")
+        return seen[-1]
+    if isinstance(value, dict):
+        return {key: _distinct(each, seen) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_distinct(each, seen) for each in value]
+    return value
+
+
+def _open(error: ErrorDetails, value: Value) -> bool:
+    """Whether the error may be only because something is unknown: it is there, or the rule is about what holds it."""
+    place = value
+    for key in error["loc"]:
+        if place == UNKNOWN:
+            return True
+        try:
+            place = place[key]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return bool(place == UNKNOWN or (error["type"] == "value_error" and has_unknown(place)))
+
+
+def _failure(error: ErrorDetails) -> Failure:
+    path = _ROOT
+    for key in error["loc"]:
+        path = join_path(path, key)
+    if error["type"] == "extra_forbidden":
+        return Failure(path, did_you_mean(str(error["loc"][-1]), _names(error["loc"][:-1])))
+    if error["type"] == "missing":
+        return Failure(path, "is required")
+    return Failure(path, str(error["msg"]).removeprefix("Value error, "))
+
+
+def _names(location: Sequence[str | int]) -> list[str]:
+    """The property names of the object at a place."""
+    model: type[BaseModel] = ScoringEndpoint
+    for key in location:
+        if isinstance(key, int):
+            continue
+        annotation = next(f.annotation for f in model.model_fields.values() if f.alias == key)
+        inner = [annotation, *get_args(annotation)]
+        found = [each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not found:
+            return []
+        model = found[0]
+    return [field.alias or name for name, field in model.model_fields.items()]

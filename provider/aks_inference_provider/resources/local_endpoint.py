@@ -1,0 +1,283 @@
+"""LocalEndpoint: a ScoringEndpoint on the runtime of this machine."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aks_inference_provider import PACKAGE
+from aks_inference_provider.differences import Diff, Difference, changes, top
+from aks_inference_provider.errors import OperationCancelled, ResourceFailed, ResourcePartlyFailed
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.endpoint_rules import check_endpoint, read_endpoint, traffic
+from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
+from aks_inference_provider.wire import UNKNOWN, Value, derive, has_unknown, pick, plain, secret, whole_numbers
+from aks_inference_runtime.api.client import EndpointKeys, EndpointSubmission, SupervisorClient
+from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
+from aks_inference_runtime.api.errors import NotFound, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.status import EndpointStatus
+from aks_inference_runtime.api.target import LocalTarget, format_target
+
+DEFAULT_TIMEOUT_S = 600
+OWNER = "aks-inference.dev/urn"
+"""Annotation: the resource that declared an endpoint; another one of the same name is refused."""
+
+INPUTS = (
+    Field("target", Kind.STRING, "Required. The `target` of a LocalInferenceCluster.", required=True, replaces=True),
+    Field("endpoint", Kind.OBJECT, "Required. The ScoringEndpoint (aks-inference.dev/v1).", required=True),
+    Field(
+        "effectiveTraffic",
+        Kind.NUMBER_MAP,
+        "Optional. Version → effective percent, for the preview. Default: as the endpoint says.",
+    ),
+    Field("primaryKey", Kind.STRING, "Optional. Default: generated, and kept from then on.", secret=True),
+    Field("secondaryKey", Kind.STRING, "Optional. Default: generated, and kept from then on.", secret=True),
+    Field(
+        "timeoutSeconds",
+        Kind.NUMBER,
+        "Optional. How long a deployment may take before it counts as failed.",
+        default=DEFAULT_TIMEOUT_S,
+    ),
+)
+OUTPUTS = (
+    Field("scoringUri", Kind.STRING, "Where to POST.", required=True),
+    Field("swaggerUri", Kind.STRING, "Its OpenAPI document.", required=True),
+    Field("state", Kind.STRING, "Azure ML's state: Healthy, Transitioning, Unhealthy …", required=True),
+)
+NAME_PATH = "endpoint.metadata.name"
+
+
+def check(news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
+    """Defaults for plain inputs, and all that is wrong with them."""
+    failures = check_fields(INPUTS, news) + check_target(news.get("target"))
+    endpoint, timeout = news.get("endpoint"), news.get("timeoutSeconds")
+    in_endpoint = check_endpoint(endpoint)
+    defaults: dict[str, Any] = {}
+    if timeout is None:
+        defaults["timeoutSeconds"] = DEFAULT_TIMEOUT_S
+    elif isinstance(timeout, int | float) and not timeout > 0:
+        failures.append(Failure("timeoutSeconds", f"{timeout:g} is not above 0"))
+    for key in ("primaryKey", "secondaryKey"):
+        if news.get(key) == "":
+            failures.append(Failure(key, "is empty; leave it out to have one generated"))
+        if news.get(key) is not None and pick(endpoint, "spec", "auth") not in (None, UNKNOWN, AuthMode.KEY):
+            failures.append(Failure(key, "is only for auth 'key'; leave it out or change endpoint.spec.auth"))
+    if isinstance(endpoint, dict) and not in_endpoint:
+        try:
+            effective = traffic(endpoint) or UNKNOWN
+        except ValueError as error:
+            in_endpoint.append(Failure("endpoint.spec.versions", str(error)))
+        else:
+            given = news.get("effectiveTraffic")
+            if given is None:
+                defaults["effectiveTraffic"] = effective
+            elif isinstance(given, dict) and not has_unknown([given, effective]) and given != effective:
+                failures.append(Failure("effectiveTraffic", f"is {given}, but the endpoint makes it {effective}"))
+    return defaults, failures + in_endpoint
+
+
+def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> Diff:
+    """What has to happen, from plain inputs: another name or target is another endpoint."""
+    found = {
+        path: Difference(change, replaces=top(path) == "target" or path == NAME_PATH)
+        for path, change in changes(whole_numbers(olds), whole_numbers(news)).items()
+    }
+    if "target" in found and same_target(olds.get("target"), news.get("target")):
+        del found["target"]
+    old_port, new_port = (pick(each, "endpoint", "spec", "port") for each in (olds, news))
+    # The new one must not be taken away with the old one's name, nor want the port that the old one still has.
+    apart = ("target" in found or NAME_PATH in found) and (new_port is None or new_port != old_port)
+    return Diff(found, delete_before_replace=not apart)
+
+
+def places(inputs: Raw) -> Computed:
+    """The URIs, from raw inputs."""
+    name = pick(inputs.get("endpoint"), "metadata", "name")
+    target = inputs.get("target")
+    return {
+        "scoringUri": derive(lambda t, n: f"{_base(t, n)}/score", target, name),
+        "swaggerUri": derive(lambda t, n: f"{_base(t, n)}/swagger.json", target, name),
+    }
+
+
+def _base(target: str, name: str) -> str:
+    return f"http://127.0.0.1:{local_target(target).port}/api/v1/service/{name}"
+
+
+class LocalEndpoint:
+    """An endpoint, as a resource. Its id is `<state directory>/endpoints/<name>`."""
+
+    token = f"{PACKAGE}:index:LocalEndpoint"
+    description = "A scoring endpoint with its versions on the inference runtime of this machine."
+    inputs = INPUTS
+    outputs = OUTPUTS
+
+    async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
+        """See `check`."""
+        defaults, failures = check(plain(news))
+        return Checked({**news, **defaults}, failures)
+
+    async def diff(self, state: State, news: Raw) -> Diff:
+        """See `diff`."""
+        return diff(plain(state.inputs), plain(news))
+
+    def preview(self, inputs: Raw, state: State | None) -> Computed:
+        """Generated keys are unknown at first and stay afterwards; the state shows when it is done."""
+        outputs = {**places(inputs), "state": UNKNOWN}
+        auth = pick(inputs.get("endpoint"), "spec", "auth")
+        for key in ("primaryKey", "secondaryKey"):
+            if plain(auth) not in (None, UNKNOWN, AuthMode.KEY):
+                continue
+            known = inputs.get(key) or (state and state.outputs.get(key))
+            outputs[key] = secret(known or UNKNOWN)
+        return outputs
+
+    async def create(self, operation: Operation, inputs: Raw) -> Made:
+        """Declares the endpoint and waits until it is served whole."""
+        target = local_target(plain(inputs)["target"])
+        endpoint = _declared(operation.urn, inputs)
+        async with supervisor(plain(inputs)["target"], operation, needed=True) as client:
+            assert client is not None  # noqa: S101 - `needed` raises instead
+            await _refuse_foreign(client, endpoint, operation.urn)
+            resource_id = f"{target.state_directory}/endpoints/{endpoint.metadata.name}"
+            return Made(resource_id, await _deploy(client, operation, resource_id, endpoint, inputs))
+
+    async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
+        """As create; what did not change is left alone."""
+        endpoint = _declared(operation.urn, inputs)
+        async with supervisor(plain(inputs)["target"], operation, needed=True) as client:
+            assert client is not None  # noqa: S101 - `needed` raises instead
+            return await _deploy(client, operation, state.id, endpoint, inputs)
+
+    async def read(self, operation: Operation, state: State) -> State | None:
+        """As it is declared at the supervisor and as it runs."""
+        directory, _, name = state.id.rpartition("/endpoints/")
+        client = SupervisorClient(directory)
+        try:
+            view = await client.get_endpoint(name)
+            keys = await _keys(client, view.endpoint)
+            target = plain(state.inputs.get("target")) or await _target(client, directory)
+        except NotFound:
+            return None
+        except RuntimeUnavailable as error:
+            operation.progress.warn(f"not read: {error}")
+            return state
+        declared = whole_numbers(_without_owner(view.endpoint).to_wire())
+        inputs = {**state.inputs, "target": state.inputs.get("target", target)}
+        if not state.inputs or _full(plain(state.inputs.get("endpoint"))) != declared:
+            inputs["endpoint"] = declared
+            inputs["effectiveTraffic"] = traffic(declared)
+        for key, value in keys.items():
+            if key in state.inputs and plain(state.inputs[key]) != plain(value):
+                inputs[key] = value
+        outputs = {**inputs, **places(inputs), **keys, "state": str(view.status.state)}
+        return State(state.id, inputs, outputs)
+
+    async def delete(self, operation: Operation, state: State) -> None:
+        """Takes it off the router, lets what is under way finish, stops its replicas."""
+        name = state.id.rpartition("/endpoints/")[2]
+        async with supervisor(plain(state.inputs)["target"], operation) as client:
+            if client is None:
+                return
+            operation.progress.status("draining")
+            try:
+                view = await client.get_endpoint(name)
+                if _owner(view.endpoint) in (None, operation.urn.text):
+                    await client.delete_endpoint(name)
+            except NotFound:
+                return
+
+
+def _declared(urn: Urn, inputs: Raw) -> ScoringEndpoint:
+    """The endpoint that the inputs describe, marked with who declares it."""
+    endpoint = read_endpoint(plain(inputs)["endpoint"])
+    annotations = {**endpoint.metadata.annotations, OWNER: urn.text}
+    return endpoint.model_copy(update={"metadata": endpoint.metadata.model_copy(update={"annotations": annotations})})
+
+
+def _owner(endpoint: ScoringEndpoint) -> str | None:
+    return endpoint.metadata.annotations.get(OWNER)
+
+
+def _without_owner(endpoint: ScoringEndpoint) -> ScoringEndpoint:
+    annotations = {key: text for key, text in endpoint.metadata.annotations.items() if key != OWNER}
+    return endpoint.model_copy(update={"metadata": endpoint.metadata.model_copy(update={"annotations": annotations})})
+
+
+def _full(endpoint: Value) -> Value:
+    """A plain endpoint with all defaults, to compare with what a supervisor says; as it is where it is not whole."""
+    try:
+        return whole_numbers(read_endpoint(endpoint).to_wire())
+    except ValueError:
+        return endpoint
+
+
+async def _refuse_foreign(client: SupervisorClient, endpoint: ScoringEndpoint, urn: Urn) -> None:
+    name = endpoint.metadata.name
+    try:
+        owner = _owner((await client.get_endpoint(name)).endpoint)
+    except NotFound:
+        return
+    if owner not in (None, urn.text):
+        raise ResourceFailed(
+            f"{NAME_PATH}: {name!r} is already served there, declared by {owner}; take another name or destroy it"
+        )
+
+
+async def _deploy(
+    client: SupervisorClient, operation: Operation, resource_id: str, endpoint: ScoringEndpoint, inputs: Raw
+) -> Computed:
+    """Declares and waits. From the declaration on a failure is a partial one: it is there."""
+    values = plain(inputs)
+    submission = EndpointSubmission(
+        endpoint=endpoint, primary_key=values.get("primaryKey"), secondary_key=values.get("secondaryKey")
+    )
+    status = await client.put_endpoint(submission)
+    name = endpoint.metadata.name
+    outputs = {**places(inputs), **await _keys(client, endpoint)}
+    timeout = operation.timeout_s or values.get("timeoutSeconds") or DEFAULT_TIMEOUT_S
+
+    def told(now: EndpointStatus) -> None:
+        operation.progress.status(summary(now))
+
+    try:
+        status = await client.wait_endpoint(name, status.generation, timeout, told)
+    except (OperationFailed, RuntimeUnavailable, NotFound) as error:
+        raise ResourcePartlyFailed(str(error), resource_id, {**outputs, "state": await _state(client, name)}) from None
+    except asyncio.CancelledError:
+        reason = f"cancelled while endpoint {name} was {await _state(client, name)}; it goes on in the background"
+        raise ResourcePartlyFailed(reason, resource_id, {**outputs, "state": "Transitioning"}) from OperationCancelled()
+    return {**outputs, "state": str(status.state)}
+
+
+async def _state(client: SupervisorClient, name: str) -> str:
+    try:
+        return str((await client.get_endpoint(name)).status.state)
+    except (RuntimeUnavailable, NotFound):
+        return "Unhealthy"
+
+
+async def _keys(client: SupervisorClient, endpoint: ScoringEndpoint) -> dict[str, Any]:
+    if endpoint.spec.auth is not AuthMode.KEY:
+        return {}
+    keys: EndpointKeys = await client.keys(endpoint.metadata.name)
+    return {"primaryKey": secret(keys.primary_key), "secondaryKey": secret(keys.secondary_key)}
+
+
+async def _target(client: SupervisorClient, directory: str) -> str:
+    info = await client.info()
+    return format_target(LocalTarget(name=info.name, state_directory=directory, port=info.port))
+
+
+def summary(status: EndpointStatus) -> str:
+    """One line for the display: the state, and each version's ready replicas with what holds it up."""
+    versions = [
+        f"{v.name} {v.replicas_ready}/{v.replicas_desired} ready"
+        + (f" ({v.message.splitlines()[0]})" if v.message else "")
+        for v in status.versions
+    ]
+    return ", ".join([str(status.state), *versions])
+
+
+def _hint(message: str) -> str:
+    return f" ({message.splitlines()[0]})" if message else ""

@@ -1,0 +1,184 @@
+"""LocalRuntime: the supervisor of this machine, which outlives the plugin."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aks_inference_provider import PACKAGE
+from aks_inference_provider.differences import Change, Diff, Difference, changes
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.wire import UNKNOWN, Value, derive, plain, whole_numbers
+from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, launch, read_record
+from aks_inference_runtime.api.errors import InvalidInput, RuntimeUnavailable
+from aks_inference_runtime.api.supervisor import DEFAULT_PORT, default_state_directory
+from aks_inference_runtime.api.target import LocalTarget, format_target
+
+LAUNCH_TIMEOUT_S = 30.0
+
+INPUTS = (
+    Field("name", Kind.STRING, "Required. The cluster's name.", required=True, replaces=True),
+    Field(
+        "port",
+        Kind.INTEGER,
+        f"Optional. Port of the router on 127.0.0.1. Default {DEFAULT_PORT}.",
+        replaces=True,
+        default=DEFAULT_PORT,
+    ),
+    Field(
+        "stateDirectory",
+        Kind.STRING,
+        "Optional. Absolute path of the folder for models, logs and keys, for this cluster alone. Default "
+        "`${XDG_STATE_HOME:-~/.local/state}/aks-inference/<project>-<stack>-<name>`.",
+        replaces=True,
+    ),
+    Field(
+        "haproxy",
+        Kind.STRING,
+        "Optional. Absolute path of another HAProxy binary (2.8 or newer). Default: the one that comes with the "
+        "package. A change restarts the cluster.",
+    ),
+)
+OUTPUTS = (
+    Field("target", Kind.STRING, "Where services run: pass it on as their `target`.", required=True),
+    Field("url", Kind.STRING, "The router's base URL.", required=True),
+    Field("running", Kind.BOOLEAN, "Whether the supervisor answered when it was last asked.", required=True),
+)
+
+
+def check(urn: Urn, olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
+    """Defaults for plain inputs, and all that is wrong with them."""
+    failures = check_fields(INPUTS, news)
+    defaults: dict[str, Any] = {}
+    if news.get("port") is None:
+        defaults["port"] = DEFAULT_PORT
+    name, port, directory, haproxy = (news.get(key) for key in ("name", "port", "stateDirectory", "haproxy"))
+    if isinstance(name, str) and name != UNKNOWN:
+        if not name or len(name) > 64 or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
+            failures.append(Failure("name", f"{name!r} is no name: 1 to 64 letters, digits, dashes, dots, underscores"))
+        if directory is None:
+            defaults["stateDirectory"] = _default_directory(urn, olds, name)
+    elif directory is None and name == UNKNOWN:
+        defaults["stateDirectory"] = UNKNOWN
+    if isinstance(port, int | float) and not isinstance(port, bool) and not 1 <= port <= 65_535:
+        failures.append(Failure("port", f"{port:g} is no port: 1 to 65535"))
+    for key, path in (("stateDirectory", directory), ("haproxy", haproxy)):
+        if isinstance(path, str) and path != UNKNOWN and not Path(path).is_absolute():
+            failures.append(Failure(key, f"{path!r} is not absolute; give an absolute path"))
+    return defaults, failures
+
+
+def _default_directory(urn: Urn, olds: Mapping[str, Any], name: str) -> str:
+    """The old default stays when only the home directory is another now: a move would be a replacement."""
+    default = default_state_directory(f"{urn.project}-{urn.stack}-{name}")
+    old = olds.get("stateDirectory")
+    if isinstance(old, str) and Path(old).parts[-2:] == default.parts[-2:]:
+        return old
+    return str(default)
+
+
+def diff(olds: Mapping[str, Any], news: Mapping[str, Any], running: bool) -> Diff:
+    """What has to happen, from plain inputs; a cluster that does not run has to be started."""
+    replacing = {field.name for field in INPUTS if field.replaces}
+    found = {
+        path: Difference(change, replaces=path in replacing)
+        for path, change in changes(whole_numbers(olds), whole_numbers(news)).items()
+    }
+    if not running:
+        found["running"] = Difference(Change.UPDATE, of_input=False)
+    # Two cannot share a port or a folder, also when somebody else asks for the replacement.
+    return Diff(found, delete_before_replace=True)
+
+
+def computed(inputs: Raw, running: Value) -> Computed:
+    """The outputs that follow from the inputs."""
+    return {
+        "target": derive(_target, inputs.get("name"), inputs.get("stateDirectory"), inputs.get("port")),
+        "url": derive(lambda port: f"http://127.0.0.1:{int(port)}", inputs.get("port")),
+        "running": running,
+    }
+
+
+def _target(name: str, directory: str, port: float) -> str:
+    return format_target(LocalTarget(name=name, state_directory=directory, port=int(port)))
+
+
+class LocalRuntime:
+    """The supervisor with its router, as a resource. Its id is the state directory."""
+
+    token = f"{PACKAGE}:index:LocalRuntime"
+    description = "The inference runtime on this machine: a supervisor with its router, which outlives the deployment."
+    inputs = INPUTS
+    outputs = OUTPUTS
+
+    async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
+        """See `check`."""
+        defaults, failures = check(urn, plain(olds), plain(news))
+        return Checked({**news, **defaults}, failures)
+
+    async def diff(self, state: State, news: Raw) -> Diff:
+        """See `diff`; looks whether the supervisor answers."""
+        return diff(plain(state.inputs), plain(news), await _running(state.id))
+
+    def preview(self, inputs: Raw, state: State | None) -> Computed:
+        """Everything is known."""
+        return computed(inputs, running=True)
+
+    async def create(self, operation: Operation, inputs: Raw) -> Made:
+        """Starts the supervisor, or finds it running."""
+        settings = _settings(plain(inputs))
+        operation.progress.status(f"starting on port {settings.port}")
+        await launch(settings, operation.timeout_s or LAUNCH_TIMEOUT_S)
+        return Made(settings.state_directory, computed(inputs, running=True))
+
+    async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
+        """Starts it where it does not run; another HAProxy takes a restart."""
+        settings = _settings(plain(inputs))
+        if plain(state.inputs).get("haproxy") != settings.haproxy and await _running(state.id):
+            operation.progress.status("restarting with another HAProxy")
+            await SupervisorClient(state.id).shutdown(remove=False)
+        return (await self.create(operation, inputs)).computed
+
+    async def read(self, operation: Operation, state: State) -> State | None:
+        """As it is; one that does not run but has its files is still there, not running."""
+        try:
+            record = await asyncio.to_thread(read_record, Path(state.id), missing_ok=True)
+        except InvalidInput as error:
+            operation.progress.warn(str(error))
+            return state
+        if record is None:
+            return None
+        inputs = state.inputs or record.settings.to_wire()
+        return State(state.id, inputs, {**inputs, **computed(inputs, await _running(state.id))})
+
+    async def delete(self, operation: Operation, state: State) -> None:
+        """Stops everything that it started and removes its files."""
+        operation.progress.status("stopping")
+        client = SupervisorClient(state.id)
+        try:
+            await client.shutdown(remove=True)
+        except RuntimeUnavailable:
+            # Killed, perhaps with replicas left running: only a supervisor knows what there is to stop.
+            record = await asyncio.to_thread(read_record, Path(state.id), missing_ok=True)
+            if record is None:
+                return
+            await launch(record.settings, operation.timeout_s or LAUNCH_TIMEOUT_S)
+            await client.shutdown(remove=True)
+
+
+def _settings(inputs: Mapping[str, Any]) -> LocalSettings:
+    return LocalSettings(
+        name=inputs["name"],
+        state_directory=inputs["stateDirectory"],
+        port=int(inputs["port"]),
+        haproxy=inputs.get("haproxy"),
+    )
+
+
+async def _running(directory: str) -> bool:
+    try:
+        await SupervisorClient(directory).info()
+    except (RuntimeUnavailable, InvalidInput):
+        return False
+    return True
