@@ -16,8 +16,7 @@ from embedded_engine.config.settings import Entry
 from embedded_engine.errors import ConfigError
 from embedded_engine.model import Json, Value
 from embedded_engine.session import StackSession
-
-_MASK = "[secret]"
+from embedded_engine.values import REDACTED
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -38,7 +37,7 @@ def config(call: Invocation, stack: str | None, json_output: bool, show_secrets:
     prefix = f"{call.project.name}:"
     for key in sorted(session.configuration.values):
         secret = key in session.configuration.secret_keys and not show_secrets
-        rows.append((key.removeprefix(prefix), _MASK if secret else session.configuration.values[key]))
+        rows.append((key.removeprefix(prefix), REDACTED if secret else session.configuration.values[key]))
     print_table(rows)
 
 

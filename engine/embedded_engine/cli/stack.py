@@ -15,8 +15,9 @@ from embedded_engine.cli.invocation import Invocation, common, json_option, prin
 from embedded_engine.cli.tables import print_table
 from embedded_engine.errors import StateError, UsageError
 from embedded_engine.model import CHECKPOINT_VERSION, Json, Snapshot, Value
-from embedded_engine.secrets import StateCipher, masked, salt_of_state, show_secrets, unwrapped
+from embedded_engine.secrets import StateCipher, salt_of_state, show_secrets
 from embedded_engine.session import StackSession, outputs_of
+from embedded_engine.values import redact, unwrap
 from embedded_engine.wirejson import dumps
 
 _EXPORT_INDENT = 4
@@ -231,7 +232,7 @@ def rm(call: Invocation, name: str | None, stack: str | None, force: bool, yes: 
 
 
 def _shown(value: Value, show: bool) -> Value:
-    return unwrapped(value) if show else masked(value)
+    return unwrap(value) if show else redact(value)
 
 
 def _print_outputs(outputs: Json, show: bool) -> None:

@@ -10,19 +10,12 @@ from collections.abc import Callable
 from embedded_engine.errors import SecretsError, StateError
 from embedded_engine.model import Json, Value
 from embedded_engine.secrets.passphrase import Crypter
+from embedded_engine.values import SECRET, SIGNATURE, is_secret
 from embedded_engine.wirejson import dumps_sorted, plain_numbers
-
-SIGNATURE_KEY = "4dabf18193072939515e22adb298388d"
-SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker of the wire format, not a secret
-MASK = "[secret]"
 
 # Where in a checkpoint a secret stands: the resource, inputs or outputs, the path in it.
 Place = tuple[str | int, ...]
 _PROPERTIES = ("inputs", "outputs")
-
-
-def is_secret(value: Value) -> bool:
-    return isinstance(value, dict) and value.get(SIGNATURE_KEY) == SECRET_SIGNATURE
 
 
 class StateCipher:
@@ -58,7 +51,7 @@ class StateCipher:
         ciphertext = self._known.get((place, text))
         if ciphertext is None:
             ciphertext = self._known[place, text] = self._crypter().encrypt(text)
-        return {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": ciphertext}
+        return {SIGNATURE: SECRET, "ciphertext": ciphertext}
 
     def _opened(self, place: Place, secret: Json) -> Json:
         if "ciphertext" in secret:
@@ -72,7 +65,7 @@ class StateCipher:
             value = json.loads(text)
         except json.JSONDecodeError:
             raise SecretsError(f"{place[0]}: a secret in {place[1]} does not hold JSON") from None
-        return {SIGNATURE_KEY: SECRET_SIGNATURE, "value": _change_secrets(value, (*place, "value"), self._opened)}
+        return {SIGNATURE: SECRET, "value": _change_secrets(value, (*place, "value"), self._opened)}
 
 
 def show_secrets(resource: Json) -> Json:
@@ -84,27 +77,9 @@ def show_secrets(resource: Json) -> Json:
     return changed
 
 
-def masked(value: Value) -> Value:
-    """The value with `[secret]` in place of every secret."""
-    if is_secret(value):
-        return MASK
-    if isinstance(value, dict):
-        return {key: masked(entry) for key, entry in value.items()}
-    return [masked(entry) for entry in value] if isinstance(value, list) else value
-
-
-def unwrapped(value: Value) -> Value:
-    """The value with every secret replaced by what it holds."""
-    if is_secret(value):
-        return unwrapped(value.get("value"))
-    if isinstance(value, dict):
-        return {key: unwrapped(entry) for key, entry in value.items()}
-    return [unwrapped(entry) for entry in value] if isinstance(value, list) else value
-
-
 def _shown(_: Place, secret: Json) -> Json:
     inner = _change_secrets(secret.get("value"), (), _shown)
-    return {SIGNATURE_KEY: SECRET_SIGNATURE, "plaintext": dumps_sorted(inner)}
+    return {SIGNATURE: SECRET, "plaintext": dumps_sorted(inner)}
 
 
 def _change_secrets(value: Value, place: Place, change: Callable[[Place, Json], Json]) -> Value:

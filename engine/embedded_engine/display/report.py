@@ -1,0 +1,230 @@
+"""What a person sees of a run: progress while it goes on, then the tree, the changes, the messages and the sums."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+from embedded_engine.display.details import full_step, output_lines, short_changes
+from embedded_engine.display.live import LiveArea
+from embedded_engine.display.tree import Row, replaces_row, seconds, tree_lines, visible
+from embedded_engine.display.words import COUNTED, HALVES, label, paint, safe, short_type, words_of
+from embedded_engine.events import (
+    STACK_TYPE,
+    Diagnostic,
+    Event,
+    ResourceFailed,
+    ResourceOutputs,
+    ResourcePre,
+    StepMetadata,
+    Summary,
+)
+from embedded_engine.model import Json, urn_name, urn_type
+from embedded_engine.values import unwrap
+
+_TITLES = {
+    ("up", True): "Previewing update",
+    ("refresh", True): "Previewing refresh",
+    ("destroy", True): "Previewing destroy",
+    ("up", False): "Updating",
+    ("refresh", False): "Refreshing",
+    ("destroy", False): "Destroying",
+}
+_SHOWN_SEVERITIES = ("info", "info#err", "warning", "error")
+_NOTE_WIDTH = 60
+
+
+class Display:
+    """Takes the events of one run (it is a `Sink`, from any thread) and writes text for people.
+
+    `kind`: up, refresh or destroy. `diff`: every step with its properties, in place of the tree. `live`: draw the tree
+    again and again, which only a terminal understands. `show_secrets`: of the stack, its outputs only.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        kind: str,
+        stack: str,
+        preview: bool,
+        *,
+        diff: bool = False,
+        color: bool = False,
+        live: bool = False,
+        show_secrets: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._kind, self._preview, self._diff, self._color = kind, preview, diff, color
+        self._show_secrets = show_secrets
+        self._clock = clock
+        self._rows: dict[str, Row] = {}
+        self._messages: dict[str, list[Diagnostic]] = {}
+        self._outputs: tuple[Json, Json] | None = None
+        self._lock = threading.Lock()
+        self._write(paint(f"{_TITLES[kind, preview]} ({stack}):", "bold", color))
+        self._live = LiveArea(stream, self._frame) if live else None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Summary):
+            # Before the lock is taken: the drawing takes it too.
+            self.close()
+        with self._lock:
+            match event:
+                case ResourcePre(metadata=metadata):
+                    self._began(metadata)
+                case ResourceOutputs(metadata=metadata):
+                    self._ended(metadata, "done")
+                case ResourceFailed(metadata=metadata):
+                    self._ended(metadata, "failed")
+                case Diagnostic():
+                    self._said(event)
+                case Summary():
+                    self._finish(event)
+                case _:
+                    pass
+
+    def close(self) -> None:
+        """Gives the terminal back; for the ways out on which no summary comes."""
+        if self._live is not None:
+            self._live.close()
+
+    def change_lines(self) -> list[str]:
+        """Every step of the run with its properties, as `--diff` shows them."""
+        lines: list[str] = []
+        for row in visible(self._rows.values()):
+            if row.metadata is not None:
+                lines += full_step(row.metadata, self._depth(row), self._color)
+        return lines
+
+    # events
+
+    def _began(self, metadata: StepMetadata) -> None:
+        row = self._row(metadata)
+        row.state, row.began = "running", row.began or self._clock()
+        self._progress(metadata, words_of(metadata.op).doing)
+
+    def _ended(self, metadata: StepMetadata, state: str) -> None:
+        row = self._row(metadata)
+        half = metadata.op in HALVES and row.op == "replace"
+        if not half or state == "failed":
+            row.state, row.ended = state, self._clock()
+        if metadata.type == STACK_TYPE and metadata.new is not None:
+            old = metadata.old.outputs if metadata.old is not None else {}
+            self._outputs = (old, metadata.new.outputs)
+        words = words_of(metadata.op)
+        if state == "failed":
+            self._progress(metadata, words.failed)
+        elif words.done:
+            self._progress(metadata, f"{words.done} ({seconds(row.ended - row.began)})" if row.ended else words.done)
+
+    def _said(self, message: Diagnostic) -> None:
+        row = self._rows.get(message.urn)
+        if row is not None:
+            first = next((line for line in safe(message.message).splitlines() if line.strip()), "")
+            if message.severity == "info" or message.ephemeral:
+                row.note = first[:_NOTE_WIDTH]
+            row.errors += message.severity == "error"
+            row.warnings += message.severity == "warning"
+        if not message.ephemeral and message.severity in _SHOWN_SEVERITIES and message.message.strip():
+            self._messages.setdefault(message.urn, []).append(message)
+
+    def _row(self, metadata: StepMetadata) -> Row:
+        row = self._rows.get(metadata.urn)
+        state = metadata.new or metadata.old
+        if row is None:
+            parent = state.parent if state is not None else ""
+            row = self._rows[metadata.urn] = Row(metadata.urn, metadata.type, parent, metadata.op, metadata)
+        elif replaces_row(row, metadata.op):
+            # A refresh is told by what it found; of the rest the last one counts.
+            row.op, row.metadata = metadata.op, metadata
+        return row
+
+    # text
+
+    def _progress(self, metadata: StepMetadata, text: str) -> None:
+        """One line at once, where the tree is not drawn while the run goes on."""
+        if self._live is not None or self._preview or self._diff or metadata.op in ("same", "refresh") or not text:
+            return
+        words = words_of(metadata.op)
+        line = f" {words.sign.ljust(2)}  {short_type(metadata.urn)} {urn_name(metadata.urn)} {text}"
+        self._write(paint(line, words.color, self._color))
+
+    def _frame(self, room: int) -> list[str]:
+        with self._lock:
+            rows = visible(self._rows.values())
+            lines = tree_lines(rows, self._preview, self._clock(), self._color)
+            if len(lines) > room:
+                running = [row for row in rows if row.state != "done"]
+                lines = tree_lines(running, self._preview, self._clock(), self._color)
+            return lines
+
+    def _finish(self, summary: Summary) -> None:
+        rows = visible(self._rows.values())
+        parts = [self.change_lines() if self._diff else tree_lines(rows, self._preview, self._clock(), self._color)]
+        parts.append([] if self._diff else self._changes(rows))
+        parts.append(self._diagnostics())
+        parts.append(self._output_part(summary))
+        parts.append(summary_lines(summary.changes, self._preview, self._color))
+        if not self._preview:
+            parts.append([f"Duration: {seconds(summary.duration_s)}"])
+        for part in parts:
+            if part:
+                self._write("\n".join(part) + "\n")
+
+    def _changes(self, rows: list[Row]) -> list[str]:
+        lines: list[str] = []
+        for row in rows:
+            if row.metadata is not None and row.op in ("update", "replace", "refresh"):
+                lines += short_changes(row.metadata, self._color)
+        return [paint("Changes:", "bold", self._color), *lines] if lines else []
+
+    def _diagnostics(self) -> list[str]:
+        lines: list[str] = []
+        for urn, messages in self._messages.items():
+            lines.append("  " + paint(f"{label(urn) if urn else self._stack_label()}:", "bold", self._color))
+            for message in messages:
+                hue = {"error": "red", "warning": "yellow"}.get(message.severity, "plain")
+                first, *rest = safe(message.prefix + message.message).rstrip("\n").split("\n")
+                lines.append("    " + paint(first, hue, self._color))
+                lines += [f"    {line}".rstrip() for line in rest]
+        return [paint("Diagnostics:", "bold", self._color), *lines] if lines else []
+
+    def _stack_label(self) -> str:
+        return next((label(row.urn) for row in self._rows.values() if row.type == STACK_TYPE), "engine")
+
+    def _output_part(self, summary: Summary) -> list[str]:
+        if self._outputs is None or not summary.succeeded or self._kind == "refresh":
+            return []
+        old, new = map(unwrap, self._outputs) if self._show_secrets else self._outputs
+        lines = output_lines(old, new, self._color)
+        return [paint("Outputs:", "bold", self._color), *lines] if lines else []
+
+    def _depth(self, row: Row) -> int:
+        depth = 0
+        while (parent := self._rows.get(row.parent)) is not None and urn_type(row.urn) != STACK_TYPE:
+            row, depth = parent, depth + 1
+        return depth
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def summary_lines(changes: Mapping[str, int], preview: bool, color: bool) -> list[str]:
+    """The numbers of resources by operation: `+ 3 to create`, or `+ 3 created`."""
+    lines = [paint("Resources:", "bold", color)]
+    total = 0
+    for op in COUNTED:
+        if count := changes.get(op, 0):
+            words = words_of(op)
+            total += count
+            lines.append(
+                "    " + paint(f"{words.sign} {count} {words.counted[0 if preview else 1]}", words.color, color)
+            )
+    same = changes.get("same", 0)
+    if total and (same or len(lines) > 2):
+        lines.append(f"    {total} change{'s' if total > 1 else ''}" + (f". {same} unchanged" if same else ""))
+    elif same:
+        lines.append(f"    {same} unchanged")
+    return lines if len(lines) > 1 else []
