@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from aks_inference_provider.fields import Failure, did_you_mean
-from aks_inference_provider.wire import UNKNOWN, Value, has_unknown, join_path, whole_numbers
+from aks_inference_provider.wire import UNKNOWN, Value, has_unknown, join_path, pick, whole_numbers
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
@@ -27,13 +27,15 @@ def check_endpoint(value: Value) -> list[Failure]:
     try:
         read_endpoint(_distinct(value, []))
     except ValidationError as error:
-        return [_failure(each) for each in error.errors() if not _open(each, value)]
+        return [_failure(each) for each in error.errors() if not _moot(each, value)]
     return []
 
 
 def traffic(value: Value) -> dict[str, float] | None:
     """The effective percentages of a checked plain value; None while names, shares or defaults are unknown."""
-    versions = value["spec"]["versions"]
+    versions = pick(value, "spec", "versions")
+    if versions == UNKNOWN or UNKNOWN in versions:
+        return None
     decisive = [[v.get(key) for key in ("name", "trafficPercentile", "isDefault")] for v in versions]
     if has_unknown(decisive):
         return None
@@ -53,8 +55,8 @@ def _distinct(value: Value, seen: list[str]) -> Value:
     return value
 
 
-def _open(error: ErrorDetails, value: Value) -> bool:
-    """Whether the error may be only because something is unknown: it is there, or the rule is about what holds it."""
+def _moot(error: ErrorDetails, value: Value) -> bool:
+    """Whether the error may be only because something is unknown, or follows from another one."""
     place = value
     for key in error["loc"]:
         if place == UNKNOWN:
@@ -63,7 +65,9 @@ def _open(error: ErrorDetails, value: Value) -> bool:
             place = place[key]
         except (KeyError, IndexError, TypeError):
             return False
-    return bool(place == UNKNOWN or (error["type"] == "value_error" and has_unknown(place)))
+    # pydantic counts only the items that passed.
+    follows = error["type"] == "too_short" and len(place) >= error["ctx"]["min_length"]
+    return bool(place == UNKNOWN or follows or (error["type"] == "value_error" and has_unknown(place)))
 
 
 def _failure(error: ErrorDetails) -> Failure:
