@@ -15,7 +15,7 @@ from embedded_engine.backend.lock import StackLock, list_locks
 from embedded_engine.errors import StackNotFoundError, StateError, StateWriteError, UsageError
 
 ORGANIZATION = "organization"
-_NAME = re.compile(r"^[A-Za-z0-9_.-]{1,100}$")
+_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,100}")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -40,7 +40,7 @@ def parse_stack_name(text: str, project: str | None) -> StackName:
         parts = [project, *parts]
     if len(parts) != 2:
         raise UsageError(f"stack name {text!r}: `<stack>` or `{ORGANIZATION}/<project>/<stack>` is needed")
-    if not all(_NAME.match(part) for part in parts):
+    if not all(_NAME.fullmatch(part) for part in parts):
         raise UsageError(f"stack name {text!r}: 1 to 100 letters, digits, `_`, `.` and `-` are needed in each part")
     return StackName(*parts)
 

@@ -16,6 +16,7 @@ from embedded_engine.errors import ConfigError
 from embedded_engine.model import Json, Value
 
 _INDENT = 2
+_UNFOLDED = 10**9
 
 
 def set_salt(path: Path, salt: str) -> None:
@@ -60,7 +61,9 @@ def _change(path: Path, where: tuple[str, ...], value: Value) -> None:
     except ConfigError:
         right = False
     if not right:
-        text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True, width=10_000)
+        text = yaml.safe_dump(wanted, sort_keys=False, width=_UNFOLDED)
+        if load_text(text, str(path)) != wanted:
+            raise ConfigError(f"{path}: the value cannot be written as YAML")
     write_atomically(path, text.encode())
 
 
@@ -154,9 +157,20 @@ def _after_colon(value: Value, column: int) -> str:
 
 
 def _text(value: Value) -> str:
-    """A value on one line. JSON is YAML; plain words need no quotes."""
-    if isinstance(value, str):
-        plain = yaml.safe_dump(value, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
-        if "\n" not in plain and load_text(plain, "value") == value:
-            return plain
-    return json.dumps(value, ensure_ascii=False)
+    """A value on one line; plain words need no quotes."""
+    for unicode in (True, False):
+        text = yaml.safe_dump(
+            value, width=_UNFOLDED, allow_unicode=unicode, default_flow_style=True, sort_keys=False
+        ).removesuffix("\n...\n")
+        text = text.removesuffix("\n")
+        # What needs several lines, or is no YAML any more, goes the way with escapes.
+        if "\n" not in text and _reads_as(text, value):
+            return text
+    return json.dumps(value)
+
+
+def _reads_as(text: str, value: Value) -> bool:
+    try:
+        return bool(load_text(text, "value") == value)
+    except ConfigError:
+        return False

@@ -10,7 +10,7 @@ from embedded_engine.errors import ConfigError
 from embedded_engine.model import Json, Value
 
 FILE_NAMES = ("Pulumi.yaml", "Pulumi.yml")
-_NAME = re.compile(r"^[A-Za-z0-9_.-]{1,100}$")
+_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,100}")
 _TYPES = ("string", "integer", "number", "boolean", "array", "object")
 
 
@@ -68,7 +68,7 @@ def parse_project(file: Path) -> Project:
         raise ConfigError(f"{file}: must be a mapping with `name` and `runtime`")
     problems: list[str] = []
     name = content.get("name")
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         problems.append(f"`name` is {name!r}: 1 to 100 letters, digits, `_`, `.` and `-` are needed")
     runtime = content.get("runtime")
     options: Json = {}
