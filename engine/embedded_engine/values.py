@@ -6,14 +6,13 @@ of their own; what is not known yet is one of a few sentinel strings. Nothing he
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from google.protobuf import struct_pb2
 
 from embedded_engine.model import Properties, Value
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
-SECRET = "1b47061264138c4ac30d75fd1eb44270"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the name of a kind, not a password
 OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
 ASSET = "c44067f5952c0a294b673a41bacd8c17"
 ARCHIVE = "0def7320c3a5731c473e5ecbe6d01bc7"
@@ -241,7 +240,7 @@ def _fill(target: struct_pb2.Value, value: Value, wire: Wire) -> None:
         _fill_struct(target.struct_value, value, wire)
 
 
-def _shown(value: Value, wire: Wire) -> Any:
+def _shown(value: Value, wire: Wire) -> Value | object:
     """The value as the other side understands it; `_LEFT_OUT` if nothing of it is to be sent."""
     if isinstance(value, str):
         return _LEFT_OUT if not wire.unknowns and value in UNKNOWNS else value

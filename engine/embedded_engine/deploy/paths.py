@@ -1,0 +1,186 @@
+"""Property paths, `a.b[0]["c.d"].*`, and what the options ignoreChanges and replaceOnChanges do with them. Pure."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+from embedded_engine import values
+from embedded_engine.errors import EngineError
+from embedded_engine.events import PropertyDiff
+from embedded_engine.model import Properties, Value
+
+Path = tuple[str | int, ...]
+
+
+class PathError(EngineError):
+    """A text that is no property path."""
+
+
+def parse(text: str) -> Path:
+    """Raises `PathError`."""
+    path: list[str | int] = []
+    at = 0
+    while at < len(text):
+        if text[at] == ".":
+            at += 1
+            if at == len(text):
+                raise PathError(f"property path {text!r} ends with a dot")
+        elif text[at] == "[":
+            at = _bracket(text, at, path)
+        else:
+            end = next((i for i in range(at, len(text)) if text[i] in ".["), len(text))
+            path.append(text[at:end])
+            at = end
+    return tuple(path)
+
+
+def _bracket(text: str, at: int, path: list[str | int]) -> int:
+    if text[at : at + 2] == '["':
+        key, i = "", at + 2
+        while i < len(text) and text[i] != '"':
+            i += text[i] == "\\"
+            key += text[i : i + 1]
+            i += 1
+        if text[i : i + 2] != '"]':
+            raise PathError(f"property path {text!r}: a quoted key is not closed")
+        path.append(key)
+        return i + 2
+    end = text.find("]", at)
+    if end < 0:
+        raise PathError(f"property path {text!r}: an index is not closed")
+    inner = text[at + 1 : end]
+    if inner != "*" and not inner.removeprefix("-").isdigit():
+        raise PathError(f"property path {text!r}: {inner!r} is no index")
+    path.append(inner if inner == "*" else int(inner))
+    return end + 1
+
+
+def contains(pattern: Path, path: Path) -> bool:
+    """Whether `path` is `pattern` or lies in it; `*` matches any one element."""
+    return len(pattern) <= len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=False))
+
+
+def lookup(path: Path, value: Value) -> tuple[bool, Value]:
+    for element in path:
+        while values.is_secret(value):
+            value = value["value"]
+        if isinstance(value, dict) and isinstance(element, str) and element in value:
+            value = value[element]
+        elif isinstance(value, list) and isinstance(element, int) and 0 <= element < len(value):
+            value = value[element]
+        else:
+            return False, None
+    return True, value
+
+
+# -- ignoreChanges ----------------------------------------------------------------------------------------------------
+
+
+def ignore_changes(new: Properties, old: Properties, ignored: Sequence[str]) -> tuple[Properties, list[str]]:
+    """`new` with the old values at the ignored paths, and the paths at which that is not possible."""
+    if not ignored:
+        return new, []
+    result: Properties = copy.deepcopy(new)
+    impossible = []
+    for text in ignored:
+        try:
+            path = parse(text)
+        except PathError:
+            continue
+        if not _reset(path, old, result):
+            impossible.append(text)
+    return result, impossible
+
+
+def _reset(path: Path, old: Value, new: Value) -> bool:
+    """Puts the old value at `path` into `new`; False where the way there, or a list's length, differs."""
+    while values.is_secret(old):
+        old = old["value"]
+    while values.is_secret(new):
+        new = new["value"]
+    element, rest = path[0], path[1:]
+    if element == "*":
+        return _reset_all(rest, old, new)
+    if isinstance(element, int):
+        return _reset_index(element, rest, old, new)
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return not isinstance(old, dict) and not isinstance(new, dict)
+    if rest:
+        if element not in old or element not in new:
+            return element not in old and element not in new
+        return _reset(rest, old[element], new[element])
+    if element in old:
+        new[element] = old[element]
+    else:
+        new.pop(element, None)
+    return True
+
+
+def _reset_index(index: int, rest: Path, old: Value, new: Value) -> bool:
+    if index < 0:
+        return False
+    if not isinstance(old, list) or not isinstance(new, list):
+        return not isinstance(old, list) and not isinstance(new, list)
+    if index >= len(old) or index >= len(new):
+        return index >= len(old) and index >= len(new)
+    if rest:
+        return _reset(rest, old[index], new[index])
+    new[index] = old[index]
+    return True
+
+
+def _reset_all(rest: Path, old: Value, new: Value) -> bool:
+    if isinstance(old, dict) and isinstance(new, dict):
+        if not rest:
+            new.clear()
+            new.update(old)
+            return True
+        return all([_reset((key, *rest), old, new) for key in sorted(old.keys() | new.keys())])
+    if isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            return False
+        if not rest:
+            new[:] = old
+            return True
+        return all([_reset(rest, o, n) for o, n in zip(old, new, strict=True)])
+    return not isinstance(old, dict | list) and not isinstance(new, dict | list)
+
+
+# -- differences ------------------------------------------------------------------------------------------------------
+
+
+def differences(old: Value, new: Value, path: str = "") -> dict[str, PropertyDiff]:
+    """Leaf paths that differ between two values, secrets unwrapped: for providers that cannot say themselves."""
+    old, new = values.unwrap(old), values.unwrap(new)
+    found: dict[str, PropertyDiff] = {}
+    _compare(old, new, path, found)
+    return found
+
+
+def _compare(old: Value, new: Value, path: str, found: dict[str, PropertyDiff]) -> None:
+    plain = values.SIGNATURE
+    if isinstance(old, dict) and isinstance(new, dict) and plain not in old and plain not in new:
+        for key in sorted(old.keys() | new.keys()):
+            where = f"{path}.{key}" if path else key
+            if not key.replace("_", "a").replace("$", "a").isalnum():
+                where = f'{path}["{key}"]'
+            _compare_entry(key in old, old.get(key), key in new, new.get(key), where, found)
+    elif isinstance(old, list) and isinstance(new, list):
+        for index in range(max(len(old), len(new))):
+            has_old, has_new = index < len(old), index < len(new)
+            entries = old[index] if has_old else None, new[index] if has_new else None
+            _compare_entry(has_old, entries[0], has_new, entries[1], f"{path}[{index}]", found)
+    elif not values.equal(old, new):
+        found[path] = PropertyDiff("update", True)
+
+
+def _compare_entry(
+    has_old: bool, old: Value, has_new: bool, new: Value, where: str, found: dict[str, PropertyDiff]
+) -> None:
+    if has_old and has_new:
+        _compare(old, new, where, found)
+    else:
+        found[where] = PropertyDiff("delete" if has_old else "add", True)
+
+
+def top_keys(diff: Mapping[str, PropertyDiff]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(parse(path)[0]) for path in diff))

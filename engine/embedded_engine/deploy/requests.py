@@ -1,0 +1,154 @@
+"""Requests of a program as goals: what they mean, and what of them is refused by name. Pure but for asset hashes."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from embedded_engine import values
+from embedded_engine.deploy import assets
+from embedded_engine.deploy.goals import Alias, Goal, ReadGoal, seconds
+from embedded_engine.errors import EngineError
+from embedded_engine.model import Json, Properties
+from embedded_engine.values import from_struct
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Options that a resource has from its request or, where that says nothing, from its parent."""
+
+    provider: str
+    providers: Mapping[str, str]
+    protect: bool | None
+    retain_on_delete: bool | None
+    deleted_with: str
+
+
+def refuse_unsupported(request: Any) -> None:  # noqa: ANN401 - a protobuf message
+    """Raises `EngineError` naming the option."""
+    found = [
+        name
+        for name, used in (
+            ("transforms", len(request.transforms)),
+            ("state migrations", len(request.state_migrations)),
+            ("resource hooks", request.HasField("hooks") and request.hooks.ByteSize()),
+            ("parameterized packages", bool(request.packageRef)),
+            ("the option replacement_trigger", request.HasField("replacement_trigger")),
+            ("the option env_var_mappings", len(request.envVarMappings)),
+        )
+        if used
+    ]
+    if found:
+        raise EngineError(
+            f"{request.type} resource '{request.name}': embedded-engine does not support {', '.join(found)}; "
+            "use the pulumi CLI for this program"
+        )
+
+
+def properties_of(request: Any, folder: Path) -> Properties:  # noqa: ANN401 - a protobuf message
+    """The inputs, still with output values; assets have their hashes."""
+    return assets.hashed(from_struct(request.object), folder)
+
+
+def plain_properties(struct: Any, folder: Path) -> Properties:  # noqa: ANN401 - a protobuf message
+    plain: Properties = values.plain_outputs(from_struct(struct))
+    return assets.hashed(plain, folder)
+
+
+def goal_of(request: Any, properties: Properties, provider: str, wanted: Wanted) -> Goal:  # noqa: ANN401 - protobuf
+    timeouts = request.customTimeouts
+    given = {name: getattr(timeouts, name) for name in ("create", "update", "delete", "read")}
+    plain: Properties = values.plain_outputs(properties)
+    asked = request.deleteBeforeReplaceDefined or request.deleteBeforeReplace
+    return Goal(
+        type=request.type,
+        name=request.name,
+        custom=request.custom,
+        properties=with_version(request, plain),
+        parent=request.parent,
+        protect=wanted.protect,
+        dependencies=_urns(request.dependencies),
+        # A component that names a provider hands it on; it has none of its own.
+        provider=provider,
+        property_dependencies=property_dependencies(request, properties),
+        delete_before_replace=bool(request.deleteBeforeReplace) if asked else None,
+        ignore_changes=tuple(request.ignoreChanges),
+        additional_secret_outputs=tuple(request.additionalSecretOutputs),
+        aliases=aliases_of(request),
+        id=request.importId,
+        custom_timeouts={name: seconds(text) for name, text in given.items() if text},
+        replace_on_changes=tuple(request.replaceOnChanges),
+        retain_on_delete=wanted.retain_on_delete,
+        deleted_with=wanted.deleted_with,
+        replace_with=tuple(request.replace_with),
+        hide_diff=tuple(request.hideDiffs),
+        source_position=position(request),
+        stack_trace=trace(request),
+    )
+
+
+def with_version(request: Any, properties: Properties) -> Properties:  # noqa: ANN401 - a protobuf message
+    """A provider resource keeps the version of its plugin in its inputs."""
+    if request.type.startswith("pulumi:providers:") and request.version and "version" not in properties:
+        return {**properties, "version": request.version}
+    return properties
+
+
+def read_goal_of(request: Any, provider: str) -> ReadGoal:  # noqa: ANN401 - a protobuf message
+    return ReadGoal(
+        type=request.type,
+        name=request.name,
+        id=request.id,
+        parent=request.parent,
+        provider=provider,
+        properties=values.plain_outputs(from_struct(request.properties)),
+        dependencies=_urns(request.dependencies),
+        additional_secret_outputs=tuple(request.additionalSecretOutputs),
+        source_position=position(request),
+        stack_trace=trace(request),
+    )
+
+
+def property_dependencies(request: Any, properties: Properties) -> dict[str, tuple[str, ...]]:  # noqa: ANN401
+    """By property; a program that sends none means that each property has all of the resource's dependencies."""
+    if request.propertyDependencies or request.remote:
+        found = {key: set(entry.urns) for key, entry in request.propertyDependencies.items()}
+    else:
+        found = {key: set(request.dependencies) for key in properties}
+    for key, value in properties.items():
+        found.setdefault(key, set()).update(values.output_dependencies(value))
+    return {key: _urns(urns) for key, urns in found.items()}
+
+
+def aliases_of(request: Any) -> tuple[Alias, ...]:  # noqa: ANN401 - a protobuf message
+    found = [Alias(urn=urn) for urn in request.aliasURNs]
+    for alias in request.aliases:
+        if alias.urn:
+            found.append(Alias(urn=alias.urn))
+            continue
+        spec = alias.spec
+        found.append(
+            Alias(
+                name=spec.name,
+                type=spec.type,
+                stack=spec.stack,
+                project=spec.project,
+                parent=spec.parentUrn,
+                no_parent=spec.noParent,
+            )
+        )
+    return tuple(found)
+
+
+def position(request: Any) -> str:  # noqa: ANN401 - a protobuf message
+    place = request.sourcePosition
+    return f"{place.uri}#{place.line},{place.column}" if place.uri else ""
+
+
+def trace(request: Any) -> tuple[Json, ...]:  # noqa: ANN401 - a protobuf message
+    frames = [frame.pc for frame in request.stackTrace.frames]
+    return tuple({"sourcePosition": f"{p.uri}#{p.line},{p.column}"} for p in frames if p.uri)
+
+
+def _urns(urns: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(urns)))

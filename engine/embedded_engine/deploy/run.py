@@ -1,0 +1,145 @@
+"""One operation on a stack, from the opened stack to the summary."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import grpc.aio
+from pulumi.runtime.proto import engine_pb2_grpc, resource_pb2_grpc
+
+from embedded_engine.deploy.deployment import Deployment
+from embedded_engine.deploy.monitor import Engine, Monitor, serving
+from embedded_engine.deploy.options import Options as RunOptions
+from embedded_engine.deploy.targets import Targets
+from embedded_engine.errors import EngineError
+from embedded_engine.events import Diagnostic, Event, Sink, Summary
+from embedded_engine.plugins.find import Finder, ProjectPlugin
+from embedded_engine.program import Launch, Program, interpreter_of
+from embedded_engine.session import StackSession
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The flags of an operation. `parallel`: steps at once; `targets` and `replace`: URNs, with `*` and `**`."""
+
+    parallel: int = 16
+    targets: tuple[str, ...] = ()
+    target_dependents: bool = False
+    replace: tuple[str, ...] = ()
+    refresh: bool = False
+    continue_on_error: bool = False
+
+
+def run(session: StackSession, kind: str, options: Options, sink: Sink, preview: bool = False) -> Summary:
+    """Runs `up`, `refresh` or `destroy`, or only previews it. Every event goes to `sink`; the last is the summary.
+
+    Raises `EngineError` where nothing could be begun: a wrong passphrase, a damaged state, no plugin folder.
+    """
+    return asyncio.run(_run(session, kind, options, sink, preview))
+
+
+async def _run(session: StackSession, kind: str, options: Options, sink: Sink, preview: bool) -> Summary:
+    project, configuration = session.project, session.configuration
+    found: list[Summary] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Summary):
+            found.append(event)
+        sink(event)
+
+    run_options = RunOptions(
+        project=project.name,
+        stack=session.stack,
+        dry_run=preview,
+        parallel=options.parallel,
+        targets=Targets(options.targets),
+        target_dependents=options.target_dependents,
+        replace=Targets(options.replace),
+        continue_on_error=options.continue_on_error,
+        refresh=options.refresh,
+        config=configuration.values,
+        secret_keys=configuration.secret_keys,
+    )
+    finder = Finder(_declared(project.plugins, project.root), dict(session.environment))
+    deployment = Deployment(run_options, session.load(), emit, finder, session.persist, session.stack_outputs)
+    # Assets are read where the program runs.
+    folder = project.main if project.main.is_dir() else project.main.parent
+    monitor = Monitor(deployment, folder)
+    engine = Engine(emit, deployment.stopping)
+
+    def add(server: grpc.aio.Server) -> None:
+        resource_pb2_grpc.add_ResourceMonitorServicer_to_server(monitor, server)
+        engine_pb2_grpc.add_EngineServicer_to_server(engine, server)
+
+    program: Program | None = None
+    async with serving(add) as address:
+        monitor.address = deployment.registry.engine_address = address
+        if kind == "up":
+            launch = Launch(
+                project.main,
+                project.root,
+                interpreter_of(project.root, project.runtime_options),
+                dict(session.environment),
+            )
+            program = Program(launch, run_options, emit, deployment.stopping, monitor.finished)
+            program.monitor_address = address
+        with _signals(deployment, program, emit):
+            try:
+                await (deployment.refresh() if kind == "refresh" else deployment.update(program))
+            except asyncio.CancelledError:
+                text = "interrupted again: what was under way is kept in the state as pending operations"
+                emit(Diagnostic("error", text))
+                emit(Summary(dict(deployment.changes), 0.0, succeeded=False, preview=preview))
+            finally:
+                deployment.registry.kill()
+                if program is not None:
+                    await program.close()
+    return found[-1]
+
+
+@contextlib.contextmanager
+def _signals(deployment: Deployment, program: Program | None, emit: Sink):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a generator
+    """The first SIGINT or SIGTERM begins nothing more; the second ends at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    seen: list[int] = []
+
+    def handle(number: int) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            text = "stopping: nothing more is begun; once more to stop at once"
+            emit(Diagnostic("warning", text))
+            deployment.cancel()
+            return
+        deployment.registry.kill()
+        if program is not None:
+            program.kill()
+        if task is not None:
+            task.cancel()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, handle, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _declared(plugins: dict[str, object], root: Path) -> list[ProjectPlugin]:
+    """`plugins.providers` of Pulumi.yaml. Raises `EngineError` for entries that are not as they must be."""
+    entries = plugins.get("providers") or []
+    if not isinstance(entries, list):
+        raise EngineError("Pulumi.yaml: `plugins.providers` must be a list")
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not entry.get("name") or not entry.get("path"):
+            raise EngineError("Pulumi.yaml: each of `plugins.providers` needs `name` and `path`")
+        path = Path(os.path.expanduser(str(entry["path"])))
+        version = str(entry.get("version") or "")
+        found.append(ProjectPlugin(str(entry["name"]), (root / path).resolve(), version))
+    return found

@@ -1,0 +1,475 @@
+"""A provider's calls over gRPC: property values in, property values out, errors as one exception.
+
+What a plugin does not understand (secrets, references, previews, unknown values) is taken care of here, so that the
+rest of the engine need not ask.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import empty_pb2
+from google.protobuf.message import DecodeError
+from pulumi.runtime.proto import errors_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+
+from embedded_engine import model, values
+from embedded_engine.errors import EngineError
+from embedded_engine.events import PropertyDiff
+from embedded_engine.model import Properties
+from embedded_engine.values import Wire, from_struct, to_struct
+
+MESSAGE_LIMIT = 400 * 1024 * 1024
+OPTIONS = (("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.max_send_message_length", MESSAGE_LIMIT))
+CANCEL_LIMIT_S = 5.0
+_KINDS = ("add", "add-replace", "delete", "delete-replace", "update", "update-replace")
+
+
+class ProviderError(EngineError):
+    """A call failed. `partial` holds what is there although it failed (ErrorResourceInitFailed)."""
+
+    def __init__(
+        self,
+        message: str,
+        partial: "State | None" = None,
+        properties: Sequence[tuple[str, str]] = (),
+        unimplemented: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.partial = partial
+        self.properties = tuple(properties)
+        self.unimplemented = unimplemented
+
+
+class DiffUnavailableError(EngineError):
+    """The provider's configuration is not known yet, so it cannot compare."""
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What a resource is after Create, Update or Read. `inputs` is None where the provider said nothing of them."""
+
+    id: str
+    outputs: Properties | None
+    inputs: Properties | None = None
+    reasons: tuple[str, ...] = ()
+    refresh_before_update: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    property: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Diff:
+    """`changes` is None where the provider cannot say; `detailed` is None where it gives no details."""
+
+    changes: bool | None
+    replaces: tuple[str, ...] = ()
+    diffs: tuple[str, ...] = ()
+    stables: tuple[str, ...] = ()
+    delete_before_replace: bool = False
+    detailed: Mapping[str, PropertyDiff] | None = None
+
+    @property
+    def replace(self) -> bool:
+        detailed = (self.detailed or {}).values()
+        return bool(self.replaces) or any(d.kind.endswith("-replace") for d in detailed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    secrets: bool = False
+    resources: bool = False
+    outputs: bool = False
+    preview: bool = False
+
+
+class Provider:
+    """A plugin that is running. `configured` is False while its configuration is not known (previews only)."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.protocol = Protocol()
+        self.configured = True
+        self.version = ""
+        self._handshaken = False
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS)
+        self._stub = provider_pb2_grpc.ResourceProviderStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def handshake(self, engine_address: str, folder: Path) -> None:
+        """An old plugin that knows no Handshake says what it understands when it is configured."""
+        request = provider_pb2.ProviderHandshakeRequest(
+            engine_address=engine_address,
+            root_directory=str(folder),
+            program_directory=str(folder),
+            configure_with_urn=True,
+            supports_views=True,
+            supports_refresh_before_update=True,
+            invoke_with_preview=True,
+            accepts_byte_string=True,
+        )
+        try:
+            answer = await self._stub.Handshake(request, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                raise _error(error) from error
+        else:
+            self._handshaken = True
+            self.protocol = Protocol(answer.accept_secrets, answer.accept_resources, answer.accept_outputs, True)
+        try:
+            self.version = (await self._stub.GetPluginInfo(empty_pb2.Empty())).version
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                raise _error(error) from error
+
+    async def close(self) -> None:
+        try:
+            await self._stub.Cancel(empty_pb2.Empty(), timeout=CANCEL_LIMIT_S)
+        except grpc.aio.AioRpcError:
+            pass  # it is ended anyway
+        finally:
+            await self._channel.close()
+
+    async def cancel(self) -> None:
+        """Asks it to give up what it is doing."""
+        try:
+            await self._stub.Cancel(empty_pb2.Empty(), timeout=CANCEL_LIMIT_S)
+        except grpc.aio.AioRpcError:
+            pass  # it need not know the call
+
+    # configuration
+
+    async def check_config(
+        self, urn: str, olds: Properties, news: Properties, unknowns: bool
+    ) -> tuple[Properties, list[Failure]]:
+        wire = Wire(secrets=False, unknowns=unknowns)
+        request = provider_pb2.CheckRequest(
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            olds=to_struct(olds, wire),
+            news=to_struct(news, wire),
+        )
+        try:
+            answer = await self._stub.CheckConfig(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                return news, []
+            raise _error(error) from error
+        inputs = values.annotate_secrets(from_struct(answer.inputs), news)
+        return inputs, [Failure(f.property, f.reason) for f in answer.failures]
+
+    async def diff_config(self, urn: str, old_inputs: Properties, old_outputs: Properties, news: Properties) -> Diff:
+        wire = Wire(secrets=False)
+        request = provider_pb2.DiffRequest(
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            olds=to_struct(old_outputs, wire),
+            news=to_struct(news, wire),
+            old_inputs=to_struct(old_inputs, wire),
+        )
+        try:
+            return _diff(await self._stub.DiffConfig(request))
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                return Diff(None)
+            raise _error(error) from error
+
+    async def configure(self, urn: str, identity: str, inputs: Properties) -> None:
+        """With unknown values in the configuration it stays unconfigured: calls answer what is safe to assume."""
+        inputs = {k: v for k, v in inputs.items() if k != "__internal"}
+        self.configured = not values.contains_unknown(inputs)
+        if not self.configured:
+            return
+        package = model.urn_type(urn).removeprefix("pulumi:providers:")
+        variables = {f"{package}:config:{key}": _variable(value) for key, value in inputs.items() if key != "version"}
+        request = provider_pb2.ConfigureRequest(
+            variables=variables,
+            args=to_struct(inputs),
+            acceptSecrets=True,
+            acceptResources=True,
+            sends_old_inputs=True,
+            sends_old_inputs_to_delete=True,
+            id=identity,
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+        )
+        try:
+            answer = await self._stub.Configure(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                raise _error(error) from error
+            answer = provider_pb2.ConfigureResponse()
+        if not self._handshaken:
+            self.protocol = Protocol(
+                answer.acceptSecrets, answer.acceptResources, answer.acceptOutputs, answer.supportsPreview
+            )
+
+    # resources
+
+    def _wire(self, unknowns: bool = True, elide_assets: bool = False) -> Wire:
+        return Wire(self.protocol.secrets, self.protocol.resources, unknowns, elide_assets)
+
+    async def check(
+        self, urn: str, olds: Properties, news: Properties, seed: bytes, unknowns: bool
+    ) -> tuple[Properties, list[Failure]]:
+        if not self.configured:
+            return news, []
+        request = provider_pb2.CheckRequest(
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            olds=to_struct(olds, self._wire(unknowns)),
+            news=to_struct(news, self._wire(unknowns)),
+            randomSeed=seed,
+        )
+        answer = await self._call(self._stub.Check, request)
+        inputs = from_struct(answer.inputs) if answer.HasField("inputs") else {}
+        failures = [Failure(f.property, f.reason) for f in answer.failures]
+        return self._annotated(inputs, news), failures
+
+    async def diff(
+        self,
+        urn: str,
+        identity: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        news: Properties,
+        ignore: Sequence[str],
+        unknowns: bool,
+    ) -> Diff:
+        """Raises `DiffUnavailableError` where the configuration is not known."""
+        if not self.configured:
+            raise DiffUnavailableError(
+                "The provider for this resource has inputs that are not known during preview.\n"
+                "This preview may not correctly represent the changes that will be applied during an update."
+            )
+        wire = self._wire(unknowns, elide_assets=True)
+        request = provider_pb2.DiffRequest(
+            id=identity,
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            olds=to_struct(old_outputs, wire),
+            news=to_struct(news, wire),
+            old_inputs=to_struct(old_inputs, wire),
+            ignoreChanges=list(ignore),
+        )
+        return _diff(await self._call(self._stub.Diff, request))
+
+    async def create(self, urn: str, inputs: Properties, timeout_s: float, preview: bool) -> State:
+        """In a preview that the provider cannot do, nothing is known of the outputs."""
+        if preview and not (self.configured and self.protocol.preview):
+            return State("", {})
+        request = provider_pb2.CreateRequest(
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            properties=to_struct(inputs, self._wire(preview)),
+            timeout=timeout_s,
+            preview=preview,
+        )
+        try:
+            answer = await self._call(self._stub.Create, request)
+        except ProviderError as error:
+            raise self._with_secrets(error, inputs) from error
+        outputs = self._annotated(from_struct(answer.properties), inputs)
+        return State(answer.id, outputs, refresh_before_update=answer.refresh_before_update)
+
+    async def update(
+        self,
+        urn: str,
+        identity: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        news: Properties,
+        timeout_s: float,
+        ignore: Sequence[str],
+        preview: bool,
+    ) -> State:
+        if preview and not (self.configured and self.protocol.preview):
+            return State(identity, {})
+        wire = self._wire(preview, elide_assets=True)
+        request = provider_pb2.UpdateRequest(
+            id=identity,
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            olds=to_struct(old_outputs, wire),
+            news=to_struct(news, self._wire(preview)),
+            old_inputs=to_struct(old_inputs, wire),
+            timeout=timeout_s,
+            ignoreChanges=list(ignore),
+            preview=preview,
+        )
+        try:
+            answer = await self._call(self._stub.Update, request)
+        except ProviderError as error:
+            raise self._with_secrets(error, news) from error
+        outputs = self._annotated(from_struct(answer.properties), news)
+        return State(identity, outputs, refresh_before_update=answer.refresh_before_update)
+
+    async def delete(self, urn: str, identity: str, inputs: Properties, outputs: Properties, timeout_s: float) -> None:
+        wire = self._wire(unknowns=False, elide_assets=True)
+        request = provider_pb2.DeleteRequest(
+            id=identity,
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            properties=to_struct(outputs, wire),
+            old_inputs=to_struct(inputs, wire),
+            timeout=timeout_s,
+        )
+        await self._call(self._stub.Delete, request)
+
+    async def read(self, urn: str, identity: str, inputs: Properties | None, state: Properties | None) -> State:
+        """A resource that is not there has no id. `inputs` and `state` are None at an import."""
+        if not self.configured:
+            return State(identity, {}, {})
+        wire = self._wire(elide_assets=True)
+        request = provider_pb2.ReadRequest(
+            id=identity,
+            urn=urn,
+            name=model.urn_name(urn),
+            type=model.urn_type(urn),
+            properties=None if state is None else to_struct(state, wire),
+            inputs=None if inputs is None else to_struct(inputs, wire),
+        )
+        try:
+            answer = await self._call(self._stub.Read, request)
+        except ProviderError as error:
+            raise self._with_secrets(error, inputs or {}) from error
+        found = answer.HasField("properties")
+        return State(
+            answer.id,
+            self._annotated(from_struct(answer.properties), state or {}) if found else None,
+            self._annotated(from_struct(answer.inputs), inputs or {}) if answer.HasField("inputs") else None,
+            refresh_before_update=answer.refresh_before_update,
+        )
+
+    # functions and components
+
+    async def invoke(self, token: str, args: Properties, preview: bool) -> tuple[Properties, list[Failure]]:
+        if not self.configured:
+            return {}, []
+        request = provider_pb2.InvokeRequest(
+            tok=token, args=to_struct(args, self._wire(unknowns=False)), preview=preview
+        )
+        answer = await self._call(self._stub.Invoke, request)
+        result = from_struct(getattr(answer, "return"))
+        if values.contains_secret(args) and not self.protocol.secrets:
+            result = {key: values.secret(value) for key, value in result.items()}
+        return result, [Failure(f.property, f.reason) for f in answer.failures]
+
+    async def construct(self, request: provider_pb2.ConstructRequest) -> provider_pb2.ConstructResponse:
+        return await self._call(self._stub.Construct, request)
+
+    async def call(self, request: provider_pb2.CallRequest) -> provider_pb2.CallResponse:
+        return await self._call(self._stub.Call, request)
+
+    async def _call(self, method: Any, request: Any) -> Any:  # noqa: ANN401 - generated stubs are not typed
+        try:
+            return await method(request)
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+
+    def _annotated(self, outs: Properties, ins: Properties) -> Properties:
+        return outs if self.protocol.secrets else values.annotate_secrets(outs, ins)
+
+    def _with_secrets(self, error: ProviderError, ins: Properties) -> ProviderError:
+        if error.partial is None or error.partial.outputs is None or self.protocol.secrets:
+            return error
+        outputs = values.annotate_secrets(error.partial.outputs, ins)
+        return ProviderError(error.message, dataclasses.replace(error.partial, outputs=outputs), error.properties)
+
+
+def _variable(value: model.Value) -> str:
+    import json
+
+    plain = values.unwrap(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, separators=(",", ":"))
+
+
+def _diff(answer: provider_pb2.DiffResponse) -> Diff:
+    changes = {
+        provider_pb2.DiffResponse.DIFF_UNKNOWN: None,
+        provider_pb2.DiffResponse.DIFF_NONE: False,
+        provider_pb2.DiffResponse.DIFF_SOME: True,
+    }[answer.changes]
+    detailed = (
+        {path: PropertyDiff(_KINDS[entry.kind], entry.inputDiff) for path, entry in answer.detailedDiff.items()}
+        if answer.hasDetailedDiff
+        else None
+    )
+    return Diff(
+        changes,
+        tuple(answer.replaces),
+        tuple(answer.diffs),
+        tuple(answer.stables),
+        answer.deleteBeforeReplace,
+        detailed,
+    )
+
+
+def _error(error: grpc.aio.AioRpcError) -> ProviderError:
+    message = error.details() or ""
+    partial: State | None = None
+    properties: list[tuple[str, str]] = []
+    for detail in _details(error):
+        if detail.Is(provider_pb2.ErrorResourceInitFailed.DESCRIPTOR):
+            failed = provider_pb2.ErrorResourceInitFailed()
+            detail.Unpack(failed)
+            reasons = tuple(failed.reasons)
+            partial = State(
+                failed.id,
+                from_struct(failed.properties) if failed.HasField("properties") else None,
+                from_struct(failed.inputs) if failed.HasField("inputs") else None,
+                reasons,
+                failed.refresh_before_update,
+            )
+            message = init_message(reasons)
+        elif detail.Is(errors_pb2.InputPropertiesError.DESCRIPTOR):
+            listed = errors_pb2.InputPropertiesError()
+            detail.Unpack(listed)
+            properties += [(e.property_path, e.reason) for e in listed.errors]
+        elif detail.Is(errors_pb2.ErrorCause.DESCRIPTOR):
+            cause = errors_pb2.ErrorCause()
+            detail.Unpack(cause)
+            message = f"{message}: {cause.message}"
+        elif detail.Is(provider_pb2.ConfigureErrorMissingKeys.DESCRIPTOR):
+            missing = provider_pb2.ConfigureErrorMissingKeys()
+            detail.Unpack(missing)
+            message += "".join(
+                f"\n* missing required configuration {k.name}: {k.description}" for k in missing.missingKeys
+            )
+    if error.code() == grpc.StatusCode.UNAVAILABLE and not message:
+        message = "the plugin has ended"
+    return ProviderError(message, partial, properties, error.code() == grpc.StatusCode.UNIMPLEMENTED)
+
+
+def _details(error: grpc.aio.AioRpcError) -> list[Any]:
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            status = status_pb2.Status()
+            try:
+                status.ParseFromString(value if isinstance(value, bytes) else value.encode())
+            except DecodeError:
+                return []
+            return list(status.details)
+    return []
+
+
+def init_message(reasons: Sequence[str]) -> str:
+    """The text for a resource that exists but is not well."""
+    if not reasons:
+        return "resource init failed"
+    count = f"{len(reasons)} error{'s' if len(reasons) > 1 else ''} occurred:"
+    return count + "".join(f"\n\t* {reason}" for reason in reasons) + "\n\n"
