@@ -1,1 +1,26 @@
-"""Model serving on Kubernetes and AKS as Pulumi components."""
+"""Model serving on Kubernetes, on AKS and on this machine, declared with Pulumi."""
+
+from aks_inference.local_cluster.component import LocalInferenceCluster
+from aks_inference.program import current_program
+from aks_inference.registered_model.component import RegisteredModel
+from aks_inference.rollout.component import ControlledRolloutEndpoint
+from aks_inference.service.component import ModelWebService
+
+COMPONENTS = [
+    LocalInferenceCluster,
+    RegisteredModel,
+    ModelWebService,
+    ControlledRolloutEndpoint,
+]
+"""What the plugin hosts."""
+
+# Resources that a program declares after this import wait for its checks, too.
+current_program()
+
+__all__ = [
+    "COMPONENTS",
+    "ControlledRolloutEndpoint",
+    "LocalInferenceCluster",
+    "ModelWebService",
+    "RegisteredModel",
+]

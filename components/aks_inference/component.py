@@ -1,0 +1,118 @@
+"""The base of all components: check first, register afterwards."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import pulumi
+from pydantic.alias_generators import to_camel
+
+from aks_inference._version import PACKAGE
+from aks_inference.findings import Casing, Finding, Severity
+from aks_inference.program import ComponentFindings, Program, current_program
+from aks_inference.values import SECRETS
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+NO_ARGS: Any = {}
+"""The default of `args`: programs may give keyword arguments instead."""
+
+
+class Component(pulumi.ComponentResource):
+    """A component whose arguments are checked before anything is registered."""
+
+    def __init__(
+        self,
+        name: str,
+        declared: Mapping[str, Any],
+        findings: Iterable[Finding],
+        opts: pulumi.ResourceOptions | None,
+    ) -> None:
+        """Registers the component, or reports its findings.
+
+        `declared`: the arguments as given. In a plugin errors are raised as InputPropertiesError; in a program they
+        are collected, and the component goes on as one that will never be registered.
+        """
+        self._program: Program | None = current_program()
+        self._casing = Casing.SNAKE if self._program else Casing.CAMEL
+        self._kind = type(self).__name__
+        self._resource_name = name
+        found = list(dict.fromkeys(findings))
+        errors = tuple(f for f in found if f.severity is Severity.ERROR)
+        warnings = [f for f in found if f.severity is Severity.WARNING]
+        if self._program:
+            if errors:
+                self._program.report(ComponentFindings(self._kind, name, errors))
+            gate = pulumi.ResourceOptions(depends_on=self._program.gate().passed)
+            opts = pulumi.ResourceOptions.merge(opts, gate)
+            self._program.components.append(self)
+        elif errors:
+            raise input_error(self._kind, name, errors)
+        super().__init__(f"{PACKAGE}:index:{self._kind}", name, shown_inputs(declared), opts)
+        for warning in warnings:
+            self._say(pulumi.log.warn, warning.text(self._casing))
+
+    def _info(self, *lines: str) -> None:
+        """One message with the checks and their figures."""
+        self._say(pulumi.log.info, "\n".join(lines))
+
+    def _say(self, log: Callable[..., None], message: str) -> None:
+        if self._program:
+            # A component that fails never gets a URN, and its messages would fail with it.
+            self._program.when_sound(lambda: log(message, resource=self))
+        else:
+            log(message, resource=self)
+
+    def _child(self, delete_before_replace: bool | None = None) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, delete_before_replace=delete_before_replace)
+
+    @property
+    def _reference(self) -> pulumi.Output[str]:
+        """The output that stands for the component where it is an argument of another."""
+        return self.urn
+
+
+def input_error(kind: str, name: str, errors: Iterable[Finding]) -> pulumi.InputPropertiesError:
+    """The structured error of a plugin: property paths in camelCase."""
+    return pulumi.InputPropertiesError(
+        f"Invalid arguments for {kind} {name!r}",
+        [{"property_path": f.location(Casing.CAMEL), "reason": f.reason(Casing.CAMEL)} for f in errors],
+    )
+
+
+def merged(args: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of either style; what is None was not given."""
+    return {key: value for key, value in {**args, **settings}.items() if value is not None}
+
+
+def unknown(kind: type[T]) -> pulumi.Output[T]:
+    """An output that stays unknown: of a component that has findings."""
+    loop = asyncio.get_running_loop()
+
+    def future(value: V) -> "asyncio.Future[V]":
+        result = loop.create_future()
+        result.set_result(value)
+        return result
+
+    nothing: Any = None
+    return pulumi.Output(set(), future(nothing), future(False), future(False))
+
+
+def shown_inputs(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's inputs as its state and diffs show them: camelCase, keys secret, components by their outputs."""
+    return {
+        to_camel(key): pulumi.Output.secret(value) if key in SECRETS else _shown(value)
+        for key, value in declared.items()
+        if value is not None
+    }
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, Component):
+        return value._reference
+    if isinstance(value, Mapping):
+        return {key: _shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(item) for item in value]
+    return value

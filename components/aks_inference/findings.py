@@ -1,0 +1,129 @@
+"""What is wrong with a declaration, all of it at once: where, the value, the rule, the mend.
+
+A finding's path is kept in snake_case and shown in the caller's casing: snake_case in a Python program, camelCase to
+other languages. Texts name arguments as `@agent_count`, which follows the same casing.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from pydantic.alias_generators import to_camel
+
+Path = tuple[str | int, ...]
+"""A property path: `("versions", 1, "traffic_percentile")`."""
+
+_LONGEST_VALUE = 80
+_NAME = re.compile(r"(?<!\w)@([a-z][a-z0-9_]*)")
+
+
+class Severity(StrEnum):
+    """An error stops the program; a warning is said and goes on."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Casing(StrEnum):
+    """How the caller writes property names."""
+
+    SNAKE = "snake_case"
+    CAMEL = "camelCase"
+
+
+class _Nothing:
+    """No value to show: missing, secret, or of no help."""
+
+
+NOTHING = _Nothing()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong."""
+
+    path: Path
+    rule: str
+    mend: str
+    value: object = NOTHING
+    severity: Severity = Severity.ERROR
+    place: str | None = None
+    """Where it stands when that is not an argument: `deploymentconfig.json: autoScaler.minReplicas`."""
+
+    def location(self, casing: Casing) -> str:
+        """The path as the caller would write it."""
+        return self.place or show_path(self.path, casing)
+
+    def reason(self, casing: Casing) -> str:
+        """Value, rule and mend, without the path."""
+        shown = "" if isinstance(self.value, _Nothing) else f"{show_value(self.value)}: "
+        mend = f"; {self.mend}" if self.mend else ""
+        return _in_casing(f"{shown}{self.rule}{mend}", casing)
+
+    def text(self, casing: Casing) -> str:
+        """One line for people."""
+        separator = ": " if isinstance(self.value, _Nothing) else " = "
+        return f"{self.location(casing)}{separator}{self.reason(casing)}"
+
+
+def under(prefix: Path, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings of a part, as findings of the whole."""
+    return (replace(finding, path=prefix + finding.path) for finding in findings)
+
+
+def placed(places: Mapping[str, str], findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings about values that came from a file name the place in the file."""
+    for finding in findings:
+        place = places.get(str(finding.path[0])) if finding.path and finding.place is None else None
+        yield replace(finding, place=place) if place else finding
+
+
+def in_file(name: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings about a JSON file, whose keys are in camelCase whoever reads it."""
+    for finding in findings:
+        place = f"{name}: {show_path(finding.path, Casing.CAMEL)}" if finding.path else name
+        rule, mend = _in_casing(finding.rule, Casing.CAMEL), _in_casing(finding.mend, Casing.CAMEL)
+        yield replace(finding, rule=rule, mend=mend, place=finding.place or place)
+
+
+def show_path(path: Path, casing: Casing) -> str:
+    """`versions[1].trafficPercentile`; an empty path is the component itself."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            shown = to_camel(part) if casing is Casing.CAMEL and _NAME.fullmatch(f"@{part}") else part
+            text += f".{shown}" if text else shown
+    return text or "(the component)"
+
+
+def show_value(value: object) -> str:
+    """A value as JSON writes it, cut when long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """The mend for a name that is not known."""
+    names = sorted(known)
+    lower = {name.lower().replace("_", ""): name for name in names}
+    close = difflib.get_close_matches(wrong.lower().replace("_", ""), lower, n=1, cutoff=0.6)
+    return f"did you mean `@{lower[close[0]]}`?" if close else f"known are {', '.join(f'@{name}' for name in names)}"
+
+
+def render(component: str, name: str, findings: Iterable[Finding], casing: Casing) -> str:
+    """The findings of one component, one a line."""
+    lines = [f"{component} {show_value(name)}:"]
+    lines += [f"  {finding.text(casing)}" for finding in findings]
+    return "\n".join(lines)
+
+
+def _in_casing(text: str, casing: Casing) -> str:
+    return _NAME.sub(lambda match: to_camel(match[1]) if casing is Casing.CAMEL else match[1], text)

@@ -1,0 +1,1 @@
+"""LocalInferenceCluster: the inference runtime on this machine."""

@@ -1,0 +1,88 @@
+"""The component LocalInferenceCluster."""
+
+from typing import Any, Unpack, overload
+
+import pulumi
+
+from aks_inference.component import NO_ARGS, merged, unknown
+from aks_inference.findings import Finding
+from aks_inference.local_cluster.args import LocalInferenceClusterArgs
+from aks_inference.local_cluster.spec import LocalPlan, plan_local
+from aks_inference.machine import this_machine
+from aks_inference.program import Program, current_program
+from aks_inference.resources import LocalRuntime
+from aks_inference.targets import Cluster
+
+
+class LocalInferenceCluster(Cluster):
+    """The inference runtime on this machine: router, autoscaler and replicas as processes.
+
+    No Azure account, no Kubernetes, no Docker. It goes on serving when the program has ended, until destroy.
+    """
+
+    target: pulumi.Output[str]
+    """What models and services name as their target."""
+    url: pulumi.Output[str]
+    """The router's address."""
+    state_directory: pulumi.Output[str]
+    """Absolute path of models, logs, keys and sockets."""
+
+    @overload
+    def __init__(
+        self, name: str, args: LocalInferenceClusterArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, name: str, *, opts: pulumi.ResourceOptions | None = None, **settings: Unpack[LocalInferenceClusterArgs]
+    ) -> None: ...
+
+    def __init__(
+        self,
+        name: str,
+        args: LocalInferenceClusterArgs = NO_ARGS,
+        opts: pulumi.ResourceOptions | None = None,
+        **settings: Any,
+    ) -> None:
+        """Arguments as a dict, or as keywords."""
+        declared = merged(args, settings)
+        plan, findings = plan_local(declared)
+        self._local = True
+        self._port = plan.port if plan else None
+        self._directory = plan.state_directory if plan else None
+        findings += self._shared(current_program())
+        super().__init__(name, declared, findings, opts)
+        self._register(name, plan)
+
+    def _register(self, name: str, plan: LocalPlan | None) -> None:
+        if plan is None:
+            self.target, self.url, self.state_directory = unknown(str), unknown(str), unknown(str)
+            self._target = self.target
+            return
+        inputs = {
+            "name": name,
+            "port": plan.port,
+            "stateDirectory": plan.state_directory,
+            "haproxy": plan.haproxy,
+        }
+        runtime = LocalRuntime(name, inputs, self._child(delete_before_replace=True))
+        self.target, self.url, self.state_directory = runtime.target, runtime.url, runtime.state_directory
+        self._target = self.target
+        machine = this_machine()
+        self._info(
+            f"local target {name}: http://127.0.0.1:{plan.port} on this machine "
+            f"({machine.cores:g} cores, {machine.memory_gb:.1f} GB)"
+        )
+        self.register_outputs({"target": self.target, "url": self.url, "stateDirectory": self.state_directory})
+
+    def _shared(self, program: Program | None) -> list[Finding]:
+        findings = []
+        for other in program.components if program else ():
+            if not isinstance(other, LocalInferenceCluster):
+                continue
+            whose = f"is also that of LocalInferenceCluster {other._resource_name!r}"
+            if self._port is not None and other._port == self._port:
+                findings.append(Finding(("port",), whose, "give one of them another port", self._port))
+            if self._directory is not None and other._directory == self._directory:
+                findings.append(Finding(("state_directory",), whose, "give each its own folder", self._directory))
+        return findings

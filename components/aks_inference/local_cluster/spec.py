@@ -1,0 +1,53 @@
+"""The rules of a local cluster."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from aks_inference.findings import Finding
+from aks_inference.service.code import absolute
+from aks_inference.values import Spec, Text, Whole, read
+from aks_inference_runtime.api.target import LocalTarget
+
+DEFAULT_PORT: int = LocalTarget.model_fields["port"].default
+
+
+class LocalInferenceClusterSpec(Spec):
+    """The arguments, converted."""
+
+    port: Annotated[Whole, Field(ge=1, le=65_535)] = Field(DEFAULT_PORT, description="use a port from 1 to 65,535")
+    state_directory: Text | None = None
+    haproxy: Text | None = None
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """The runtime to start."""
+
+    port: int
+    state_directory: str | None
+    haproxy: str | None
+
+
+def plan_local(declared: Mapping[str, Any]) -> tuple[LocalPlan | None, list[Finding]]:
+    """The plan, or what is wrong."""
+    got = read(LocalInferenceClusterSpec, declared)
+    spec, findings = got.spec, list(got.findings)
+    directory = None
+    if spec.state_directory is not None:
+        directory = absolute(spec.state_directory)
+        if directory.exists() and not directory.is_dir():
+            findings.append(Finding(("state_directory",), "is not a folder", "give a folder", spec.state_directory))
+    haproxy = None
+    if spec.haproxy is not None:
+        haproxy = shutil.which(spec.haproxy)
+        if haproxy is None:
+            rule = "is not a program" if os.path.exists(spec.haproxy) else "does not exist"  # noqa: PTH110 - a text
+            findings.append(Finding(("haproxy",), rule, "give the path of an haproxy binary", spec.haproxy))
+    if findings:
+        return None, findings
+    return LocalPlan(spec.port, str(directory) if directory else None, str(absolute(haproxy)) if haproxy else None), []

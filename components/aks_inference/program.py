@@ -1,0 +1,135 @@
+"""The findings of a whole program: one RunError after its body, and nothing registered before that.
+
+The SDK queues every registration on the event loop while the body of the program runs, and runs the queue even when
+the body raised: an exception alone would still let `up --skip-preview` apply what stands beside the mistake. So each
+component, and through a stack transformation each resource declared after `import aks_inference`, waits for a gate
+(an output in `depends_on` that adds no dependency). The gate decides when the body gives control back to the event
+loop: it opens, or fails with the one error, which the language host prints without a traceback and with exit code 1.
+Children wait for their component. An asynchronous program (`pulumi.run`) has a gate for each stretch between awaits.
+
+In a plugin there is no program: each component raises InputPropertiesError with its own findings.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import pulumi
+from pulumi.runtime import get_root_resource, register_stack_transformation
+
+from aks_inference._version import PACKAGE
+from aks_inference.findings import Casing, Finding, render
+
+if TYPE_CHECKING:
+    from aks_inference.component import Component
+
+
+@dataclass(frozen=True)
+class ComponentFindings:
+    """What is wrong with one component."""
+
+    kind: str
+    name: str
+    findings: tuple[Finding, ...]
+
+
+class Gate:
+    """Holds registrations until the body of the program has been checked."""
+
+    def __init__(self, decide: Callable[[], str | None]) -> None:
+        """`decide`, called once when the body is over, returns the error's text or None."""
+        loop = asyncio.get_running_loop()
+        self._decide = decide
+        self._result: asyncio.Future[list[pulumi.Resource]] = loop.create_future()
+        self.passed: pulumi.Output[list[pulumi.Resource]] = pulumi.Output(
+            set(), self._result, _immediately(loop, True), _immediately(loop, False)
+        )
+        loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        error = self._decide()
+        if error is None:
+            self._result.set_result([])
+        else:
+            self._result.set_exception(pulumi.RunError(error))
+
+
+def _immediately(loop: asyncio.AbstractEventLoop, value: bool) -> asyncio.Future[bool]:
+    future: asyncio.Future[bool] = loop.create_future()
+    future.set_result(value)
+    return future
+
+
+@dataclass(eq=False)
+class Program:
+    """The running program, as far as its components know of each other."""
+
+    components: list["Component"] = field(default_factory=list)
+    _findings: list[ComponentFindings] = field(default_factory=list)
+    _checks: list[Callable[[], Iterable[ComponentFindings]]] = field(default_factory=list)
+    _messages: list[Callable[[], None]] = field(default_factory=list)
+    _gate: Gate | None = None
+
+    def report(self, component: ComponentFindings) -> None:
+        """Adds findings to the one error."""
+        self._findings.append(component)
+
+    def at_end(self, check: Callable[[], Iterable[ComponentFindings]]) -> None:
+        """A check that needs the whole program; once, when the body is over."""
+        self._checks.append(check)
+
+    def when_sound(self, message: Callable[[], None]) -> None:
+        """What is said only when there is no finding."""
+        self._messages.append(message)
+
+    def gate(self) -> Gate:
+        """The gate of what is being declared now."""
+        if self._gate is None:
+            self._gate = Gate(self._close)
+        return self._gate
+
+    def hold(self, args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+        """Makes another resource of the program wait for the gate; this package's own wait by themselves."""
+        if args.type_.startswith(f"{PACKAGE}:"):
+            return None
+        held = pulumi.ResourceOptions(depends_on=self.gate().passed)
+        return pulumi.ResourceTransformationResult(args.props, pulumi.ResourceOptions.merge(args.opts, held))
+
+    def _close(self) -> str | None:
+        self._gate = None
+        checks, self._checks = self._checks, []
+        for check in checks:
+            self._findings += check()
+        messages, self._messages = self._messages, []
+        if self._findings:
+            return summary(self._findings)
+        for message in messages:
+            message()
+        return None
+
+
+_programs: WeakKeyDictionary[pulumi.Resource, Program] = WeakKeyDictionary()
+
+
+def current_program() -> Program | None:
+    """The program that is running; None in a plugin and outside of Pulumi."""
+    root: Any = get_root_resource()
+    if root is None:
+        return None
+    program = _programs.get(root)
+    if program is None:
+        program = _programs[root] = Program()
+        register_stack_transformation(program.hold)
+    return program
+
+
+def summary(findings: Iterable[ComponentFindings]) -> str:
+    """The text of the one error."""
+    merged: dict[tuple[str, str], list[Finding]] = {}
+    for item in findings:
+        merged.setdefault((item.kind, item.name), []).extend(item.findings)
+    count = sum(len(group) for group in merged.values())
+    head = f"{count} {'error' if count == 1 else 'errors'}; nothing was changed"
+    return "\n".join([head, *(render(kind, name, group, Casing.SNAKE) for (kind, name), group in merged.items())])

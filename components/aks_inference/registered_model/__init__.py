@@ -1,0 +1,1 @@
+"""RegisteredModel: a named, versioned set of files."""

@@ -1,0 +1,86 @@
+"""The component RegisteredModel."""
+
+from typing import Any, Unpack, overload
+
+import pulumi
+
+from aks_inference.component import NO_ARGS, Component, merged, unknown
+from aks_inference.findings import Finding
+from aks_inference.program import Program, current_program
+from aks_inference.registered_model.args import RegisteredModelArgs
+from aks_inference.registered_model.spec import ModelPlan, plan_model
+from aks_inference.resources import Model
+from aks_inference.service.models import ModelUse
+from aks_inference.targets import checked_target
+
+
+class RegisteredModel(Component):
+    """A named, versioned set of files with tags, properties and framework.
+
+    Registering other files under the same name makes the next version; the same files keep theirs.
+    """
+
+    model_name: pulumi.Output[str]
+    """The name in the registry."""
+    version: pulumi.Output[int]
+    """The version that the registry gave: 1 for the first files of a name, then one more for each change."""
+    model_id: pulumi.Output[str]
+    """`name:version`, what services name."""
+
+    @overload
+    def __init__(self, name: str, args: RegisteredModelArgs, opts: pulumi.ResourceOptions | None = None) -> None: ...
+
+    @overload
+    def __init__(
+        self, name: str, *, opts: pulumi.ResourceOptions | None = None, **settings: Unpack[RegisteredModelArgs]
+    ) -> None: ...
+
+    def __init__(
+        self,
+        name: str,
+        args: RegisteredModelArgs = NO_ARGS,
+        opts: pulumi.ResourceOptions | None = None,
+        **settings: Any,
+    ) -> None:
+        """Arguments as a dict, or as keywords."""
+        declared = merged(args, settings)
+        plan, findings = plan_model(name, declared)
+        self._model_name = declared.get("model_name") or name
+        self._target_key = plan.target.key if plan else None
+        findings += _taken(current_program(), self._model_name, self._target_key)
+        super().__init__(name, declared, findings, opts)
+        self._register(name, plan)
+
+    def _register(self, name: str, plan: ModelPlan | None) -> None:
+        if plan is None:
+            self.model_name, self.version, self.model_id = unknown(str), unknown(int), unknown(str)
+            self._use = ModelUse({"name": self._model_name, "version": self.version}, self._model_name)
+            return
+        model = Model(name, {"target": checked_target(plan.target), **plan.inputs}, self._child())
+        self.model_name = pulumi.Output.from_input(self._model_name)
+        self.version, self.model_id = model.version, model.model_id
+        self._use = ModelUse({"name": self._model_name, "version": model.version}, self._model_name)
+        framework = f"; {plan.inputs['framework']}" if plan.inputs["framework"] else ""
+        self._info(
+            f"model {self._model_name}: {plan.files:,} file{'s' * (plan.files != 1)}, "
+            f"{plan.size_bytes / 1e6:,.1f} MB from {plan.inputs['path']}{framework}"
+        )
+        self.register_outputs({"modelName": self.model_name, "version": self.version, "modelId": self.model_id})
+
+    @property
+    def _reference(self) -> pulumi.Output[str]:
+        return self.model_id
+
+
+def _taken(program: Program | None, name: str, target_key: object) -> list[Finding]:
+    others = (c for c in (program.components if program else ()) if isinstance(c, RegisteredModel))
+    return [
+        Finding(
+            ("model_name",),
+            f"is also the name of RegisteredModel {other._resource_name!r} on this target",
+            "choose another name: each program's change would make the other's next version",
+            name,
+        )
+        for other in others
+        if other._model_name == name and target_key is not None and other._target_key == target_key
+    ]

@@ -1,0 +1,1 @@
+"""ControlledRolloutEndpoint: one address, up to six versions."""

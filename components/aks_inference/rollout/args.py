@@ -1,0 +1,130 @@
+"""Arguments of ControlledRolloutEndpoint, as they come over the wire.
+
+What all versions share stands on the endpoint, the rest on each version (reference: azureml-v1.md 3).
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+import pulumi
+
+from aks_inference.service.args import InferenceInput, ModelInput, Target
+
+
+class VersionArgs(TypedDict):
+    """One version: what it runs, its part of the traffic, how it is scaled."""
+
+    version_name: str
+    """Required. 3 to 32 lower-case letters, digits and dashes, first a letter, last a letter or digit; unique in the
+    endpoint."""
+    traffic_percentile: NotRequired[float]
+    """Optional. Percent of the requests, 0 to 100 with up to two decimals; what no version has goes to the default
+    version. Default: 0."""
+    is_default: NotRequired[bool]
+    """Optional. Whether it gets what no version has. Default: the first version is the default."""
+    type: NotRequired[str]
+    """Optional. Control or Treatment; at most one control. Default: Treatment where another version is the control."""
+    is_control_version_type: NotRequired[bool]
+    """Optional. Azure ML's other way to say `type` Control."""
+    models: NotRequired[list[ModelInput]]
+    """Optional. Ids `name:version` (the `model_id` output); in Python also RegisteredModel components. At most 1,000.
+    Default: none, the files beside the script."""
+    inference_config: NotRequired[InferenceInput]
+    """Conditional. The script and its environment; in Python also the path of an inferenceconfig.json. This or
+    `inference_config_file` is required."""
+    inference_config_file: NotRequired[str]
+    """Conditional. Path of an inferenceconfig.json."""
+    deployment_config: NotRequired[Any]
+    """Optional. Path or content of a deploymentconfig.json, whose settings count like arguments; a setting given both
+    ways is refused."""
+    cpu_cores: NotRequired[float]
+    """Optional. Cores that a replica asks for. Default: 0.1."""
+    cpu_cores_limit: NotRequired[float]
+    """Optional. Cores that a replica may use, at least `cpu_cores`. Default: no limit."""
+    memory_gb: NotRequired[float]
+    """Optional. Memory that a replica asks for, GB. Default: 0.5."""
+    memory_gb_limit: NotRequired[float]
+    """Optional. Memory that a replica may use, GB, at least `memory_gb`. Default: no limit."""
+    gpu_cores: NotRequired[int]
+    """Optional. Whole GPUs of a replica; the local target has none. Default: 0."""
+    num_replicas: NotRequired[int]
+    """Optional. A fixed number of replicas; not with autoscaling. Default: none, so autoscaling."""
+    autoscale_enabled: NotRequired[bool]
+    """Optional. Default: true unless `num_replicas` is given. The other autoscale settings need it set to true."""
+    autoscale_min_replicas: NotRequired[int]
+    """Optional. Default: 1. 0 scales to zero when idle (not in Azure ML)."""
+    autoscale_max_replicas: NotRequired[int]
+    """Optional. Default: 10."""
+    autoscale_refresh_seconds: NotRequired[float]
+    """Optional. Seconds between two decisions. Default: 1."""
+    autoscale_target_utilization: NotRequired[float]
+    """Optional. Percent of busy replicas to keep, above 0 and up to 100. Default: 70."""
+    autoscale_scale_down_delay_seconds: NotRequired[float]
+    """Optional. Not in Azure ML: how long fewer replicas must have been enough before some go. Default: 60."""
+    scoring_timeout_ms: NotRequired[int]
+    """Optional. Milliseconds until a request is answered with 504. Default: 60,000."""
+    replica_max_concurrent_requests: NotRequired[int]
+    """Optional. Requests at once on a replica, never more. Default: 1."""
+    max_request_wait_time: NotRequired[int]
+    """Optional. Milliseconds that a request waits for a replica; then 503. Default: 500."""
+    max_queued_requests: NotRequired[int]
+    """Optional. Not in Azure ML: waiting requests; beyond them 429. Default: 1,000."""
+    cold_start_timeout_ms: NotRequired[int]
+    """Optional. Not in Azure ML: milliseconds that requests wait for the first replica when scaled to zero. Default:
+    60,000."""
+    period_seconds: NotRequired[int]
+    """Optional. Liveness probe: seconds between two. Default: 10."""
+    initial_delay_seconds: NotRequired[int]
+    """Optional. Liveness probe: seconds before the first. Default: 310."""
+    timeout_seconds: NotRequired[int]
+    """Optional. Liveness probe: seconds for an answer. Default: 2."""
+    success_threshold: NotRequired[int]
+    """Optional. Liveness probe: successes until it counts as alive. Default: 1."""
+    failure_threshold: NotRequired[int]
+    """Optional. Liveness probe: failures until it is restarted. Default: 3."""
+    collect_model_data: NotRequired[bool]
+    """Optional. Not supported yet: true is refused. Default: false."""
+    tags: NotRequired[dict[str, pulumi.Input[str]]]
+    """Optional. Labels that may change. Default: none."""
+    properties: NotRequired[dict[str, str]]
+    """Optional. Labels that never change once set; new ones may be added. Default: none."""
+    description: NotRequired[pulumi.Input[str]]
+    """Optional. For people."""
+
+
+class ControlledRolloutEndpointArgs(TypedDict):
+    """An endpoint: one address, up to six versions."""
+
+    target: Target
+    """Required. Where it runs: the `target` output of a cluster; in Python also the cluster itself."""
+    versions: list[VersionArgs]
+    """Required. One to six versions."""
+    endpoint_name: NotRequired[str]
+    """Optional. 3 to 32 lower-case letters, digits and dashes, first a letter, last a letter or digit; unique on the
+    target. Default: the resource's name."""
+    auth_enabled: NotRequired[bool]
+    """Optional. Whether a key is needed to score. Default: true, unless `token_auth_enabled` is true."""
+    token_auth_enabled: NotRequired[bool]
+    """Optional. Whether a token is needed to score; not with `auth_enabled` true. Not supported yet: true is refused.
+    Default: false."""
+    primary_key: NotRequired[pulumi.Input[str]]
+    """Optional. Secret. Default: generated."""
+    secondary_key: NotRequired[pulumi.Input[str]]
+    """Optional. Secret; only with `primary_key`. Default: generated."""
+    enable_app_insights: NotRequired[bool]
+    """Optional. Not supported yet: true is refused. Default: false."""
+    namespace: NotRequired[str]
+    """Optional. Kubernetes namespace, 1 to 63 lower-case letters, digits and dashes; only a label on the local target.
+    Default: default."""
+    compute_target_name: NotRequired[str]
+    """Optional. Name of the target, for deploymentconfig.json's sake: must be the one that `target` names."""
+    version_header_enabled: NotRequired[bool]
+    """Optional. Not in Azure ML: whether a request may ask for a version with the header `x-aks-inference-version`.
+    Default: true."""
+    port: NotRequired[int]
+    """Optional. Local target only: also served at `http://127.0.0.1:<port>/score`. Default: none."""
+    tags: NotRequired[dict[str, pulumi.Input[str]]]
+    """Optional. Labels that may change. Default: none."""
+    properties: NotRequired[dict[str, str]]
+    """Optional. Labels that never change once set; new ones may be added. Default: none."""
+    description: NotRequired[pulumi.Input[str]]
+    """Optional. For people."""

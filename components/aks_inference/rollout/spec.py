@@ -1,0 +1,175 @@
+"""A ControlledRolloutEndpoint: versions, their traffic, one default, at most one control.
+
+Reference: azureml-v1.md 3 and 8.1; what Azure ML left open is decided in docs/decisions.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from aks_inference.findings import Finding, Severity, placed, under
+from aks_inference.names import SERVICE
+from aks_inference.service.deployment import ENDPOINT_KEYS
+from aks_inference.service.endpoint import (
+    EndpointPlan,
+    EndpointSettings,
+    VersionPlan,
+    build_endpoint,
+    endpoint_rules,
+    late_fields,
+)
+from aks_inference.service.settings import VersionSettings
+from aks_inference.service.versions import plan_version, read_settings
+from aks_inference.targets import choose_target, target_findings
+from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Number, Read, Text, read
+from aks_inference_runtime.api.endpoint import MAX_VERSIONS, VersionType
+from aks_inference_runtime.api.traffic import HUNDREDTHS, hundredths
+
+COMPUTE_TYPES = frozenset({"aks", "aksendpoint"})
+
+
+class VersionSpec(VersionSettings):
+    """The arguments of a version, converted."""
+
+    version_name: Text | None = None
+    traffic_percentile: Number = 0
+    is_default: Flag | None = None
+    type: Text | None = None
+    is_control_version_type: Flag | None = None
+
+
+class ControlledRolloutEndpointSpec(EndpointSettings):
+    """The arguments of an endpoint, converted."""
+
+    versions: Anys = ()
+    endpoint_name: Text | None = None
+    tags: Leaves
+    properties: Labels
+    description: Leaf | None = None
+
+
+def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[EndpointPlan | None, list[Finding]]:
+    """The plan, or what is wrong. Reads the files that the arguments name."""
+    got = read(ControlledRolloutEndpointSpec, declared, required=("target", "versions"))
+    spec, findings = got.spec, list(got.findings)
+    target, wrong = choose_target(spec.target)
+    findings += wrong + list(target_findings(target))
+    name = spec.endpoint_name or resource_name
+    findings += SERVICE.check(("endpoint_name",), name)
+    findings += endpoint_rules(got, target)
+    if got.whole("versions"):
+        plans, wrong = _plan_versions(spec.versions, target.key if target else None)
+        findings += wrong
+    else:
+        plans = []
+    if target is None or any(f.severity is Severity.ERROR for f in findings):
+        return None, findings
+    plain, late = late_fields(spec, ("description", "tags"))
+    endpoint = build_endpoint(name, spec, plans, {**plain, "properties": spec.properties})
+    notes = [f"{plan.version.name}: {note}" for plan in plans for note in plan.notes]
+    if spec.namespace is not None:
+        notes.append(f"namespace {spec.namespace}: a label only, on the local target")
+    return EndpointPlan(
+        name, target, endpoint, tuple(plans), late, spec.primary_key, spec.secondary_key, tuple(notes)
+    ), findings
+
+
+def _plan_versions(versions: Sequence[Any], target_key: object) -> tuple[list[VersionPlan], list[Finding]]:
+    findings: list[Finding] = []
+    reads: list[tuple[int, Read[VersionSpec], dict[str, str]]] = []
+    for index, declared in enumerate(versions):
+        at = ("versions", index)
+        if not isinstance(declared, Mapping):
+            findings.append(Finding(at, f"a {type(declared).__name__} is not a version", "write an object"))
+            continue
+        got, wrong, deployment = read_settings(VersionSpec, declared, ("version_name",), COMPUTE_TYPES)
+        findings += under(at, wrong)
+        for shared in sorted(ENDPOINT_KEYS & deployment.values.keys()):
+            rule = "belongs to the endpoint, not to one of its versions"
+            mend = f"set @{shared} on the endpoint"
+            findings.append(Finding((*at, shared), rule, mend, place=deployment.places[shared]))
+        reads.append((index, got, deployment.places))
+    specs = [got for _, got, _ in reads]
+    findings += version_rules(len(versions), specs)
+    default = _default(specs)
+    control = any(_type(got.spec) is VersionType.CONTROL for got in specs)
+    plans = []
+    for position, (index, got, places) in enumerate(reads):
+        share = got.spec.traffic_percentile
+        traffic = {
+            "traffic_percentile": share if _valid(share) else 0,
+            "is_default": position == default,
+            "type": _type(got.spec) or (VersionType.TREATMENT if control else None),
+        }
+        plan, wrong = plan_version(got.spec.version_name or "", got, target_key, places, traffic)
+        findings += under(("versions", index), wrong)
+        findings += under(("versions", index), placed(places, traffic_findings(got)))
+        if plan is not None:
+            plans.append(plan)
+    return plans, findings
+
+
+def traffic_findings(got: Read[VersionSpec]) -> Iterator[Finding]:
+    """The rules of one version's share, name and type."""
+    spec = got.spec
+    if got.whole("traffic_percentile") and not _valid(spec.traffic_percentile):
+        wrong = "must be between 0 and 100" if not 0 <= spec.traffic_percentile <= 100 else "has more than two decimals"
+        mend = "use 0 to 100 with up to two decimals"
+        yield Finding(("traffic_percentile",), wrong, mend, spec.traffic_percentile)
+    yield from SERVICE.check(("version_name",), spec.version_name)
+    if spec.type is not None and spec.type not in (VersionType.CONTROL, VersionType.TREATMENT):
+        yield Finding(("type",), "is not a type of version", "use Control or Treatment", spec.type)
+    control = spec.type == VersionType.CONTROL
+    if spec.type is not None and spec.is_control_version_type not in (None, control):
+        rule = f"contradicts @is_control_version_type {str(spec.is_control_version_type).lower()}"
+        yield Finding(("type",), rule, "give one of them", spec.type)
+
+
+def version_rules(count: int, reads: Sequence[Read[VersionSpec]]) -> Iterator[Finding]:
+    """The rules between the versions of an endpoint."""
+    at = ("versions",)
+    if count == 0:
+        yield Finding(at, "is empty", "declare one to six versions; to end an endpoint, remove it", [])
+    if count > MAX_VERSIONS:
+        yield Finding(at, f"{count} versions; an endpoint has at most {MAX_VERSIONS}", "remove some")
+    names = [got.spec.version_name for got in reads if got.spec.version_name is not None]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Finding(at, f"{names.count(name)} versions are named {name!r}", "give each its own name")
+    defaults = [got.spec.version_name for got in reads if got.spec.is_default]
+    if len(defaults) > 1:
+        rule = f"{len(defaults)} versions are the default ({_listed(defaults)}); one gets what no version has"
+        yield Finding(at, rule, "set @is_default on one of them")
+    if reads and not defaults and all(got.spec.is_default is False for got in reads):
+        yield Finding(at, "no version is the default", "set @is_default on one, or leave it out: the first is")
+    controls = [got.spec.version_name for got in reads if _type(got.spec) is VersionType.CONTROL]
+    if len(controls) > 1:
+        rule = f"{len(controls)} versions are the control ({_listed(controls)}); an experiment has one"
+        yield Finding(at, rule, "make the others Treatment")
+    shares = [(got.spec.version_name, got.spec.traffic_percentile) for got in reads]
+    total = sum(hundredths(share) for _, share in shares if _valid(share))
+    if total > HUNDREDTHS:
+        parts = " + ".join(f"{name} {share:g}" for name, share in shares if _valid(share))
+        rule = f"the traffic percentiles sum to {total / 100:g} ({parts}); at most 100"
+        yield Finding(at, rule, "lower some @traffic_percentile; what no version has goes to the default")
+
+
+def _default(reads: Sequence[Read[VersionSpec]]) -> int:
+    """Azure ML's rule: the first version, unless another is marked."""
+    return next((index for index, got in enumerate(reads) if got.spec.is_default), 0)
+
+
+def _type(spec: VersionSpec) -> VersionType | None:
+    if spec.type in (VersionType.CONTROL, VersionType.TREATMENT):
+        return VersionType(spec.type)
+    return VersionType.CONTROL if spec.is_control_version_type else None
+
+
+def _valid(share: float) -> bool:
+    try:
+        hundredths(share)
+    except ValueError:
+        return False
+    return True
+
+
+def _listed(names: Sequence[str | None]) -> str:
+    return ", ".join(name or "?" for name in names)

@@ -1,0 +1,1 @@
+"""ModelWebService: models and an entry script, served at one address."""

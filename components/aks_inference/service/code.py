@@ -1,0 +1,131 @@
+"""The entry script: it exists, it parses, it has `init` and `run` as the scoring server calls them.
+
+Rules: azureml-core 1.61 (InferenceConfig) and azureml-inference-server-http 1.5; reference: azureml-v1.md 4.4, 4.8.
+"""
+
+import ast
+import keyword
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from aks_inference.findings import Finding
+from aks_inference.findings import Path as PropertyPath
+from aks_inference_runtime.api.content import directory_digest, script_digest
+from aks_inference_runtime.api.endpoint import Code
+from aks_inference_runtime.api.errors import InvalidInput
+
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+ENTRY: PropertyPath = ("entry_script",)
+SOURCE: PropertyPath = ("source_directory",)
+
+
+def absolute(path: str) -> Path:
+    """A path as given, from the program's working directory; links are kept."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+
+
+def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | None, list[Finding]]:
+    """The code of a version, and what is wrong with it. Reads the files."""
+    if source_directory is not None:
+        source = absolute(source_directory)
+        if not source.is_dir():
+            rule = "is not a directory" if source.exists() else f"does not exist ({source})"
+            return None, [Finding(SOURCE, rule, "give the folder that holds the entry script", source_directory)]
+        script = Path(os.path.normpath(source / entry_script))
+        if not script.is_relative_to(source):
+            rule = f"lies outside of @source_directory {source_directory}"
+            return None, [Finding(ENTRY, rule, "give the path relative to it", entry_script)]
+        name = script.relative_to(source).as_posix()
+    else:
+        source, script = None, absolute(entry_script)
+        name = str(script)
+    findings = list(_script_findings(script, entry_script))
+    if findings:
+        return None, findings
+    try:
+        digest = directory_digest(source) if source else script_digest(script)
+    except (InvalidInput, OSError) as error:
+        return None, [Finding(SOURCE if source else ENTRY, str(error), "make every file readable")]
+    return Code(source_directory=str(source) if source else None, entry_script=name, digest=digest), []
+
+
+def _script_findings(script: Path, given: str) -> Iterator[Finding]:
+    if not script.is_file():
+        yield Finding(ENTRY, f"does not exist ({script})", "give a Python file with init() and run()", given)
+        return
+    if script.suffix != ".py":
+        yield Finding(ENTRY, "does not end in .py", "give a Python file", given)
+        return
+    if not script.stem.isidentifier() or keyword.iskeyword(script.stem):
+        rule = f"cannot be imported: {script.stem!r} is not a Python name"
+        yield Finding(ENTRY, rule, "rename the file, for example to score.py", given)
+    try:
+        tree = ast.parse(script.read_bytes(), filename=str(script))
+    except SyntaxError as error:
+        rule = f"does not parse: line {error.lineno}: {error.msg}"
+        yield Finding(ENTRY, rule, "mend the script", given)
+    except (OSError, ValueError) as error:
+        yield Finding(ENTRY, f"cannot be read: {error}", "give a Python source file in UTF-8", given)
+    else:
+        yield from contract_findings(tree, given)
+
+
+def contract_findings(tree: ast.Module, given: str) -> Iterator[Finding]:
+    """Whether `init` and `run` are there and can be called. A name that is imported or assigned is believed."""
+    names, stars = _bound_names(tree)
+    for name in ("init", "run"):
+        function = names.get(name)
+        if function is None and name not in names and not stars:
+            yield Finding(ENTRY, f"has no function {name}()", f"define {name} in the script", given)
+        elif isinstance(function, ast.AsyncFunctionDef):
+            yield Finding(ENTRY, f"{name}() is async", f"define {name} with def: the server does not await it", given)
+        elif isinstance(function, ast.FunctionDef):
+            check = _init_findings if name == "init" else _run_findings
+            yield from check(function, given)
+
+
+def _init_findings(function: ast.FunctionDef, given: str) -> Iterator[Finding]:
+    arguments = function.args
+    required = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
+    required += sum(default is None for default in arguments.kw_defaults)
+    if required > 0:
+        yield Finding(ENTRY, "init() takes arguments; it is called without", "give init no parameters", given)
+
+
+def _run_findings(function: ast.FunctionDef, given: str) -> Iterator[Finding]:
+    arguments = function.args
+    wrong = [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+    wrong += [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
+    wrong += [f"positional-only {argument.arg}" for argument in arguments.posonlyargs]
+    if wrong and not function.decorator_list:
+        rule = f"run() has {', '.join(wrong)}; the server passes arguments by name"
+        yield Finding(ENTRY, rule, "use plain parameters", given)
+    data = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    if not [name for name in data if name != "request_headers"] and not wrong and not function.decorator_list:
+        yield Finding(ENTRY, "run() takes no data", "give run a parameter for the request's body", given)
+
+
+def _bound_names(tree: ast.Module) -> tuple[dict[str, ast.stmt | None], bool]:
+    """Names that the module binds at its top level (also under if, try and with), and whether there is a star."""
+    names: dict[str, ast.stmt | None] = {}
+    stars = False
+    pending: list[ast.stmt] = list(tree.body)
+    while pending:
+        statement = pending.pop(0)
+        if isinstance(statement, _FUNCTION):
+            names[statement.name] = statement
+        elif isinstance(statement, ast.ClassDef):
+            names[statement.name] = None
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            for alias in statement.names:
+                stars = stars or alias.name == "*"
+                names[alias.asname or alias.name] = None
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names |= {n.id: None for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+        else:
+            pending += [
+                child for child in ast.walk(statement) if isinstance(child, ast.stmt) and child is not statement
+            ]
+    return names, stars

@@ -1,0 +1,240 @@
+"""The Python environment of a version, from Azure ML's environment object or its short form.
+
+Taken: pip packages, conda dependencies that are only Python and pip, environment variables. What only an image can
+give (docker settings, Spark, another interpreter) is refused on the local target by name, never ignored
+(reference: azureml-v1.md 5.1 and 6).
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+
+from aks_inference.findings import Finding, under
+from aks_inference.findings import Path as PropertyPath
+from aks_inference.names import ENVIRONMENT_RESERVED
+from aks_inference.values import Anys, Flag, Leaves, Object, Part, Spec, Text, Texts, is_late, read
+from aks_inference_runtime.api.endpoint import Environment
+
+DEFAULT_BASE_IMAGES = "mcr.microsoft.com/azureml/"
+"""Azure ML's own images: an operating system and conda, nothing that a script would miss in a process."""
+LOCAL_ONLY = "the local target runs processes of this machine, not images"
+SET_BY_RUNTIME = {
+    "WORKER_COUNT": "@replica_max_concurrent_requests",
+    "WORKER_TIMEOUT": "@scoring_timeout_ms",
+    "SCORING_TIMEOUT_MS": "@scoring_timeout_ms",
+    "SERVER_PORT": "@port of the service",
+    "HEALTH_PORT": "the probe settings",
+    "SEPERATE_HEALTH_ENDPOINT": "the probe settings",
+    "AML_APP_ROOT": "AML_APP_ROOT as the script finds it",
+    "AZUREML_MODEL_DIR": "@models",
+}
+"""Variables of the scoring server that the runtime sets itself (serving depends on them)."""
+
+
+class EnvironmentSpec(Spec):
+    """Azure ML's environment object, and `pip_packages`, its short form."""
+
+    name: Text | None = None
+    version: Text | None = None
+    pip_packages: Texts = ()
+    environment_variables: Leaves
+    python: Part
+    docker: Part
+    spark: Part
+    databricks: Part
+    r: Part
+    inferencing_stack_version: Text | None = None
+    asset_id: Text | None = None
+
+
+class PythonSpec(Spec):
+    """The `python` part."""
+
+    user_managed_dependencies: Flag = False
+    interpreter_path: Text = "python"
+    conda_dependencies_file: Text | None = None
+    base_conda_environment: Text | None = None
+    conda_dependencies: Object | None = None
+
+
+class CondaSpec(Spec):
+    """A conda definition."""
+
+    name: Text | None = None
+    channels: Texts = ()
+    dependencies: Anys = ()
+
+
+class DockerSpec(Spec):
+    """The `docker` part."""
+
+    enabled: Flag = True
+    base_image: Text | None = None
+    base_dockerfile: Text | None = None
+    build_context: Object | None = None
+    shared_volumes: Flag = True
+    shm_size: Text = "2g"
+    arguments: Texts = ()
+    base_image_registry: Part
+    platform: Part
+
+
+@dataclass(frozen=True)
+class ReadEnvironment:
+    """An environment; variables known only later stand beside it."""
+
+    environment: Environment = field(default_factory=Environment)
+    late_variables: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnvironment, list[Finding]]:
+    """The environment, and what is wrong with it. `base`: what a conda file's path is relative to."""
+    got = read(EnvironmentSpec, raw)
+    spec, findings = got.spec, list(got.findings)
+    if spec.name and spec.name.startswith(ENVIRONMENT_RESERVED):
+        rule = f"begins with a reserved prefix ({', '.join(ENVIRONMENT_RESERVED)})"
+        findings.append(Finding(("name",), rule, "choose another name; the content is what counts", spec.name))
+    packages, python_findings = _python_packages(spec.python, base)
+    findings += under(("python",), python_findings)
+    notes, docker_findings = _docker(spec.docker)
+    findings += under(("docker",), docker_findings)
+    findings += _other_parts(spec)
+    for index, package in enumerate(spec.pip_packages):
+        findings += _requirement(("pip_packages", index), package)
+    findings += _variables(spec.environment_variables)
+    plain = {key: value for key, value in spec.environment_variables.items() if not is_late(value)}
+    late = {key: value for key, value in spec.environment_variables.items() if is_late(value)}
+    all_packages = tuple(dict.fromkeys([*spec.pip_packages, *packages]))
+    environment = Environment(name=spec.name, pip_packages=all_packages, environment_variables=plain)
+    return ReadEnvironment(environment, late, tuple(notes)), findings
+
+
+def conda_file(path: Path, given: str) -> tuple[list[str], list[Finding]]:
+    """The pip packages of a conda definition file."""
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except OSError:
+        return [], [Finding((), f"does not exist ({path})", "give the path of a conda definition", given)]
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        return [], [Finding((), f"is not YAML: {error}", "mend the file", given)]
+    if not isinstance(raw, Mapping):
+        return [], [Finding((), "is not a conda definition", "give a file with `dependencies`", given)]
+    return _conda(raw)
+
+
+def _python_packages(raw: Mapping[str, object], base: Path) -> tuple[list[str], list[Finding]]:
+    got = read(PythonSpec, raw)
+    spec, findings = got.spec, list(got.findings)
+    if spec.user_managed_dependencies:
+        rule = f"true means that the image holds the packages; {LOCAL_ONLY}"
+        findings.append(Finding(("user_managed_dependencies",), rule, "list the packages in @pip_packages"))
+    if spec.interpreter_path != "python":
+        rule = f"{LOCAL_ONLY}; the interpreter is this one"
+        findings.append(Finding(("interpreter_path",), rule, "leave it out", spec.interpreter_path))
+    if spec.base_conda_environment:
+        path: PropertyPath = ("base_conda_environment",)
+        findings.append(Finding(path, LOCAL_ONLY, "list the packages instead", spec.base_conda_environment))
+    packages: list[str] = []
+    if spec.conda_dependencies_file:
+        given = spec.conda_dependencies_file
+        packages, wrong = conda_file(Path(os.path.normpath(base / given)), given)
+        findings += under(("conda_dependencies_file",), wrong)
+    if spec.conda_dependencies is not None:
+        listed, wrong = _conda(spec.conda_dependencies)
+        packages += listed
+        findings += under(("conda_dependencies",), wrong)
+    return packages, findings
+
+
+def _conda(raw: Mapping[str, object]) -> tuple[list[str], list[Finding]]:
+    got = read(CondaSpec, raw)
+    findings = list(got.findings)
+    packages: list[str] = []
+    for index, item in enumerate(got.spec.dependencies):
+        at: PropertyPath = ("dependencies", index)
+        if isinstance(item, str):
+            findings += _conda_package(at, item)
+        elif isinstance(item, Mapping) and set(item) == {"pip"} and isinstance(item["pip"], list | tuple):
+            for number, package in enumerate(item["pip"]):
+                findings += _requirement((*at, "pip", number), package)
+                packages.append(str(package))
+        else:
+            rule = "is neither the name of a package nor a list under pip"
+            findings.append(Finding(at, rule, "write a text, or {pip: [...]}", item))
+    return packages, findings
+
+
+def _conda_package(at: PropertyPath, item: str) -> Iterator[Finding]:
+    name, _, wanted = (part.strip(" =<>~!") for part in item.partition("="))
+    version = wanted.replace("*", "").strip(". =")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if name == "pip":
+        return
+    if name == "python":
+        if version and not f"{version}.".startswith(f"{here}.") and not f"{here}.".startswith(f"{version}."):
+            rule = f"Python {version}; the local target runs this machine's Python {here}"
+            yield Finding(at, rule, f"leave the version out, or write python={here}", item)
+        return
+    rule = "is a conda package; the local target installs with pip only"
+    yield Finding(at, rule, f"move it under pip, for example {name}{'==' + version if version else ''}", item)
+
+
+def _requirement(at: PropertyPath, package: object) -> Iterator[Finding]:
+    mend = "write a requirement such as scikit-learn==1.9.0"
+    if not isinstance(package, str):
+        yield Finding(at, "must be a text", mend, package)
+    elif package.lstrip().startswith("-"):
+        yield Finding(at, "is an option of pip, not a requirement", mend, package)
+    else:
+        try:
+            Requirement(package)
+        except InvalidRequirement as error:
+            yield Finding(at, f"is not a requirement: {str(error).splitlines()[0]}", mend, package)
+
+
+def _docker(raw: Mapping[str, object]) -> tuple[list[str], list[Finding]]:
+    got = read(DockerSpec, raw)
+    spec, findings = got.spec, list(got.findings)
+    notes = []
+    image = spec.base_image or ""
+    if image.startswith(DEFAULT_BASE_IMAGES) and "cuda" not in image:
+        notes.append(f"base image {image}: not used, {LOCAL_ONLY}")
+    elif image:
+        findings.append(Finding(("base_image",), LOCAL_ONLY, "leave it out", image))
+    for name in ("base_dockerfile", "build_context", "arguments"):
+        if getattr(spec, name):
+            findings.append(Finding((name,), LOCAL_ONLY, "leave it out"))
+    if any(spec.base_image_registry.values()):
+        findings.append(Finding(("base_image_registry",), LOCAL_ONLY, "leave it out"))
+    return notes, findings
+
+
+def _other_parts(spec: EnvironmentSpec) -> Iterator[Finding]:
+    for name, what in (("spark", "Spark packages"), ("databricks", "Databricks libraries"), ("r", "R packages")):
+        if any(_filled(getattr(spec, name))):
+            yield Finding((name,), f"asks for {what}; the local target has none", "leave it out")
+
+
+def _filled(part: Mapping[str, object]) -> Iterable[object]:
+    """What a part asks for: serialised environments carry every part, mostly empty."""
+    return (
+        value
+        for key, value in part.items()
+        if isinstance(value, list | dict | tuple) and value and key != "repositories"
+    )
+
+
+def _variables(variables: Mapping[str, object]) -> Iterator[Finding]:
+    for name in variables:
+        if not name or "=" in name or "\0" in name:
+            yield Finding(("environment_variables", name), "is not the name of a variable", "use letters, digits and _")
+        elif name in SET_BY_RUNTIME:
+            rule = "is set by the runtime"
+            yield Finding(("environment_variables", name), rule, f"leave it out; use {SET_BY_RUNTIME[name]}")

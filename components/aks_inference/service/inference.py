@@ -1,0 +1,128 @@
+"""The inference configuration: an object, or an inferenceconfig.json as Azure ML's CLI v1 read it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aks_inference.findings import Finding, in_file, under
+from aks_inference.service.code import absolute, read_code
+from aks_inference.service.environment import (
+    LOCAL_ONLY,
+    ReadEnvironment,
+    conda_file,
+    read_environment,
+)
+from aks_inference.values import Object, Spec, Text, is_late, read
+from aks_inference_runtime.api.endpoint import Code, Environment
+
+NO_CODE = "deployment without an entry script is not supported yet"
+
+
+class InferenceSpec(Spec):
+    """Keys of inferenceconfig.json (reference: azureml-v1.md 5.1)."""
+
+    entry_script: Text | None = None
+    source_directory: Text | None = None
+    environment: Object | None = None
+    description: Text | None = None
+    runtime: Text | None = None
+    conda_file: Text | None = None
+    extra_docker_file_steps: Text | None = None
+    enable_gpu: Any = None
+    base_image: Text | None = None
+    base_image_registry: Object | None = None
+    cuda_version: Text | None = None
+
+
+LEGACY = (
+    "runtime",
+    "conda_file",
+    "extra_docker_file_steps",
+    "enable_gpu",
+    "base_image",
+    "base_image_registry",
+    "cuda_version",
+)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What a version runs."""
+
+    code: Code
+    environment: ReadEnvironment
+
+
+def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]:
+    """A JSON file that holds an object."""
+    try:
+        value = json.loads(path.read_text("utf-8-sig"))
+    except OSError:
+        return {}, [Finding((), f"does not exist ({path})", "give the path of a JSON file", given)]
+    except UnicodeDecodeError:
+        return {}, [Finding((), "is not UTF-8", "save it as UTF-8", given)]
+    except json.JSONDecodeError as error:
+        return {}, [Finding((), f"is not JSON: line {error.lineno}: {error.msg}", "mend the file", given)]
+    if not isinstance(value, dict):
+        return {}, [Finding((), "is not a JSON object", "begin it with {", given)]
+    return value, []
+
+
+def read_inference(config: object, file: object) -> tuple[Inference | None, list[Finding]]:
+    """The inference configuration of a version, from the argument or its file; one of them is required."""
+    if config is not None and file is not None:
+        return None, [
+            Finding(("inference_config_file",), "is given beside @inference_config", "give one of them", file)
+        ]
+    path, name = (config, "inference_config") if isinstance(config, str) else (file, "inference_config_file")
+    if isinstance(path, str):
+        raw, findings = read_json(absolute(path), path)
+        if findings:
+            return None, list(under((name,), findings))
+        inference, findings = _read(raw)
+        return inference, list(in_file(path, findings))
+    if config is None and file is None:
+        return None, [Finding(("inference_config",), f"is required: {NO_CODE}", "add @inference_config")]
+    if not isinstance(config, Mapping):
+        rule = "must be known at preview" if is_late(config) or is_late(file) else "must be an object or a path"
+        return None, [Finding((name,), rule, "give entry_script, source_directory and environment")]
+    inference, findings = _read(config)
+    return inference, list(under(("inference_config",), findings))
+
+
+def _read(raw: Mapping[str, object]) -> tuple[Inference | None, list[Finding]]:
+    got = read(InferenceSpec, raw, required=("entry_script",))
+    spec, findings = got.spec, list(got.findings)
+    findings += _legacy(spec)
+    base = absolute(spec.source_directory or ".")
+    environment = ReadEnvironment()
+    if spec.environment is not None:
+        environment, wrong = read_environment(spec.environment, base)
+        findings += under(("environment",), wrong)
+    elif spec.conda_file:
+        packages, wrong = conda_file(base / spec.conda_file, spec.conda_file)
+        findings += under(("conda_file",), wrong)
+        environment = ReadEnvironment(Environment(pip_packages=tuple(dict.fromkeys(packages))))
+    code = None
+    if spec.entry_script and got.whole("source_directory"):
+        code, wrong = read_code(spec.entry_script, spec.source_directory)
+        findings += wrong
+    return (None if code is None or findings else Inference(code, environment)), findings
+
+
+def _legacy(spec: InferenceSpec) -> list[Finding]:
+    """The settings of before environments: never beside one, and only what a process can have."""
+    findings = []
+    for name in LEGACY:
+        value = getattr(spec, name)
+        if not value:
+            continue
+        if spec.environment is not None:
+            findings.append(Finding((name,), "cannot be combined with @environment", "leave it out", value))
+        elif name == "runtime" and value != "python":
+            findings.append(Finding((name,), "the local target has the runtime python only", "use python", value))
+        elif name not in ("runtime", "conda_file"):
+            findings.append(Finding((name,), LOCAL_ONLY, "leave it out"))
+    return findings

@@ -1,0 +1,160 @@
+"""What services and rollouts have in common once they are planned: names, capacity, the child, the message."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pulumi
+
+from aks_inference.component import Component, unknown
+from aks_inference.findings import Finding
+from aks_inference.machine import Machine, this_machine
+from aks_inference.program import ComponentFindings, Program, current_program
+from aks_inference.resources import LocalEndpoint
+from aks_inference.service.endpoint import EndpointPlan
+from aks_inference.targets import checked_target
+from aks_inference_runtime.api.endpoint import AuthMode, EndpointVersion
+
+
+class Serving(Component):
+    """A component that is an endpoint on a target."""
+
+    _plan: EndpointPlan | None
+    _endpoint_name: str
+    _name_argument: str
+
+    def _serve(self, name: str, plan: EndpointPlan | None) -> dict[str, pulumi.Output[Any]]:
+        """Registers the endpoint; returns its outputs."""
+        names = ("scoring_uri", "swagger_uri", "primary_key", "secondary_key", "state")
+        if plan is None:
+            return {output: unknown(str) for output in names}
+        endpoint = LocalEndpoint(
+            name,
+            {
+                "target": checked_target(plan.target),
+                "endpoint": plan.wire(),
+                "effectiveTraffic": plan.traffic,
+                "primaryKey": None if plan.primary_key is None else pulumi.Output.secret(plan.primary_key),
+                "secondaryKey": None if plan.secondary_key is None else pulumi.Output.secret(plan.secondary_key),
+            },
+            self._child(),
+        )
+        self._info(*describe(plan, this_machine()))
+        return {output: getattr(endpoint, output) for output in names}
+
+    def _conflicts(self, plan: EndpointPlan | None, name: str, argument: str) -> list[Finding]:
+        """Names and ports that another endpoint of the program has on the same target; own demands on the machine."""
+        self._plan, self._endpoint_name, self._name_argument = plan, name, argument
+        program = current_program()
+        if plan is None:
+            return []
+        findings = list(too_big(plan, this_machine()))
+        for other in program.components if program else ():
+            theirs = other._plan if isinstance(other, Serving) else None
+            if theirs is None or theirs.target.key != plan.target.key:
+                continue
+            whose = f"{other._kind} {other._resource_name!r}"
+            if theirs.name == plan.name:
+                rule = f"is also the name of {whose} on this target"
+                findings.append(Finding((argument,), rule, "choose another name", plan.name))
+            port = plan.endpoint.spec.port
+            if port is not None and theirs.endpoint.spec.port == port:
+                findings.append(Finding(("port",), f"is also the port of {whose}", "choose another port", port))
+        if program:
+            program.at_end(lambda: crowded(program, self))
+        return findings
+
+
+def smallest(version: EndpointVersion) -> int:
+    """Replicas that there are always."""
+    scaling = version.scaling
+    return scaling.autoscale_min_replicas if scaling.autoscale_enabled else scaling.num_replicas or 0
+
+
+def largest(version: EndpointVersion) -> int:
+    """Replicas that there are at most."""
+    scaling = version.scaling
+    return scaling.autoscale_max_replicas if scaling.autoscale_enabled else scaling.num_replicas or 0
+
+
+def demand(plan: EndpointPlan) -> tuple[float, float]:
+    """Cores and GB that the endpoint always asks for."""
+    versions = plan.endpoint.spec.versions
+    cores = sum(smallest(v) * v.resources.cpu_cores for v in versions)
+    return cores, sum(smallest(v) * v.resources.memory_gb for v in versions)
+
+
+def too_big(plan: EndpointPlan, machine: Machine) -> Iterable[Finding]:
+    """A replica that this machine can never hold."""
+    for index, version in enumerate(plan.endpoint.spec.versions):
+        where: tuple[str | int, ...] = ("versions", index) if len(plan.versions) > 1 else ()
+        wanted = version.resources
+        if wanted.cpu_cores > machine.cores:
+            rule = f"this machine has {machine.cores:g} cores: Unschedulable"
+            yield Finding((*where, "cpu_cores"), rule, f"use {machine.cores:g} or less", wanted.cpu_cores)
+        if wanted.memory_gb > machine.memory_gb:
+            rule = f"this machine has {machine.memory_gb:.1f} GB: Unschedulable"
+            yield Finding((*where, "memory_gb"), rule, f"use {machine.memory_gb:.1f} or less", wanted.memory_gb)
+
+
+def crowded(program: Program, last: Serving) -> Iterable[ComponentFindings]:
+    """Whether all endpoints of a target fit on this machine at their minimum; said once, by the last of them."""
+    plan = last._plan
+    if plan is None:
+        return
+    served = [c for c in program.components if isinstance(c, Serving) and c._plan is not None]
+    same = [c for c in served if c._plan is not None and c._plan.target.key == plan.target.key]
+    if same[-1] is not last:
+        return
+    machine = this_machine()
+    demands = {c._endpoint_name: demand(c._plan) for c in same if c._plan is not None}
+    for position, (what, unit, held) in enumerate(
+        (("cores", "cores", machine.cores), ("memory", "GB", machine.memory_gb))
+    ):
+        total = sum(figures[position] for figures in demands.values())
+        if total > held + 1e-9:
+            parts = " + ".join(f"{name} {figures[position]:g}" for name, figures in demands.items())
+            rule = (
+                f"{what} at the minimum of replicas: {parts} = {total:g} {unit}; "
+                f"this machine has {held:.3g}: some replicas would stay Unschedulable"
+            )
+            finding = Finding(("target",), rule, "lower @cpu_cores, @memory_gb or the number of replicas")
+            yield ComponentFindings(last._kind, last._resource_name, (finding,))
+
+
+def describe(plan: EndpointPlan, machine: Machine) -> list[str]:
+    """The checks with their figures, for the preview."""
+    spec = plan.endpoint.spec
+    cores, memory = demand(plan)
+    where = plan.target.name or "(known at apply)"
+    lines = [
+        f"endpoint {plan.name} on {where}: {_auth(spec.auth)}",
+        f"capacity check: minimum of replicas asks for {cores:g} of {machine.cores:g} cores, "
+        f"{memory:g} of {machine.memory_gb:.1f} GB: ok",
+        "effective traffic:",
+    ]
+    for version, version_plan in zip(spec.versions, plan.versions, strict=True):
+        role = [*(["default"] if version.is_default else []), *([version.type.value] if version.type else [])]
+        shown = f" ({', '.join(role)})" if role else ""
+        models = ", ".join(use.label for use in version_plan.models) or "none"
+        lines.append(
+            f"  {version.name:<{_width(plan)}} {plan.traffic[version.name]:>6.2f} %"
+            f"{shown}: {_replicas(version)}; models {models}"
+        )
+    return lines + [f"note: {note}" for note in plan.notes]
+
+
+def _width(plan: EndpointPlan) -> int:
+    return max(len(version.name) for version in plan.endpoint.spec.versions)
+
+
+def _auth(mode: AuthMode) -> str:
+    return {AuthMode.KEY: "key needed", AuthMode.TOKEN: "token needed", AuthMode.NONE: "open, no key needed"}[mode]
+
+
+def _replicas(version: EndpointVersion) -> str:
+    scaling, requests = version.scaling, version.requests
+    at_once = f"{requests.replica_max_concurrent_requests} at once each"
+    if not scaling.autoscale_enabled:
+        return f"{smallest(version)} replica{'s' * (smallest(version) != 1)}, {at_once}"
+    target = f"{scaling.autoscale_target_utilization:g} % busy"
+    return f"{smallest(version)} to {largest(version)} replicas at {target}, {at_once}"

@@ -1,0 +1,165 @@
+"""The settings of one version, shared by ModelWebService and ControlledRolloutEndpoint, and the rules between them.
+
+Names, units and defaults are Azure ML's (azureml-core 1.61, AksWebservice.deploy_configuration; reference:
+azureml-v1.md 2.1); the last group is this package's own.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from aks_inference.findings import Finding, Severity
+from aks_inference.values import Flag, Labels, Leaf, Leaves, Number, Read, Spec, Whole
+from aks_inference_runtime.api.endpoint import Probe, Requests, Resources, Scaling
+
+_RESOURCES, _SCALING, _REQUESTS, _PROBE = Resources(), Scaling(), Requests(), Probe()
+MAX_MODELS = 1_000
+"""Models of one deployment (source document 003; the old SDK left it to its server)."""
+
+PositiveWhole = Annotated[Whole, Field(gt=0)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+POSITIVE = "use a value above 0"
+COUNT = "use 1 or more"
+
+
+class VersionSettings(Spec):
+    """What a version runs and how. None: not given, the documented default applies."""
+
+    models: tuple[Any, ...] = ()
+    inference_config: Any = None
+    inference_config_file: Any = None
+    deployment_config: Any = None
+
+    cpu_cores: PositiveNumber = Field(_RESOURCES.cpu_cores, description=POSITIVE)
+    cpu_cores_limit: PositiveNumber | None = Field(None, description=POSITIVE)
+    memory_gb: PositiveNumber = Field(_RESOURCES.memory_gb, description=POSITIVE)
+    memory_gb_limit: PositiveNumber | None = Field(None, description=POSITIVE)
+    gpu_cores: Annotated[Whole, Field(ge=0)] = Field(0, description="use whole GPUs")
+
+    num_replicas: PositiveWhole | None = Field(None, description="use 1 or more; leave it out to scale automatically")
+    autoscale_enabled: Flag | None = None
+    autoscale_min_replicas: Annotated[Whole, Field(ge=0)] | None = Field(
+        None, description="use 1 or more, or 0 to scale to zero"
+    )
+    autoscale_max_replicas: PositiveWhole | None = Field(None, description=COUNT)
+    autoscale_refresh_seconds: PositiveNumber | None = Field(None, description=POSITIVE)
+    autoscale_target_utilization: Annotated[Number, Field(gt=0, le=100)] | None = Field(
+        None, description="use a percentage above 0 and up to 100"
+    )
+
+    scoring_timeout_ms: PositiveWhole = Field(_REQUESTS.scoring_timeout_ms, description=COUNT)
+    replica_max_concurrent_requests: PositiveWhole = Field(_REQUESTS.replica_max_concurrent_requests, description=COUNT)
+    max_request_wait_time: PositiveWhole = Field(_REQUESTS.max_request_wait_time, description=COUNT)
+
+    period_seconds: PositiveWhole = Field(_PROBE.period_seconds, description=COUNT)
+    initial_delay_seconds: PositiveWhole = Field(_PROBE.initial_delay_seconds, description=COUNT)
+    timeout_seconds: PositiveWhole = Field(_PROBE.timeout_seconds, description=COUNT)
+    success_threshold: PositiveWhole = Field(_PROBE.success_threshold, description=COUNT)
+    failure_threshold: PositiveWhole = Field(_PROBE.failure_threshold, description=COUNT)
+
+    collect_model_data: Flag = False
+    tags: Leaves
+    properties: Labels
+    description: Leaf | None = None
+
+    autoscale_scale_down_delay_seconds: Annotated[Number, Field(ge=0)] | None = Field(
+        None, description="use 0 or more seconds"
+    )
+    max_queued_requests: Annotated[Whole, Field(ge=0)] = Field(
+        _REQUESTS.max_queued_requests, description="use 0 or more"
+    )
+    cold_start_timeout_ms: PositiveWhole = Field(_REQUESTS.cold_start_timeout_ms, description=COUNT)
+
+
+AUTOSCALE = (
+    "autoscale_min_replicas",
+    "autoscale_max_replicas",
+    "autoscale_refresh_seconds",
+    "autoscale_target_utilization",
+    "autoscale_scale_down_delay_seconds",
+)
+
+
+def resources(settings: VersionSettings) -> Resources:
+    """What one replica asks for."""
+    return Resources(
+        cpu_cores=settings.cpu_cores,
+        cpu_cores_limit=settings.cpu_cores_limit,
+        memory_gb=settings.memory_gb,
+        memory_gb_limit=settings.memory_gb_limit,
+        gpu_cores=settings.gpu_cores,
+    )
+
+
+def autoscales(settings: VersionSettings) -> bool:
+    """Azure ML's default: on unless a number of replicas is given."""
+    return settings.num_replicas is None if settings.autoscale_enabled is None else settings.autoscale_enabled
+
+
+def scaling(settings: VersionSettings) -> Scaling:
+    """How many replicas."""
+    given = {name: value for name in AUTOSCALE if (value := getattr(settings, name)) is not None}
+    return Scaling(autoscale_enabled=autoscales(settings), num_replicas=settings.num_replicas, **given)
+
+
+def requests(settings: VersionSettings) -> Requests:
+    """How requests are admitted."""
+    return Requests(**{name: getattr(settings, name) for name in Requests.model_fields})
+
+
+def probe(settings: VersionSettings) -> Probe:
+    """Liveness."""
+    return Probe(**{name: getattr(settings, name) for name in Probe.model_fields})
+
+
+def setting_rules(read: Read[Any]) -> Iterator[Finding]:
+    """The rules between the settings of one version."""
+    settings: VersionSettings = read.spec
+    yield from _limits(read)
+    yield from _scaling_rules(read)
+    if len(settings.models) > MAX_MODELS:
+        rule = f"{len(settings.models):,} models; one deployment takes at most {MAX_MODELS:,}"
+        yield Finding(("models",), rule, "put several files into one registered model")
+    if read.whole("scoring_timeout_ms", "max_request_wait_time") and (
+        settings.max_request_wait_time > settings.scoring_timeout_ms
+    ):
+        rule = f"is longer than @scoring_timeout_ms {settings.scoring_timeout_ms}: requests may wait longer than score"
+        wait = settings.max_request_wait_time
+        yield Finding(("max_request_wait_time",), rule, "check both units: milliseconds", wait, Severity.WARNING)
+
+
+def _limits(read: Read[Any]) -> Iterator[Finding]:
+    settings: VersionSettings = read.spec
+    for request in ("cpu_cores", "memory_gb"):
+        limit = f"{request}_limit"
+        asked, most = getattr(settings, request), getattr(settings, limit)
+        if read.whole(request, limit) and most is not None and most < asked:
+            rule = f"is below @{request} {asked:g}"
+            yield Finding((limit,), rule, f"use {asked:g} or more, or lower @{request}", most)
+
+
+def _scaling_rules(read: Read[Any]) -> Iterator[Finding]:
+    settings: VersionSettings = read.spec
+    fixed = settings.num_replicas
+    if not read.whole("autoscale_enabled", "num_replicas"):
+        return
+    if settings.autoscale_enabled and fixed is not None:
+        rule = f"cannot be combined with @num_replicas {fixed}"
+        mend = "leave out one of them; @autoscale_min_replicas and @autoscale_max_replicas set the bounds"
+        yield Finding(("autoscale_enabled",), rule, mend, value=True)
+    if settings.autoscale_enabled is False and fixed is None:
+        yield Finding(("num_replicas",), "is required when @autoscale_enabled is false", "add @num_replicas")
+    if settings.autoscale_enabled is not True:
+        for name in AUTOSCALE:
+            value = getattr(settings, name)
+            if value is not None:
+                yield Finding((name,), "has no effect without @autoscale_enabled", "add @autoscale_enabled true", value)
+    if read.whole("autoscale_min_replicas", "autoscale_max_replicas"):
+        least, most = settings.autoscale_min_replicas, settings.autoscale_max_replicas
+        low = _SCALING.autoscale_min_replicas if least is None else least
+        high = _SCALING.autoscale_max_replicas if most is None else most
+        if low > high and settings.autoscale_enabled:
+            default = " (the default)" if most is None else ""
+            rule = f"is above @autoscale_max_replicas {high}{default}"
+            yield Finding(("autoscale_min_replicas",), rule, f"lower it to {high}, or raise the maximum", low)

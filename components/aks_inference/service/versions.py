@@ -1,0 +1,75 @@
+"""The plan of one version, from its arguments; shared by services and rollouts."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from aks_inference.findings import Finding, Severity, placed
+from aks_inference.service.deployment import Deployment, merge, read_deployment
+from aks_inference.service.endpoint import LATER, VersionPlan, late_fields
+from aks_inference.service.inference import read_inference
+from aks_inference.service.models import read_models
+from aks_inference.service.settings import (
+    VersionSettings,
+    probe,
+    requests,
+    resources,
+    scaling,
+    setting_rules,
+)
+from aks_inference.values import Read, read
+from aks_inference_runtime.api.endpoint import EndpointVersion
+
+V = TypeVar("V", bound=VersionSettings)
+
+
+def read_settings(
+    spec: type[V], declared: Mapping[str, Any], required: tuple[str, ...], compute_types: frozenset[str]
+) -> tuple[Read[V], list[Finding], Deployment]:
+    """Arguments and deployment configuration together, each setting checked alone."""
+    deployment, findings = read_deployment(declared.get("deployment_config"), compute_types)
+    known = {name: value for name, value in deployment.values.items() if name in spec.model_fields}
+    given, twice = merge(declared, Deployment(known, deployment.places))
+    got = read(spec, given, required)
+    return got, [*findings, *twice, *placed(deployment.places, got.findings)], deployment
+
+
+def plan_version(
+    name: str, got: Read[Any], target_key: object, places: Mapping[str, str], traffic: Mapping[str, Any]
+) -> tuple[VersionPlan | None, list[Finding]]:
+    """The plan of a version whose settings are right one by one. `traffic`: percentile, default and type."""
+    settings: VersionSettings = got.spec
+    findings = list(placed(places, setting_rules(got)))
+    findings += placed(places, local_rules(settings))
+    inference, wrong = read_inference(settings.inference_config, settings.inference_config_file)
+    findings += wrong
+    models, wrong = read_models(settings.models, target_key)
+    findings += wrong
+    sound = not got.broken and not any(f.severity is Severity.ERROR for f in findings)
+    if inference is None or not sound:
+        return None, findings
+    plain, late = late_fields(settings, ("description", "tags"))
+    version = EndpointVersion(
+        name=name,
+        code=inference.code,
+        environment=inference.environment.environment,
+        resources=resources(settings),
+        scaling=scaling(settings),
+        requests=requests(settings),
+        liveness_probe=probe(settings),
+        properties=settings.properties,
+        **plain,
+        **traffic,
+    )
+    environment = inference.environment
+    return VersionPlan(version, tuple(models), environment.late_variables, late, environment.notes), findings
+
+
+def local_rules(settings: VersionSettings) -> list[Finding]:
+    """Settings that the local target does not have; refused, never ignored."""
+    findings = []
+    if settings.gpu_cores > 0:
+        mend = "leave it out; GPUs need an AKS cluster"
+        findings.append(Finding(("gpu_cores",), LATER, mend, settings.gpu_cores))
+    if settings.collect_model_data:
+        findings.append(Finding(("collect_model_data",), LATER, "leave it out", value=True))
+    return findings

@@ -1,0 +1,106 @@
+"""Where something runs: a cluster component, its `target` output, or the text of one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from aks_inference.component import Component
+from aks_inference.findings import Finding
+from aks_inference.program import current_program
+from aks_inference.values import is_late
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.target import LocalTarget, parse_target
+
+LATER_KUBERNETES = (
+    "names an AksInferenceCluster: services and models there need the runtime on Kubernetes, "
+    "which this version does not have yet"
+)
+USE_LOCAL = "use a LocalInferenceCluster as the target"
+
+
+class Cluster(Component):
+    """A component that services can name as their target."""
+
+    _local: bool
+    _target: pulumi.Output[str]
+
+    @property
+    def _reference(self) -> pulumi.Output[str]:
+        return self._target
+
+
+@dataclass(frozen=True)
+class TargetChoice:
+    """A target as far as it is known while the program runs."""
+
+    value: Any
+    """A text or an output of one."""
+    local: bool | None
+    """None: an output whose cluster is not in sight."""
+    name: str | None
+    port: int | None = None
+    state_directory: str | None = None
+
+    @property
+    def key(self) -> object:
+        """Equal for services on the same target, as far as that is known."""
+        return self.name if self.name is not None else id(self.value)
+
+
+def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
+    """The target that an argument means, and what is wrong with it. None: not given."""
+    if given is None:
+        return None, []
+    if isinstance(given, Cluster):
+        return _of_cluster(given), []
+    if isinstance(given, str):
+        return _of_text(given)
+    if not is_late(given):
+        mend = "pass a cluster component or its `target` output"
+        return None, [Finding(("target",), f"a {type(given).__name__} is not a target", mend)]
+    program = current_program()
+    for component in program.components if program else ():
+        if isinstance(component, Cluster) and component._target is given:
+            return _of_cluster(component), []
+    return TargetChoice(given, None, None), []
+
+
+def target_findings(choice: TargetChoice | None) -> Iterator[Finding]:
+    """Errors about targets that nothing can run on yet."""
+    if choice is not None and choice.local is False:
+        yield Finding(("target",), LATER_KUBERNETES, USE_LOCAL)
+
+
+def checked_target(choice: TargetChoice) -> object:
+    """The target for a child; one that was not in sight is checked as soon as it is known."""
+    if choice.local is not None:
+        return choice.value
+
+    def check(text: str) -> str:
+        _, findings = _of_text(text)
+        found, _ = choose_target(text)
+        for finding in [*findings, *target_findings(found)]:
+            raise pulumi.RunError(f"target: {finding.rule}; {finding.mend}")
+        return text
+
+    return pulumi.Output.from_input(choice.value).apply(check)
+
+
+def _of_cluster(cluster: Cluster) -> TargetChoice:
+    return TargetChoice(
+        cluster._target,
+        cluster._local,
+        cluster._resource_name,
+        getattr(cluster, "_port", None),
+    )
+
+
+def _of_text(text: str) -> tuple[TargetChoice | None, list[Finding]]:
+    try:
+        target = parse_target(text)
+    except InvalidInput as error:
+        return None, [Finding(("target",), str(error), "pass the `target` output of a cluster component")]
+    port = target.port if isinstance(target, LocalTarget) else None
+    return TargetChoice(text, isinstance(target, LocalTarget), target.name, port), []

@@ -1,0 +1,188 @@
+"""From the dict that a component gets to a frozen spec, with every finding at once.
+
+A component receives plain dicts whatever the annotation says; over the protocol whole numbers arrive as floats
+(3 → 3.0). Each field is checked alone by pydantic; a field that breaks its rule is left out and the rest is read, so
+that the rules between fields still see everything that is right.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+import pulumi
+from pulumi.output import Unknown
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_snake
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from aks_inference.findings import NOTHING, Finding, Path, did_you_mean
+
+SECRETS = frozenset({"primary_key", "secondary_key", "ssl_key_pem_file"})
+"""Arguments whose value is never shown."""
+
+
+class Spec(BaseModel):
+    """The arguments of a component after conversion: frozen, unknown names refused, all fields with defaults.
+
+    A required argument has the default None and is named in `required`: it is missed like any other finding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+def is_late(value: object) -> bool:
+    """Whether a value is known only later: an Output, an unknown, an awaitable."""
+    return isinstance(value, pulumi.Output | Unknown) or inspect.isawaitable(value)
+
+
+def _plain(value: object) -> object:
+    if is_late(value):
+        raise PydanticCustomError("late", "must be known at preview, not an output of a resource")
+    return value
+
+
+def _whole(value: object) -> object:
+    _plain(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise PydanticCustomError("whole", "must be a whole number")
+    return int(value)
+
+
+def _number(value: object) -> object:
+    _plain(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("number", "must be a number")
+    return float(value)
+
+
+def _flag(value: object) -> object:
+    _plain(value)
+    if not isinstance(value, bool):
+        raise PydanticCustomError("flag", "must be true or false")
+    return value
+
+
+def _text(value: object) -> object:
+    _plain(value)
+    if not isinstance(value, str):
+        raise PydanticCustomError("text", "must be a text")
+    return value
+
+
+def _leaf(value: object) -> object:
+    if not isinstance(value, str) and not is_late(value):
+        raise PydanticCustomError("text", "must be a text or an output of one")
+    return value
+
+
+def _list(value: object) -> object:
+    _plain(value)
+    if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
+        raise PydanticCustomError("list", "must be a list")
+    return value
+
+
+def _object(value: object) -> object:
+    _plain(value)
+    if not isinstance(value, Mapping):
+        raise PydanticCustomError("object", "must be an object")
+    return dict(value)
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_number)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Text = Annotated[str, BeforeValidator(_text)]
+Leaf = Annotated[Any, BeforeValidator(_leaf)]
+"""A text that may be known only later."""
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
+Leaves = Annotated[dict[Text, Leaf], BeforeValidator(_object), Field(default_factory=dict)]
+Labels = Annotated[dict[Text, Text], BeforeValidator(_object), Field(default_factory=dict)]
+Anys = Annotated[tuple[Any, ...], BeforeValidator(_list)]
+Object = Annotated[dict[str, Any], BeforeValidator(_object)]
+Part = Annotated[dict[str, Any], BeforeValidator(_object), Field(default_factory=dict)]
+"""An object that is empty when not given."""
+
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Read(Generic[S]):
+    """A spec with what was wrong on the way; the fields in `broken` hold their defaults."""
+
+    spec: S
+    findings: tuple[Finding, ...]
+    broken: frozenset[str]
+
+    def whole(self, *names: str) -> bool:
+        """Whether all of these were right (or not given)."""
+        return self.broken.isdisjoint(names)
+
+
+def read(spec: type[S], given: Mapping[str, object], required: tuple[str, ...] = ()) -> Read[S]:
+    """Converts and checks each field. What is None counts as not given, as everywhere in Pulumi."""
+    raw, findings = _known_names(spec, given)
+    for name in required:
+        if name not in raw:
+            findings.append(Finding((name,), "is required", f"add `@{name}`"))
+    broken = set(required) - set(raw)
+    while True:
+        try:
+            return Read(spec.model_validate(raw), tuple(findings), frozenset(broken))
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            findings += [_finding(spec, detail) for detail in details]
+            names = {str(detail["loc"][0]) for detail in details}
+            broken |= names
+            raw = {name: value for name, value in raw.items() if name not in names}
+
+
+def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[str, object], list[Finding]]:
+    raw: dict[str, object] = {}
+    findings = []
+    for key, value in given.items():
+        if value is None:
+            continue
+        name = key if key in spec.model_fields else to_snake(key)
+        if name not in spec.model_fields:
+            findings.append(Finding((), f"`{key}` is not known here", did_you_mean(key, spec.model_fields)))
+        elif name in raw:
+            findings.append(Finding((key,), f"is given twice: as `{key}` and `{name}`", "give it once"))
+        else:
+            raw[name] = value
+    return raw, findings
+
+
+def _finding(spec: type[Spec], detail: ErrorDetails) -> Finding:
+    path: Path = detail["loc"]
+    name = str(path[0])
+    value: object = detail["input"]
+    if name in SECRETS or is_late(value):
+        value = NOTHING
+    field = spec.model_fields[name]
+    default = field.get_default(call_default_factory=True, validated_data={})
+    fall_back = f", or leave it out for the default {default}" if isinstance(default, int | float | str) else ""
+    mend = field.description or "mend the value"
+    return Finding(path, _rule(detail), f"{mend}{fall_back}", value)
+
+
+def _rule(detail: ErrorDetails) -> str:
+    limits = detail.get("ctx", {})
+    match detail["type"]:
+        case "greater_than":
+            return f"must be above {limits['gt']:g}"
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']:g}"
+        case "less_than_equal":
+            return f"must be at most {limits['le']:g}"
+        case "less_than":
+            return f"must be below {limits['lt']:g}"
+        case "literal_error" | "enum":
+            return f"must be one of {limits['expected']}"
+        case "string_too_short":
+            return "must not be empty"
+        case "finite_number":
+            return "must be a finite number"
+        case _:
+            return detail["msg"]
