@@ -6,7 +6,6 @@ what is unknown or missing reaches the component, whose own rules say everything
 see (a container that is an output as a whole) is found here.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,15 +24,9 @@ from aks_inference_provider.wire import Value, join_path
 Problem = pulumi.InputPropertyErrorDetails
 
 
-def components() -> list[type[pulumi.ComponentResource]]:
-    """Every component that the package exports."""
-    exported = (value for name, value in sorted(vars(aks_inference).items()) if not name.startswith("_"))
-    return [each for each in exported if inspect.isclass(each) and issubclass(each, pulumi.ComponentResource)]
-
-
 def make_host() -> "Host":
     """The host of all components."""
-    return Host(components(), PACKAGE, None, package_version())
+    return Host(list(aks_inference.COMPONENTS), PACKAGE, None, package_version())
 
 
 class Host(ComponentProvider):

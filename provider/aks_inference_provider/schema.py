@@ -3,6 +3,7 @@
 `python -m aks_inference_provider.schema` prints it; `provider/schema.json` is its snapshot, which a test compares.
 """
 
+import inspect
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from aks_inference_provider.resources import RESOURCES
 from aks_inference_provider.resources.base import CustomResource
 from aks_inference_provider.wire import Value
 
+SECRETS = ("primaryKey", "secondaryKey")
 _TYPES: dict[Kind, dict[str, Any]] = {
     Kind.STRING: {"type": "string"},
     Kind.INTEGER: {"type": "integer"},
@@ -26,11 +28,16 @@ _TYPES: dict[Kind, dict[str, Any]] = {
 
 def merged_schema(components: str) -> str:
     """The analyzer's schema (JSON) with the custom resources in it."""
-    schema = without_nulls(json.loads(components))
+    schema = tidy(json.loads(components))
     schema.setdefault("description", "Model serving on Kubernetes and AKS as Pulumi components")
     schema["license"] = "Apache-2.0"
     resources = {**schema.get("resources", {}), **{token: custom(each) for token, each in RESOURCES.items()}}
     schema["resources"] = dict(sorted(resources.items()))
+    for resource in schema["resources"].values():
+        for name in SECRETS:
+            for properties in (resource["inputProperties"], resource["properties"]):
+                # The analyzer cannot express it.
+                properties.get(name, {})["secret"] = True
     return json.dumps(schema)
 
 
@@ -59,13 +66,21 @@ def _property(field: Field, *, inward: bool) -> dict[str, Any]:
     return found
 
 
-def without_nulls(value: Value) -> Value:
-    """The analyzer writes null for what is absent."""
+def tidy(value: Value) -> Value:
+    """Without the nulls that the analyzer writes, and with the indentation of docstrings taken off."""
     if isinstance(value, dict):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+        return {key: tidy(each) for key, each in value.items() if each is not None} | _description(value)
     if isinstance(value, list):
-        return [without_nulls(each) for each in value]
+        return [tidy(each) for each in value]
     return value
+
+
+def _description(value: dict[str, Any]) -> dict[str, Any]:
+    text = value.get("description")
+    if not isinstance(text, str):
+        return {}
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return {"description": "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)}
 
 
 def snapshot() -> str:
