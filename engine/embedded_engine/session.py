@@ -41,7 +41,6 @@ class StackSession:
         self.settings: StackSettings = load_settings(settings_path(project.settings_folder, name.stack), project.name)
         self.secrets = SecretsManager(self.settings.salt, environment, ask)
         self._clock = clock
-        self._state_salt = ""
         # The state's secrets may have another salt than the settings: what is written has the settings' one.
         self._serializer = Serializer(StateCipher(self.secrets.crypter).encode)
 
@@ -71,17 +70,20 @@ class StackSession:
         deployment = self.backend.read(self.name).deployment
         if deployment is None:
             return Snapshot()
+        return checked(self.decoded(deployment), f"the state file {self.backend.path(self.name)}")
+
+    def decoded(self, deployment: Json) -> Snapshot:
+        """A deployment as it was exported or stored, with its secrets decrypted. Raises `StateError`, `SecretsError`.
+
+        What was encrypted with the stack's own salt keeps its ciphertexts when it is written.
+        """
         salt = salt_of_state(deployment.get("secrets_providers"))
         if salt and not self.secrets.salt:
             self.secrets.salt = salt
+        cipher = StateCipher(lambda: self.secrets.crypter(salt))
         if salt == self.secrets.salt:
-            cipher = StateCipher(self.secrets.crypter)
-            # What was read keeps its ciphertexts when it is written.
             self._serializer = Serializer(cipher.encode)
-        else:
-            cipher = StateCipher(lambda: self.secrets.crypter(salt))
-        path = self.backend.path(self.name)
-        return checked(Snapshot.from_deployment(deployment, cipher.decode), f"the state file {path}")
+        return Snapshot.from_deployment(deployment, cipher.decode)
 
     def persist(self, snapshot: Snapshot) -> None:
         """Writes the state, whole or not at all. Raises `StateWriteError`."""

@@ -2,11 +2,12 @@
 
 import click
 
+from embedded_engine.cli.group import NamedFlags
 from embedded_engine.cli.invocation import Invocation, common, stack_option
 from embedded_engine.errors import UsageError
 
 
-@click.command()
+@click.command(cls=NamedFlags)
 @click.argument("name", required=False)
 @stack_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")

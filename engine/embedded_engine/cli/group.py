@@ -60,8 +60,7 @@ class Group(NamedFlags, click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            here = ctx.command_path.split(" ", 1)[1:] if ctx.parent else []
-            words = " ".join([*here, args[0]])
+            words = " ".join([ctx.info_name or "", args[0]] if ctx.parent else [args[0]])
             known = ", ".join(self.list_commands(ctx))
             raise UsageError(f"unknown or unsupported command `{words}`: there are {known}") from None
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from embedded_engine.cli.group import NamedFlags
 from embedded_engine.cli.invocation import Invocation, common, json_option, print_json, stack_option
 from embedded_engine.deploy.run import Options, run
 from embedded_engine.display import Display
@@ -84,7 +85,7 @@ _continue_option = click.option(
 )
 
 
-@click.command()
+@click.command(cls=NamedFlags)
 @stack_option
 @json_option
 @_choosing
@@ -103,7 +104,7 @@ def preview(call: Invocation, stack: str | None, json_output: bool, **flags: Any
     return _finish(summary, flags)
 
 
-@click.command()
+@click.command(cls=NamedFlags)
 @stack_option
 @json_option
 @_choosing
@@ -117,7 +118,7 @@ def up(call: Invocation, stack: str | None, json_output: bool, **flags: Any) -> 
     return _change(call, "up", stack, json_output, flags)
 
 
-@click.command()
+@click.command(cls=NamedFlags)
 @stack_option
 @json_option
 @_choosing
@@ -128,7 +129,7 @@ def refresh(call: Invocation, stack: str | None, json_output: bool, **flags: Any
     return _change(call, "refresh", stack, json_output, flags)
 
 
-@click.command()
+@click.command(cls=NamedFlags)
 @stack_option
 @json_option
 @_choosing

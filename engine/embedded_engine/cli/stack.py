@@ -15,7 +15,7 @@ from embedded_engine.cli.invocation import Invocation, common, json_option, prin
 from embedded_engine.cli.tables import print_table
 from embedded_engine.errors import StateError, UsageError
 from embedded_engine.model import CHECKPOINT_VERSION, Json, Snapshot, Value
-from embedded_engine.secrets import StateCipher, salt_of_state, show_secrets
+from embedded_engine.secrets import show_secrets
 from embedded_engine.session import StackSession, outputs_of
 from embedded_engine.values import redact, unwrap
 from embedded_engine.wirejson import dumps
@@ -177,11 +177,8 @@ def import_(call: Invocation, stack: str | None, file: Path | None, force: bool)
     if not isinstance(content, dict) or not isinstance(content.get("deployment"), dict):
         raise StateError(f"{what} is no export of a stack: it has no `deployment`")
     check_version(content.get("version"), what)
-    deployment = content["deployment"]
-    salt = salt_of_state(deployment.get("secrets_providers"))
     session.ensure_salt()
-    cipher = StateCipher(lambda: session.secrets.crypter(salt))
-    snapshot = Snapshot.from_deployment(deployment, cipher.decode)
+    snapshot = session.decoded(content["deployment"])
     if not force:
         checked(snapshot, what)
         _refuse_strangers(snapshot, session.name)
