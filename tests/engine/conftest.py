@@ -1,6 +1,8 @@
 """Fixtures of the engine's tests: a project in a folder of its own, and the engine as the process that users start."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -8,8 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+
+from embedded_engine.cli import main
 
 LIMIT_S = 120
 
@@ -48,11 +53,27 @@ class Workspace:
         self.started.append(process)
         return process
 
-    def run(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs the engine to its end; `environment` is added to the workspace's."""
+    def process(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs the engine as a process to its end; `environment` is added to the workspace's."""
         process = self.start(*arguments, stdin=subprocess.PIPE, env={**self.environment, **environment})
         out, err = process.communicate(stdin, timeout=LIMIT_S)
         return subprocess.CompletedProcess(list(arguments), process.returncode, out, err)
+
+    def run(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs the engine's main function in this process: as the user sees it, but soon."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, {**self.environment, **environment}, clear=True),
+            mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
+            mock.patch("sys.argv", ["embedded-engine", *arguments]),
+            contextlib.chdir(self.project),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+        code = ended.value.code
+        return subprocess.CompletedProcess(list(arguments), int(code or 0), out.getvalue(), err.getvalue())
 
     def must(self, *arguments: str, stdin: str = "") -> str:
         """Runs the engine, which must succeed; returns what it printed."""
@@ -90,6 +111,9 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def stack(workspace: Workspace) -> Workspace:
     """The project with an empty stack `dev`, selected."""
+    # With a salt of the passphrase "x", since making one takes a while.
+    salt = "v1:fXzlv8jotfE=:v1:ieTyVVKSWX0nl+mJ:Aumk86Qp7BmQSzDPsNQtmY07dL08bg=="
+    (workspace.project / "Pulumi.dev.yaml").write_text(f"encryptionsalt: {salt}\n")
     workspace.must("stack", "init", "dev")
     return workspace
 

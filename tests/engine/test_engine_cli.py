@@ -1,0 +1,282 @@
+"""The commands on stacks and configuration, as the process that users start."""
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
+ROOT = "urn:pulumi:dev::tested::pulumi:pulumi:Stack::tested-dev"
+
+
+def root(**outputs: Any) -> dict[str, Any]:
+    return {"urn": ROOT, "custom": False, "type": "pulumi:pulumi:Stack", "outputs": outputs}
+
+
+def refused(done: Any) -> str:
+    """The text of an error: a sentence, no traceback."""
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(("error: ", "warning: "))
+    return str(done.stderr)
+
+
+def test_a_stack_from_its_beginning_to_its_end(workspace: Any) -> None:
+    assert workspace.must("stack", "init", "dev", "--non-interactive") == "Created stack 'dev'\n"
+    settings = workspace.project / "Pulumi.dev.yaml"
+    assert settings.read_text().startswith("encryptionsalt: v1:")
+    assert workspace.must("stack", "output", "--json").strip() == "{}"
+    listed = json.loads(workspace.must("stack", "ls", "--json"))
+    assert listed == [{"name": "dev", "current": True, "updateInProgress": False}]
+    workspace.must("stack", "rm", "dev", "--yes")
+    assert json.loads(workspace.must("stack", "ls", "--json")) == []
+    assert not settings.exists()
+    left = [p.name for p in (workspace.folder / "state").rglob("*") if p.is_file()]
+    assert left == ["meta.yaml"]
+
+
+def test_the_selected_stack_is_the_default(workspace: Any) -> None:
+    for name in ("one", "two"):
+        workspace.must("stack", "init", name)
+    workspace.must("config", "set", "a", "1")
+    assert (workspace.project / "Pulumi.two.yaml").read_text().endswith("config:\n  tested:a: '1'\n")
+    workspace.must("stack", "select", "one")
+    assert "a" not in json.loads(workspace.must("config", "--json"))
+    assert "NAME  LAST UPDATE  RESOURCE COUNT\none*  n/a" in workspace.must("stack", "ls")
+    assert "PULUMI" not in refused(workspace.run("stack", "select", "three"))
+    workspace.must("stack", "select", "three", "--create")
+    assert workspace.run("stack", "export", PULUMI_STACK="two").returncode == 0
+
+
+def test_an_existing_salt_is_kept(workspace: Any) -> None:
+    salt = "v1:fXzlv8jotfE=:v1:ieTyVVKSWX0nl+mJ:Aumk86Qp7BmQSzDPsNQtmY07dL08bg=="
+    settings = workspace.project / "Pulumi.dev.yaml"
+    settings.write_text(json.dumps({"encryptionsalt": salt, "config": {}}))
+    before = settings.read_text()
+    workspace.must("stack", "init", "dev")
+    assert settings.read_text() == before
+    assert workspace.export()["deployment"]["secrets_providers"]["state"]["salt"] == salt
+
+
+def test_outputs_and_their_secrets(stack: Any, import_state: Callable[..., None]) -> None:
+    hidden = {**SECRET, "plaintext": '{"deep":[1,"s3cret"]}'}
+    import_state([root(open="a", closed=hidden, mixed={"x": [hidden, 1.5]}, number=3)])
+    assert json.loads(stack.must("stack", "output", "--json")) == {
+        "open": "a",
+        "closed": "[secret]",
+        "mixed": {"x": ["[secret]", 1.5]},
+        "number": 3,
+    }
+    shown = json.loads(stack.must("stack", "output", "--json", "--show-secrets"))
+    assert shown["mixed"] == {"x": [{"deep": [1, "s3cret"]}, 1.5]}
+    assert stack.must("stack", "output", "open") == "a\n"
+    assert stack.must("stack", "output", "closed") == "[secret]\n"
+    assert stack.must("stack", "output", "closed", "--show-secrets") == '{"deep":[1,"s3cret"]}\n'
+    assert "does not have output property 'nothing'" in refused(stack.run("stack", "output", "nothing"))
+    table = stack.must("stack", "output")
+    assert table.startswith("Current stack outputs (4):\n    OUTPUT  VALUE\n    closed  [secret]\n")
+    assert "s3cret" not in stack.state_file.read_text()
+
+
+def test_an_export_imported_again_is_the_same(stack: Any, import_state: Callable[..., None]) -> None:
+    import_state([root(closed={**SECRET, "plaintext": '"s3cret"'})])
+    before = stack.export()["deployment"]
+    file = stack.folder / "export.json"
+    stack.must("stack", "export", "--file", str(file))
+    assert file.stat().st_mode & 0o077 == 0
+    stack.must("stack", "import", "--file", str(file))
+    assert stack.export()["deployment"]["resources"] == before["resources"]
+    plain = stack.export("--show-secrets")["deployment"]["resources"][0]["outputs"]["closed"]
+    assert plain == {**SECRET, "plaintext": '"s3cret"'}
+
+
+RESOURCE = {"urn": "urn:pulumi:dev::tested::a:b:C::x", "custom": True, "type": "a:b:C"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "it has no `deployment`"),
+        ({"version": 4, "deployment": {}}, "newer than this engine knows"),
+        ({"deployment": {}}, "its version is None"),
+        ({"version": 3, "deployment": {"resources": [{}]}}, "`urn` is missing"),
+        ({"version": 3, "deployment": {"resources": [RESOURCE, RESOURCE]}}, "stands there twice"),
+        ({"version": 3, "deployment": {"resources": [{**RESOURCE, "parent": "urn:x"}]}}, "is a child of urn:x"),
+        (
+            {"version": 3, "deployment": {"resources": [{**RESOURCE, "urn": "urn:pulumi:prod::tested::a:b:C::x"}]}},
+            "belong to another stack",
+        ),
+        (
+            {"version": 3, "deployment": {"secrets_providers": {"type": "cloud"}, "resources": [RESOURCE]}},
+            "'cloud' is not supported",
+        ),
+    ],
+)
+def test_an_import_that_is_wrong_changes_nothing(stack: Any, content: Any, says: str) -> None:
+    before = stack.state_file.read_bytes()
+    text = content if isinstance(content, str) else json.dumps(content)
+    assert says in refused(stack.run("stack", "import", stdin=text))
+    assert stack.state_file.read_bytes() == before
+
+
+def test_a_stack_with_resources_is_not_removed_by_itself(stack: Any, import_state: Callable[..., None]) -> None:
+    import_state([root()])
+    assert "still has resources" in refused(stack.run("stack", "rm", "--yes"))
+    assert "--yes must be passed" in refused(stack.run("stack", "rm", "--force"))
+    stack.must("stack", "rm", "--yes", "--force", "--preserve-config")
+    assert (stack.project / "Pulumi.dev.yaml").exists()
+
+
+def test_configuration_and_its_secrets(stack: Any) -> None:
+    stack.must("config", "set", "plain", "two words")
+    stack.must("config", "set", "--secret", "closed", stdin="s3cret\n")
+    stack.must("config", "set", "other:region", "west")
+    stack.must("config", "set", "--path", "deep.list[0].x", "7")
+    stack.must("config", "set", "--path", "--secret", "deep.key", "s3cret too")
+    assert "s3cret" not in (stack.project / "Pulumi.dev.yaml").read_text()
+    assert stack.must("config") == (
+        "KEY           VALUE\n"
+        "other:region  west\n"
+        "closed        [secret]\n"
+        "deep          [secret]\n"
+        "plain         two words\n"
+    )
+    assert stack.must("config", "get", "closed") == "s3cret\n"
+    assert stack.must("config", "get", "--path", "deep.list[0].x") == "7\n"
+    shown = json.loads(stack.must("config", "--json", "--show-secrets"))
+    assert shown["tested:deep"]["objectValue"] == {"list": [{"x": 7}], "key": "s3cret too"}
+    assert json.loads(stack.must("config", "--json"))["tested:closed"] == {"secret": True}
+    stack.must("config", "rm", "--path", "deep.list")
+    stack.must("config", "rm", "plain")
+    assert "not found for stack 'dev'" in refused(stack.run("config", "get", "plain"))
+    assert "not found" in refused(stack.run("config", "get", "--path", "deep.list[0].x"))
+
+
+def test_a_wrong_or_missing_passphrase(stack: Any) -> None:
+    stack.must("config", "set", "--secret", "a", "b")
+    assert "incorrect passphrase" in refused(stack.run("config", "get", "a", PULUMI_CONFIG_PASSPHRASE="y"))
+    del stack.environment["PULUMI_CONFIG_PASSPHRASE"]
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" in refused(stack.run("config", "get", "a"))
+    file = stack.folder / "passphrase"
+    file.write_text("x\n")
+    assert stack.run("config", "get", "a", PULUMI_CONFIG_PASSPHRASE_FILE=str(file)).stdout == "b\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["up", "--plan", "x"], "`--plan` of the pulumi CLI is not supported"),
+        (["preview", "--policy-pack=x"], "`--policy-pack` of the pulumi CLI is not supported"),
+        (["up", "--paralel", "3"], "unknown flag: --paralel; did you mean --parallel?"),
+        (["up", "--yes", "-Z"], "unknown flag: -Z"),
+        (["watch"], "unknown or unsupported command `watch`"),
+        (["stack", "tag"], "unknown or unsupported command `stack tag`"),
+        (["stack", "init"], "missing stack name"),
+        (["stack", "init", "a/b/c"], "stack name 'a/b/c'"),
+        (["stack", "init", "dev"], "already exists"),
+        (["stack", "init", "new", "--secrets-provider", "awskms://x"], "only `passphrase` is supported"),
+        (["stack", "export", "--stack", "nothing"], "no stack named 'nothing' found"),
+        (["up"], "--yes or --skip-preview must be passed in"),
+        (["destroy", "--non-interactive"], "--yes or --skip-preview must be passed in"),
+        (["up", "--yes", "--parallel", "0"], "--parallel"),
+        (["config", "set", "a"], ""),
+        (["config", "set", "--path", "a[", "x"], "invalid path"),
+        (["cancel"], "--yes must be passed"),
+        (["-C", "/nonexistent", "up"], "-C"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(stack: Any, arguments: list[str], says: str) -> None:
+    done = stack.run(*arguments)
+    if says:
+        assert says in refused(done)
+    else:
+        assert done.returncode == 0
+
+
+def test_outside_of_a_project(workspace: Any) -> None:
+    (workspace.project / "Pulumi.yaml").unlink()
+    assert "no Pulumi.yaml project file found" in refused(workspace.run("stack", "ls"))
+
+
+def test_the_folder_can_be_named(stack: Any) -> None:
+    done = stack.start("stack", "ls", "--json", "-C", str(stack.project), cwd="/")
+    out, _ = done.communicate(timeout=60)
+    assert json.loads(out)[0]["name"] == "dev"
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", '{"version": 4, "checkpoint": {}}', '{"version":3,"checkpoint":{"latest":[]}}']
+)
+@pytest.mark.parametrize(
+    "command", [["stack", "output"], ["stack", "export"], ["stack", "rm", "--yes"], ["stack", "ls"]]
+)
+def test_a_damaged_or_newer_state_is_refused_and_not_touched(stack: Any, damage: str, command: list[str]) -> None:
+    stack.state_file.write_text(damage)
+    assert "dev.json" in refused(stack.run(*command))
+    assert stack.state_file.read_text() == damage
+
+
+def test_a_state_with_a_missing_parent_is_refused(stack: Any, import_state: Callable[..., None]) -> None:
+    import_state([root()])
+    content = json.loads(stack.state_file.read_text())
+    content["checkpoint"]["latest"]["resources"].append({**RESOURCE, "parent": "urn:gone"})
+    stack.state_file.write_text(json.dumps(content))
+    assert "is a child of urn:gone" in refused(stack.run("stack", "output"))
+
+
+def test_a_full_disk_leaves_the_old_state(stack: Any, import_state: Callable[..., None]) -> None:
+    import_state([root(a="old")])
+    before = {p: p.read_bytes() for p in stack.state_file.parent.iterdir()}
+    deployment = stack.export()["deployment"]
+    deployment["resources"][0]["outputs"]["a"] = "x" * 100_000
+    process = stack.start(
+        "stack",
+        "import",
+        stdin=-1,
+        # Files end at that size, as they would on a full disk; the signal that comes with it is ignored by Python.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    _, err = process.communicate(json.dumps({"version": 3, "deployment": deployment}), timeout=60)
+    assert process.returncode not in (0, None)
+    assert "no room is left on the disk. What was stored before is whole." in err
+    assert "Traceback" not in err
+    assert {p: p.read_bytes() for p in stack.state_file.parent.iterdir()} == before
+    assert list(stack.lock_folder.glob("*")) == []
+
+
+def test_locks_are_respected_told_and_cancelled(stack: Any, import_state: Callable[..., None]) -> None:
+    import_state([root()])
+    stack.lock_folder.mkdir(parents=True, exist_ok=True)
+    lock = stack.lock_folder / "x.json"
+    lock.write_text(
+        json.dumps({"pid": 1, "username": "me", "hostname": "elsewhere", "timestamp": "2026-01-01T00:00:00Z"})
+    )
+    export = json.dumps(stack.export())
+    text = refused(stack.run("stack", "import", stdin=export))
+    assert "me@elsewhere (pid 1) at 2026-01-01T00:00:00Z" in text
+    assert "`cancel`" in text
+    assert json.loads(stack.must("stack", "ls", "--json"))[0]["updateInProgress"] is True
+    stack.must("cancel", "--yes")
+    stack.must("stack", "import", stdin=export)
+    assert list(stack.lock_folder.glob("*")) == []
+
+
+def test_the_program_version_and_help(workspace: Any) -> None:
+    assert workspace.must("--version").startswith("embedded-engine, version ")
+    text = workspace.must("up", "--help")
+    for flag in ("--yes", "--skip-preview", "--target-replace", "--continue-on-error", "--parallel"):
+        assert flag in text
+
+
+def test_the_state_is_read_also_where_it_cannot_be_written(stack: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(stack.folder / "state", copy)
+    for path in copy.rglob("*"):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    done = stack.run("stack", "export", PULUMI_BACKEND_URL=f"file://{copy}")
+    assert done.returncode == 0
