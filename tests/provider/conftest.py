@@ -89,9 +89,11 @@ class FakeMonitor(resource_pb2_grpc.ResourceMonitorServicer):
         self.registered.append(request)
         urn = f"urn:pulumi:dev::proj::{request.type}::{request.name}"
         known = request.custom and not self.preview
-        return resource_pb2.RegisterResourceResponse(
-            urn=urn, id=f"{request.name}-id" if known else "", object=request.object
-        )
+        state = struct_pb2.Struct()
+        state.CopyFrom(request.object)
+        if known and request.type == "aks-inference:index:Model":
+            state.update({"version": 3, "modelId": f"{request.object['name']}:3"})
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id" if known else "", object=state)
 
     def RegisterResourceOutputs(self, request: Any, context: Any) -> empty_pb2.Empty:
         self.outputs[request.urn] = json_format.MessageToDict(request.outputs)
