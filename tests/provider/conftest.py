@@ -18,7 +18,6 @@ import grpc
 import pytest
 from aiohttp import web
 from google.protobuf import empty_pb2, json_format, struct_pb2
-from google.rpc import status_pb2 as rpc_status_pb2
 from pulumi.runtime.proto import (
     engine_pb2,
     engine_pb2_grpc,
@@ -27,6 +26,7 @@ from pulumi.runtime.proto import (
     provider_pb2_grpc,
     resource_pb2,
     resource_pb2_grpc,
+    status_pb2,
 )
 
 from aks_inference_runtime.api.content import combined_digest, file_digest, model_files
@@ -277,7 +277,7 @@ def partly(error: grpc.RpcError) -> provider_pb2.ErrorResourceInitFailed | None:
 def _details(error: grpc.RpcError) -> list[Any]:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            return list(rpc_status_pb2.Status.FromString(value).details)
+            return list(status_pb2.Status.FromString(value).details)
     return []
 
 

@@ -16,11 +16,11 @@ import yaml
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2
 
+import aks_inference
 from aks_inference_provider.schema import snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 CUSTOM = ("LocalEndpoint", "LocalRuntime", "Model")
-COMPONENTS = ("AksInferenceCluster", "ControlledRolloutEndpoint", "LocalInferenceCluster", "ModelWebService")
 
 
 def schema_of(plugin: Any) -> dict[str, Any]:
@@ -72,8 +72,9 @@ def test_the_schema_is_whole(plugin: Any) -> None:
     resources = schema["resources"]
     for name in CUSTOM:
         assert not resources[f"aks-inference:index:{name}"].get("isComponent")
-    for name in COMPONENTS:
-        assert resources[f"aks-inference:index:{name}"]["isComponent"]
+    for component in aks_inference.COMPONENTS:
+        assert resources[f"aks-inference:index:{component.__name__}"]["isComponent"]
+    assert len(resources) == len(CUSTOM) + len(aks_inference.COMPONENTS)
 
     def references(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
