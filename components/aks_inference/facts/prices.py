@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from types import MappingProxyType
 
 from aks_inference.facts.table import read
 
@@ -14,28 +15,19 @@ class PriceList:
 
     source: str
     date: date
-    regions: frozenset[str]
-    usd_per_hour: Mapping[tuple[str, str], float]
-    """By (size in lower case, region)."""
+    regions: tuple[str, ...]
+    usd_per_hour: Mapping[str, tuple[float | None, ...]]
+    """By size in lower case; one price per region, in the order of `regions`."""
 
     def hourly(self, size: str, region: str) -> float | None:
         """USD per hour; None where the list does not say."""
-        return self.usd_per_hour.get((size.lower(), region))
+        prices = self.usd_per_hour.get(size.lower())
+        return prices[self.regions.index(region)] if prices and region in self.regions else None
 
 
 @cache
 def price_list() -> PriceList:
     """The compiled list."""
     table = read("prices.json")
-    regions = table.columns[1:]
-    return PriceList(
-        source=table.source,
-        date=table.date,
-        regions=frozenset(regions),
-        usd_per_hour={
-            (name.lower(), region): price
-            for name, *prices in table.records
-            for region, price in zip(regions, prices, strict=True)
-            if price is not None
-        },
-    )
+    prices = {name.lower(): tuple(prices) for name, *prices in table.records}
+    return PriceList(table.source, table.date, table.columns[1:], MappingProxyType(prices))

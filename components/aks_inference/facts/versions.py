@@ -41,9 +41,7 @@ class VersionCalendar:
 def version_calendar() -> VersionCalendar:
     """The compiled calendar."""
     table = read("kubernetes_versions.json")
-    versions = [
-        KubernetesVersion(_minor(minor), *(_last_day(day) for day in days)) for minor, *days in table.records
-    ]
+    versions = [KubernetesVersion(_minor(minor), *(_last_day(day) for day in days)) for minor, *days in table.records]
     return VersionCalendar(table.source, table.date, MappingProxyType({version.minor: version for version in versions}))
 
 
