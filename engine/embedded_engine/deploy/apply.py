@@ -72,9 +72,9 @@ class Doer:
         return None
 
     async def _same(self, step: Step) -> None:
-        old, new = _old(step), _new(step)
         if step.skipped_create:
             return
+        old, new = _old(step), _new(step)
         new.set(id=old.state.id, outputs=old.state.outputs)
         if is_provider(new.state.type) and not step.untargeted:
             await self.registry.same(dataclasses.replace(new.state, inputs=old.state.inputs))

@@ -6,6 +6,7 @@ without a difference.
 
 import hashlib
 import os
+import tarfile
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from embedded_engine.model import Properties, Value
 
 _BLOCK = 512
 _CHUNK = 1024 * 1024
+# What a USTAR header holds; beyond it the header has extensions.
+_NAME_LIMIT, _SIZE_LIMIT = 100, 8**11
 # Files that are archives themselves are hashed as they are.
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip", ".jar")
 
@@ -144,13 +147,27 @@ def _tar(entries: Iterator[tuple[str, int, Iterator[bytes]]]) -> Iterator[bytes]
 
 
 def _header(name: str, size: int) -> bytes:
-    """A USTAR header without owner and time: only names and contents count."""
-    import tarfile
+    """A USTAR header without owner and time, because only names and contents count.
 
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o600
-    return info.tobuf(tarfile.USTAR_FORMAT if _fits(name, size) else tarfile.PAX_FORMAT)
-
-
-def _fits(name: str, size: int) -> bool:
-    return name.isascii() and len(name) <= 100 and size < 8**11
+    Not `tarfile`'s own: that leaves the device numbers empty, where the CLI writes zeros, and the hash would differ.
+    """
+    encoded = name.encode()
+    if len(encoded) > _NAME_LIMIT or not name.isascii() or size >= _SIZE_LIMIT:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o600
+        return info.tobuf(tarfile.PAX_FORMAT)
+    parts = (
+        encoded.ljust(100, b"\0"),
+        b"0000600\0" + b"0000000\0" * 2,
+        b"%011o\0" % size,
+        b"%011o\0" % 0,
+        b" " * 8,
+        b"0",
+        b"\0" * 100,
+        b"ustar\00000",
+        b"\0" * 64,
+        b"0000000\0" * 2,
+    )
+    header = b"".join(parts).ljust(_BLOCK, b"\0")
+    checksum = b"%06o\0 " % sum(header)
+    return header[:148] + checksum + header[156:]
