@@ -57,3 +57,8 @@ def test_every_shell_script_starts_its_interpreter() -> None:
     for name in ("quickstart", "test", "tools/python", ".ci/run"):
         assert (ROOT / name).read_text().startswith("#!"), name
         assert os.access(ROOT / name, os.X_OK), name
+
+
+def test_the_reference_is_generated_from_the_schema() -> None:
+    done = subprocess.run([sys.executable, "tools/reference.py", "--check"], cwd=ROOT, check=False, timeout=60)
+    assert done.returncode == 0, "run `python tools/reference.py`"
