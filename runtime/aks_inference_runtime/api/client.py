@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from aks_inference_runtime.api.errors import InvalidInput, OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.problems import raise_problem
+from aks_inference_runtime.api.process import is_running
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord, ServiceState
 from aks_inference_runtime.api.supervisor import (
     API_PREFIX,
@@ -213,7 +214,13 @@ class SupervisorClient:
 
         Raises RuntimeUnavailable when it does not run; `destroy` also ends what a killed one left.
         """
+        record = read_record(self._directory)
         await self._ask("POST", "/shutdown", _NONE, {"remove": remove}, timeout_s=STORE_TIMEOUT_S)
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while record is not None and is_running(record.pid, record.process_mark):
+            if time.monotonic() >= deadline:
+                raise OperationFailed(f"the supervisor (pid {record.pid}) said that it ends and did not")
+            await asyncio.sleep(POLL_S / 4)
 
     async def _ask(
         self,

@@ -62,8 +62,8 @@ class SupervisorRecord(Wire):
     run_directory: str
     """Short (socket paths end at 108 bytes), 0700; holds the sockets."""
     pid: int = 0
-    process_started: float = 0
-    """Seconds since the epoch, as the system tells it: tells a process from a later one of the same pid."""
+    process_mark: str = ""
+    """Tells the process from a later one of the same pid (api.process)."""
     started: float = 0
     version: str = ""
 

@@ -1,0 +1,81 @@
+"""Looks, decides, scales; what it looks at and what it scales are protocols."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aks_inference_runtime.autoscaler.policy import Decision, Load, Memory, Rules, decide, observe
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
+
+SAMPLE_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScalingTarget:
+    """A version that is scaled by need."""
+
+    current: int
+    """Replicas that are wanted now."""
+    rules: Rules
+    refresh_s: float
+    room: int
+    """Further replicas that fit."""
+
+
+class LoadSource(Protocol):
+    """Where the figures come from."""
+
+    def load(self) -> Mapping[VersionKey, VersionLoad]:
+        """The newest figures; a version that could not be observed is missing."""
+
+
+class Scaler(Protocol):
+    """What is scaled."""
+
+    def targets(self) -> Mapping[VersionKey, ScalingTarget]:
+        """All versions that are to be scaled now."""
+
+    def scale(self, key: VersionKey, decision: Decision) -> None:
+        """Called with each decision that changes the number, and with each new reason."""
+
+
+class Autoscaler:
+    """One for all versions of a runtime."""
+
+    def __init__(self, source: LoadSource, scaler: Scaler, clock: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._scaler = scaler
+        self._clock = clock
+        self._memories: dict[VersionKey, Memory] = {}
+        self._decided: dict[VersionKey, float] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. A failed round is logged, and everything stays as it is."""
+        while True:
+            try:
+                self.step()
+            except Exception:  # noqa: BLE001 - the autoscaler must not end with one version's figures
+                _log.exception("scaling round failed; replicas stay as they are")
+            await asyncio.sleep(SAMPLE_S)
+
+    def step(self) -> None:
+        """One round: observes every version, decides for those whose refresh interval is over."""
+        now = self._clock()
+        loads = self._source.load()
+        targets = self._scaler.targets()
+        for gone in self._memories.keys() - targets.keys():
+            del self._memories[gone]
+            self._decided.pop(gone, None)
+        for key, target in targets.items():
+            seen = loads.get(key)
+            load = None if seen is None else Load(seen.busy, seen.queued)
+            memory = observe(self._memories.get(key, Memory()), now, load, target.rules)
+            self._memories[key] = memory
+            last = self._decided.get(key)
+            if last is None or not 0 <= now - last < target.refresh_s:
+                self._decided[key] = now
+                self._scaler.scale(key, decide(memory, now, target.current, target.rules, target.room))

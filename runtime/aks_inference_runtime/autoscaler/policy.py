@@ -1,0 +1,150 @@
+"""Replicas by need. Pure: the clock and the figures come in, a decision and the next memory go out.
+
+Up as soon as the need of the last second asks for it; down only to the highest need of the whole scale-down delay
+(source: Azure ML's router: adding is eager, about a second; removing is conservative, about a minute).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+UP_WINDOW_S = 1.0
+"""Need is averaged over this long: one burst of a few milliseconds starts nothing."""
+GAP_S = 5.0
+"""A longer silence (lost figures, a machine that slept) tells nothing about the need: the delay begins anew."""
+_BUCKET_S = 1.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a version may be scaled."""
+
+    minimum: int
+    maximum: int
+    target: float
+    """Utilization to aim at, 0 < target <= 1."""
+    max_concurrent: int
+    """Requests at once on one replica."""
+    scale_down_delay_s: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """Requests at replicas and in the queue, now."""
+
+    busy: int
+    queued: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A load and when it was seen (seconds of a clock that need not be the wall's)."""
+
+    at: float
+    load: Load
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest need within one second."""
+
+    at: float
+    need: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the next decision needs of the past."""
+
+    samples: tuple[Sample, ...] = ()
+    peaks: tuple[Peak, ...] = ()
+    since: float | None = None
+    """From when on the past is known without a gap."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How many replicas, and why."""
+
+    replicas: int
+    reason: str
+
+
+def needed(load: float, rules: Rules) -> int:
+    """Replicas that serve this many requests at once at the target utilization."""
+    # The tolerance keeps 0.7 / (0.1 × 7) at 1: a rounding error is no reason for a replica.
+    return math.ceil(load / (rules.target * rules.max_concurrent) - 1e-9)
+
+
+def utilization(load: Load, ready: int, max_concurrent: int) -> float:
+    """Percent of the ready replicas' slots that are asked for; above 100 with a queue. No replica: 0 without load."""
+    slots = ready * max_concurrent
+    if slots == 0:
+        return 100.0 if load.busy + load.queued else 0.0
+    return 100.0 * (load.busy + load.queued) / slots
+
+
+def observe(memory: Memory, now: float, load: Load | None, rules: Rules) -> Memory:
+    """Adds a sample. Lost figures (None) add nothing; a clock that ran back or a long gap forgets the past."""
+    last = memory.samples[-1].at if memory.samples else None
+    if last is not None and (now < last or now - last > GAP_S):
+        memory = Memory()
+    if load is None:
+        return memory
+    samples = (*(s for s in memory.samples if s.at > now - UP_WINDOW_S), Sample(now, load))
+    need = needed(_mean(samples), rules)
+    peaks = tuple(p for p in memory.peaks if p.at >= now - rules.scale_down_delay_s - _BUCKET_S)
+    if peaks and now - peaks[-1].at < _BUCKET_S:
+        peaks = (*peaks[:-1], replace(peaks[-1], need=max(peaks[-1].need, need)))
+    else:
+        peaks = (*peaks, Peak(now, need))
+    return Memory(samples, peaks, now if memory.since is None else memory.since)
+
+
+def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) -> Decision:
+    """How many replicas there should be.
+
+    Args:
+        memory: Required. With the newest sample observed.
+        now: Required. Seconds of the same clock.
+        current: Required. Replicas that are wanted at present.
+        rules: Required. Bounds and target.
+        room: Required. Further replicas that fit (0 or more); the minimum is asked for all the same.
+    """
+    bounded = min(max(current, rules.minimum), rules.maximum)
+    if bounded != current:
+        return Decision(bounded, f"{current} is outside of {rules.minimum}..{rules.maximum}")
+    if not memory.samples or now - memory.samples[-1].at > GAP_S or now < memory.samples[-1].at:
+        return Decision(current, "no figures: held")
+    mean = _mean(memory.samples)
+    need = needed(mean, rules)
+    if current == 0 and memory.samples[-1].load.queued > 0:
+        need = max(need, 1)
+    if need > current:
+        if current > 0 and now - memory.samples[0].at < UP_WINDOW_S / 2:
+            return Decision(current, f"{_load(mean, rules)} needs {need}; looks twice")
+        return _up(need, mean, current, rules, room)
+    lowest = max([need, rules.minimum, *(p.need for p in memory.peaks)])
+    if lowest >= current:
+        return Decision(current, f"{_load(mean, rules)} needs {need}")
+    if memory.since is None or now - memory.since < rules.scale_down_delay_s:
+        return Decision(current, f"{_load(mean, rules)} needs {need}; waits {rules.scale_down_delay_s:g} s to be sure")
+    return Decision(lowest, f"no more than {lowest} were needed for {rules.scale_down_delay_s:g} s")
+
+
+def _up(need: int, mean: float, current: int, rules: Rules, room: int) -> Decision:
+    reason = f"{_load(mean, rules)} needs {need}"
+    wanted = min(need, rules.maximum)
+    if wanted < need:
+        reason += f", the maximum is {rules.maximum}"
+    if wanted > current + max(room, 0):
+        wanted = current + max(room, 0)
+        reason += f", room is for {wanted}"
+    return Decision(wanted, reason)
+
+
+def _mean(samples: tuple[Sample, ...]) -> float:
+    return sum(s.load.busy + s.load.queued for s in samples) / len(samples)
+
+
+def _load(mean: float, rules: Rules) -> str:
+    return f"{mean:.1f} requests at once at {rules.target * 100:g} % of {rules.max_concurrent} each"

@@ -1,0 +1,1 @@
+"""The runtime on this machine: a supervisor, processes in place of pods."""

@@ -1,0 +1,82 @@
+"""Code snapshots and app roots: what a replica finds under AML_APP_ROOT."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from aks_inference_runtime.api.content import directory_digest, directory_files, script_digest
+from aks_inference_runtime.api.endpoint import Code, EndpointVersion
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.local.files import copy_tree
+from aks_inference_runtime.local.models import ModelStore
+from aks_inference_runtime.scoring.server import MODELS_FOLDER, code_folder, entry_script
+
+
+class CodeStore:
+    """Code as it was when it was declared, by digest. Calls block on the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, code: Code) -> Path:
+        """Where the snapshot is."""
+        return self._root / code.digest.removeprefix("sha256:")
+
+    def put(self, code: Code) -> None:
+        """Takes a snapshot unless there is one. Raises InvalidInput when the files are not those of the digest."""
+        target = self.folder(code)
+        if target.is_dir():
+            self._check_entry(code, target)
+            return
+        if code.source_directory is not None:
+            source = Path(code.source_directory)
+            if not source.is_dir():
+                raise InvalidInput(f"sourceDirectory: {source} is no folder; give the folder of the entry script")
+            files = directory_files(source)
+        else:
+            script = Path(code.entry_script)
+            if not script.is_file():
+                raise InvalidInput(f"entryScript: {script} does not exist; give an existing Python file")
+            files = {script.name: script}
+        if not files:
+            raise InvalidInput(f"sourceDirectory: {code.source_directory} is empty")
+        copy_tree(files, target)
+        if _digest(code, target) != code.digest:
+            shutil.rmtree(target)
+            where = code.source_directory or code.entry_script
+            raise InvalidInput(f"{where} has other content than was declared; preview and apply again")
+        self._check_entry(code, target)
+
+    @staticmethod
+    def _check_entry(code: Code, target: Path) -> None:
+        name = code.entry_script if code.source_directory else Path(code.entry_script).name
+        if not (target / name).is_file() or not (target / name).resolve().is_relative_to(target.resolve()):
+            raise InvalidInput(
+                f"entryScript: {code.entry_script!r} is not in {code.source_directory or 'the code'}; give its path "
+                f"relative to the source directory"
+            )
+
+
+def _digest(code: Code, target: Path) -> str:
+    if code.source_directory is not None:
+        return directory_digest(target)
+    return script_digest(target / Path(code.entry_script).name)
+
+
+def build_app_root(target: Path, version: EndpointVersion, models: ModelStore, codes: CodeStore) -> None:
+    """Lays out code (copied) and models (hard-linked) once. Raises NotFound for a model, OSError for the disk."""
+    if target.is_dir():
+        return
+    target.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        (temporary / MODELS_FOLDER).mkdir()
+        for reference in version.models:
+            models.link(reference, temporary / MODELS_FOLDER / reference.name / str(reference.version))
+        shutil.copytree(codes.folder(version.code), temporary / code_folder(version.code), dirs_exist_ok=True)
+        if not (temporary / entry_script(version.code)).is_file():
+            raise InvalidInput(f"entryScript: {version.code.entry_script!r} is not in the snapshot of the code")
+        temporary.replace(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,162 @@
+"""Python environments of scoring servers: built once per content, shared by all local clusters of a user."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.local.files import write_text
+from aks_inference_runtime.scoring.requirements import SERVER_PACKAGE, canonical, environment_hash
+
+TAIL_LINES = 30
+_LOCK_POLL_S = 0.2
+_ASK_VERSION = f"import importlib.metadata as m; print(m.version({SERVER_PACKAGE!r}))"
+
+
+@dataclass(frozen=True)
+class BuiltEnvironment:
+    """A folder with Python and the packages."""
+
+    hash: str
+    folder: Path
+    server_version: str
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+
+def cache_root() -> Path:
+    """`${XDG_CACHE_HOME:-~/.cache}/aks-inference/environments`: kept when a cluster goes."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "aks-inference" / "environments"
+
+
+def hash_of(packages: Sequence[str]) -> str:
+    """The environment's identity on this machine. Raises InvalidInput."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    machine = f"{platform.system().lower()}-{platform.machine()}"
+    return environment_hash(canonical(packages), python, machine)
+
+
+class EnvironmentStore:
+    """Builds what is missing; two builds of one content, also by two supervisors, happen once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def get(self, packages: Sequence[str], progress: Callable[[str], None]) -> BuiltEnvironment:
+        """The environment, built if need be.
+
+        Args:
+            packages: Required. Requirement lines.
+            progress: Required. Called with what the build does now.
+
+        Raises:
+            InvalidInput: a line is no requirement.
+            OperationFailed: the build broke; the text carries the tail of pip's output.
+        """
+        lines = canonical(packages)
+        key = hash_of(packages)
+        folder = self._root / key
+        if found := _read(key, folder):
+            return found
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            async with _locked(self._root / f"{key}.lock", progress):
+                return _read(key, folder) or await self._build(key, folder, lines, progress)
+        except OSError as error:
+            raise OperationFailed(f"environment {key}: {error.strerror or error} ({error.filename})") from None
+
+    async def _build(
+        self, key: str, folder: Path, lines: Sequence[str], progress: Callable[[str], None]
+    ) -> BuiltEnvironment:
+        # In its final place, since scripts carry absolute paths; the record, written last, says that it is whole.
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            progress(f"builds Python environment {key[:12]}")
+            await _run([sys.executable, "-m", "venv", str(folder)], progress)
+            requirements = folder / "requirements.txt"
+            write_text(requirements, "\n".join(lines) + "\n")
+            python = str(folder / "bin" / "python")
+            install = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+            await _run([*install, "-r", str(requirements)], progress)
+            version = (await _run([python, "-c", _ASK_VERSION], lambda _: None))[-1]
+            write_text(folder / "environment.json", json.dumps({"serverVersion": version, "requirements": lines}))
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            raise
+        return BuiltEnvironment(key, folder, version)
+
+
+def _read(key: str, folder: Path) -> BuiltEnvironment | None:
+    try:
+        record = json.loads((folder / "environment.json").read_text())
+        return BuiltEnvironment(key, folder, str(record["serverVersion"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextlib.asynccontextmanager
+async def _locked(path: Path, progress: Callable[[str], None]) -> AsyncIterator[None]:
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                progress("waits for another build of the same Python environment")
+                await asyncio.sleep(_LOCK_POLL_S)
+        yield
+
+
+async def _run(command: Sequence[str], progress: Callable[[str], None]) -> list[str]:
+    """Runs it to its end; its last lines. Raises OperationFailed with them."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        limit=1024 * 1024,
+    )
+    assert process.stdout is not None  # noqa: S101 - PIPE above
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    try:
+        async for raw in process.stdout:
+            line = raw.decode(errors="replace").strip()
+            if line:
+                tail.append(line)
+                progress(_short(line))
+        code = await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+    if code != 0:
+        text = "\n".join(tail)
+        raise OperationFailed(f"the Python environment could not be built (exit code {code})\n{text}")
+    return list(tail)
+
+
+def _short(line: str) -> str:
+    """What a person wants to see of a line of pip's: the package, not the file."""
+    words = line.split()
+    if words[:1] == ["Collecting"] and len(words) > 1:
+        return f"collects {words[1]}"
+    if words[:2] == ["Installing", "collected"]:
+        return f"installs {max(0, len(words) - 3)} packages"
+    return "builds the Python environment"

@@ -1,0 +1,287 @@
+"""One replica: the scoring server and its gate, two processes that live and die together."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aks_inference_runtime.api.endpoint import EndpointVersion
+from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.api.status import ReplicaState, ReplicaStatus
+from aks_inference_runtime.local.environments import BuiltEnvironment
+from aks_inference_runtime.local.files import write_wire
+from aks_inference_runtime.local.process import REPLICA_VARIABLE, STATE_VARIABLE, ManagedProcess
+from aks_inference_runtime.local.records import ReplicaRecord, StatePaths
+from aks_inference_runtime.router.gate.client import GateClient
+from aks_inference_runtime.router.gate.settings import GateSettings
+from aks_inference_runtime.router.model import ReplicaTarget
+from aks_inference_runtime.scoring.server import command, variables
+
+HOST = "127.0.0.1"
+STARTING_POLL_S = 0.05
+RUNNING_POLL_S = 0.25
+STOP_GRACE_S = 5.0
+_BACKLOG = 2_048
+_INHERITED = frozenset(
+    {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+)
+"""Of the supervisor's variables those that a model may need; the others may hold secrets."""
+
+
+@dataclass(frozen=True)
+class ReplicaPlan:
+    """What a new replica runs."""
+
+    endpoint: str
+    version: EndpointVersion
+    template: str
+    environment: BuiltEnvironment
+    app_root: Path
+
+
+class Replica:
+    """A running replica as the supervisor sees it."""
+
+    def __init__(
+        self, record: ReplicaRecord, server: ManagedProcess, gate: ManagedProcess, changed: Callable[[], None]
+    ) -> None:
+        self.record = record
+        self.id = record.id
+        self.ready = False
+        self.draining = False
+        self.dead = False
+        self.port = 0
+        self.running = 0
+        self.started = time.monotonic()
+        self.ready_since: float | None = None
+        self.unready_since: float | None = None
+        self.reason = ""
+        self._server = server
+        self._gate = gate
+        self._changed = changed
+        self._wake = asyncio.Event()
+        self._watch = asyncio.create_task(self._watching(), name=f"watch {self.id}")
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the scoring server, where it is known."""
+        return self._server.exit_code
+
+    def target(self) -> ReplicaTarget | None:
+        """As the router is told; None until the gate's port is known."""
+        if not self.port or self.dead:
+            return None
+        return ReplicaTarget(
+            id=self.id,
+            host=HOST,
+            port=self.port,
+            control=self.record.control,
+            ready=self.ready and not self.draining,
+        )
+
+    def status(self) -> ReplicaStatus:
+        """As it is reported."""
+        if self.draining:
+            state = ReplicaState.DRAINING
+        elif self.ready:
+            state = ReplicaState.READY
+        else:
+            state = ReplicaState.STARTING if self.ready_since is None else ReplicaState.UNREADY
+        return ReplicaStatus(
+            id=self.id, state=state, address=f"{HOST}:{self.port}" if self.port else "", reason=self.reason
+        )
+
+    async def stop(self, paths: StatePaths) -> None:
+        """Ends both processes and removes what belongs to it, the log excepted."""
+        self._watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watch
+        self.dead = True
+        await asyncio.gather(self._server.stop(STOP_GRACE_S), self._gate.stop(0))
+        remove_files(self.record, paths)
+
+    async def detach(self) -> None:
+        """Stops looking at it; it goes on."""
+        self._watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watch
+
+    async def _watching(self) -> None:
+        client = GateClient(self.record.control)
+        with _exit_events((self._server.pid, self._gate.pid), self._wake):
+            while self._both_alive():
+                await self._look(client)
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RUNNING_POLL_S if self.ready else STARTING_POLL_S):
+                        await self._wake.wait()
+        self.dead, self.ready = True, False
+        self._changed()
+
+    def _both_alive(self) -> bool:
+        if not self._server.alive():
+            code = self._server.exit_code
+            self.reason = "the scoring server ended" + ("" if code is None else f" with exit code {code}")
+            return False
+        if not self._gate.alive():
+            self.reason = "its gate ended"
+            return False
+        return True
+
+    async def _look(self, client: GateClient) -> None:
+        try:
+            status = await client.status()
+        except RuntimeUnavailable:
+            ready, port = False, self.port  # a gate that starts has no socket yet
+        else:
+            ready, port = status.ready, status.port
+            self.running = status.running
+        if (ready, port) == (self.ready, self.port):
+            return
+        now = time.monotonic()
+        self.ready, self.port = ready, port
+        if ready:
+            self.ready_since = self.ready_since or now
+            self.unready_since = None
+        elif self.ready_since is not None:
+            self.unready_since = self.unready_since or now
+        self._changed()
+
+
+def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> Replica:
+    """Starts both processes. Raises OSError or OperationFailed (the record cannot be written)."""
+    number = secrets.token_hex(5)
+    replica = f"{plan.version.name}-{number}"
+    folder = paths.logs / plan.endpoint / plan.version.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    record = ReplicaRecord(
+        id=replica,
+        endpoint=plan.endpoint,
+        version=plan.version.name,
+        template=plan.template,
+        control=paths.run / f"{number}.sock",
+        log=folder / f"{replica}.log",
+    )
+    # Before the processes: whatever happens next, the record or their mark leads to them.
+    write_wire(record_path(paths, replica), record)
+    server = gate = None
+    try:
+        with socket.create_server((HOST, 0), backlog=_BACKLOG) as listener:
+            server = _start_server(plan, record, paths, listener)
+            gate = _start_gate(plan, record, paths, listener.getsockname()[1])
+        record = record.model_copy(
+            update={
+                "server_pid": server.pid,
+                "server_mark": server.mark,
+                "gate_pid": gate.pid,
+                "gate_mark": gate.mark,
+            }
+        )
+        write_wire(record_path(paths, replica), record)
+    except BaseException:
+        for process in (server, gate):
+            if process is not None:
+                process.signal(9)
+                process.alive()
+        remove_files(record, paths)
+        raise
+    return Replica(record, server, gate, changed)
+
+
+def adopt(record: ReplicaRecord, changed: Callable[[], None]) -> Replica | None:
+    """The replica of a record when both of its processes still run."""
+    server = ManagedProcess(record.server_pid, record.server_mark)
+    gate = ManagedProcess(record.gate_pid, record.gate_mark)
+    if not (server.alive() and gate.alive()):
+        return None
+    return Replica(record, server, gate, changed)
+
+
+def record_path(paths: StatePaths, replica: str) -> Path:
+    """The record's file."""
+    return paths.replicas / f"{replica}.json"
+
+
+def gate_path(paths: StatePaths, replica: str) -> Path:
+    """The file with the gate's settings."""
+    return paths.replicas / f"{replica}.gate"
+
+
+def remove_files(record: ReplicaRecord, paths: StatePaths) -> None:
+    """All files of a replica but its log."""
+    for path in (record.control, gate_path(paths, record.id), record_path(paths, record.id)):
+        path.unlink(missing_ok=True)
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a replica gets of the supervisor's environment."""
+    return {name: value for name, value in environment.items() if name in _INHERITED or name.startswith("LC_")}
+
+
+def _marks(record: ReplicaRecord, paths: StatePaths) -> dict[str, str]:
+    return {STATE_VARIABLE: str(paths.root), REPLICA_VARIABLE: record.id}
+
+
+def _start_server(
+    plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths, listener: socket.socket
+) -> ManagedProcess:
+    # The port is bound here and handed on: nobody can take it in between, and who connects while the server starts
+    # waits instead of being refused.
+    descriptor = listener.fileno()
+    environment = (
+        inherited(os.environ)
+        | variables(plan.endpoint, plan.version, plan.app_root, plan.environment.server_version)
+        | {"SERVER_PORT": str(listener.getsockname()[1]), "VIRTUAL_ENV": str(plan.environment.folder)}
+        | _marks(record, paths)
+    )
+    environment["PATH"] = f"{plan.environment.folder / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    arguments = command(plan.environment.python, f"fd://{descriptor}", plan.version)
+    return ManagedProcess.start(arguments, environment, plan.app_root, record.log, (descriptor,))
+
+
+def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths, port: int) -> ManagedProcess:
+    settings = GateSettings(
+        replica_id=record.id,
+        version=plan.version.name,
+        listen_host=HOST,
+        upstream_host=HOST,
+        upstream_port=port,
+        max_concurrent=plan.version.requests.replica_max_concurrent_requests,
+        scoring_timeout_ms=plan.version.requests.scoring_timeout_ms,
+        queue_timeout_ms=plan.version.requests.max_request_wait_time,
+        control=record.control,
+    )
+    path = gate_path(paths, record.id)
+    write_wire(path, settings)
+    arguments = [sys.executable, "-P", "-m", "aks_inference_runtime.router.gate", str(path)]
+    return ManagedProcess.start(arguments, inherited(os.environ) | _marks(record, paths), paths.root, record.log)
+
+
+@contextlib.contextmanager
+def _exit_events(pids: tuple[int, ...], wake: asyncio.Event) -> Iterator[None]:
+    """Sets the event as soon as one of the processes ends, where the system can tell (Linux)."""
+    loop = asyncio.get_running_loop()
+    descriptors: list[int] = []
+    try:
+        if hasattr(os, "pidfd_open"):
+            for pid in pids:
+                with contextlib.suppress(OSError):
+                    descriptor = os.pidfd_open(pid)
+                    descriptors.append(descriptor)
+                    loop.add_reader(descriptor, _ended, loop, descriptor, wake)
+        yield
+    finally:
+        for descriptor in descriptors:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def _ended(loop: asyncio.AbstractEventLoop, descriptor: int, wake: asyncio.Event) -> None:
+    loop.remove_reader(descriptor)  # it stays readable for ever
+    wake.set()
