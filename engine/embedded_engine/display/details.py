@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from embedded_engine.display.diff import Change, changes_of, compare
 from embedded_engine.display.values import block, one_line
-from embedded_engine.display.words import label, paint, short_type, words_of
+from embedded_engine.display.words import label, paint, words_of
 from embedded_engine.events import StepMetadata
 from embedded_engine.model import Json, Value
 
@@ -32,10 +32,8 @@ def full_step(metadata: StepMetadata, depth: int, color: bool) -> list[str]:
     """A step with all its properties: what is created or deleted whole, of an update what changes."""
     words = words_of(metadata.op)
     indent = "    " * depth
-    sign = words.sign or " "
-    lines = [
-        paint(f"{sign.ljust(2)}{indent}{short_type(metadata.urn)}: ({words.plan or metadata.op})", words.color, color)
-    ]
+    head = f"{indent}{words.sign.ljust(2)} {label(metadata.urn)}: ({words.plan or metadata.op})"
+    lines = [paint(head, words.color, color)]
     inner = indent + "      "
     state = metadata.new or metadata.old
     if metadata.old is not None and metadata.old.id and metadata.op not in ("create",):

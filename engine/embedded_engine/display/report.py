@@ -7,7 +7,7 @@ from typing import TextIO
 
 from embedded_engine.display.details import full_step, output_lines, short_changes
 from embedded_engine.display.live import LiveArea
-from embedded_engine.display.tree import Row, replaces_row, seconds, tree_lines, visible
+from embedded_engine.display.tree import Row, in_order, seconds, tree_lines, visible
 from embedded_engine.display.words import COUNTED, HALVES, label, paint, safe, short_type, words_of
 from embedded_engine.events import (
     STACK_TYPE,
@@ -59,6 +59,7 @@ class Display:
         self._show_secrets = show_secrets
         self._clock = clock
         self._rows: dict[str, Row] = {}
+        self._starts: dict[tuple[str, str], float] = {}
         self._messages: dict[str, list[Diagnostic]] = {}
         self._outputs: tuple[Json, Json] | None = None
         self._lock = threading.Lock()
@@ -92,7 +93,7 @@ class Display:
     def change_lines(self) -> list[str]:
         """Every step of the run with its properties, as `--diff` shows them."""
         lines: list[str] = []
-        for row in visible(self._rows.values()):
+        for _, row in in_order(visible(self._rows.values())):
             if row.metadata is not None:
                 lines += full_step(row.metadata, self._depth(row), self._color)
         return lines
@@ -100,15 +101,17 @@ class Display:
     # events
 
     def _began(self, metadata: StepMetadata) -> None:
-        row = self._row(metadata)
-        row.state, row.began = "running", row.began or self._clock()
+        row, now = self._row(metadata), self._clock()
+        self._starts[metadata.urn, metadata.op] = now
+        if not _half_of(row, metadata.op):
+            row.state, row.began = "running", now if row.began is None else row.began
         self._progress(metadata, words_of(metadata.op).doing)
 
     def _ended(self, metadata: StepMetadata, state: str) -> None:
-        row = self._row(metadata)
-        half = metadata.op in HALVES and row.op == "replace"
-        if not half or state == "failed":
-            row.state, row.ended = state, self._clock()
+        row, now = self._row(metadata), self._clock()
+        row.ended = now
+        if state == "failed" or not _half_of(row, metadata.op):
+            row.state = state
         if metadata.type == STACK_TYPE and metadata.new is not None:
             old = metadata.old.outputs if metadata.old is not None else {}
             self._outputs = (old, metadata.new.outputs)
@@ -116,7 +119,8 @@ class Display:
         if state == "failed":
             self._progress(metadata, words.failed)
         elif words.done:
-            self._progress(metadata, f"{words.done} ({seconds(row.ended - row.began)})" if row.ended else words.done)
+            took = now - self._starts.get((metadata.urn, metadata.op), now)
+            self._progress(metadata, f"{words.done} ({seconds(took)})")
 
     def _said(self, message: Diagnostic) -> None:
         row = self._rows.get(message.urn)
@@ -135,7 +139,7 @@ class Display:
         if row is None:
             parent = state.parent if state is not None else ""
             row = self._rows[metadata.urn] = Row(metadata.urn, metadata.type, parent, metadata.op, metadata)
-        elif replaces_row(row, metadata.op):
+        elif not _half_of(row, metadata.op):
             # A refresh is told by what it found; of the rest the last one counts.
             row.op, row.metadata = metadata.op, metadata
         return row
@@ -144,7 +148,7 @@ class Display:
 
     def _progress(self, metadata: StepMetadata, text: str) -> None:
         """One line at once, where the tree is not drawn while the run goes on."""
-        if self._live is not None or self._preview or self._diff or metadata.op in ("same", "refresh") or not text:
+        if self._live is not None or self._preview or metadata.op in ("same", "refresh") or not text:
             return
         words = words_of(metadata.op)
         line = f" {words.sign.ljust(2)}  {short_type(metadata.urn)} {urn_name(metadata.urn)} {text}"
@@ -160,6 +164,9 @@ class Display:
             return lines
 
     def _finish(self, summary: Summary) -> None:
+        for row in self._rows.values():
+            if row.state == "running":
+                row.state = "unfinished"
         rows = visible(self._rows.values())
         parts = [self.change_lines() if self._diff else tree_lines(rows, self._preview, self._clock(), self._color)]
         parts.append([] if self._diff else self._changes(rows))
@@ -209,6 +216,11 @@ class Display:
     def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
+
+
+def _half_of(row: Row, op: str) -> bool:
+    """Whether the operation is a part of the replacement that the row tells."""
+    return row.op == "replace" and op in HALVES
 
 
 def summary_lines(changes: Mapping[str, int], preview: bool, color: bool) -> list[str]:

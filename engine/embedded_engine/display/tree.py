@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from embedded_engine.display.diff import changes_of
-from embedded_engine.display.words import HALVES, paint, short_type, words_of
+from embedded_engine.display.words import paint, short_type, words_of
 from embedded_engine.events import STACK_TYPE, StepMetadata
 from embedded_engine.model import urn_name
 
@@ -14,7 +14,7 @@ _CHANGE_SIGNS = {"add": "+", "delete": "-", "update": "~"}
 
 @dataclasses.dataclass
 class Row:
-    """A resource in the course of a run. `state`: planned, running, done or failed; times in seconds."""
+    """A resource in the course of a run. `state`: planned, running, done, failed or unfinished; times in seconds."""
 
     urn: str
     type: str
@@ -22,7 +22,7 @@ class Row:
     op: str
     metadata: StepMetadata | None = None
     state: str = "planned"
-    began: float = 0.0
+    began: float | None = None
     ended: float = 0.0
     errors: int = 0
     warnings: int = 0
@@ -40,9 +40,12 @@ class Row:
             return f"**{words.failed}**"
         if preview:
             return words.plan
+        began = now if self.began is None else self.began
         if self.state == "done":
-            return f"{words.done} ({seconds(self.ended - self.began)})"
-        return f"{words.doing} ({now - self.began:.0f}s)" if self.state == "running" else words.plan
+            return f"{words.done} ({seconds(max(self.ended - began, 0.0))})"
+        if self.state == "unfinished":
+            return f"{words.doing}, not finished"
+        return f"{words.doing} ({now - began:.0f}s)" if self.state == "running" else words.plan
 
     def info(self) -> str:
         parts = []
@@ -66,11 +69,6 @@ class Row:
         return "; ".join(parts)
 
 
-def replaces_row(row: Row, op: str) -> bool:
-    """Whether an operation of a resource tells more than the one that its row shows: a replacement is one thing."""
-    return not (row.op == "replace" and op in HALVES)
-
-
 def visible(rows: Iterable[Row]) -> list[Row]:
     """The rows that change something or have something to say, and what they hang on."""
     rows = list(rows)
@@ -88,7 +86,7 @@ def visible(rows: Iterable[Row]) -> list[Row]:
 
 def tree_lines(rows: Sequence[Row], preview: bool, now: float, color: bool) -> list[str]:
     """The table: sign, tree of types, name, plan or status, what else there is to say. `now` in seconds."""
-    ordered = list(_in_order(rows))
+    ordered = list(in_order(rows))
     if not ordered:
         return []
     header = ("", "Type", "Name", "Plan" if preview else "Status", "Info")
@@ -108,11 +106,11 @@ def tree_lines(rows: Sequence[Row], preview: bool, now: float, color: bool) -> l
 def _line(cells: Sequence[str], widths: Sequence[int], hue: str = "plain", color: bool = False) -> str:
     sign, kind, name, status, info = cells
     sign = sign if color and sign.startswith("\x1b") else sign.ljust(widths[0])
-    status = paint(status.ljust(widths[3]), hue, color)
+    status = paint(status.ljust(widths[3]) if info else status, hue, color)
     return f" {sign}  {kind.ljust(widths[1])}  {name.ljust(widths[2])}  {status}  {info}".rstrip()
 
 
-def _in_order(rows: Sequence[Row]) -> Iterable[tuple[str, Row]]:
+def in_order(rows: Sequence[Row]) -> Iterable[tuple[str, Row]]:
     """Each row with the stem that stands before it, children after their parents."""
     known = {row.urn for row in rows}
     children: dict[str, list[Row]] = {}

@@ -1,0 +1,400 @@
+"""What people see of a run, word for word."""
+
+import io
+import os
+import pty
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from embedded_engine.display import Display
+from embedded_engine.display.diff import changes_of, path_text
+from embedded_engine.display.live import LiveArea
+from embedded_engine.display.tree import seconds
+from embedded_engine.display.values import block, one_line
+from embedded_engine.display.words import safe, short_type
+from embedded_engine.events import (
+    Diagnostic,
+    Event,
+    PropertyDiff,
+    ResourceFailed,
+    ResourceOutputs,
+    ResourcePre,
+    StepMetadata,
+    Summary,
+)
+from embedded_engine.model import Resource
+from embedded_engine.values import ASSET, OUTPUT, SECRET, SIGNATURE, UNKNOWN
+
+LIMIT_S = 10
+ROOT = "urn:pulumi:dev::shop::pulumi:pulumi:Stack::shop-dev"
+APP = "urn:pulumi:dev::shop::my:app:App::web"
+SERVER = "urn:pulumi:dev::shop::my:app:App$cloud:compute/server:Server::web-server"
+DISK = "urn:pulumi:dev::shop::cloud:index:Disk::disk"
+
+
+def secret(value: Any) -> dict[str, Any]:
+    return {SIGNATURE: SECRET, "value": value}
+
+
+def resource(urn: str, parent: str = ROOT, **fields: Any) -> Resource:
+    kind = urn.split("::")[2].rpartition("$")[2]
+    custom = not kind.startswith(("pulumi:", "my:"))
+    return Resource(urn=urn, type=kind, custom=custom, parent="" if urn == ROOT else parent, **fields)
+
+
+def step(op: str, old: Resource | None, new: Resource | None, **fields: Any) -> StepMetadata:
+    state = new or old
+    assert state is not None
+    return StepMetadata(op, state.urn, state.type, old, new, **fields)
+
+
+def told(*events: Event, kind: str = "up", preview: bool = True, **options: Any) -> str:
+    """The text of a run with these events, on a clock that goes on by a second at each look."""
+    ticks: Iterator[int] = iter(range(10_000))
+    stream = io.StringIO()
+    display = Display(stream, kind, "dev", preview, clock=lambda: float(next(ticks)), **options)
+    for event in events:
+        display(event)
+    display.close()
+    return stream.getvalue()
+
+
+OLD_APP = resource(APP, inputs={"traffic": {"A": 100}})
+NEW_APP = resource(APP, inputs={"traffic": {"A": 90, "B": 10}})
+OLD_SERVER = resource(SERVER, APP, id="s-1", inputs={"size": 1, "key": secret("old"), "zone": "a"})
+NEW_SERVER = resource(SERVER, APP, inputs={"size": UNKNOWN, "key": secret("new"), "zone": "b"})
+OLD_DISK = resource(DISK, id="d-1", inputs={"gb": 5.0, "key": secret("old")})
+OLD_ROOT = resource(ROOT, outputs={"url": "http://old", "gone": 1, "key": secret("old"), "same": [1, {"a": True}]})
+NEW_ROOT = resource(ROOT, outputs={"url": UNKNOWN, "new": {"a": 1}, "key": secret("new"), "same": [1, {"a": True}]})
+UPDATE = step("update", OLD_APP, NEW_APP, diffs=["traffic"])
+REPLACE = step(
+    "replace",
+    OLD_SERVER,
+    NEW_SERVER,
+    keys=["zone"],
+    diffs=["key", "size", "zone"],
+    detailed_diff={
+        "size": PropertyDiff("update"),
+        "key": PropertyDiff("update", input_diff=True),
+        "zone": PropertyDiff("update-replace"),
+    },
+)
+CHANGES: list[Event] = [
+    ResourcePre(step("same", OLD_ROOT, NEW_ROOT), True),
+    ResourcePre(UPDATE, True),
+    ResourceOutputs(UPDATE, True),
+    ResourcePre(step("create-replacement", OLD_SERVER, NEW_SERVER, logical=False), True),
+    ResourceOutputs(step("create-replacement", OLD_SERVER, NEW_SERVER, logical=False), True),
+    ResourcePre(REPLACE, True),
+    ResourceOutputs(REPLACE, True),
+    ResourceOutputs(step("same", OLD_ROOT, NEW_ROOT), True),
+    ResourcePre(step("delete", OLD_DISK, None), True),
+    ResourceOutputs(step("delete", OLD_DISK, None), True),
+    Diagnostic("warning", "mind\nthe gap\n", APP),
+    Diagnostic("debug", "not shown"),
+]
+
+
+def test_a_preview() -> None:
+    summary = Summary({"update": 1, "replace": 1, "delete": 1, "same": 1}, 1.0, True, preview=True)
+    assert told(*CHANGES, summary) == (
+        """Previewing update (dev):
+     Type                        Name        Plan     Info
+     pulumi:pulumi:Stack         shop-dev
+ ~   ├─ my:app:App               web         update   [diff: ~traffic]; 1 warning
+ +-  │  └─ cloud:compute:Server  web-server  replace  [diff: ~key,~size,~zone]
+ -   └─ cloud:index:Disk         disk        delete
+
+Changes:
+  ~ my:app:App (web)
+      ~ traffic.A : 100 => 90
+      + traffic.B : 10
+  +- cloud:compute:Server (web-server)
+      ~ key  : [secret] => [secret]
+      ~ size : 1 => output<string>
+      ~ zone : "a" => "b" (forces replacement)
+
+Diagnostics:
+  my:app:App (web):
+    warning: mind
+    the gap
+
+Outputs:
+  - gone: 1
+  ~ key : [secret] => [secret]
+  + new : {
+          a: 1
+      }
+    same: [
+        [0]: 1
+        [1]: {
+            a: true
+        }
+    ]
+  ~ url : "http://old" => output<string>
+
+Resources:
+    ~ 1 to update
+    - 1 to delete
+    +- 1 to replace
+    3 changes. 1 unchanged
+
+"""
+    )
+
+
+def test_a_preview_in_full() -> None:
+    summary = Summary({"update": 1, "replace": 1, "delete": 1, "same": 1}, 1.0, True, preview=True)
+    text = told(*CHANGES, summary, diff=True)
+    assert text.startswith(
+        f"""Previewing update (dev):
+   pulumi:pulumi:Stack (shop-dev): (same)
+      [urn={ROOT}]
+    ~  my:app:App (web): (update)
+          [urn={APP}]
+        ~ traffic.A: 100 => 90
+        + traffic.B: 10
+        +- cloud:compute:Server (web-server): (replace)
+              [id=s-1]
+              [urn={SERVER}]
+            ~ key: [secret] => [secret]
+            ~ size: 1 => output<string>
+            ~ zone: "a" => "b" (forces replacement)
+    -  cloud:index:Disk (disk): (delete)
+          [id=d-1]
+          [urn={DISK}]
+        - gb : 5
+        - key: [secret]
+
+Diagnostics:
+"""
+    )
+
+
+def test_an_update_as_it_goes_on_and_at_its_end() -> None:
+    create = step("create", None, resource(DISK, inputs={"gb": 5}))
+    failing = step("create", None, NEW_SERVER)
+    text = told(
+        ResourcePre(step("create", None, resource(ROOT))),
+        ResourcePre(create),
+        ResourceOutputs(create),
+        ResourcePre(step("same", OLD_APP, OLD_APP)),
+        ResourceOutputs(step("same", OLD_APP, OLD_APP)),
+        ResourcePre(failing),
+        Diagnostic("error", "no server\x1b[2J was\r made", SERVER),
+        ResourceFailed(failing),
+        Summary({"create": 2, "same": 1}, 65.0, False),
+        preview=False,
+    )
+    assert text == (
+        """Updating (dev):
+ +   pulumi:pulumi:Stack shop-dev creating
+ +   cloud:index:Disk disk creating
+ +   cloud:index:Disk disk created (1.00s)
+ +   cloud:compute:Server web-server creating
+ +   cloud:compute:Server web-server creating failed
+     Type                        Name        Status                  Info
+ +   pulumi:pulumi:Stack         shop-dev    creating, not finished
+ +   ├─ cloud:index:Disk         disk        created (1.00s)
+     └─ my:app:App               web
+ +      └─ cloud:compute:Server  web-server  **creating failed**     1 error
+
+Diagnostics:
+  cloud:compute:Server (web-server):
+    error: no server was made
+
+Resources:
+    + 2 created
+    2 changes. 1 unchanged
+
+Duration: 1m5s
+
+"""
+    )
+
+
+def test_a_replacement_is_one_row_also_while_its_parts_go_on() -> None:
+    made = step("create-replacement", OLD_SERVER, NEW_SERVER, logical=False)
+    gone = step("delete-replaced", OLD_SERVER, None, logical=False)
+    events: list[Event] = []
+    for part in (made, REPLACE, gone):
+        events += [ResourcePre(part), ResourceOutputs(part)]
+    text = told(*events, Summary({"replace": 1}, 1, True), preview=False)
+    assert " ++  cloud:compute:Server web-server creating replacement\n" in text
+    assert " --  cloud:compute:Server web-server deleted original (1.00s)\n" in text
+    assert " +-  cloud:compute:Server  web-server  replaced (5.00s)  [diff" in text
+    assert "+- 1 replaced\n\n" in text
+
+
+def test_nothing_to_do() -> None:
+    same = [ResourcePre(step("same", r, r)) for r in (OLD_ROOT, OLD_APP)]
+    text = told(*same, Summary({"same": 2}, 0.5, True), preview=False)
+    assert text == (
+        "Updating (dev):\n     Type                 Name      Status  Info\n"
+        "     pulumi:pulumi:Stack  shop-dev\n\nResources:\n    2 unchanged\n\nDuration: 0.50s\n\n"
+    )
+
+
+def test_without_resources_and_with_a_failure_before_them() -> None:
+    text = told(Diagnostic("error", "no program"), Summary({}, 0.0, False, preview=True))
+    assert text == "Previewing update (dev):\nDiagnostics:\n  engine:\n    error: no program\n\n"
+
+
+def test_a_refresh_shows_what_it_found() -> None:
+    old = resource(DISK, id="d-1", inputs={"gb": 5}, outputs={"gb": 5, "state": "on"})
+    new = resource(DISK, id="d-1", inputs={"gb": 7}, outputs={"gb": 7, "state": "on"})
+    found = step("update", old, new, detailed_diff={"gb": PropertyDiff("update")})
+    text = told(
+        ResourcePre(step("refresh", old, old)),
+        ResourceOutputs(found),
+        Summary({"update": 1}, 1, True),
+        kind="refresh",
+        preview=False,
+    )
+    assert " ~   cloud:index:Disk  disk  updated" in text
+    assert "      ~ gb : 5 => 7\n" in text
+
+
+def test_secrets_are_shown_only_in_outputs_and_only_on_demand() -> None:
+    summary = Summary({"replace": 1}, 1.0, True, preview=True)
+    for options in ({}, {"diff": True}):
+        assert "new" not in told(*CHANGES, summary, **options).replace("+ new", "")
+    text = told(*CHANGES, summary, show_secrets=True)
+    assert '  ~ key : "old" => "new"\n' in text
+    assert "      ~ key  : [secret] => [secret]\n" in text
+
+
+def test_colours_are_left_out_or_whole() -> None:
+    summary = Summary({"update": 1}, 1.0, True, preview=True)
+    plain, colored = told(*CHANGES, summary), told(*CHANGES, summary, color=True)
+    assert "\x1b" not in plain
+    assert colored.count("\x1b[0m") == sum(colored.count(f"\x1b[{code}m") for code in (1, 2, 31, 32, 33, 35)) > 10
+    assert safe(colored) == plain
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a\n\x1b[31m\x7f", '"a\\n\\u001b[31m\\u007f"'),
+        (3.0, "3"),
+        (0.25, "0.25"),
+        (None, "null"),
+        ({}, "{}"),
+        ([], "[]"),
+        ({"b": [1, "x"], "a": secret(1)}, '{a: [secret], b: [1, "x"]}'),
+        (UNKNOWN, "output<string>"),
+        ("1c4a061d-8072-4f0a-a4cb-0ff528b18fe7", "output<bool>"),
+        ({SIGNATURE: OUTPUT}, "output<string>"),
+        ({SIGNATURE: OUTPUT, "value": 5}, "5"),
+        ({SIGNATURE: OUTPUT, "value": 5, "secret": True}, "[secret]"),
+        ({SIGNATURE: ASSET, "path": "a.txt", "hash": "0123456789"}, "asset(path a.txt, 0123456)"),
+    ],
+)
+def test_values(value: Any, text: str) -> None:
+    assert one_line(value) == text
+    assert one_line([value] * 40, 30) == ("[" + ", ".join([text] * 40))[:29] + "…"
+
+
+def test_a_value_over_several_lines() -> None:
+    value = {"list": [1, {"x": secret(1)}], "n": 1}
+    lines = ["{", "    list: [", "        [0]: 1", "        [1]: {", "            x: [secret]", "        }", "    ]"]
+    assert block(value, "  ") == "\n  ".join([*lines, "    n   : 1", "}"])
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [(["a", "b", 0, "c"], "a.b[0].c"), (["a b"], "a b"), (["a.b", 1], '["a.b"][1]'), ([""], '[""]')]
+)
+def test_path_texts(path: list[str | int], text: str) -> None:
+    assert path_text(path) == text
+
+
+def server_change(old: dict[str, Any], new: dict[str, Any], **fields: Any) -> list[tuple[str, str, Any, Any, bool]]:
+    before, after = resource(DISK, inputs=old, outputs={"computed": "c", **old}), resource(DISK, inputs=new)
+    return [(c.place, c.kind, c.old, c.new, c.replaces) for c in changes_of(step("update", before, after, **fields))]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fields", "changes"),
+    [
+        ({"a": 1}, {"a": 1.0}, {}, []),
+        ({"a": 1}, {"a": True}, {}, [("a", "update", 1, True, False)]),
+        (
+            {"a": {"b": [1, 2]}},
+            {"a": {"b": [1, 3, 4]}},
+            {},
+            [("a.b[1]", "update", 2, 3, False), ("a.b[2]", "add", None, 4, False)],
+        ),
+        ({"a": 1, "b": 1}, {"a": 2}, {"diffs": ["a"]}, [("a", "update", 1, 2, False)]),
+        ({"a": 1}, {}, {"keys": ["a"]}, [("a", "delete", 1, None, True)]),
+        ({"a": secret(1)}, {"a": secret(1)}, {}, []),
+        (
+            {"a": secret({"b": 1})},
+            {"a": secret({"b": 2})},
+            {},
+            [("a", "update", secret({"b": 1}), secret({"b": 2}), False)],
+        ),
+        # A provider that says what changed is believed, also where the inputs are the same.
+        (
+            {"a": 1},
+            {"a": 1},
+            {"detailed_diff": {"computed": PropertyDiff("update")}},
+            [("computed", "update", "c", None, False)],
+        ),
+        (
+            {"a": 1, "b": 1},
+            {"a": 2, "b": 2},
+            {"detailed_diff": {"a": PropertyDiff("update")}},
+            [("a", "update", 1, 2, False)],
+        ),
+        (
+            {"a": secret({"b": 1})},
+            {"a": secret({"b": 2})},
+            {"detailed_diff": {"a.b": PropertyDiff("update")}},
+            [("a.b", "update", secret(1), secret(2), False)],
+        ),
+        (
+            {},
+            {},
+            {"detailed_diff": {"no[path": PropertyDiff("add-replace")}},
+            [('["no[path"]', "add", None, None, True)],
+        ),
+    ],
+)
+def test_changes(old: dict[str, Any], new: dict[str, Any], fields: dict[str, Any], changes: list[Any]) -> None:
+    assert server_change(old, new, **fields) == changes
+
+
+@pytest.mark.parametrize(
+    ("urn", "text"),
+    [
+        (SERVER, "cloud:compute:Server"),
+        (APP, "my:app:App"),
+        ("urn:pulumi:d::p::kubernetes:apps/v1:Deployment::x", "kubernetes:apps/v1:Deployment"),
+    ],
+)
+def test_types_are_short(urn: str, text: str) -> None:
+    assert short_type(urn) == text
+
+
+@pytest.mark.parametrize(("duration", "text"), [(0.004, "0.00s"), (9.5, "9.50s"), (59.6, "1m0s"), (3601, "60m1s")])
+def test_durations(duration: float, text: str) -> None:
+    assert seconds(duration) == text
+
+
+def test_the_live_area_takes_itself_away() -> None:
+    main, side = pty.openpty()
+    with os.fdopen(side, "w") as stream:
+        area = LiveArea(stream, lambda room: ["one", "two"][:room])
+        seen = b""
+        deadline = time.monotonic() + LIMIT_S
+        while b"two" not in seen and time.monotonic() < deadline:
+            seen += os.read(main, 1000)
+        area.close()
+        area.close()
+    seen += os.read(main, 1000)
+    os.close(main)
+    assert b"one\r\ntwo\r\n" in seen
+    assert seen.endswith(b"\x1b[2A\r\x1b[J")
