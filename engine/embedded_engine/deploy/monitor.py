@@ -77,10 +77,12 @@ STOPPED = "resource monitor shut down"
 class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
     """Serves one deployment. `finished` is set when the program says that it has registered everything."""
 
-    def __init__(self, deployment: Deployment, folder: Path) -> None:
+    def __init__(self, deployment: Deployment, folder: Path, root: Path) -> None:
         self.deployment = deployment
         self.options = deployment.options
+        # Where relative paths of assets begin, and the folder of Pulumi.yaml.
         self.folder = folder
+        self.root = root
         self.finished = asyncio.Event()
         self.address = ""
         self.constructor = Constructor(deployment, folder)
@@ -123,7 +125,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             )
         if request.remote:
             return await self.constructor.construct(request, properties, provider, wanted, self.address)
-        goal = requests.goal_of(request, properties, provider, wanted)
+        goal = requests.goal_of(request, properties, provider, wanted, self.root)
         result = await self.deployment.register(goal)
         self.constructor.registered(result.state.urn, goal, dict(wanted.providers))
         return _response(request, goal, result)
@@ -134,7 +136,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
     async def _read(self, request: resource_pb2.ReadResourceRequest) -> resource_pb2.ReadResourceResponse:
         given = self.constructor.resolve_provider(request.provider, {}, request.parent, package_of(request.type))
         provider = await self._provider_for(request.type, given, request.version, request.pluginDownloadURL)
-        result = await self.deployment.read(requests.read_goal_of(request, provider))
+        result = await self.deployment.read(requests.read_goal_of(request, provider, self.root))
         wire = Wire(secrets=request.acceptSecrets, resources=request.acceptResources)
         return resource_pb2.ReadResourceResponse(
             urn=result.state.urn, properties=to_struct(result.state.outputs, wire), result=_outcome(result)

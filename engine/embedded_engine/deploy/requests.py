@@ -55,7 +55,7 @@ def plain_properties(struct: Any, folder: Path) -> Properties:  # noqa: ANN401 -
     return assets.hashed(plain, folder)
 
 
-def goal_of(request: Any, properties: Properties, provider: str, wanted: Wanted) -> Goal:  # noqa: ANN401 - protobuf
+def goal_of(request: Any, properties: Properties, provider: str, wanted: Wanted, root: Path) -> Goal:  # noqa: ANN401
     timeouts = request.customTimeouts
     given = {name: getattr(timeouts, name) for name in ("create", "update", "delete", "read")}
     plain: Properties = values.plain_outputs(properties)
@@ -82,8 +82,8 @@ def goal_of(request: Any, properties: Properties, provider: str, wanted: Wanted)
         deleted_with=wanted.deleted_with,
         replace_with=tuple(request.replace_with),
         hide_diff=tuple(request.hideDiffs),
-        source_position=position(request),
-        stack_trace=trace(request),
+        source_position=position(request, root),
+        stack_trace=trace(request, root),
     )
 
 
@@ -94,7 +94,7 @@ def with_version(request: Any, properties: Properties) -> Properties:  # noqa: A
     return properties
 
 
-def read_goal_of(request: Any, provider: str) -> ReadGoal:  # noqa: ANN401 - a protobuf message
+def read_goal_of(request: Any, provider: str, root: Path) -> ReadGoal:  # noqa: ANN401 - a protobuf message
     return ReadGoal(
         type=request.type,
         name=request.name,
@@ -104,8 +104,8 @@ def read_goal_of(request: Any, provider: str) -> ReadGoal:  # noqa: ANN401 - a p
         properties=values.plain_outputs(from_struct(request.properties)),
         dependencies=_urns(request.dependencies),
         additional_secret_outputs=tuple(request.additionalSecretOutputs),
-        source_position=position(request),
-        stack_trace=trace(request),
+        source_position=position(request, root),
+        stack_trace=trace(request, root),
     )
 
 
@@ -140,14 +140,23 @@ def aliases_of(request: Any) -> tuple[Alias, ...]:  # noqa: ANN401 - a protobuf 
     return tuple(found)
 
 
-def position(request: Any) -> str:  # noqa: ANN401 - a protobuf message
-    place = request.sourcePosition
-    return f"{place.uri}#{place.line},{place.column}" if place.uri else ""
+def position(request: Any, root: Path) -> str:  # noqa: ANN401 - a protobuf message
+    return _place(request.sourcePosition, root)
 
 
-def trace(request: Any) -> tuple[Json, ...]:  # noqa: ANN401 - a protobuf message
-    frames = [frame.pc for frame in request.stackTrace.frames]
-    return tuple({"sourcePosition": f"{p.uri}#{p.line},{p.column}"} for p in frames if p.uri)
+def trace(request: Any, root: Path) -> tuple[Json, ...]:  # noqa: ANN401 - a protobuf message
+    """The program's own frames; those of the SDK and of the engine say nothing of the program."""
+    places = [_place(frame.pc, root) for frame in request.stackTrace.frames]
+    return tuple({"sourcePosition": place} for place in places if place)
+
+
+def _place(raw: Any, root: Path) -> str:  # noqa: ANN401 - a protobuf message
+    """A place in the project, `project:///__main__.py#4,1`; empty for any other."""
+    prefix = f"file://{root}/"
+    if not raw.uri.startswith(prefix):
+        return ""
+    column = f",{raw.column}" if raw.column else ""
+    return f"project:///{raw.uri.removeprefix(prefix)}#{raw.line}{column}"
 
 
 def _urns(urns: Iterable[str]) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ async def _run(session: StackSession, kind: str, options: Options, sink: Sink, p
     deployment = Deployment(run_options, session.load(), emit, finder, session.persist, session.stack_outputs)
     # Assets are read where the program runs.
     folder = project.main if project.main.is_dir() else project.main.parent
-    monitor = Monitor(deployment, folder)
+    monitor = Monitor(deployment, folder, project.root)
     engine = Engine(emit, deployment.stopping)
 
     def add(server: grpc.aio.Server) -> None:
