@@ -1,0 +1,126 @@
+"""The gate's control socket: JSON lines. `{"op": "status"}` is answered; after `{"op": "watch"}` every change of
+`ready` or `orphans` is pushed, and `{"ack": <seq>}` says that the watcher has acted on it."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import cast
+
+from aks_inference_runtime.router.gate.settings import GateStatus
+
+MAX_LINE_BYTES = 65_536
+
+
+class _Waiting:
+    """An answer that waits for the watchers."""
+
+    __slots__ = ("seq", "then", "timer")
+
+    def __init__(self, seq: int, then: Callable[[], None]) -> None:
+        self.seq = seq
+        self.then = then
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Watchers:
+    """Everyone who is told of changes, and what each has acknowledged."""
+
+    def __init__(self, status: Callable[[int], GateStatus]) -> None:
+        self.seq = 0
+        self._status = status
+        self._acknowledged: dict[ControlConnection, int] = {}
+        self._waiting: list[_Waiting] = []
+
+    def line(self) -> bytes:
+        """The status as one line."""
+        return self._status(self.seq).model_dump_json(by_alias=True).encode() + b"\n"
+
+    def changed(self) -> None:
+        """Tells everyone."""
+        self.seq += 1
+        line = self.line()
+        for watcher in self._acknowledged:
+            watcher.send(line)
+
+    def add(self, watcher: "ControlConnection") -> None:
+        """A new watcher, told the present state; older changes need no acknowledgement of its."""
+        self._acknowledged[watcher] = self.seq
+        watcher.send(self.line())
+
+    def remove(self, watcher: "ControlConnection") -> None:
+        """A watcher is gone: nobody waits for it."""
+        self._acknowledged.pop(watcher, None)
+        self._settle()
+
+    def acknowledge(self, watcher: "ControlConnection", seq: int) -> None:
+        """A watcher has acted on everything up to this."""
+        if watcher in self._acknowledged:
+            self._acknowledged[watcher] = max(seq, self._acknowledged[watcher])
+            self._settle()
+
+    def when_acknowledged(self, seconds: float, then: Callable[[], None]) -> None:
+        """Calls back once all watchers have acknowledged the newest state, or after so many seconds."""
+        waiting = _Waiting(self.seq, then)
+        self._waiting.append(waiting)
+        waiting.timer = asyncio.get_running_loop().call_later(seconds, self._release, waiting)
+        self._settle()
+
+    def _settle(self) -> None:
+        lowest = min(self._acknowledged.values(), default=self.seq)
+        for waiting in [w for w in self._waiting if w.seq <= lowest]:
+            self._release(waiting)
+
+    def _release(self, waiting: _Waiting) -> None:
+        self._waiting.remove(waiting)
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        waiting.then()
+
+
+class ControlConnection(asyncio.Protocol):
+    """One client of the control socket."""
+
+    def __init__(self, watchers: Watchers) -> None:
+        self._watchers = watchers
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._watchers.remove(self)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if len(self._buffer) > MAX_LINE_BYTES:
+            self._refuse("the line is too long")
+            return
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                message = None
+            self._handle(message)
+
+    def send(self, line: bytes) -> None:
+        """Sends, if the client is still there."""
+        if self._transport is not None:
+            self._transport.write(line)
+
+    def _handle(self, message: object) -> None:
+        match message:
+            case {"op": "status"}:
+                self.send(self._watchers.line())
+            case {"op": "watch"}:
+                self._watchers.add(self)
+            case {"ack": int(seq)}:
+                self._watchers.acknowledge(self, seq)
+            case _:
+                self._refuse("unknown request; known: op=status, op=watch, ack=<seq>")
+
+    def _refuse(self, message: str) -> None:
+        self.send(json.dumps({"error": message}).encode() + b"\n")
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,318 @@
+"""One request on its way through the gate: wait for a slot, pass it on, answer, and see the replica finish."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from aks_inference_runtime.router.gate import wire
+from aks_inference_runtime.router.gate.admission import Admission, Ticket
+from aks_inference_runtime.router.gate.settings import GateSettings
+from aks_inference_runtime.router.gate.upstream import UpstreamConnection, UpstreamPool
+
+ACKNOWLEDGE_SECONDS = 0.05
+"""How long an answer waits until the router's agent has taken the slot away; then it goes out anyway."""
+UPLOAD_GRACE_SECONDS = 30.0
+UPLOAD_BYTES_PER_SECOND = 50_000
+"""A body may take the grace and this rate: slower ones would hold a replica for nothing."""
+
+
+class RouterSide(Protocol):
+    """The connection to the router, as an exchange uses it."""
+
+    def write(self, data: bytes) -> None:
+        """Sends."""
+
+    def hold(self, reason: str, on: bool) -> None:
+        """Stops reading while any reason holds."""
+
+    def done(self, *, keep_alive: bool) -> None:
+        """The answer is out."""
+
+    def abort(self) -> None:
+        """Breaks the connection: the answer that began cannot be completed."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all exchanges of a gate share."""
+
+    settings: GateSettings
+    admission: Admission
+    pool: UpstreamPool
+    loop: asyncio.AbstractEventLoop
+    when_acknowledged: Callable[[float, Callable[[], None]], None]
+    """Calls back once every watcher has acknowledged the newest state, or after so many seconds."""
+    tasks: set[asyncio.Task[None]]
+
+
+@dataclass(frozen=True)
+class RequestHead:
+    """A request's first line and headers, as they go to the replica."""
+
+    bytes: bytes
+    is_head: bool
+    chunked: bool
+    expects_continue: bool
+    keep_alive: bool
+    http_11: bool
+
+
+class Exchange:
+    """Implements `upstream.ResponseSink`."""
+
+    def __init__(self, context: Context, side: RouterSide, request: RequestHead) -> None:
+        self._c = context
+        self._side: RouterSide | None = side
+        self._request = request
+        self._ticket = Ticket(self._start)
+        self._upstream: UpstreamConnection | None = None
+        self._pending: list[bytes] = []
+        self._body_bytes = 0
+        self._body_done = False
+        self._answering = False
+        self._chunked_answer = False
+        self._keep_alive = request.keep_alive
+        self._began = context.loop.time()
+        self._last_byte = self._began
+        self._client_slow = False
+        self._replica_slow = False
+        self._deadline: asyncio.TimerHandle | None = None
+        if not context.admission.enter(self._ticket):
+            side.hold("slot", True)
+            self._deadline = context.loop.call_later(context.settings.queue_timeout_ms / 1000, self._waited_too_long)
+
+    # --- from the router
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        self._body_bytes += len(data)
+        self._last_byte = self._c.loop.time()
+        if self._side is None:
+            return
+        if self._body_bytes > self._c.settings.max_body_bytes:
+            limit = self._c.settings.max_body_bytes
+            self._give_up(413, "too-large", f"the body is larger than {limit} bytes")
+            return
+        self._send(wire.chunk(data) if self._request.chunked else data)
+
+    def body_end(self) -> None:
+        """The request is whole: from here on the scoring timeout counts."""
+        self._body_done = True
+        if self._side is None:
+            return
+        if self._request.chunked:
+            self._send(wire.LAST_CHUNK)
+        if self._ticket.running and not self._answering:
+            self._arm_scoring()
+
+    def router_gone(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._side is None:
+            return
+        self._side = None
+        if self._c.admission.leave(self._ticket):
+            self._disarm()
+            return
+        self._orphan()
+
+    def client_writable(self, writable: bool) -> None:
+        """Whether the router takes more of the answer."""
+        self._client_slow = not writable
+        self._last_byte = self._c.loop.time()
+        if self._upstream is not None and self._upstream.transport is not None and self._side is not None:
+            transport = self._upstream.transport
+            if writable:
+                transport.resume_reading()
+            elif transport.is_reading():
+                transport.pause_reading()
+
+    # --- from the replica
+
+    def response_head(self, status: int, phrase: bytes, headers: wire.Headers, length_known: bool) -> None:
+        self._last_byte = self._c.loop.time()
+        self._disarm()
+        if self._side is None:
+            return
+        self._answering = True
+        version = self._c.settings.version.encode()
+        dropped = wire.named_by_connection(headers) | {wire.REASON_HEADER, wire.VERSION_HEADER}
+        kept = [pair for pair in headers if pair[0] not in dropped]
+        kept.append((wire.VERSION_HEADER, version))
+        if not length_known:
+            self._chunked_answer = self._request.http_11
+            if self._chunked_answer:
+                kept.append((b"transfer-encoding", b"chunked"))
+            else:
+                self._keep_alive = False
+        if not self._body_done:
+            self._keep_alive = False
+        if not self._keep_alive:
+            kept.append((b"connection", b"close"))
+        self._side.write(wire.head(wire.status_line(status, phrase), kept))
+        seconds = self._c.settings.scoring_timeout_ms / 1000
+        self._deadline = self._c.loop.call_later(seconds, self._check_stall)
+
+    def response_body(self, data: bytes) -> None:
+        self._last_byte = self._c.loop.time()
+        if self._side is not None:
+            self._side.write(wire.chunk(data) if self._chunked_answer else data)
+
+    def response_end(self) -> None:
+        self._disarm()
+        side, self._side = self._side, None
+        if side is not None:
+            if self._chunked_answer:
+                side.write(wire.LAST_CHUNK)
+            side.done(keep_alive=self._keep_alive and self._body_done)
+        self._c.admission.finish(self._ticket)
+
+    def upstream_lost(self) -> None:
+        self._disarm()
+        side, self._side = self._side, None
+        if side is not None:
+            if self._answering:
+                side.abort()
+            else:
+                self._answer(side, 502, "replica-lost", "the replica closed the connection before it answered")
+        self._c.admission.finish(self._ticket)
+
+    def upstream_writable(self, writable: bool) -> None:
+        self._replica_slow = not writable
+        self._last_byte = self._c.loop.time()
+        if self._side is not None:
+            self._side.hold("replica", not writable)
+
+    # --- steps
+
+    def _start(self) -> None:
+        """The slot is there."""
+        self._disarm()
+        side = self._side
+        assert side is not None  # noqa: S101 - a ticket whose side is gone has left the line
+        if self._request.expects_continue and not self._body_bytes:
+            side.write(wire.CONTINUE)
+        upstream = self._c.pool.idle()
+        if upstream is not None:
+            self._connected(upstream)
+        else:
+            task = self._c.loop.create_task(self._connect())
+            self._c.tasks.add(task)
+            task.add_done_callback(self._c.tasks.discard)
+
+    async def _connect(self) -> None:
+        try:
+            upstream = await self._c.pool.connect()
+        except OSError:
+            self.upstream_lost()
+            return
+        self._connected(upstream)
+
+    def _connected(self, upstream: UpstreamConnection) -> None:
+        side = self._side
+        if side is None:
+            # Nothing went out yet and nobody waits: the replica need not see this request.
+            upstream.close()
+            self._c.admission.finish(self._ticket)
+            return
+        self._upstream = upstream
+        upstream.begin(self, head_request=self._request.is_head)
+        assert upstream.transport is not None  # noqa: S101 - connected
+        upstream.transport.write(b"".join([self._request.bytes, *self._pending]))
+        self._pending.clear()
+        side.hold("slot", False)
+        if self._body_done:
+            self._arm_scoring()
+        else:
+            self._began = self._last_byte = self._c.loop.time()
+            self._arm(self._c.settings.client_timeout_ms / 1000, self._check_upload)
+
+    def _send(self, data: bytes) -> None:
+        if self._upstream is None or self._upstream.transport is None:
+            self._pending.append(data)
+        else:
+            self._upstream.transport.write(data)
+
+    def _arm_scoring(self) -> None:
+        self._arm(self._c.settings.scoring_timeout_ms / 1000, self._scored_too_long)
+
+    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        self._disarm()
+        self._deadline = self._c.loop.call_later(seconds, then)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # --- deadlines
+
+    def _waited_too_long(self) -> None:
+        side, self._side = self._side, None
+        if side is not None and self._c.admission.leave(self._ticket):
+            self._answer(
+                side, 503, "queue-timeout", f"no slot within {self._c.settings.queue_timeout_ms} ms", retry_after_s=1
+            )
+
+    def _scored_too_long(self) -> None:
+        self._give_up(504, "scoring-timeout", f"no answer within {self._c.settings.scoring_timeout_ms} ms")
+
+    def _check_upload(self) -> None:
+        if self._side is None or self._body_done:
+            return
+        now = self._c.loop.time()
+        quiet = self._c.settings.client_timeout_ms / 1000
+        allowed = UPLOAD_GRACE_SECONDS + self._body_bytes / UPLOAD_BYTES_PER_SECOND
+        paused = now - self._last_byte >= quiet or now - self._began > allowed
+        if paused and not self._replica_slow:
+            self._give_up(408, "client-timeout", "the client is too slow in sending the body")
+        else:
+            self._arm(max(0.01, self._last_byte + quiet - now), self._check_upload)
+
+    def _check_stall(self) -> None:
+        if self._side is None:
+            return
+        seconds = self._c.settings.scoring_timeout_ms / 1000
+        rest = self._last_byte + seconds - self._c.loop.time()
+        if self._client_slow:
+            self._arm(seconds, self._check_stall)
+        elif rest > 0:
+            self._arm(rest, self._check_stall)
+        else:
+            side, self._side = self._side, None
+            side.abort()
+            self._orphan()
+
+    # --- ends
+
+    def _give_up(self, status: int, reason: str, message: str) -> None:
+        """Answers while the replica may still work: first the router's agent takes the slot away, then the answer."""
+        side, self._side = self._side, None
+        if side is None:
+            return
+        if self._c.admission.leave(self._ticket):
+            self._disarm()
+            self._answer(side, status, reason, message)
+            return
+        self._orphan()
+        self._c.when_acknowledged(ACKNOWLEDGE_SECONDS, partial(self._answer, side, status, reason, message))
+
+    def _orphan(self) -> None:
+        self._disarm()
+        self._c.admission.abandon(self._ticket)
+        transport = self._upstream.transport if self._upstream is not None else None
+        if transport is None or transport.is_closing():
+            return
+        transport.resume_reading()
+        if not self._body_done:
+            # The replica must learn that the rest never comes; its answer still tells when it is done.
+            transport.write_eof()
+
+    def _answer(
+        self, side: RouterSide, status: int, reason: str, message: str, retry_after_s: int | None = None
+    ) -> None:
+        keep_alive = self._keep_alive and self._body_done
+        version = self._c.settings.version
+        side.write(wire.answer(status, reason, message, version, close=not keep_alive, retry_after_s=retry_after_s))
+        side.done(keep_alive=keep_alive)

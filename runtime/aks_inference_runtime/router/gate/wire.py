@@ -1,0 +1,82 @@
+"""The bytes of HTTP/1.1 that the gate writes itself."""
+
+import json
+from collections.abc import Iterable
+from http import HTTPStatus
+
+VERSION_HEADER = b"x-aks-inference-version"
+REASON_HEADER = b"x-aks-inference-reason"
+MAX_HEAD_BYTES = 65_536
+"""Of a request's or response's head; HAProxy's own limit (16 KiB) is below it."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"expect",
+    }
+)
+"""Headers of one connection, not of the message (RFC 9110, 7.6.1); `expect` is answered by the gate."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Names that a Connection header declares to be of this connection only."""
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update(part.strip().lower() for part in value.split(b","))
+    return frozenset(named) | HOP_BY_HOP
+
+
+def head(first_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """First line and headers, up to and with the empty line."""
+    lines = [first_line]
+    lines.extend(b"%b: %b" % pair for pair in headers)
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def status_line(status: int, reason: bytes = b"") -> bytes:
+    """`HTTP/1.1 <status> <reason>`, with the standard phrase where none is given."""
+    if not reason:
+        try:
+            reason = HTTPStatus(status).phrase.encode()
+        except ValueError:
+            reason = b""
+    return b"HTTP/1.1 %d %b" % (status, reason)
+
+
+def answer(
+    status: int, reason: str, message: str, version: str, *, close: bool, retry_after_s: int | None = None
+) -> bytes:
+    """A whole answer of the gate's own, as the table of status codes has it."""
+    body = json.dumps({"message": message}).encode()
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (REASON_HEADER, reason.encode()),
+        (VERSION_HEADER, version.encode()),
+    ]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % retry_after_s))
+    if close:
+        headers.append((b"connection", b"close"))
+    return head(status_line(status), headers) + body
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
