@@ -1,0 +1,120 @@
+"""Which files of a folder go into an image: `.amlignore`, else `.gitignore`; limits; nothing from outside the folder.
+
+Rules: azureml-core 1.61 (reference: azureml-v1.md 6.4): one ignore file, only the one in the root, gitignore patterns.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pathspec import GitIgnoreSpec
+
+from aks_inference_runtime.api.content import combined_digest, file_digest
+from aks_inference_runtime.api.errors import InvalidInput
+
+IGNORE_FILES = (".amlignore", ".gitignore")
+ALWAYS_IGNORED = frozenset({".git", "__pycache__"})
+"""Never content: a checkout's history, and byte code that Python writes beside a script when it runs."""
+MAX_BYTES = 300 * 1024 * 1024
+MAX_FILES = 2_000
+"""Azure ML's limits of a snapshot (reference: azureml-v1.md 6.4)."""
+OFFENDERS = 5
+
+
+@dataclass(frozen=True)
+class ContextLimits:
+    """How much a folder may hold after ignoring."""
+
+    max_bytes: int = MAX_BYTES
+    max_files: int = MAX_FILES
+
+
+def context_files(folder: Path, limits: ContextLimits | None = None) -> dict[str, Path]:
+    """The files by their relative names with forward slashes, sorted. Raises InvalidInput with all that is wrong.
+
+    A link to a file inside the folder counts as that file; one that leaves it is refused, as are linked folders.
+    """
+    if not folder.is_dir():
+        raise InvalidInput(f"{folder} is not a folder; give the folder with the entry script")
+    root = folder.resolve()
+    problems: list[str] = []
+    files = dict(sorted(_walk(folder, root, _ignored(folder), problems)))
+    problems += _over(files, limits or ContextLimits())
+    if problems:
+        raise InvalidInput("\n".join(problems))
+    return files
+
+
+def content_digest(folder: Path) -> str:
+    """`sha256:<hex>` over the names and contents of what goes into the image, unlimited in size."""
+    files = context_files(folder, ContextLimits(max_bytes=2**63, max_files=2**31))
+    return combined_digest({name: file_digest(path) for name, path in files.items()})
+
+
+def _ignored(folder: Path) -> GitIgnoreSpec:
+    for name in IGNORE_FILES:
+        path = folder / name
+        if path.is_file():
+            try:
+                return GitIgnoreSpec.from_lines(path.read_text("utf-8").splitlines())
+            except (UnicodeDecodeError, ValueError) as error:
+                raise InvalidInput(f"{path}: is not a list of patterns ({error}); mend the file") from None
+    return GitIgnoreSpec.from_lines([])
+
+
+def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) -> Iterator[tuple[str, Path]]:
+    for current, directories, names in os.walk(folder):
+        here = Path(current)
+        relative = PurePosixPath(here.relative_to(folder).as_posix())
+        kept = []
+        for name in sorted(directories):
+            path = (relative / name).as_posix()
+            if name in ALWAYS_IGNORED or spec.match_file(f"{path}/"):
+                continue
+            if (here / name).is_symlink():
+                problems.append(f"{here / name}: is a link to a folder; put the folder itself there or ignore it")
+            else:
+                kept.append(name)
+        directories[:] = kept
+        for name in sorted(names):
+            path = (relative / name).as_posix()
+            if not spec.match_file(path):
+                problem = _problem(here / name, root)
+                if problem:
+                    problems.append(problem)
+                else:
+                    yield path, here / name
+
+
+def _problem(path: Path, root: Path) -> str:
+    if path.is_symlink() and not path.resolve().is_relative_to(root):
+        return (
+            f"{path}: is a link that leaves the folder (to {path.readlink()}); put the file itself there or ignore it"
+        )
+    if not path.is_file():
+        return f"{path}: is not a regular file; remove it or ignore it"
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        return f"{str(path)!r}: has a name that is not UTF-8; rename it or ignore it"
+    return ""
+
+
+def _over(files: Mapping[str, Path], limits: ContextLimits) -> Iterator[str]:
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    total = sum(sizes.values())
+    mend = "name what is not needed in .amlignore (gitignore patterns), or raise the limit"
+    if total > limits.max_bytes:
+        largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:OFFENDERS]
+        named = ", ".join(f"{name} ({_mb(size)})" for name, size in largest)
+        yield f"the folder holds {_mb(total)}, more than {_mb(limits.max_bytes)}: largest are {named}; {mend}"
+    if len(files) > limits.max_files:
+        folders = Counter(name.partition("/")[0] if "/" in name else "." for name in files)
+        named = ", ".join(f"{name} ({count} files)" for name, count in folders.most_common(OFFENDERS))
+        yield f"the folder holds {len(files)} files, more than {limits.max_files}: most are in {named}; {mend}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1024 / 1024:.1f} MB"

@@ -1,0 +1,1 @@
+"""Environment definitions: reading them, their canonical form, the image key, the generated build file."""

@@ -1,0 +1,264 @@
+"""The distribution API as far as images need it: manifests, blobs, tags by name, referrers."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlencode, urljoin
+
+from aks_inference_runtime.images.errors import DigestMismatch, RegistryError
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS
+from aks_inference_runtime.images.registry.credentials import CredentialStore
+from aks_inference_runtime.images.registry.manifest import (
+    EMPTY_JSON,
+    MANIFEST_TYPES,
+    OCI_INDEX,
+    Descriptor,
+    Manifest,
+    artifact_manifest,
+    index_manifest,
+    sha256,
+)
+from aks_inference_runtime.images.registry.transport import NETWORK_ERRORS, Transport, TransportOptions, refusal
+from aks_inference_runtime.images.registry.upload import Sent, UploadSource, upload
+
+_PIECE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """A repository in a registry, and what is asked of it."""
+
+    host: str
+    repository: str
+    actions: str = "pull"
+
+    @property
+    def scope(self) -> str:
+        """The scope of a token (distribution specification, "Token authentication")."""
+        return f"repository:{self.repository}:{self.actions}"
+
+
+class RegistryClient:
+    """Talks to registries; an async context manager. Safe for many tasks of one loop."""
+
+    def __init__(self, credentials: CredentialStore | None = None, options: TransportOptions | None = None) -> None:
+        self._transport = Transport(credentials or CredentialStore(), options or TransportOptions())
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.__aexit__(kind, error, trace)
+
+    async def head(self, reference: ImageReference) -> Descriptor | None:
+        """Type, digest and size of a manifest; None when it is not there."""
+        place = _pull(reference)
+        answer = await self._transport.request(
+            "HEAD",
+            self._manifest_url(reference),
+            host=place.host,
+            scope=place.scope,
+            headers=_accept(),
+            expected=_FOUND,
+        )
+        if answer.status == 404:
+            return None
+        digest, length = answer.headers.get("Docker-Content-Digest"), answer.headers.get("Content-Length")
+        if digest and length:
+            return Descriptor(answer.headers.get("Content-Type", ""), digest, int(length))
+        # Both headers are only recommended: without them the manifest itself tells.
+        manifest = await self.manifest(reference)
+        return manifest.descriptor() if manifest else None
+
+    async def manifest(self, reference: ImageReference) -> Manifest | None:
+        """A manifest, its digest checked; None when it is not there."""
+        place = _pull(reference)
+        answer = await self._transport.request(
+            "GET", self._manifest_url(reference), host=place.host, scope=place.scope, headers=_accept(), expected=_FOUND
+        )
+        if answer.status == 404:
+            return None
+        kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        manifest = Manifest(kind, answer.body)
+        kind = str(manifest.data.get("mediaType") or kind)
+        return Manifest(kind, answer.body).check(reference.digest)
+
+    async def has_blob(self, reference: ImageReference, digest: str) -> bool:
+        """Whether a repository holds a blob."""
+        place = _pull(reference)
+        answer = await self._transport.request(
+            "HEAD", self._url(place, "blobs", digest), host=place.host, scope=place.scope, expected=_FOUND
+        )
+        return answer.status == 200
+
+    async def read_blob(self, reference: ImageReference, blob: Descriptor, limit: int) -> bytes:
+        """A small blob (a config), whole and checked. Raises RegistryError beyond `limit` bytes."""
+        if blob.size > limit:
+            raise RegistryError(f"{reference}: {blob.digest} has {blob.size} bytes, more than {limit}")
+        return b"".join([part async for part in self.stream_blob(reference, blob)])
+
+    async def stream_blob(self, reference: ImageReference, blob: Descriptor) -> AsyncIterator[bytes]:
+        """A blob in pieces; continued where it broke off. Raises DigestMismatch at the end, never hands out more bytes
+        than the descriptor says."""
+        place = _pull(reference)
+        digest, got, failures = hashlib.sha256(), 0, 0
+        while got < blob.size:
+            before = got
+            async for piece in self._from(place, blob, got):
+                if isinstance(piece, str):
+                    failures = failures + 1 if got == before else 1
+                    await self._transport.pause(failures, None, piece)
+                    break
+                got += len(piece)
+                if got > blob.size:
+                    raise DigestMismatch(f"{reference}: {blob.digest} is longer than {blob.size} bytes")
+                digest.update(piece)
+                yield piece
+        if f"sha256:{digest.hexdigest()}" != blob.digest:
+            raise DigestMismatch(f"{reference}: asked for {blob.digest}, got sha256:{digest.hexdigest()}")
+
+    async def _from(self, place: Place, blob: Descriptor, offset: int) -> AsyncIterator[bytes | str]:
+        """Pieces from an offset; a text at the end says why it broke off."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        url = self._url(place, "blobs", blob.digest)
+        got = 0
+        try:
+            async with self._transport.once(
+                "GET", url, host=place.host, scope=place.scope, headers=headers
+            ) as response:
+                if response.status in RETRIED_STATUS:
+                    yield str(await refusal(response, "GET", place.host))
+                    return
+                if response.status not in {200, 206}:
+                    raise await refusal(response, "GET", place.host)
+                skip = offset if response.status == 200 else 0
+                async for piece in response.content.iter_chunked(_PIECE):
+                    dropped = min(skip, len(piece))
+                    skip -= dropped
+                    if len(piece) > dropped:
+                        got += len(piece) - dropped
+                        yield piece[dropped:]
+        except NETWORK_ERRORS as error:
+            yield f"{place.host}: {blob.digest} broke off ({type(error).__name__})"
+            return
+        if offset + got < blob.size:
+            yield f"{place.host}: {blob.digest} ended early"
+
+    async def download(self, reference: ImageReference, blob: Descriptor, path: Path) -> None:
+        """A blob into a file, which appears only whole."""
+        part = path.with_name(f"{path.name}.{id(blob):x}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                async for piece in self.stream_blob(reference, blob):
+                    await asyncio.to_thread(file.write, piece)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def push_blob(
+        self, target: ImageReference, blob: Descriptor, source: UploadSource, mount_from: str | None = None
+    ) -> Sent:
+        """Sends a blob unless the repository has it. `mount_from`: another repository that may have it."""
+        if await self.has_blob(target, blob.digest):
+            return Sent(0, "there")
+        place = _push(target)
+        start = self._transport.origin(place.host) + f"/v2/{place.repository}/blobs/uploads/"
+        scope = place.scope
+        if mount_from and mount_from != target.repository:
+            scope = f"{scope} repository:{mount_from}:pull"
+            start += "?" + urlencode({"mount": blob.digest, "from": mount_from})
+        return await upload(self._transport, place.host, scope, start, blob, source)
+
+    async def push_manifest(self, target: ImageReference, manifest: Manifest) -> Descriptor:
+        """Puts a manifest or an index under the tag or digest of the reference."""
+        answer = await self._put(target, manifest)
+        said = answer.get("Docker-Content-Digest")
+        if said and said != manifest.digest:
+            raise DigestMismatch(f"{target}: sent {manifest.digest}, the registry says {said}")
+        return manifest.descriptor()
+
+    async def _put(self, target: ImageReference, manifest: Manifest) -> dict[str, str]:
+        place = _push(target)
+        answer = await self._transport.request(
+            "PUT",
+            self._manifest_url(target),
+            host=place.host,
+            scope=place.scope,
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.content,
+            expected=frozenset({200, 201, 202}),
+        )
+        return dict(answer.headers)
+
+    async def referrers(self, subject: ImageReference, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+        """What is attached to a manifest; `subject` with its digest."""
+        index = await self._referrers_index(subject)
+        found = index.parts("manifests") if index else ()
+        return tuple(one for one in found if artifact_type is None or one.artifact_type == artifact_type)
+
+    async def _referrers_index(self, subject: ImageReference) -> Manifest | None:
+        place = _pull(subject)
+        url = self._url(place, "referrers", subject.digest or "")
+        answer = await self._transport.request(
+            "GET", url, host=place.host, scope=place.scope, expected=frozenset({200, 400, 404, 405})
+        )
+        if answer.status == 200 and answer.headers.get("Content-Type", "").startswith(OCI_INDEX):
+            return Manifest(OCI_INDEX, answer.body)
+        return await self.manifest(_fallback_tag(subject))
+
+    async def attach(self, subject: ImageReference, to: Descriptor, artifact_type: str, content: bytes) -> Descriptor:
+        """Attaches a content to a manifest; for a registry without referrers by the tag that the specification names
+        ("Referrers Tag Schema"). Attaching the same twice changes nothing."""
+        empty = Descriptor("application/octet-stream", sha256(EMPTY_JSON), len(EMPTY_JSON))
+        await self.push_blob(subject, empty, UploadSource.of(EMPTY_JSON))
+        layer = Descriptor(artifact_type, sha256(content), len(content))
+        await self.push_blob(subject, layer, UploadSource.of(content))
+        artifact = artifact_manifest(artifact_type, layer, to)
+        target = ImageReference(subject.registry, subject.repository, None, artifact.digest)
+        headers = await self._put(target, artifact)
+        found = artifact.descriptor()
+        entry = Descriptor(found.media_type, found.digest, found.size, artifact_type=artifact_type)
+        if not any(name.lower() == "oci-subject" for name in headers):
+            await self._list_referrer(subject.at(to.digest), entry)
+        return entry
+
+    async def _list_referrer(self, subject: ImageReference, entry: Descriptor) -> None:
+        tag = _fallback_tag(subject)
+        present = await self.manifest(tag)
+        listed = present.parts("manifests") if present else ()
+        if entry.digest not in {one.digest for one in listed}:
+            await self.push_manifest(tag, index_manifest(tuple(one.to_json() for one in (*listed, entry))))
+
+    def _url(self, place: Place, kind: str, name: str) -> str:
+        return urljoin(self._transport.origin(place.host), f"/v2/{place.repository}/{kind}/{name}")
+
+    def _manifest_url(self, reference: ImageReference) -> str:
+        return self._url(_pull(reference), "manifests", reference.target)
+
+
+_FOUND = frozenset({200, 404})
+
+
+def _accept() -> dict[str, str]:
+    return {"Accept": ", ".join(MANIFEST_TYPES)}
+
+
+def _pull(reference: ImageReference) -> Place:
+    return Place(reference.api_host, reference.repository)
+
+
+def _push(reference: ImageReference) -> Place:
+    return Place(reference.api_host, reference.repository, "pull,push")
+
+
+def _fallback_tag(subject: ImageReference) -> ImageReference:
+    return ImageReference(subject.registry, subject.repository, (subject.digest or "").replace(":", "-", 1))
