@@ -146,6 +146,8 @@ class Doer:
             refresh_before_update=made.refresh_before_update,
         )
         if partial is not None:
+            # What is there was not made with the new inputs: the next run must see that they are still wanted.
+            new.set(inputs=before.inputs)
             raise StepError(partial.message, kept=True)
 
     async def _delete(self, step: Step) -> None:

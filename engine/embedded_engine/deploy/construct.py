@@ -77,8 +77,10 @@ class Constructor:
             raise EngineError(f"the provider of {request.type} builds no components")
         by_property = requests.property_dependencies(request, properties)
         if not provider.configured:
-            urn = f"urn:pulumi:{deployment.options.stack}::{deployment.options.project}::{request.type}::{request.name}"
-            return resource_pb2.RegisterResourceResponse(urn=urn)
+            # Its configuration is not known yet: the component is shown, and nothing of what is in it.
+            goal = Goal(type=request.type, name=request.name, custom=False, properties={}, parent=request.parent)
+            result = await deployment.register(goal)
+            return resource_pb2.RegisterResourceResponse(urn=result.state.urn)
         message = self._construct_request(request, properties, wanted, by_property, provider, monitor)
         try:
             answer = await provider.construct(message)

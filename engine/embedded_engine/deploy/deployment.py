@@ -11,7 +11,7 @@ from embedded_engine.deploy import removal
 from embedded_engine.deploy.apply import Doer, StepError
 from embedded_engine.deploy.builtin import Builtin, StackOutputs
 from embedded_engine.deploy.cells import Cell, Step, needs
-from embedded_engine.deploy.generator import BailError, Generator
+from embedded_engine.deploy.generator import BailError, Generator, StepFailedError
 from embedded_engine.deploy.goals import Goal, ReadGoal
 from embedded_engine.deploy.history import History
 from embedded_engine.deploy.journal import Journal, Persist
@@ -80,6 +80,7 @@ class Deployment:
         self._failed_steps: list[Step] = []
         self._skipped: set[str] = set()
         self._step_failed = False
+        self._only_refreshes = False
         self._bailed = False
         self._cancelled = False
         self._defaults: dict[tuple[str, str, str], asyncio.Task[str]] = {}
@@ -102,6 +103,7 @@ class Deployment:
 
     async def refresh(self) -> bool:
         started = self._clock()
+        self._only_refreshes = True
         self.emit(events.Prelude(_shown_config(self.options)))
         try:
             await self._refresh()
@@ -140,7 +142,8 @@ class Deployment:
         stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
+            # How a program ends that was shut out because a step failed says nothing.
+            if running.done() and not self.stopping.is_set():
                 running.result()
         finally:
             stopping.cancel()
@@ -200,45 +203,52 @@ class Deployment:
         try:
             registration = self.generator.begin(goal)
             steps = await self.generator.steps(registration)
-            result = await self._registered_steps(steps, registration.new)
-        except BailError:
-            self.fail()
-            raise
+            return await self._registered_steps(steps, registration.new)
+        except StepFailedError:
+            if registration is None or not self._goes_on():
+                raise
+            self._skipped.add(registration.urn)
+            return Result(registration.new.state, "failed")
         except EngineError as error:
-            self._error(registration.urn if registration else "", str(error))
-            self.fail()
-            raise BailError(str(error)) from error
-        return result
+            raise self._ended(error, registration.urn if registration else "") from error
 
     async def read(self, goal: ReadGoal) -> Result:
+        """Raises `BailError` where the run ends, told or not."""
+        urn = ""
         try:
             new, steps = self.generator.read_steps(goal)
+            urn = new.urn
             return await self._registered_steps(steps, new)
-        except BailError:
-            self.fail()
-            raise
+        except StepFailedError:
+            if not self._goes_on():
+                raise
+            self._skipped.add(urn)
+            return Result(new.state, "failed")
         except EngineError as error:
-            self._error("", str(error))
-            self.fail()
-            raise BailError(str(error)) from error
+            raise self._ended(error, urn) from error
+
+    def _goes_on(self) -> bool:
+        return self.options.continue_on_error and not self.stopping.is_set()
+
+    def _ended(self, error: EngineError, urn: str) -> BailError:
+        """The run ends because of it; tells why, if that was not done."""
+        if not isinstance(error, BailError):
+            self._error(urn, str(error))
+        self.fail()
+        return error if isinstance(error, BailError) else BailError(str(error))
 
     async def _registered_steps(self, steps: Sequence[Step], new: Cell) -> Result:
-        for failed in self._failed_steps:
-            self._skipped.add(failed.urn)
+        self._skipped.update(failed.urn for failed in self._failed_steps)
         if not self._skipped.isdisjoint(needs(new.state)):
             self._skipped.add(new.urn)
             return Result(new.state, "skipped")
         for step in steps:
             if step.registered:
                 self._registered[new.urn] = step
-        done = await self.do(steps)
-        if not done:
-            if self.options.continue_on_error and not self.stopping.is_set():
-                self._skipped.add(new.urn)
-                return Result(new.state, "failed")
-            raise BailError(f"{new.urn} failed")
-        unknown = any(step.skipped_create for step in steps)
-        return Result(new.state, unknown=unknown)
+                new = step.new or new
+        if not await self.do(steps):
+            raise StepFailedError(new.urn)
+        return Result(new.state, unknown=any(step.skipped_create for step in steps))
 
     async def outputs(self, urn: str, outputs: Properties) -> None:
         """The outputs of a component. Those of the stack wait until it is known how the run ends."""
@@ -254,6 +264,8 @@ class Deployment:
 
     async def _put_outputs(self, urn: str, outputs: Properties, merge: bool) -> None:
         step = self._registered[urn]
+        if step.skipped_create:
+            return
         cell = step.cell
         before = step.old.state.outputs if step.old else {}
         wanted = {**before, **outputs} if merge else outputs
@@ -329,21 +341,31 @@ class Deployment:
     def _succeeded(self, step: Step) -> None:
         if not step.told:
             return
-        op = step.result_op or step.op
-        if step.logical and op != "remove-pending-replace" and _counted(step):
+        # In a run that refreshes first, what the refresh found is not what the run is about.
+        refreshing = step.op == "refresh"
+        op = step.result_op if refreshing and self._only_refreshes else step.op
+        if self._counted(step):
             self.changes[op] = self.changes.get(op, 0) + 1
         # A component's outputs come later, with RegisterResourceOutputs.
-        if step.cell.state.custom or step.op in ("delete", "refresh"):
+        if self.options.dry_run or step.cell.state.custom or refreshing or step.op == "delete":
             self.emit(events.ResourceOutputs(step.metadata(op), self.options.dry_run))
+
+    def _counted(self, step: Step) -> bool:
+        if step.op == "refresh":
+            return self._only_refreshes
+        if step.op == "read":
+            # One that changed nothing is no operation.
+            return step.old is not None and not values.equal(step.old.state.outputs, step.cell.state.outputs)
+        return step.logical and step.op != "remove-pending-replace"
 
     def _failed(self, step: Step, error: StepError) -> None:
         prefix = "Preview failed: " if self.options.dry_run else ""
-        self._error(step.urn, prefix + error.message)
-        if step.told:
+        self._error(step.urn if step.told else "", prefix + error.message)
+        if step.told and not self.options.dry_run:
             self.emit(events.ResourceFailed(step.metadata()))
         self._step_failed = True
         self._failed_steps.append(step)
-        if not self.options.continue_on_error and not error.protected:
+        if not self.options.continue_on_error and not error.protected and step.op != "refresh":
             self.stopping.set()
 
     async def _delete(self, steps: Sequence[Step]) -> None:
@@ -358,13 +380,8 @@ class Deployment:
         chosen = [c for c in self.history.cells if removal.refreshed(c, self.options, self.history.targets_actual)]
         for reference in dict.fromkeys(c.state.provider for c in chosen if c.state.provider):
             await self.registry.ensure(reference)
-        steps = {cell: Step(op="refresh", old=cell, logical=False) for cell in chosen}
-        # Refreshes count as what they turn out to be.
-        for step in steps.values():
-            step.logical = True
+        steps = {cell: Step(op="refresh", old=cell, new=cell, logical=False) for cell in chosen}
         await asyncio.gather(*(self.do([step]) for step in steps.values()))
-        if self.stopping.is_set():
-            return
         cells = removal.rebuilt(self.history.cells, {cell: step.new for cell, step in steps.items()})
         self.history.use(cells)
         self.journal.rebase(cells)
@@ -397,8 +414,7 @@ class Deployment:
 
     def fail(self) -> None:
         """Why the run fails has been told; nothing more is begun."""
-        if not self._step_failed:
-            self._bailed = True
+        self._bailed = True
         self.stopping.set()
 
     def _warn(self, urn: str, message: str) -> None:
@@ -406,13 +422,6 @@ class Deployment:
 
     def _error(self, urn: str, message: str) -> None:
         self.emit(Diagnostic("error", message, urn))
-
-
-def _counted(step: Step) -> bool:
-    """Reads count only where a managed resource becomes one that is only read."""
-    if step.op != "read":
-        return True
-    return step.old is not None and not step.old.state.external
 
 
 def pending_warning(base: Snapshot) -> str:

@@ -31,6 +31,10 @@ class BailError(EngineError):
     """The run ends; why has been told already."""
 
 
+class StepFailedError(BailError):
+    """A step of the registration failed, or was not begun because the run is stopping."""
+
+
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Registration:
     """One goal on its way. `result` is what the program gets if no step changes it."""
@@ -129,8 +133,7 @@ class Generator:
         goal, old = registration.goal, registration.old
         registration.seed = os.urandom(SEED_BYTES)
         if is_import(goal.id, goal.custom, old.state if old else None):
-            if not await self._import(registration):
-                return []
+            await self._import(registration)
         targeted = self._targeted(registration)
         recreating = registration.urn in self.history.deletes
         await self._check(registration, targeted, recreating)
@@ -151,8 +154,8 @@ class Generator:
             return self._validated([Step(op="create", new=registration.new, registered=True)])
         return await self._compare(registration, old)
 
-    async def _import(self, registration: Registration) -> bool:
-        """Reads the resource to adopt; it becomes the old one. False where that failed."""
+    async def _import(self, registration: Registration) -> None:
+        """Reads the resource to adopt; it becomes the old one. Raises `StepFailedError`."""
         goal, old, new = registration.goal, registration.old, registration.new
         self.history.imports.add(registration.urn)
         if old is not None and registration.urn not in self.history.deletes:
@@ -163,12 +166,11 @@ class Generator:
         else:
             steps = [Step(op="import", new=new)]
         if not await self._perform(steps):
-            return False
+            raise StepFailedError(registration.urn)
         read = registration.old = steps[0].new
         fresh = goal.new_state(registration.urn, read.state if read else None, next(iter(new.state.aliases), ""))
         registration.new = Cell(fresh)
         registration.imported = True
-        return True
 
     # -- targets
 

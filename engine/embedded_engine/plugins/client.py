@@ -100,7 +100,8 @@ class Provider:
         self.version = ""
         self._handshaken = False
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS)
-        self._stub = provider_pb2_grpc.ResourceProviderStub(self._channel)  # type: ignore[no-untyped-call]
+        # The generated stubs are typed for the synchronous kind of channel.
+        self._stub: Any = provider_pb2_grpc.ResourceProviderStub(self._channel)
 
     async def handshake(self, engine_address: str, folder: Path) -> None:
         """An old plugin that knows no Handshake says what it understands when it is configured."""
@@ -134,7 +135,7 @@ class Provider:
         except grpc.aio.AioRpcError:
             pass  # it is ended anyway
         finally:
-            await self._channel.close()
+            await self._channel.close(grace=None)
 
     async def cancel(self) -> None:
         """Asks it to give up what it is doing."""
@@ -148,7 +149,7 @@ class Provider:
     async def check_config(
         self, urn: str, olds: Properties, news: Properties, unknowns: bool
     ) -> tuple[Properties, list[Failure]]:
-        wire = Wire(secrets=False, unknowns=unknowns)
+        wire = Wire(secrets=False, resources=False, unknowns=unknowns)
         request = provider_pb2.CheckRequest(
             urn=urn,
             name=model.urn_name(urn),
@@ -166,7 +167,7 @@ class Provider:
         return inputs, [Failure(f.property, f.reason) for f in answer.failures]
 
     async def diff_config(self, urn: str, old_inputs: Properties, old_outputs: Properties, news: Properties) -> Diff:
-        wire = Wire(secrets=False)
+        wire = Wire(secrets=False, resources=False)
         request = provider_pb2.DiffRequest(
             urn=urn,
             name=model.urn_name(urn),
@@ -266,9 +267,13 @@ class Provider:
         return _diff(await self._call(self._stub.Diff, request))
 
     async def create(self, urn: str, inputs: Properties, timeout_s: float, preview: bool) -> State:
-        """In a preview that the provider cannot do, nothing is known of the outputs."""
-        if preview and not (self.configured and self.protocol.preview):
+        """A provider that knows no previews is taken to answer with the inputs; one without its configuration, with
+        nothing that is known.
+        """
+        if preview and not self.configured:
             return State("", {})
+        if preview and not self.protocol.preview:
+            return State("", inputs)
         request = provider_pb2.CreateRequest(
             urn=urn,
             name=model.urn_name(urn),
@@ -295,8 +300,10 @@ class Provider:
         ignore: Sequence[str],
         preview: bool,
     ) -> State:
-        if preview and not (self.configured and self.protocol.preview):
+        if preview and not self.configured:
             return State(identity, {})
+        if preview and not self.protocol.preview:
+            return State(identity, news)
         wire = self._wire(preview, elide_assets=True)
         request = provider_pb2.UpdateRequest(
             id=identity,
@@ -370,10 +377,12 @@ class Provider:
         return result, [Failure(f.property, f.reason) for f in answer.failures]
 
     async def construct(self, request: provider_pb2.ConstructRequest) -> provider_pb2.ConstructResponse:
-        return await self._call(self._stub.Construct, request)
+        answer: provider_pb2.ConstructResponse = await self._call(self._stub.Construct, request)
+        return answer
 
     async def call(self, request: provider_pb2.CallRequest) -> provider_pb2.CallResponse:
-        return await self._call(self._stub.Call, request)
+        answer: provider_pb2.CallResponse = await self._call(self._stub.Call, request)
+        return answer
 
     async def _call(self, method: Any, request: Any) -> Any:  # noqa: ANN401 - generated stubs are not typed
         try:
@@ -456,7 +465,8 @@ def _error(error: grpc.aio.AioRpcError) -> ProviderError:
 
 
 def _details(error: grpc.aio.AioRpcError) -> list[Any]:
-    for key, value in error.trailing_metadata() or ():
+    metadata: Any = error.trailing_metadata() or ()
+    for key, value in metadata:
         if key == "grpc-status-details-bin":
             status = status_pb2.Status()
             try:
