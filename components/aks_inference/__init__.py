@@ -1,5 +1,6 @@
 """Model serving on Kubernetes, on AKS and on this machine, declared with Pulumi."""
 
+from aks_inference.aks_cluster.component import AksInferenceCluster
 from aks_inference.local_cluster.component import LocalInferenceCluster
 from aks_inference.program import current_program
 from aks_inference.registered_model.component import RegisteredModel
@@ -11,6 +12,7 @@ COMPONENTS = [
     RegisteredModel,
     ModelWebService,
     ControlledRolloutEndpoint,
+    AksInferenceCluster,
 ]
 """What the plugin hosts."""
 
@@ -19,6 +21,7 @@ current_program()
 
 __all__ = [
     "COMPONENTS",
+    "AksInferenceCluster",
     "ControlledRolloutEndpoint",
     "LocalInferenceCluster",
     "ModelWebService",

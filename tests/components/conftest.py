@@ -36,7 +36,8 @@ loop = asyncio.new_event_loop()
 asyncio.set_event_loop(loop)
 ok = False
 try:
-    loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: runpy.run_path(sys.argv[3], run_name="__main__") and None))
+    body = lambda: runpy.run_path(sys.argv[3], run_name="__main__") and None
+    loop.run_until_complete(pulumi.runtime.run_in_stack(body))
     ok = True
 except pulumi.RunError as error:
     pulumi.log.error(str(error))
@@ -91,7 +92,7 @@ class FakeEngine(resource_pb2_grpc.ResourceMonitorServicer, engine_pb2_grpc.Engi
         later = (lambda value: UNKNOWN) if self.preview else (lambda value: value)
         match token.rsplit(":", 1)[-1]:
             case "LocalRuntime":
-                target = TARGET.replace("local\"", f"{inputs['name']}\"", 1)
+                target = TARGET.replace('local"', f'{inputs["name"]}"', 1)
                 return {"target": target, "url": f"http://127.0.0.1:{inputs['port']}", "stateDirectory": "/tmp/state"}
             case "Model":
                 return {"version": later(1.0), "modelId": later(f"{inputs['name']}:1"), "createdTime": later("now")}

@@ -1,0 +1,1 @@
+"""AksInferenceCluster: an AKS cluster for inference."""

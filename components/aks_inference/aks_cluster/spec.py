@@ -1,0 +1,251 @@
+"""The rules of a cluster: purpose and vCPU, pools, network, what is not there yet.
+
+Reference: azureml-v1.md 1, aks-rules.md 1, 2, 6 and 7; contradictions are decided in docs/decisions.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from aks_inference.aks_cluster.network import FLAT, Network, plan_network
+from aks_inference.facts.sizes import size_note
+from aks_inference.findings import Finding, Severity, did_you_mean, under
+from aks_inference.names import COMPUTE, RESERVED_COMPUTE
+from aks_inference.values import Flag, Leaf, Leaves, Object, Read, Spec, Text, Whole, read
+from aks_inference.vm_sizes import VmSize, closest, find_size, table_date
+
+PRODUCTION_VCPU = 12
+"""What a production cluster needs (source documents 000, 002, 004)."""
+PRODUCTION_NODES = 3
+"""Later documentation: fewer nodes leave a service without a spare."""
+DEV_TEST_VCPU = 2
+"""Recommended for DevTest."""
+DEFAULT_VM_SIZE = "Standard_D3_v2"
+DEFAULT_SYSTEM_VM_SIZE = "Standard_D4s_v5"
+KUBENET_END = "2028-03-31"
+LARGEST_POOL = 1_000
+ATTACH = "attaching an existing cluster is not supported yet"
+NEEDS_RUNTIME = "needs the runtime on Kubernetes, which this version does not have yet"
+
+
+class Purpose(StrEnum):
+    """What a cluster is for."""
+
+    FAST_PROD = "FastProd"
+    DENSE_PROD = "DenseProd"
+    DEV_TEST = "DevTest"
+
+
+Nodes = Annotated[Whole, Field(ge=1, le=LARGEST_POOL)]
+
+
+class SystemPoolSpec(Spec):
+    """The system pool, converted."""
+
+    vm_size: Text = DEFAULT_SYSTEM_VM_SIZE
+    count: Nodes | None = Field(None, description="use 1 to 1,000 nodes")
+
+
+class AksInferenceClusterSpec(Spec):
+    """The arguments, converted."""
+
+    cluster_purpose: Text = Purpose.FAST_PROD.value
+    agent_count: Nodes | None = Field(None, description="use 1 to 1,000 nodes, or leave it out")
+    vm_size: Text = DEFAULT_VM_SIZE
+    location: Text | None = None
+    vnet_resourcegroup_name: Text | None = None
+    vnet_name: Text | None = None
+    subnet_name: Text | None = None
+    service_cidr: Text | None = None
+    dns_service_ip: Text | None = None
+    docker_bridge_cidr: Text | None = None
+    load_balancer_type: Text = "PublicIp"
+    load_balancer_subnet: Text | None = None
+    ssl_cname: Text | None = None
+    ssl_cert_pem_file: Text | None = None
+    ssl_key_pem_file: Text | None = None
+    leaf_domain_label: Text | None = None
+    overwrite_existing_domain: Flag | None = None
+    network: Object | None = None
+    vcpus_per_node: Annotated[Whole, Field(ge=1)] | None = None
+    system_pool: Object | None = None
+    resource_group_name: Leaf | None = None
+    cluster_name: Text | None = None
+    resource_id: Text | None = None
+    tags: Leaves
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """The cluster that will be created."""
+
+    name: str
+    purpose: Purpose
+    agent_count: int
+    vm_size: str
+    gpu: bool
+    system_vm_size: str
+    system_count: int
+    network: Network
+    location: str | None
+    resource_group_name: Any
+    tags: Mapping[str, Any]
+    checks: tuple[str, ...]
+    """What was checked, with figures."""
+
+
+def plan_cluster(
+    resource_name: str, declared: Mapping[str, Any], today: date
+) -> tuple[ClusterPlan | None, list[Finding]]:
+    """The plan, or what is wrong."""
+    got = read(AksInferenceClusterSpec, declared)
+    spec, findings = got.spec, list(got.findings)
+    name = spec.cluster_name or resource_name
+    findings += COMPUTE.check(("cluster_name",), name)
+    if name.lower() in RESERVED_COMPUTE:
+        findings.append(Finding(("cluster_name",), "is a reserved name", "choose another name", name))
+    purposes = [purpose.value for purpose in Purpose]
+    if spec.cluster_purpose not in purposes:
+        mend = did_you_mean(spec.cluster_purpose, purposes).replace("@", "")
+        findings.append(Finding(("cluster_purpose",), "is not a purpose", mend, spec.cluster_purpose))
+    purpose = Purpose(spec.cluster_purpose) if spec.cluster_purpose in purposes else Purpose.FAST_PROD
+    nodes = spec.agent_count or (1 if purpose is Purpose.DEV_TEST else PRODUCTION_NODES)
+    size = find_size(spec.vm_size)
+    checks, wrong = vcpu_check(got, purpose, nodes, size)
+    findings += wrong
+    findings += size_findings(("vm_size",), spec.vm_size, size, spec.vcpus_per_node, today)
+    system = read(SystemPoolSpec, spec.system_pool or {})
+    findings += under(("system_pool",), [*system.findings, *system_findings(system.spec, today)])
+    network, wrong = plan_network(
+        {field: getattr(spec, field) for field in FLAT}, spec.network if got.whole("network") else None
+    )
+    findings += wrong
+    if network.plugin == "kubenet":
+        mend = "plan for network.plugin azure"
+        end = Finding(("network",), f"kubenet is retired on {KUBENET_END}", mend, severity=Severity.WARNING)
+        findings.append(end)
+    findings += balancer_findings(spec)
+    findings += tls_findings(spec)
+    if spec.resource_id is not None:
+        findings.append(Finding(("resource_id",), ATTACH, "leave it out to create a cluster", spec.resource_id))
+    if any(f.severity is Severity.ERROR for f in findings):
+        return None, findings
+    count = system.spec.count or (1 if purpose is Purpose.DEV_TEST else 2)
+    plan = ClusterPlan(
+        name=name,
+        purpose=purpose,
+        agent_count=nodes,
+        vm_size=spec.vm_size,
+        gpu=bool(size and size.gpus),
+        system_vm_size=system.spec.vm_size,
+        system_count=count,
+        network=network,
+        location=spec.location,
+        resource_group_name=spec.resource_group_name,
+        tags=spec.tags,
+        checks=tuple(checks),
+    )
+    return plan, findings
+
+
+def vcpu_check(
+    got: Read[AksInferenceClusterSpec], purpose: Purpose, nodes: int, size: VmSize | None
+) -> tuple[list[str], list[Finding]]:
+    """The rule of 12: its sentence with the figures, and what is wrong."""
+    each = got.spec.vcpus_per_node or (size.vcpus if size else None)
+    if each is None or not got.whole("agent_count", "vm_size", "cluster_purpose"):
+        return ["vCPU check: not possible, the size is not known"], []
+    total = nodes * each
+    sum_text = f"agentCount {nodes} × {got.spec.vm_size} ({each} vCPU) = {total} vCPU"
+    if purpose is Purpose.DEV_TEST:
+        return [f"vCPU check: {sum_text}; DevTest has no minimum: ok"], list(_dev_test(nodes, total))
+    rule = f"{purpose.value} needs at least {PRODUCTION_VCPU}"
+    if total >= PRODUCTION_VCPU:
+        return [f"vCPU check: {sum_text}; {rule}: ok"], list(_few_nodes(nodes, purpose))
+    enough = -(-PRODUCTION_VCPU // each)
+    mend = f"use agentCount ≥ {enough}, a larger vmSize, or clusterPurpose DevTest"
+    return [], [Finding(("agent_count",), f"{sum_text}; {rule}: {mend}", "")]
+
+
+def _dev_test(nodes: int, total: int) -> Iterator[Finding]:
+    rule = "DevTest is not for production: no fault tolerance, and requests may take longer"
+    yield Finding(("cluster_purpose",), rule, "use FastProd for production", severity=Severity.WARNING)
+    if total < DEV_TEST_VCPU:
+        rule = f"{total} vCPU; at least {DEV_TEST_VCPU} are recommended for DevTest"
+        yield Finding(("agent_count",), rule, "use a larger vmSize", nodes, Severity.WARNING)
+
+
+def _few_nodes(nodes: int, purpose: Purpose) -> Iterator[Finding]:
+    if nodes < PRODUCTION_NODES:
+        rule = f"{purpose.value} on fewer than {PRODUCTION_NODES} nodes: the loss of one takes much of the capacity"
+        yield Finding(("agent_count",), rule, f"use {PRODUCTION_NODES} or more", nodes, Severity.WARNING)
+
+
+def size_findings(
+    path: tuple[str, ...], name: str, size: VmSize | None, vcpus: int | None, today: date
+) -> Iterator[Finding]:
+    """Warnings about a size: not in the table, or soon gone."""
+    if size is None:
+        said = f"taken as {vcpus} vCPU" if vcpus else "its vCPU are not checked"
+        rule = f"is not in the table of {table_date()}: {said}"
+        mends = [mend for mend in (closest(name), "" if vcpus else "@vcpus_per_node says how many") if mend]
+        yield Finding(path, rule, " ".join(mends), name, Severity.WARNING)
+        return
+    if vcpus is not None and vcpus != size.vcpus:
+        yield Finding(("vcpus_per_node",), f"{name} has {size.vcpus} vCPU", "leave it out", vcpus)
+    retirement = size_note(size.name).retirement
+    if retirement is not None:
+        gone = retirement <= today
+        rule = f"{'was' if gone else 'will be'} retired on {retirement}"
+        severity = Severity.ERROR if gone else Severity.WARNING
+        yield Finding(path, rule, "choose a newer size, for example Standard_D4s_v5", name, severity)
+
+
+def system_findings(spec: SystemPoolSpec, today: date) -> Iterator[Finding]:
+    """The rules of the system pool (aks-rules.md 7)."""
+    size = find_size(spec.vm_size)
+    yield from size_findings(("vm_size",), spec.vm_size, size, None, today)
+    if size is not None and (size.vcpus < 2 or size.memory_gib < 4):
+        rule = f"{size.vcpus} vCPU, {size.memory_gib:g} GiB; a system pool needs at least 2 vCPU and 4 GiB"
+        yield Finding(("vm_size",), rule, f"for example {DEFAULT_SYSTEM_VM_SIZE}", spec.vm_size)
+    elif size is not None and size.vcpus < 4:
+        rule = f"{size.vcpus} vCPU; 4 are recommended for a system pool"
+        yield Finding(("vm_size",), rule, f"for example {DEFAULT_SYSTEM_VM_SIZE}", spec.vm_size, Severity.WARNING)
+
+
+def balancer_findings(spec: AksInferenceClusterSpec) -> Iterator[Finding]:
+    """The load balancer of the scoring address."""
+    kinds = ("PublicIp", "InternalLoadBalancer")
+    if spec.load_balancer_type not in kinds:
+        rule = "is not a type of load balancer"
+        yield Finding(("load_balancer_type",), rule, f"use {' or '.join(kinds)}", spec.load_balancer_type)
+    elif spec.load_balancer_type == "InternalLoadBalancer":
+        yield Finding(("load_balancer_type",), NEEDS_RUNTIME, "leave it out", spec.load_balancer_type)
+    elif spec.load_balancer_subnet is not None:
+        rule = "has no use with @load_balancer_type PublicIp"
+        yield Finding(("load_balancer_subnet",), rule, "leave it out", spec.load_balancer_subnet)
+
+
+def tls_findings(spec: AksInferenceClusterSpec) -> Iterator[Finding]:
+    """TLS of the scoring address: the rules of azureml-v1.md 1.3, then that it is not there yet."""
+    own = ("ssl_cname", "ssl_cert_pem_file", "ssl_key_pem_file")
+    given = [name for name in own if getattr(spec, name) is not None]
+    sound = True
+    if given and len(given) < len(own):
+        missing = " and ".join(f"@{name}" for name in own if name not in given)
+        sound = False
+        yield Finding((given[0],), f"{missing} missing", f"give {', '.join(f'@{name}' for name in own)}, or none")
+    if given and spec.leaf_domain_label is not None:
+        sound = False
+        rule = f"cannot be combined with @{given[0]}"
+        yield Finding(("leaf_domain_label",), rule, "give a certificate or a label", spec.leaf_domain_label)
+    if spec.overwrite_existing_domain is not None and spec.leaf_domain_label is None:
+        sound = False
+        rule = "has no use without @leaf_domain_label"
+        yield Finding(("overwrite_existing_domain",), rule, "leave it out", spec.overwrite_existing_domain)
+    if sound and (given or spec.leaf_domain_label is not None):
+        yield Finding((given[0] if given else "leaf_domain_label",), f"TLS {NEEDS_RUNTIME}", "leave it out")
