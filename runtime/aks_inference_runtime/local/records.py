@@ -7,6 +7,9 @@ from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.api.supervisor import RECORD_VERSION, EndpointKeys
 
+STATE_FOLDERS = ("models", "code", "endpoints", "keys", "replicas", "apps", "logs")
+STATE_FILES = ("supervisor.log", "supervisor.log.1", "supervisor.lock", "supervisor.json")
+
 
 class EndpointRecord(Wire):
     """`endpoints/<name>.json`: what is declared, and what is served meanwhile."""
@@ -66,5 +69,5 @@ class StatePaths:
 
     def make(self) -> None:
         """Makes the folders that are missing."""
-        for path in (self.models, self.code, self.endpoints, self.keys, self.replicas, self.apps, self.logs):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in STATE_FOLDERS:
+            (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -85,8 +85,8 @@ class Replica:
             ready=self.ready and not self.draining,
         )
 
-    def status(self) -> ReplicaStatus:
-        """As it is reported."""
+    def status(self, restarts: int) -> ReplicaStatus:
+        """As it is reported, with how many of its kind were replaced so far."""
         if self.draining:
             state = ReplicaState.DRAINING
         elif self.ready:
@@ -94,7 +94,11 @@ class Replica:
         else:
             state = ReplicaState.STARTING if self.ready_since is None else ReplicaState.UNREADY
         return ReplicaStatus(
-            id=self.id, state=state, address=f"{HOST}:{self.port}" if self.port else "", reason=self.reason
+            id=self.id,
+            state=state,
+            restarts=restarts,
+            address=f"{HOST}:{self.port}" if self.port else "",
+            reason=self.reason,
         )
 
     async def stop(self, paths: StatePaths) -> None:
@@ -115,9 +119,11 @@ class Replica:
     async def _watching(self) -> None:
         client = GateClient(self.record.control)
         with _exit_events((self._server.pid, self._gate.pid), self._wake):
-            while self._both_alive():
-                await self._look(client)
+            while True:
                 self._wake.clear()
+                if not self._both_alive():
+                    break
+                await self._look(client)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RUNNING_POLL_S if self.ready else STARTING_POLL_S):
                         await self._wake.wait()

@@ -1,0 +1,238 @@
+"""The replicas of one template: as many as wanted, restarted with back-off, given up when they never start."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+from aks_inference_runtime.api.endpoint import EndpointVersion, Resources
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.local import logs
+from aks_inference_runtime.local.apps import CodeStore, build_app_root
+from aks_inference_runtime.local.capacity import Machine, room, why_not
+from aks_inference_runtime.local.environments import BuiltEnvironment, EnvironmentStore
+from aks_inference_runtime.local.models import ModelStore
+from aks_inference_runtime.local.records import StatePaths
+from aks_inference_runtime.local.replica import Replica, ReplicaPlan, start
+from aks_inference_runtime.scoring.server import INIT_EXIT_CODE, start_deadline_s
+
+MAX_START_FAILURES = 3
+"""In a row, before any replica of the template was ever ready: then it is given up (Failed)."""
+FIRST_BACK_OFF_S = 0.5
+MAX_BACK_OFF_S = 30.0
+STEADY_S = 10.0
+"""A replica that was ready that long and dies is replaced at once."""
+LOG_TAIL_LINES = 40
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Host:
+    """What replica sets share: stores, the machine, who asks for how much, how to start and drain."""
+
+    paths: StatePaths
+    environments: EnvironmentStore
+    models: ModelStore
+    codes: CodeStore
+    machine: Machine
+    used: Callable[[], list[Resources]]
+    drain: Callable[[Replica, float], Coroutine[None, None, None]]
+    """Takes a replica off the router and waits for its requests, at most so many seconds."""
+
+    def room(self, request: Resources) -> int:
+        """How many more replicas fit."""
+        return room(self.machine, self.used(), request)
+
+
+class ReplicaSet:
+    """Replicas of one template of one version."""
+
+    def __init__(
+        self, endpoint: str, version: EndpointVersion, template: str, host: Host, changed: Callable[[], None]
+    ) -> None:
+        self.endpoint = endpoint
+        self.version = version
+        self.template = template
+        self.replicas: dict[str, Replica] = {}
+        self.failed = ""
+        self.unschedulable = ""
+        self.message = ""
+        self.ever_ready = False
+        self.restarts = 0
+        self._host = host
+        self._changed = changed
+        self._failures = 0
+        self._not_before = 0.0
+        self._environment: BuiltEnvironment | None = None
+        self._preparation: asyncio.Task[None] | None = None
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def app_root(self) -> Path:
+        """Where its replicas find code and models."""
+        return self._host.paths.apps / self.endpoint / self.version.name / self.template
+
+    def serving(self) -> list[Replica]:
+        """Those that are meant to take requests, ready or not yet."""
+        return [replica for replica in self.replicas.values() if not replica.draining and not replica.dead]
+
+    @property
+    def ready(self) -> int:
+        """How many take requests now."""
+        return sum(replica.ready for replica in self.serving())
+
+    @property
+    def backing_off(self) -> bool:
+        """Whether it waits before it starts the next one."""
+        return time.monotonic() < self._not_before
+
+    def forgive(self) -> None:
+        """Declared anew: what failed may be tried again."""
+        self.failed = ""
+        self._failures = 0
+        self._not_before = 0.0
+
+    def reconcile(self, wanted: int) -> None:
+        """One step towards a number of replicas; returns at once, the rest happens in the background."""
+        self._collect()
+        self.ever_ready = self.ever_ready or self.ready > 0
+        serving = self.serving()
+        for replica in sorted(serving, key=lambda r: (r.ready, -r.started))[: max(0, len(serving) - wanted)]:
+            self._retire(replica)
+        missing = wanted - len(serving)
+        self.unschedulable = ""
+        if missing <= 0 or self.failed or self.backing_off or not self._prepared():
+            return
+        for _ in range(missing):
+            if self._host.room(self.version.resources) < 1:
+                self.unschedulable = why_not(self._host.machine, self._host.used(), self.version.resources)
+                return
+            if not self._start():
+                return
+
+    async def close(self, drain_s: float | None) -> None:
+        """Ends all replicas, those that drain included; with None lets them go on by themselves."""
+        if self._preparation is not None:
+            self._preparation.cancel()
+            await asyncio.gather(self._preparation, return_exceptions=True)
+        if drain_s is None:
+            for task in self._stopping.values():
+                task.cancel()
+            await asyncio.gather(*self._stopping.values(), return_exceptions=True)
+            await asyncio.gather(*(replica.detach() for replica in self.replicas.values()))
+            return
+        for replica in list(self.replicas.values()):
+            self._retire(replica, drain_s)
+        if self._stopping:
+            _, late = await asyncio.wait(self._stopping.values(), timeout=drain_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.gather(*(replica.stop(self._host.paths) for replica in list(self.replicas.values())))
+        self.replicas.clear()
+
+    def adopted(self, replica: Replica) -> None:
+        """A replica that runs since before the supervisor's restart."""
+        self.replicas[replica.id] = replica
+
+    def _prepared(self) -> bool:
+        if self._environment is not None and self.app_root.is_dir():
+            return True
+        if self._preparation is None:
+            self._preparation = asyncio.create_task(self._prepare())
+        return False
+
+    async def _prepare(self) -> None:
+        try:
+            packages = self.version.environment.pip_packages
+            self._environment = await self._host.environments.get(packages, self._tell)
+            await asyncio.to_thread(build_app_root, self.app_root, self.version, self._host.models, self._host.codes)
+            self.message = ""
+        except (AksInferenceError, OSError) as error:
+            self.failed = str(error)
+        finally:
+            self._preparation = None
+            self._changed()
+
+    def _tell(self, message: str) -> None:
+        self.message = message
+
+    def _start(self) -> bool:
+        assert self._environment is not None  # noqa: S101 - reconcile asks _prepared first
+        plan = ReplicaPlan(self.endpoint, self.version, self.template, self._environment, self.app_root)
+        try:
+            replica = start(plan, self._host.paths, self._changed)
+        except (OSError, AksInferenceError) as error:
+            self._failure(f"a replica cannot be started: {error}")
+            return False
+        self.replicas[replica.id] = replica
+        folder = replica.record.log.parent
+        logs.prune(folder, {path.stem for path in folder.glob("*.log") if path.stem in self.replicas})
+        return True
+
+    def _collect(self) -> None:
+        """Looks after those that died, never started, or do not answer any more."""
+        probe = self.version.liveness_probe
+        now = time.monotonic()
+        for replica in list(self.replicas.values()):
+            if replica.id in self._stopping:
+                continue
+            if not replica.dead and replica.ready_since is None and now - replica.started > start_deadline_s(probe):
+                replica.reason = f"never healthy within {start_deadline_s(probe):g} s"
+                self._failures = MAX_START_FAILURES
+                self._lost(replica)
+            elif replica.dead:
+                self._lost(replica)
+            elif replica.unready_since and now - replica.unready_since > probe.period_seconds * probe.failure_threshold:
+                replica.reason = "did not answer any more"
+                self._lost(replica)
+
+    def _lost(self, replica: Replica) -> None:
+        tail = "\n".join(logs.tail(replica.record.log, LOG_TAIL_LINES))
+        reason = replica.reason
+        if replica.exit_code == INIT_EXIT_CODE:
+            reason += ": the entry script failed at import or in init()"
+        _log.warning("replica %s: %s", replica.id, reason)
+        self._stop(replica, None)
+        self.restarts += 1
+        if replica.ready_since is not None and time.monotonic() - replica.ready_since >= STEADY_S:
+            self._failures = 0
+            return
+        self._failure(f"replica {replica.id}: {reason}\n{tail}")
+
+    def _failure(self, text: str) -> None:
+        self._failures += 1
+        self._not_before = time.monotonic() + min(MAX_BACK_OFF_S, FIRST_BACK_OFF_S * 2 ** (self._failures - 1))
+        self.message = text
+        if not self.ever_ready and self._failures >= MAX_START_FAILURES:
+            self.failed = text
+
+    def _retire(self, replica: Replica, drain_s: float | None = None) -> None:
+        """Takes no new request; ends when it has finished those it has, or when none can be left."""
+        if replica.id not in self._stopping:
+            replica.draining = True
+            requests = self.version.requests
+            longest = (requests.scoring_timeout_ms + requests.max_request_wait_time) / 1_000 + 5
+            self._stop(replica, longest if drain_s is None else drain_s)
+
+    def _stop(self, replica: Replica, drain_s: float | None) -> None:
+        async def end() -> None:
+            if drain_s is not None and not replica.dead:
+                await self._host.drain(replica, drain_s)
+            await replica.stop(self._host.paths)
+            self.replicas.pop(replica.id, None)
+            self._changed()
+
+        if drain_s is None:
+            replica.dead, replica.ready = True, False
+        task = asyncio.create_task(end(), name=f"stop {replica.id}")
+        self._stopping[replica.id] = task
+        task.add_done_callback(lambda done: self._stopped(replica.id, done))
+        self._changed()
+
+    def _stopped(self, replica: str, task: "asyncio.Task[None]") -> None:
+        self._stopping.pop(replica, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("replica %s could not be stopped in order", replica, exc_info=error)

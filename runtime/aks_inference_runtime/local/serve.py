@@ -1,0 +1,168 @@
+"""A supervisor process from its start to its end."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+import psutil
+from aiohttp import web
+
+from aks_inference_runtime.api.client import SupervisorClient, read_record
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.process import own_mark
+from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorInfo, SupervisorRecord
+from aks_inference_runtime.local.checks import holder, require_free
+from aks_inference_runtime.local.files import write_wire
+from aks_inference_runtime.local.process import STATE_VARIABLE
+from aks_inference_runtime.local.records import StatePaths
+from aks_inference_runtime.local.server import Api
+from aks_inference_runtime.local.supervisor import Supervisor, remove_state
+from aks_inference_runtime.router.model import Router
+
+LOCK_WAIT_S = 20.0
+_log = logging.getLogger(__name__)
+RouterFactory = Callable[[Path, LocalSettings], Router]
+
+
+async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Callable[[str], None], version: str) -> None:
+    """Runs until it is shut down (all ends) or gets SIGTERM (only the supervisor ends).
+
+    Args:
+        settings: Required. The local cluster; its state directory is there and private.
+        make_router: Required. Gets the router's folder and the settings.
+        tell: Required. Called once with `ready` as soon as the API answers, also when another supervisor's does.
+        version: Required. Of the package.
+
+    Raises:
+        AksInferenceError: it did not start; nothing was touched.
+    """
+    directory = Path(settings.state_directory)
+    os.environ[STATE_VARIABLE] = str(directory)
+    lock = await _lock(directory)
+    if lock is None:
+        tell("ready")
+        return
+    try:
+        record = _record(settings, directory, version)
+        paths = StatePaths(directory, Path(record.run_directory))
+        _check_port(settings.port, paths.router)
+        supervisor = Supervisor(settings, paths, make_router(paths.router, settings))
+        write_wire(directory / "supervisor.json", record)
+        await supervisor.start()
+        await _answer(supervisor, record, tell)
+    finally:
+        lock.close()
+
+
+async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callable[[str], None]) -> None:
+    info = SupervisorInfo(
+        name=record.settings.name,
+        pid=record.pid,
+        started=record.started,
+        version=record.version,
+        url=supervisor.url,
+        port=record.settings.port,
+        state_directory=record.settings.state_directory,
+        socket=str(record.socket),
+        haproxy=record.settings.haproxy,
+    )
+    api = Api(supervisor, info)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, api.asked_to_end.set)
+    runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    record.socket.unlink(missing_ok=True)
+    await web.UnixSite(runner, str(record.socket)).start()
+    tell("ready")
+    await api.asked_to_end.wait()
+    try:
+        if api.remove is None:
+            await supervisor.detach()
+            return
+        await supervisor.shutdown()
+        if api.remove:
+            await asyncio.to_thread(remove_state, supervisor.paths)
+    except (AksInferenceError, OSError) as error:
+        _log.exception("the supervisor did not end in order")
+        api.problem = OperationFailed(f"not all could be ended: {error}")
+    finally:
+        api.ended.set()
+        await runner.cleanup()
+
+
+async def _lock(directory: Path) -> TextIO | None:
+    """The lock of the state directory, or None when another supervisor has it and answers."""
+    file = (directory / "supervisor.lock").open("w")
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            try:
+                await SupervisorClient(directory).info()
+            except RuntimeUnavailable:
+                if time.monotonic() > deadline:
+                    file.close()
+                    raise RuntimeUnavailable(f"another supervisor holds {directory} and does not answer") from None
+                await asyncio.sleep(0.1)
+                continue
+            file.close()
+            return None
+        return file
+
+
+def _record(settings: LocalSettings, directory: Path, version: str) -> SupervisorRecord:
+    """The record of this process; the sockets stay where they were as long as their folder is there."""
+    old = read_record(directory, missing_ok=True)
+    if old is not None and old.settings != settings:
+        raise Conflict(
+            f"{directory} belongs to the local cluster {old.settings.name!r} on port {old.settings.port}; destroy it "
+            f"first or give another stateDirectory"
+        )
+    run = Path(old.run_directory) if old is not None and _private(Path(old.run_directory)) else _new_run_directory()
+    return SupervisorRecord(
+        settings=settings,
+        run_directory=str(run),
+        pid=os.getpid(),
+        process_mark=own_mark(),
+        started=time.time(),
+        version=version,
+    )
+
+
+def _private(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
+
+
+def _new_run_directory() -> Path:
+    """Short, since a socket's path ends at 108 bytes; made under a random name, so that nobody can be there first."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    base = runtime if runtime and len(runtime) < 40 and _private(Path(runtime)) else "/tmp"  # noqa: S108 - as said
+    return Path(tempfile.mkdtemp(prefix="aks-inf-", dir=base))
+
+
+def _check_port(port: int, router: Path) -> None:
+    """Raises Conflict when somebody else has the router's port; a router that we left running may."""
+    pid = holder(port)
+    if pid is None or not any(str(router) in part for part in _command(pid)):
+        require_free(port)
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []

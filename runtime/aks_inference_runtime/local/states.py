@@ -1,0 +1,37 @@
+"""Azure ML's five states, from what there is. Pure."""
+
+from collections.abc import Sequence
+
+from aks_inference_runtime.api.status import ServiceState
+
+_WORST_FIRST = (
+    ServiceState.FAILED,
+    ServiceState.UNSCHEDULABLE,
+    ServiceState.UNHEALTHY,
+    ServiceState.TRANSITIONING,
+    ServiceState.HEALTHY,
+)
+
+
+def version_state(*, failed: bool, unschedulable: bool, ready: int, wanted: int, settled: bool) -> ServiceState:
+    """The state of one version.
+
+    Args:
+        failed: Required. It was given up.
+        unschedulable: Required. A replica that is wanted does not fit.
+        ready: Required. Replicas that take requests.
+        wanted: Required. Replicas that there should be.
+        settled: Required. What is declared was served whole since it was declared.
+    """
+    if failed:
+        return ServiceState.FAILED
+    if unschedulable and (ready == 0 or not settled):
+        return ServiceState.UNSCHEDULABLE
+    if not settled:
+        return ServiceState.TRANSITIONING
+    return ServiceState.HEALTHY if ready > 0 or wanted == 0 else ServiceState.UNHEALTHY
+
+
+def endpoint_state(versions: Sequence[ServiceState]) -> ServiceState:
+    """The worst of its versions'."""
+    return next((state for state in _WORST_FIRST if state in versions), ServiceState.TRANSITIONING)

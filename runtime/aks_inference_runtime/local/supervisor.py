@@ -1,0 +1,332 @@
+"""The supervisor: keeps what is declared, runs it, and can be killed and started again meanwhile."""
+
+import asyncio
+import logging
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from aks_inference_runtime.api.endpoint import Resources, ScoringEndpoint
+from aks_inference_runtime.api.errors import Conflict, NotFound
+from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord
+from aks_inference_runtime.api.supervisor import EndpointKeys, EndpointSubmission, LocalSettings, ModelRegistration
+from aks_inference_runtime.autoscaler.controller import Autoscaler, ScalingTarget
+from aks_inference_runtime.autoscaler.policy import Decision, Rules
+from aks_inference_runtime.local import logs
+from aks_inference_runtime.local.apps import CodeStore
+from aks_inference_runtime.local.capacity import machine
+from aks_inference_runtime.local.checks import check, check_port
+from aks_inference_runtime.local.endpoint import EndpointController, needs_keys
+from aks_inference_runtime.local.environments import EnvironmentStore, cache_root
+from aks_inference_runtime.local.files import read_wire, write_wire
+from aks_inference_runtime.local.models import ModelStore
+from aks_inference_runtime.local.process import kill_all, marked, marked_replicas
+from aks_inference_runtime.local.publisher import Publisher
+from aks_inference_runtime.local.records import (
+    STATE_FILES,
+    STATE_FOLDERS,
+    EndpointRecord,
+    KeysRecord,
+    ReplicaRecord,
+    StatePaths,
+)
+from aks_inference_runtime.local.replica import Replica, adopt, remove_files
+from aks_inference_runtime.local.replicaset import Host
+from aks_inference_runtime.router.model import Router, RouterState, VersionKey
+
+ROTATE_S = 2.0
+SHUTDOWN_DRAIN_S = 10.0
+"""How long requests that are under way may take when everything is destroyed."""
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """One local cluster."""
+
+    def __init__(self, settings: LocalSettings, paths: StatePaths, router: Router) -> None:
+        self.settings = settings
+        self.paths = paths
+        self.models = ModelStore(paths.models)
+        self._codes = CodeStore(paths.code)
+        self._router = router
+        self._host = Host(
+            paths=paths,
+            environments=EnvironmentStore(cache_root()),
+            models=self.models,
+            codes=self._codes,
+            machine=machine(),
+            used=self._used,
+            drain=self._drain,
+        )
+        self._endpoints: dict[str, EndpointController] = {}
+        self._publisher = Publisher(router, self._router_state)
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stores = asyncio.Lock()
+
+    @property
+    def url(self) -> str:
+        """Of the router."""
+        return f"http://127.0.0.1:{self.settings.port}"
+
+    async def start(self) -> None:
+        """Reads what is declared, takes over what still runs, and begins. Raises InvalidInput for a damaged file."""
+        self.paths.make()
+        # All files are read before anything is touched: one that is damaged stops the start and destroys nothing.
+        records = [read_wire(path, EndpointRecord) for path in sorted(self.paths.endpoints.glob("*.json"))]
+        keys = {path.stem: read_wire(path, KeysRecord) for path in self.paths.keys.glob("*.json")}
+        replicas = [read_wire(path, ReplicaRecord) for path in sorted(self.paths.replicas.glob("*.json"))]
+        for record in records:
+            name = record.endpoint.metadata.name
+            self._endpoints[name] = self._controller(record, keys.get(name))
+        await self._take_over(replicas)
+        await self._router.start()
+        for endpoint in self._endpoints.values():
+            if endpoint.record.deleting:
+                self._tasks.append(asyncio.create_task(self._remove(endpoint)))
+            else:
+                endpoint.run()
+        scaler = Autoscaler(self._router, self)
+        for work in (scaler.run(), self._publisher.keep_trying(), self._rotate()):
+            self._tasks.append(asyncio.create_task(work))
+
+    async def detach(self) -> None:
+        """Ends the supervisor alone: all that serves goes on, and the next one takes it over."""
+        await self._end_tasks()
+        await asyncio.gather(*(endpoint.close(None) for endpoint in self._endpoints.values()))
+        await self._router.detach()
+
+    async def shutdown(self) -> None:
+        """Ends everything that it started; the files of what is declared stay."""
+        await self._end_tasks()
+        await asyncio.gather(*(endpoint.close(SHUTDOWN_DRAIN_S) for endpoint in self._endpoints.values()))
+        await self._router.stop()
+        await asyncio.to_thread(lambda: kill_all(marked(self.paths.root)))
+
+    # --- models
+
+    async def put_model(self, registration: ModelRegistration) -> ModelRecord:
+        """See SupervisorClient.put_model."""
+        async with self._stores:
+            return await asyncio.to_thread(self.models.put, registration)
+
+    async def delete_model(self, name: str, version: int) -> None:
+        """See SupervisorClient.delete_model."""
+        async with self._stores:
+            users = [
+                endpoint.name
+                for endpoint in self._endpoints.values()
+                if any(
+                    (model.name, model.version) == (name, version)
+                    for declared in (endpoint.record.endpoint, endpoint.record.served)
+                    if declared is not None
+                    for v in declared.spec.versions
+                    for model in v.models
+                )
+            ]
+            await asyncio.to_thread(self.models.delete, name, version, sorted(users))
+
+    # --- endpoints
+
+    async def put_endpoint(self, submission: EndpointSubmission) -> EndpointStatus:
+        """See SupervisorClient.put_endpoint."""
+        name = submission.endpoint.metadata.name
+        async with self._changing.setdefault(name, asyncio.Lock()):
+            present = self._endpoints.get(name)
+            if present is not None and present.record.deleting:
+                raise Conflict(f"endpoint {name} is being deleted; declare it again when it is gone")
+            await asyncio.to_thread(check, submission, self.models)
+            self._check_port(submission.endpoint, present)
+            for version in submission.endpoint.spec.versions:
+                await asyncio.to_thread(self._codes.put, version.code)
+            keys = self._keys(submission, present)
+            record = _next(present, submission.endpoint, keys)
+            if keys is not None and (present is None or keys != present.keys):
+                write_wire(self.paths.keys / f"{name}.json", keys)
+            if present is None or record != present.record:
+                write_wire(self.paths.endpoints / f"{name}.json", record)
+            if keys is None:
+                (self.paths.keys / f"{name}.json").unlink(missing_ok=True)
+            if present is None:
+                present = self._endpoints[name] = self._controller(record, keys)
+                present.run()
+            else:
+                present.declare(record, keys)
+            return self.status(present)
+
+    async def delete_endpoint(self, name: str) -> None:
+        """See SupervisorClient.delete_endpoint."""
+        endpoint = self.endpoint(name)
+        async with self._changing.setdefault(name, asyncio.Lock()):
+            if self._endpoints.get(name) is not endpoint:
+                return
+            endpoint.record = endpoint.record.model_copy(update={"deleting": True})
+            write_wire(self.paths.endpoints / f"{name}.json", endpoint.record)
+            await self._remove(endpoint)
+
+    async def _remove(self, endpoint: EndpointController) -> None:
+        name = endpoint.name
+        await self._publisher.publish()
+        await endpoint.close(endpoint.longest_request_s())
+        self._endpoints.pop(name, None)
+        for folder in (self.paths.apps / name, self.paths.logs / name):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        (self.paths.keys / f"{name}.json").unlink(missing_ok=True)
+        (self.paths.endpoints / f"{name}.json").unlink(missing_ok=True)
+        await asyncio.to_thread(self._collect_code)
+
+    def endpoint(self, name: str) -> EndpointController:
+        """Raises NotFound."""
+        if name not in self._endpoints:
+            present = ", ".join(sorted(self._endpoints)) or "none"
+            raise NotFound(f"no endpoint {name} (endpoints: {present})")
+        return self._endpoints[name]
+
+    def keys(self, name: str) -> EndpointKeys:
+        """Raises NotFound."""
+        keys = self.endpoint(name).keys
+        if keys is None:
+            raise NotFound(f"endpoint {name} asks for no key")
+        return EndpointKeys(primary_key=keys.primary_key, secondary_key=keys.secondary_key)
+
+    def views(self) -> list[EndpointView]:
+        """All endpoints, by name."""
+        return [self.view(self._endpoints[name]) for name in sorted(self._endpoints)]
+
+    def view(self, endpoint: EndpointController) -> EndpointView:
+        """What is declared and how it is."""
+        return EndpointView(endpoint=endpoint.record.endpoint, status=self.status(endpoint))
+
+    def status(self, endpoint: EndpointController) -> EndpointStatus:
+        """How it is now."""
+        return endpoint.status(self._router.load(), self.url)
+
+    # --- the autoscaler's view (Scaler)
+
+    def targets(self) -> Mapping[VersionKey, ScalingTarget]:
+        """All versions that are scaled by need."""
+        found = {}
+        for endpoint in self._endpoints.values():
+            for version in endpoint.scalable():
+                scaling = version.scaling
+                found[VersionKey(endpoint.name, version.name)] = ScalingTarget(
+                    current=endpoint.wanted(version),
+                    rules=Rules(
+                        minimum=scaling.autoscale_min_replicas,
+                        maximum=scaling.autoscale_max_replicas,
+                        target=scaling.autoscale_target_utilization / 100,
+                        max_concurrent=version.requests.replica_max_concurrent_requests,
+                        scale_down_delay_s=scaling.autoscale_scale_down_delay_seconds,
+                    ),
+                    refresh_s=scaling.autoscale_refresh_seconds,
+                    room=self._host.room(version.resources),
+                )
+        return found
+
+    def scale(self, key: VersionKey, decision: Decision) -> None:
+        """The autoscaler's decision."""
+        if (endpoint := self._endpoints.get(key.endpoint)) is not None:
+            endpoint.scale(key.version, decision.replicas, decision.reason)
+
+    # --- inside
+
+    def _controller(self, record: EndpointRecord, keys: EndpointKeys | None) -> EndpointController:
+        return EndpointController(record, keys, self._host, self._publisher.publish)
+
+    async def _take_over(self, records: list[ReplicaRecord]) -> None:
+        """Replicas that still run go on under this supervisor; what is left of others is ended."""
+        adopted: set[str] = set()
+        for record in records:
+            endpoint = self._endpoints.get(record.endpoint)
+            replica = adopt(record, endpoint.wake) if endpoint is not None else None
+            if replica is not None and endpoint is not None and endpoint.adopt(replica):
+                adopted.add(record.id)
+            elif replica is not None:
+                await replica.stop(self.paths)
+        running = await asyncio.to_thread(marked_replicas, self.paths.root)
+        for name, processes in running.items():
+            if name not in adopted:
+                await asyncio.to_thread(kill_all, processes)
+        for record in records:
+            if record.id not in adopted:
+                remove_files(record, self.paths)
+        _log.info("took over %d replicas", len(adopted))
+
+    def _router_state(self) -> RouterState:
+        serving = [endpoint for endpoint in self._endpoints.values() if not endpoint.record.deleting]
+        return RouterState({endpoint.name: endpoint.route() for endpoint in serving})
+
+    async def _drain(self, replica: Replica, seconds: float) -> None:
+        await self._publisher.publish()
+        if not await self._router.drained(replica.id, seconds):
+            _log.warning("replica %s had requests under way after %g s", replica.id, seconds)
+
+    def _used(self) -> list[Resources]:
+        return [v.resources for endpoint in self._endpoints.values() for v in endpoint.versions_in_use()]
+
+    def _check_port(self, endpoint: ScoringEndpoint, present: EndpointController | None) -> None:
+        name = endpoint.metadata.name
+        ports = {n: e.record.endpoint.spec.port for n, e in self._endpoints.items() if n != name}
+        others = {n: port for n, port in ports.items() if port is not None}
+        held = present is not None and present.record.endpoint.spec.port == endpoint.spec.port
+        check_port(endpoint, self.settings.port, others, held)
+
+    @staticmethod
+    def _keys(submission: EndpointSubmission, present: EndpointController | None) -> KeysRecord | None:
+        if not needs_keys(submission.endpoint):
+            return None
+        old = present.keys if present is not None else None
+        return KeysRecord(
+            primary_key=submission.primary_key or (old.primary_key if old else secrets.token_urlsafe(24)),
+            secondary_key=submission.secondary_key or (old.secondary_key if old else secrets.token_urlsafe(24)),
+        )
+
+    def _collect_code(self) -> None:
+        """Removes snapshots that no endpoint needs."""
+        needed = {
+            self._codes.folder(version.code)
+            for endpoint in self._endpoints.values()
+            for declared in (endpoint.record.endpoint, endpoint.record.served)
+            if declared is not None
+            for version in declared.spec.versions
+        }
+        for folder in self.paths.code.iterdir():
+            if folder not in needed:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def _rotate(self) -> None:
+        while True:
+            await asyncio.sleep(ROTATE_S)
+            files = [replica.record.log for e in self._endpoints.values() for replica in e.replicas()]
+            for path in (*files, self.paths.root / "supervisor.log"):
+                await asyncio.to_thread(logs.rotate, path)
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+
+def _next(present: EndpointController | None, endpoint: ScoringEndpoint, keys: EndpointKeys | None) -> EndpointRecord:
+    """The record of what is declared now; the generation grows when something changed."""
+    if present is None:
+        return EndpointRecord(endpoint=endpoint, generation=1)
+    if present.record.endpoint == endpoint and present.keys == keys:
+        return present.record
+    return present.record.model_copy(update={"endpoint": endpoint, "generation": present.record.generation + 1})
+
+
+def remove_state(paths: StatePaths) -> None:
+    """Removes all files of a cluster, and only its own. The record goes last: it is what leads to the rest."""
+    root: Path = paths.root
+    for name in STATE_FOLDERS:
+        shutil.rmtree(root / name, ignore_errors=True)
+    shutil.rmtree(paths.run, ignore_errors=True)
+    for name in STATE_FILES:
+        (root / name).unlink(missing_ok=True)
+    try:
+        root.rmdir()
+    except OSError:
+        _log.warning("%s is kept: it holds files of others", root)
