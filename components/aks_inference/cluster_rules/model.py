@@ -9,15 +9,7 @@ from datetime import date
 from decimal import Decimal
 
 from aks_inference.findings import Path
-
-
-@dataclass(frozen=True)
-class NodeSize:
-    """A virtual machine size."""
-
-    vcpus: int
-    memory_gib: float
-    gpus: int = 0
+from aks_inference.vm_sizes import VmSize
 
 
 @dataclass(frozen=True)
@@ -26,7 +18,7 @@ class Pool:
 
     name: str
     vm_size: str | None = None
-    size: NodeSize | None = None
+    size: VmSize | None = None
     """None: a size that the table does not know, or an output."""
     mode: str = "User"
     """`System` or `User`."""

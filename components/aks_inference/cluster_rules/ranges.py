@@ -37,6 +37,7 @@ SERVICE_NETWORK = warning(
 RESERVED = error("2.6", "no range overlaps those that AKS keeps", "Doc concepts-network-cni-overview.md 2026-07-10")
 POD_OVERLAP = error("2.7", "pod range overlaps no other range", "Doc concepts-network-azure-cni-overlay.md 2026-07-31")
 POD_PRIVATE = warning("2.8", "pod range is private", "Doc concepts-network-azure-cni-overlay.md 2026-07-31")
+POD_RANGE = error("2d", "pod range only with overlay or kubenet", "Spec 2025-09-01 podCidr; Doc azure-cni-overlay.md")
 DOCKER_BRIDGE = warning("2b", "docker bridge range no longer exists", "Spec 2025-09-01 (the property is absent)")
 NETWORK_SIZE = error("2.14", "virtual network at most /8", _PLAN)
 API_SUBNET = error(
@@ -81,6 +82,13 @@ def check_ranges(cluster: Cluster) -> Iterator[RuleFinding]:
         yield from _dns(network, service)
     if pod is not None:
         yield from _pod_rules(pod, service, subnets, outside)
+    elif network.pod_cidr is not None and network_kind(network) not in _HAVE_POD_RANGE:
+        yield POD_RANGE.broken(
+            (*network.path, "pod_cidr"),
+            network.pod_cidr,
+            f"has no meaning with {network_kind(network)}, whose pods get their addresses elsewhere",
+            'leave it out, or write @plugin_mode "overlay"',
+        )
     for named in [*filter(None, (service, pod)), *_named(network.vnet_cidrs, network.path, "the virtual network")]:
         yield from _reserved(named)
     if network.docker_bridge_cidr is not None:
@@ -162,13 +170,8 @@ def _dns(network: Network, service: _Named) -> Iterator[RuleFinding]:
     first = service.range.network_address
     tenth = first + min(10, service.range.num_addresses - 2)
     if address not in service.range:
-        given = "" if network.dns_service_ip is not None else " (the default)"
-        yield DNS_INSIDE.broken(
-            path,
-            text,
-            f"{given.strip()}{' ' if given else ''}lies outside @service_cidr {service.text}",
-            f"write {tenth}",
-        )
+        given = "" if network.dns_service_ip is not None else "(the default) "
+        yield DNS_INSIDE.broken(path, text, f"{given}lies outside @service_cidr {service.text}", f"write {tenth}")
     elif address in {first, first + 1}:
         says = "is the first address of" if address == first + 1 else "is the network address of"
         yield DNS_FIRST.broken(
