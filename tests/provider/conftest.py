@@ -5,6 +5,7 @@ deployment does. Tests against the real one are in `test_provider_end_to_end.py`
 """
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -368,6 +369,8 @@ class StandIn:
     keys: dict[str, EndpointKeys] = field(default_factory=dict)
     used: set[tuple[str, int]] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
+    down: dict[str, bool] | None = None
+    """What it was told at the end."""
 
     @property
     def target(self) -> str:
@@ -476,6 +479,9 @@ def _route(s: StandIn, method: str, parts: list[str], body: str) -> Any:
     match method, parts:
         case "GET", ["info"]:
             return s.info().to_wire()
+        case "POST", ["shutdown"]:
+            s.down = json.loads(body)
+            return None
         case "POST", ["models"]:
             return s.put_model(ModelRegistration.model_validate_json(body)).to_wire()
         case "GET", ["models"]:

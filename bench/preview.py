@@ -1,0 +1,258 @@
+"""What the components cost: a stack of 100 services, beside the same resources declared bare.
+
+Both stacks have the same cluster, the same model and the same 100 endpoints with the same inputs; one program declares
+them with the package's components, the other as plain custom resources. Whole commands are timed (engine, program and
+plugin), in turns, so that whatever else the machine does falls on both.
+
+    python bench/preview.py [--json] [--quick] [--services N]
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE = Path(sys.executable).parent / "embedded-engine"
+SERVICES = 100
+ROUNDS, QUICK_ROUNDS = 9, 3
+TO_REACH = 1.3
+"""At most, for both ratios."""
+
+COMPONENTS = """
+import pulumi
+from aks_inference import LocalInferenceCluster, ModelWebService, RegisteredModel
+
+config = pulumi.Config()
+cluster = LocalInferenceCluster("local", port=config.require_int("port"), state_directory=config.require("state"))
+model = RegisteredModel("m", target=cluster, model_path="model.bin")
+inference = {"entry_script": "score.py", "source_directory": "source"}
+for index in range(config.require_int("services")):
+    # Scaled to zero: the machine need not hold the replicas.
+    ModelWebService(
+        f"svc-{index}",
+        target=cluster,
+        models=[model],
+        inference_config=inference,
+        autoscale_enabled=True,
+        autoscale_min_replicas=0,
+    )
+"""
+
+BARE = """
+import json
+from pathlib import Path
+
+import pulumi
+
+config = pulumi.Config()
+options = pulumi.ResourceOptions(version=config.require("version"))
+
+
+def declare(kind, name, inputs, *outputs):
+    props = {**dict.fromkeys(outputs), **inputs}
+    return pulumi.CustomResource(f"aks-inference:index:{kind}", name, props, options)
+
+
+inputs = json.loads(Path("inputs.json").read_text())
+runtime = declare("LocalRuntime", "local", inputs["LocalRuntime"]["local"], "target")
+target = pulumi.get(runtime, "target")
+model = declare("Model", "m", {**inputs["Model"]["m"], "target": target}, "version")
+reference = {"name": "m", "version": pulumi.get(model, "version")}
+for name, endpoint in inputs["LocalEndpoint"].items():
+    for each in endpoint["endpoint"]["spec"]["versions"]:
+        each["models"] = [reference]
+    outputs = ("scoringUri", "swaggerUri", "primaryKey", "secondaryKey", "state")
+    declare("LocalEndpoint", name, {**endpoint, "target": target}, *outputs)
+"""
+
+
+class Failed(Exception):
+    """A command failed; the text is what it said."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A project with one program and a stack."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def run(self, *arguments: str) -> str:
+        """One command of the engine; its stdout."""
+        done = subprocess.run(
+            [str(ENGINE), *arguments, "--non-interactive"],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise Failed(f"{' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def seconds(self, *arguments: str) -> float:
+        """How long a command takes."""
+        begun = time.perf_counter()
+        self.run(*arguments)
+        return time.perf_counter() - begun
+
+
+@contextmanager
+def make_stack(name: str, program: str, settings: Mapping[str, str]) -> Iterator[Stack]:
+    """A stack with a state directory of its own; destroyed at the end."""
+    # Short: the supervisor's sockets lie below the machine's limit of 108 bytes wherever this is.
+    work = Path(tempfile.mkdtemp(prefix="bench-"))
+    folder = work / name
+    (folder / "source").mkdir(parents=True)
+    (folder / "source" / "score.py").write_text("def init():\n    pass\n\n\ndef run(data):\n    return data\n")
+    (folder / "model.bin").write_bytes(b"x" * 1_000_000)
+    (folder / "__main__.py").write_text(program)
+    project = {
+        "name": name,
+        "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}},
+        "plugins": {"providers": [{"name": "aks-inference", "path": str(ROOT / "provider")}]},
+    }
+    (folder / "Pulumi.yaml").write_text(json.dumps(project))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PULUMI_")} | {
+        "PULUMI_BACKEND_URL": f"file://{work}",
+        "PULUMI_HOME": str(work / "home"),
+        "PULUMI_CONFIG_PASSPHRASE": "bench",
+    }
+    stack = Stack(folder, environment)
+    try:
+        stack.run("stack", "init", "dev")
+        for key, value in {**settings, "state": str(work / "runtime")}.items():
+            stack.run("config", "set", key, value)
+        yield stack
+    finally:
+        stack.run("destroy", "--yes", "--skip-preview")
+        shutil.rmtree(work)
+
+
+def declared_inputs(preview: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Type → name → inputs of the custom resources of a preview, as their program gave them."""
+    found: dict[str, dict[str, Any]] = {"LocalRuntime": {}, "Model": {}, "LocalEndpoint": {}}
+    for step in preview["steps"]:
+        state = step.get("newState") or {}
+        kind = str(state.get("type", "")).removeprefix("aks-inference:index:")
+        if kind in found:
+            inputs = {key: value for key, value in state["inputs"].items() if key not in ("files", "digest")}
+            found[kind][state["urn"].rsplit("::", 1)[-1]] = inputs
+    return found
+
+
+def in_turns(rounds: int, commands: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Seconds by command, each measured once a round."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            seconds[name].append(command())
+    return seconds
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def measure(services: int = SERVICES, quick: bool = False) -> dict[str, Any]:
+    """Runs the comparison. Keys: `preview_vs_bare`, `unchanged_up_vs_bare` (ratios), seconds, machine, versions."""
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    settings = {"services": str(services), "version": version("pulumi-aks-inference")}
+    with (
+        make_stack("components", COMPONENTS, {**settings, "port": str(free_port())}) as ours,
+        make_stack("bare", BARE, {**settings, "port": str(free_port())}) as bare,
+    ):
+        inputs = declared_inputs(json.loads(ours.run("preview", "--json")))
+        own = {
+            "port": int(bare.run("config", "get", "port")),
+            "stateDirectory": bare.run("config", "get", "state").strip(),
+        }
+        inputs["LocalRuntime"]["local"] |= own
+        (bare.folder / "inputs.json").write_text(json.dumps(inputs))
+        preview = ("preview", "--json")
+        previews = in_turns(rounds, {"ours": lambda: ours.seconds(*preview), "bare": lambda: bare.seconds(*preview)})
+        up = ("up", "--yes", "--skip-preview")
+        ours.run(*up)
+        bare.run(*up)
+        ups = in_turns(rounds, {"ours": lambda: ours.seconds(*up), "bare": lambda: bare.seconds(*up)})
+        unchanged(ours)
+        unchanged(bare)
+    return {
+        "preview_vs_bare": ratio(previews),
+        "unchanged_up_vs_bare": ratio(ups),
+        "seconds": {"preview": medians(previews), "unchanged_up": medians(ups)},
+        "to_reach": TO_REACH,
+        "services": services,
+        "rounds": rounds,
+        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "versions": {name: version(name) for name in ("pulumi", "pulumi-aks-inference", "pydantic", "grpcio")}
+        | {"python": platform.python_version()},
+    }
+
+
+def unchanged(stack: Stack) -> None:
+    """Raises Failed when the ups that were timed had anything to do."""
+    summary = json.loads(stack.run("preview", "--json"))["changeSummary"]
+    if set(summary) != {"same"}:
+        raise Failed(f"an unchanged stack changed: {summary}")
+
+
+def ratio(seconds: Mapping[str, list[float]]) -> float:
+    """Ours over bare, of medians."""
+    return round(statistics.median(seconds["ours"]) / statistics.median(seconds["bare"]), 3)
+
+
+def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    """By program."""
+    return {name: round(statistics.median(each), 3) for name, each in seconds.items()}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """For people."""
+    lines = [
+        f"{result['services']} services, median of {result['rounds']} rounds    components      bare     ratio",
+    ]
+    for name in ("preview", "unchanged_up"):
+        each = result["seconds"][name]
+        lines.append(
+            f"{name.replace('_', ' '):<38} {each['ours']:>9.2f} s {each['bare']:>7.2f} s "
+            f"{result[f'{name}_vs_bare']:>9.2f}"
+        )
+    lines.append(f"to reach: at most {result['to_reach']}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--services", type=int, default=SERVICES)
+    arguments = parser.parse_args()
+    try:
+        result = measure(arguments.services, arguments.quick)
+    except Failed as error:
+        sys.exit(str(error))
+    print(json.dumps(result) if arguments.json else table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""A program with components through the embedded engine and the plugin; the supervisor is the stand-in."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aks_inference_runtime.api.status import ServiceState
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE = Path(sys.executable).parent / "embedded-engine"
+PROGRAM = """
+import pulumi
+from aks_inference import ControlledRolloutEndpoint, LocalInferenceCluster, ModelWebService, RegisteredModel
+
+config = pulumi.Config()
+share = config.get_float("share") or 0
+cluster = LocalInferenceCluster("local", port=config.require_int("port"), state_directory=config.require("state"))
+model = RegisteredModel("m", target=cluster, model_path="model.bin", tags={"a": config.get("tag") or "1"})
+inference = {"entry_script": "score.py", "source_directory": "source"}
+service = ModelWebService(
+    "svc-one",
+    target=cluster,
+    models=[model],
+    inference_config=inference,
+    num_replicas=1,
+    primary_key=config.get_secret("key"),
+)
+versions = [{"version_name": "first", "traffic_percentile": 100 - share}]
+if share:
+    versions.append({"version_name": "second", "traffic_percentile": share})
+common = {"models": [model], "inference_config": inference, "num_replicas": 1}
+ControlledRolloutEndpoint("roll", target=cluster, versions=[{**each, **common} for each in versions])
+pulumi.export("uri", service.scoring_uri)
+pulumi.export("key", service.primary_key)
+pulumi.export("model", model.model_id)
+"""
+
+
+class Stack:
+    """A project with a stack of its own backend."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = folder / "project"
+        (self.project / "source").mkdir(parents=True)
+        (self.project / "source" / "score.py").write_text("def init():\n    pass\n\n\ndef run(data):\n    return data\n")
+        (self.project / "model.bin").write_bytes(b"one")
+        self.program(PROGRAM)
+        described = {
+            "name": "proj",
+            "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}},
+            "plugins": {"providers": [{"name": "aks-inference", "path": str(ROOT / "provider")}]},
+        }
+        (self.project / "Pulumi.yaml").write_text(json.dumps(described))
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")} | {
+            "PULUMI_BACKEND_URL": f"file://{folder}",
+            "PULUMI_HOME": str(folder / "home"),
+            "PULUMI_CONFIG_PASSPHRASE": "x",
+        }
+        self.run("stack", "init", "dev", stack=False)
+
+    def program(self, text: str) -> None:
+        (self.project / "__main__.py").write_text(text)
+
+    def run(self, *arguments: str, stack: bool = True, code: int = 0) -> str:
+        done = subprocess.run(
+            [str(ENGINE), *arguments, *(["--stack", "dev"] if stack else []), "--non-interactive"],
+            cwd=self.project,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def preview(self) -> dict[str, Any]:
+        text = self.run("preview", "--json")
+        return dict(json.loads(text[text.index("{") :]))
+
+    def up(self, code: int = 0) -> str:
+        return self.run("up", "--yes", "--skip-preview", code=code)
+
+    def outputs(self) -> dict[str, Any]:
+        return dict(json.loads(self.run("stack", "output", "--json", "--show-secrets")))
+
+
+@pytest.fixture
+def stack(tmp_path: Path, supervisor: Any) -> Iterator[Stack]:
+    made = Stack(tmp_path)
+    made.run("config", "set", "state", str(supervisor.directory))
+    made.run("config", "set", "port", str(supervisor.port))
+    yield made
+    made.run("destroy", "--yes", "--skip-preview")
+    assert supervisor.down in (None, {"remove": True})
+
+
+def changed(preview: dict[str, Any]) -> dict[str, Any]:
+    """Name → operation and property paths of what is not the same."""
+    return {
+        step["urn"].rsplit("::", 1)[-1]: (step["op"], sorted(step.get("detailedDiff") or {}))
+        for step in preview["steps"]
+        if step["op"] != "same" and "aks-inference:index:Local" in step["urn"].rsplit("$", 1)[-1]
+    }
+
+
+def test_the_life_of_a_stack(stack: Stack, supervisor: Any) -> None:
+    assert stack.preview()["changeSummary"] == {"create": 9}
+    assert not supervisor.endpoints, "a preview touches nothing"
+    stack.up()
+    assert set(supervisor.endpoints) == {"svc-one", "roll"}
+    assert stack.outputs() == {
+        "uri": "http://127.0.0.1:8890/api/v1/service/svc-one/score",
+        "key": "generated-1",
+        "model": "m:1",
+    }
+
+    # I9: the same again changes nothing.
+    assert stack.preview()["changeSummary"] == {"same": 9}
+    before = {name: generation for name, (_, generation) in supervisor.endpoints.items()}
+    stack.up()
+    assert {name: generation for name, (_, generation) in supervisor.endpoints.items()} == before
+
+    # A second version at 10 %: exactly that.
+    stack.run("config", "set", "share", "10")
+    operation, paths = changed(stack.preview())["roll"]
+    assert operation == "update"
+    assert paths == [
+        "effectiveTraffic.first",
+        "effectiveTraffic.second",
+        "endpoint.spec.versions[0].trafficPercentile",
+        "endpoint.spec.versions[1]",
+    ]
+    stack.up()
+    endpoint, _ = supervisor.endpoints["roll"]
+    assert [(v.name, v.traffic_percentile) for v in endpoint.spec.versions] == [("first", 90), ("second", 10)]
+
+    # Another file: a new version, which both endpoints follow.
+    (stack.project / "model.bin").write_bytes(b"two")
+    preview = stack.preview()
+    assert set(changed(preview)) == {"roll", "svc-one"}
+    assert changed(preview)["svc-one"][1] == ["endpoint.spec.versions[0].models[0].version"]
+    stack.up()
+    assert stack.outputs()["model"] == "m:2"
+    assert supervisor.endpoints["svc-one"][0].spec.versions[0].models[0].version == 2
+    assert stack.preview()["changeSummary"] == {"same": 9}
+
+    stack.run("destroy", "--yes", "--skip-preview")
+    assert not supervisor.endpoints
+    assert not supervisor.models
+    assert supervisor.down == {"remove": True}
+
+
+def test_keys_stay_secret(stack: Stack, supervisor: Any) -> None:
+    stack.run("config", "set", "--secret", "key", "very-secret-key")
+    said = stack.run("preview", "--diff") + stack.run("preview", "--json") + stack.up()
+    assert supervisor.keys["svc-one"].primary_key == "very-secret-key"
+    state = stack.run("stack", "export")
+    for text in (said, state, stack.run("preview", "--diff")):
+        assert "very-secret-key" not in text
+        assert "generated-2" not in text
+    stack.run("config", "set", "--secret", "key", "rotated-key")
+    diff = stack.run("preview", "--diff")
+    assert "primaryKey" in diff
+    assert "rotated-key" not in diff
+    stack.up()
+    assert supervisor.keys["svc-one"].primary_key == "rotated-key"
+    assert supervisor.keys["svc-one"].secondary_key == "generated-2"
+
+
+def test_a_failed_deployment_leaves_the_others_and_is_tried_again(stack: Stack, supervisor: Any) -> None:
+    stack.up()
+    supervisor.becomes = ServiceState.FAILED
+    supervisor.message = "NameError in init"
+    stack.run("config", "set", "share", "10")
+    said = stack.up(code=1)
+    assert "NameError in init" in said
+    assert "Traceback" not in said
+    supervisor.becomes = ServiceState.HEALTHY
+    assert stack.preview()["changeSummary"] == {"same": 8, "update": 1}
+    stack.up()
+    assert stack.preview()["changeSummary"] == {"same": 9}
+
+
+def test_mistakes_are_refused_together_and_nothing_is_touched(stack: Stack, supervisor: Any) -> None:
+    stack.program(
+        PROGRAM.replace('"traffic_percentile": 100 - share', '"traffic_percentile": 130').replace(
+            "num_replicas=1", "num_replica=1"
+        )
+    )
+    for command in (("preview",), ("up", "--yes", "--skip-preview")):
+        said = stack.run(*command, code=1)
+        assert "num_replicas" in said
+        assert "130" in said
+        assert "Traceback" not in said
+    assert not supervisor.endpoints
+    assert not supervisor.models
+
+
+def test_drift_is_found_and_put_right(stack: Stack, supervisor: Any) -> None:
+    stack.up()
+    supervisor.delete_endpoint("svc-one")
+    stack.run("refresh", "--yes")
+    assert changed(stack.preview())["svc-one"][0] == "create"
+    stack.up()
+    assert "svc-one" in supervisor.endpoints
+
+
+@pytest.fixture
+def busy(supervisor: Any) -> Callable[[], None]:
+    def hold() -> None:
+        supervisor.becomes = ServiceState.TRANSITIONING
+
+    return hold
+
+
+def test_a_deployment_waits_as_long_as_the_program_says(
+    stack: Stack, supervisor: Any, busy: Callable[[], None]
+) -> None:
+    stack.program(
+        PROGRAM.replace(
+            "from aks_inference import",
+            "from aks_inference.resources import LocalEndpoint\nfrom aks_inference import",
+        )
+        + "endpoint = {'metadata': {'name': 'direct'}, 'spec': {'versions': [{'name': 'v', 'isDefault': True,"
+        " 'code': {'entryScript': 's.py', 'digest': 'sha256:0'}}]}}\n"
+        "LocalEndpoint('direct', {'target': cluster.target, 'endpoint': endpoint},"
+        " pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create='1s')))\n"
+    )
+    stack.up()
+    assert "direct" in supervisor.endpoints
+    supervisor.delete_endpoint("direct")
+    stack.run("refresh", "--yes")
+    busy()
+    assert "Transitioning after 1 s" in stack.up(code=1)
