@@ -14,7 +14,8 @@ PROGRAM = """
     model = RegisteredModel("ridge", target=cluster, model_path="model.joblib", model_framework="ScikitLearn")
     config = {
         "entry_script": "score.py",
-        "environment": {"pip_packages": ["scikit-learn"], "environment_variables": {"RATE": pulumi.Output.from_input("3")}},
+        "environment": {"pip_packages": ["scikit-learn"],
+                        "environment_variables": {"RATE": pulumi.Output.from_input("3")}},
     }
     service = ModelWebService("service", target=cluster, models=[model], inference_config=config,
                               primary_key="first", description=pulumi.Output.from_input("late"))
