@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from embedded_engine.errors import EngineError
 from embedded_engine.plugins.find import Launch
@@ -12,6 +14,8 @@ from embedded_engine.plugins.find import Launch
 START_LIMIT_S = 60.0
 # How long a plugin may take to end by itself once it was told to.
 END_LIMIT_S = 2.0
+# A plugin must end also when the engine is killed.
+_TETHERED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("tether.py")))
 # A line of output beyond this is told in pieces.
 _LINE_LIMIT = 1024 * 1024
 
@@ -35,6 +39,8 @@ class PluginProcess:
         """Raises `PluginStartError`."""
         try:
             self._process = await asyncio.create_subprocess_exec(
+                *_TETHERED,
+                str(os.getpid()),
                 *launch.command,
                 engine_address,
                 stdin=asyncio.subprocess.DEVNULL,
