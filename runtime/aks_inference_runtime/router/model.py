@@ -24,8 +24,8 @@ class ReplicaTarget:
     host: str
     port: int
     """Of the gate's data listener."""
-    control: Path
-    """The gate's control socket."""
+    control: Path | None
+    """The gate's control socket; None: no gate (measurements only), the cap is then HAProxy's alone."""
     ready: bool = True
     """False: takes no new request; those in flight go on."""
 

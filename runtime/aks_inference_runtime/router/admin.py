@@ -1,0 +1,133 @@
+"""HAProxy's runtime API over its admin socket."""
+
+import asyncio
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
+
+COMMAND_SECONDS = 5.0
+PAYLOAD_BYTES = 12_000
+"""HAProxy takes a command with its payload only if it fits its buffer of 16 KiB."""
+
+
+@dataclass(frozen=True)
+class ServerRow:
+    """A server as `show stat` has it."""
+
+    backend: str
+    name: str
+    current: int
+    """Requests on it now."""
+    maxconn: int
+    status: str
+    total: int
+
+
+@dataclass(frozen=True)
+class BackendRow:
+    """A backend as `show stat` has it."""
+
+    name: str
+    queued: int
+    total: int
+    denied: int
+    """By rules: the 429s."""
+    failed: int
+    """Requests that reached no server: the 503s."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """All backends and servers."""
+
+    backends: Mapping[str, BackendRow]
+    servers: Mapping[str, tuple[ServerRow, ...]]
+    """By backend, without `park`."""
+
+
+class AdminSocket:
+    """Commands to one HAProxy process, one connection each: what is sent is always read to its end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+
+    async def run(self, command: str, timeout_s: float = COMMAND_SECONDS) -> str:
+        """Runs a command (or several, divided by `;`). Raises RuntimeUnavailable when HAProxy does not answer."""
+        async with self._lock:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    reader, writer = await asyncio.open_unix_connection(str(self._path))
+                    try:
+                        writer.write(command.encode() + b"\n")
+                        await writer.drain()
+                        data = await reader.read(-1)
+                    finally:
+                        writer.close()
+            except OSError as error:
+                raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
+        return data.decode(errors="replace").strip()
+
+    async def must(self, commands: Sequence[str], accept: Iterable[str] = ()) -> None:
+        """Runs commands whose success is silence (or one of the texts accepted). Raises OperationFailed."""
+        for command in commands:
+            answer = await self.run(command)
+            if answer and not any(text in answer for text in accept):
+                raise OperationFailed(f"haproxy refused {command.splitlines()[0]!r}: {answer}")
+
+    async def replace_map(self, name: Path, entries: Mapping[str, str]) -> None:
+        """Replaces a map's content in one instant."""
+        answer = await self.run(f"prepare map {name}")
+        _, _, version = answer.rpartition(" ")
+        if not version.isdigit():
+            raise OperationFailed(f"haproxy did not prepare {name}: {answer}")
+        for payload in _payloads(entries):
+            await self.must([f"add map @{version} {name} <<\n{payload}"])
+        await self.must([f"commit map @{version} {name}"])
+
+    async def show_map(self, name: Path) -> dict[str, str]:
+        """A map's content."""
+        lines = (line.split(" ", 2) for line in (await self.run(f"show map {name}")).splitlines())
+        return {parts[1]: parts[2] for parts in lines if len(parts) == 3}
+
+    async def stat(self) -> Stat:
+        """Queue, counts and servers of every backend."""
+        return parse_stat(await self.run("show stat -1 6 -1"))
+
+
+def parse_stat(text: str) -> Stat:
+    """From the CSV of `show stat`."""
+    backends: dict[str, BackendRow] = {}
+    servers: dict[str, list[ServerRow]] = {}
+    for row in csv.DictReader(text.removeprefix("# ").splitlines()):
+        backend, name = row["pxname"], row["svname"]
+        if name == "BACKEND":
+            backends[backend] = BackendRow(
+                backend, _int(row["qcur"]), _int(row["stot"]), _int(row["dreq"]), _int(row["econ"])
+            )
+        elif name != "park":
+            servers.setdefault(backend, []).append(
+                ServerRow(backend, name, _int(row["scur"]), _int(row["slim"]), row["status"], _int(row["stot"]))
+            )
+    return Stat(backends, {backend: tuple(rows) for backend, rows in servers.items()})
+
+
+def _int(text: str) -> int:
+    return int(text) if text else 0
+
+
+def _payloads(entries: Mapping[str, str]) -> Iterable[str]:
+    lines: list[str] = []
+    size = 0
+    for key, value in entries.items():
+        line = f"{key} {value}\n"
+        if size + len(line) > PAYLOAD_BYTES:
+            yield "".join(lines)
+            lines, size = [], 0
+        lines.append(line)
+        size += len(line)
+    if lines:
+        yield "".join(lines)

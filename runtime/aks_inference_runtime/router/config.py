@@ -1,0 +1,281 @@
+"""HAProxy's configuration. Pure: text from what is asked for. Nothing in it changes while the process lives."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
+from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout
+
+HEADER_SECONDS = 10
+"""For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Files of the router's directory; sockets in a short one (108 bytes is the system's limit)."""
+
+    directory: Path
+    sockets: Path
+
+    def config(self, name: str) -> Path:
+        """Configuration of a process."""
+        return self.directory / f"{name}.cfg"
+
+    def routes(self, name: str) -> Path:
+        """The map as a process starts with it."""
+        return self.directory / f"{name}.routes"
+
+    def log(self, name: str) -> Path:
+        """What a process says."""
+        return self.directory / f"{name}.log"
+
+    def record(self, name: str) -> Path:
+        """Which process it is."""
+        return self.directory / f"{name}.json"
+
+    def socket(self, name: str, kind: str) -> Path:
+        """`admin`, `in` (requests from another process), `park`, `hold`."""
+        return self.sockets / f"{name}.{kind}"
+
+
+def _global(paths: Paths, name: str, connections: int) -> list[str]:
+    return [
+        "global",
+        "  nbthread 1",
+        "  no strict-limits",
+        # Two processes on one port would share its connections in silence.
+        "  noreuseport",
+        f"  maxconn {connections}",
+        f"  stats socket {paths.socket(name, 'admin')} mode 600 level admin",
+        "  stats timeout 10s",
+        "  stats maxconn 20",
+        "  hard-stop-after 10s",
+        "  tune.http.maxhdr 128",
+    ]
+
+
+def _defaults() -> list[str]:
+    lines = [
+        "defaults base",
+        "  mode http",
+        "  option http-keep-alive",
+        "  option http-no-delay",
+        # Also the first part of the body is there before a replica is taken.
+        "  option http-buffer-request",
+        "  http-reuse always",
+        "  retries 3",
+        "  option redispatch 1",
+        f"  timeout http-request {HEADER_SECONDS}s",
+        "  timeout http-keep-alive 65s",
+        # The gate and the model decide how long an answer may take; this one only ends clients that vanished.
+        "  timeout client 75s",
+        "  timeout client-fin 10s",
+        "  timeout connect 1s",
+        "  timeout server 24d",
+    ]
+    messages = {
+        400: ("bad-request", "the request is not valid HTTP"),
+        408: ("client-timeout", "the client is too slow in sending the request"),
+        500: ("router-lost", "the router failed"),
+        502: ("replica-lost", "the replica closed the connection before it answered"),
+        503: ("queue-timeout", "no replica took the request in time"),
+        504: ("scoring-timeout", "no answer in time"),
+    }
+    for status, (reason, message) in messages.items():
+        extra = " hdr connection close" if status in (400, 408) else ""
+        lines.append(
+            f'  http-error status {status} content-type application/json string \'{{"message": "{message}"}}\''
+            f" hdr x-aks-inference-reason {reason}{extra}"
+        )
+    return lines
+
+
+def _deny(status: int, reason: str, message: str, condition: str, extra: str = "") -> str:
+    return (
+        f"  http-request return status {status} content-type application/json"
+        f' string \'{{"message": "{message}"}}\' hdr x-aks-inference-reason {reason}{extra} {condition}'
+    )
+
+
+def _answers() -> list[str]:
+    """What the answers that HAProxy makes itself say; a replica's own pass unchanged."""
+    own = "!{ var(txn.replied) -m found }"
+    slot = "var(txn.route),field(2,|)"
+    return [
+        "  http-response set-var(txn.replied) int(1)",
+        f"  http-after-response set-header x-aks-inference-version %[var(txn.route),field(5,|)]"
+        f" if {{ var(txn.route) -m found }} {own}",
+        # A server was chosen and could not be reached: the replica is lost; else the request waited in the queue.
+        "  http-after-response set-header x-aks-inference-reason replica-lost"
+        f" if {{ status 503 }} {{ srv_id -m found }} {own}",
+        f"  http-after-response set-status 502 if {{ status 503 }} {{ srv_id -m found }} {own}",
+        f"  http-after-response set-header x-aks-inference-reason no-replica if {{ status 503 }} {own}"
+        f" !{{ {slot},map_str(@READY@) -m found }}",
+        "  http-after-response set-header x-aks-inference-reason router-lost"
+        f" if {{ status 502 }} {{ var(txn.hop) -m found }} {own}",
+        f"  http-after-response set-header retry-after %[{slot},map_str(@RETRY@,1)] if {{ status 429 503 }} {own}",
+    ]
+
+
+def first_process(paths: Paths, host: str, port: int, layout: Layout, connections: int) -> str:
+    """The process that clients reach: admits, authenticates, splits; has slots; hops to the others."""
+    name = "p0"
+    routes = paths.routes(name)
+    lines = [
+        *_global(paths, name, connections),
+        *_park_globals(paths, name, layout),
+        *_defaults(),
+        "frontend public from base",
+        f"  bind {_address(host)}:{port}",
+        f"  bind {paths.socket(name, 'in')} mode 600",
+        "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
+        "  http-request set-var(txn.endpoint) path,field(5,/)",
+        f"  http-request set-var(txn.meta) var(txn.endpoint),map_str({routes})",
+        r"  acl known path_reg ^/api/v1/service/[^/]+/(score|swagger\.json)$",
+        _deny(404, "not-found", "no such endpoint", "if !known || !{ var(txn.meta) -m found }"),
+        "  http-request set-var(txn.digest) http_auth_bearer,sha2(256),hex,lower if { var(txn.meta) -m beg key }",
+        _deny(
+            401,
+            "auth",
+            "the key or token is missing or wrong",
+            "if { var(txn.meta) -m beg key }"
+            f" !{{ var(txn.endpoint),concat(\\#,txn.digest),map_str({routes}) -m found }}",
+            " hdr www-authenticate Bearer",
+        ),
+        _deny(405, "method", "only GET and POST", "unless { method GET POST }", ' hdr allow "GET, POST"'),
+        _deny(405, "method", "only GET", "if { path_end /swagger.json } !{ method GET }", " hdr allow GET"),
+        _deny(
+            413,
+            "too-large",
+            f"the body is larger than {MAX_BODY_BYTES} bytes",
+            f"if {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}",
+            " hdr connection close",
+        ),
+        "  http-request del-header authorization if { var(txn.meta) -m beg key }",
+        "  acl asks_version var(txn.meta),field(3,|) 1",
+        "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version) if asks_version"
+        " { req.hdr(x-aks-inference-version) -m found }",
+        "  http-request set-var(txn.buckets) var(txn.meta),field(2,|),add(0)",
+        "  http-request set-var(txn.bucket) rand(10000),mod(txn.buckets)",
+        f"  http-request set-var(txn.route) var(txn.endpoint),concat(:,txn.bucket),map_str({routes})"
+        " unless { var(txn.asked) -m found }",
+        f"  http-request set-var(txn.route) var(txn.endpoint),concat(@,txn.asked),map_str({routes})"
+        " if { var(txn.asked) -m found }",
+        _deny(404, "not-found", "no such version", "unless { var(txn.route) -m found }"),
+        "  http-request lua.parked unless { var(proc.parked) -m bool }",
+        *_answers(),
+        "  use_backend %[var(txn.route),field(1,|)]",
+        *_slots(paths, name, layout),
+        "defaults hop from base",
+        "  retries 20",
+        "  timeout connect 2s",
+        *_hops(paths),
+    ]
+    return _text(paths, name, lines)
+
+
+def further_process(paths: Paths, number: int, layout: Layout, connections: int) -> str:
+    """A process that owns slots which the first one has not; it gets requests only from there."""
+    name = f"p{number}"
+    lines = [
+        *_global(paths, name, connections),
+        *_park_globals(paths, name, layout),
+        *_defaults(),
+        "frontend hopped from base",
+        f"  bind {paths.socket(name, 'in')} mode 600",
+        "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
+        "  http-request del-header x-aks-inference-route",
+        "  http-request lua.parked unless { var(proc.parked) -m bool }",
+        *_answers(),
+        "  use_backend %[var(txn.route),field(2,|)]",
+        *_slots(paths, name, layout),
+    ]
+    return _text(paths, name, lines)
+
+
+def port_process(paths: Paths, name: str, host: str, port: int, endpoint: str, connections: int) -> str:
+    """A process that serves one endpoint at /score of a port of its own, by way of the first process."""
+    lines = [
+        *_global(paths, name, connections),
+        *_defaults(),
+        "frontend port from base",
+        f"  bind {_address(host)}:{port}",
+        "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
+        _deny(
+            404, "not-found", "only /score and /swagger.json are served here", "unless { path /score /swagger.json }"
+        ),
+        f"  http-request set-path /api/v1/service/{endpoint}%[path]",
+        "  http-response set-var(txn.replied) int(1)",
+        "  http-after-response set-header x-aks-inference-reason router-lost"
+        " if { status 502 503 } !{ var(txn.replied) -m found }",
+        "  http-after-response set-status 502 if { status 503 } !{ var(txn.replied) -m found }",
+        "  default_backend router",
+        "defaults hop from base",
+        "  retries 20",
+        "  timeout connect 2s",
+        *_hop("router", paths.socket("p0", "in"), []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _park_globals(paths: Paths, name: str, layout: Layout) -> list[str]:
+    return [
+        f"  setenv PARK_COUNT {len(layout.timeouts_ms)}",
+        f"  setenv PARK_SOCKET {paths.socket(name, 'park')}",
+        f"  lua-load {Path(__file__).with_name('park.lua')}",
+    ]
+
+
+def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
+    lines = [
+        "frontend park from base",
+        f"  bind {paths.socket(name, 'park')} mode 600",
+        "  timeout client 24d",
+        "  use_backend %[req.hdr(x-slot)]",
+        "frontend hold from base",
+        f"  bind {paths.socket(name, 'hold')} mode 600",
+        "  timeout client 24d",
+        "  timeout tarpit 24d",
+        "  http-request tarpit",
+        "defaults slot from base",
+        "  balance roundrobin",
+    ]
+    for number, timeout in enumerate(layout.timeouts_ms):
+        lines += [
+            f"backend s{number} from slot",
+            f"  timeout queue {timeout}ms",
+            "  http-request set-timeout server var(txn.route),field(3,|) if { var(txn.route) -m found }",
+            "  http-request set-var(txn.most) var(txn.route),field(4,|),add(0) if { var(txn.route) -m found }",
+            "  http-request deny status 429 content-type application/json"
+            ' string \'{"message": "too many requests wait already"}\' hdr x-aks-inference-reason queue-full'
+            " if { var(txn.most) -m found } { queue,sub(txn.most) ge 0 } { be_conn_free le 0 }",
+            "  use-server park unless { var(txn.route) -m found }",
+            f"  server park {paths.socket(name, 'hold')} maxconn 1",
+        ]
+    return lines
+
+
+def _hops(paths: Paths) -> list[str]:
+    lines: list[str] = []
+    for number in range(1, MAX_PROCESSES):
+        extra = [
+            "  http-request set-var(txn.hop) int(1)",
+            "  http-request set-header x-aks-inference-route %[var(txn.route)]",
+        ]
+        lines += _hop(f"hop{number}", paths.socket(f"p{number}", "in"), extra)
+    return lines
+
+
+def _hop(name: str, socket: Path, extra: list[str]) -> list[str]:
+    return [f"backend {name} from hop", *extra, f"  server next {socket}"]
+
+
+def _text(paths: Paths, name: str, lines: list[str]) -> str:
+    text = "\n".join(lines) + "\n"
+    return text.replace("@READY@", str(paths.directory / f"{name}.ready")).replace(
+        "@RETRY@", str(paths.directory / f"{name}.retry")
+    )
+
+
+def _address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,193 @@
+"""The router's HAProxy processes: the first, those with further slots, one per endpoint with a port of its own."""
+
+import json
+import resource
+from asyncio import CancelledError
+from collections.abc import Mapping
+from pathlib import Path
+
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed
+from aks_inference_runtime.router import config
+from aks_inference_runtime.router.admin import AdminSocket
+from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.process import HaproxyProcess, write_private
+from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
+
+MOST_CONNECTIONS = 10_000
+SPARE_FILES = 1_000
+FORMAT = 1
+"""Of the configuration: an agent does not take over processes of another one."""
+
+
+class Fleet:
+    """Starts, finds, restarts and ends them."""
+
+    def __init__(self, paths: Paths, host: str, port: int, binary: str, layout: Layout) -> None:
+        self.paths = paths
+        self.layouts: dict[int, Layout] = {}
+        self.ports: dict[str, int] = {}
+        self._host = host
+        self._port = port
+        self._binary = binary
+        self._first = layout
+        self._processes: dict[str, HaproxyProcess] = {}
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        room = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else (hard - SPARE_FILES) // 2
+        self._connections = max(200, min(MOST_CONNECTIONS, room))
+
+    def admin(self, process: int) -> AdminSocket:
+        """The runtime API of a process with slots."""
+        return self._processes[f"p{process}"].admin
+
+    def dead(self) -> list[str]:
+        """Names of processes that should run and do not."""
+        return [name for name, process in self._processes.items() if not process.alive]
+
+    async def begin(self) -> bool:
+        """Takes over what runs already (True), else starts the first process. Raises Conflict for a port in use."""
+        if await self._attach("p0"):
+            for number in range(1, MAX_PROCESSES):
+                if self._record(f"p{number}") is not None and not await self._attach(f"p{number}"):
+                    await self._restart_recorded(f"p{number}")
+            for path in self.paths.directory.glob("port-*.layout"):
+                name = path.stem
+                if not await self._attach(name):
+                    await self._restart_recorded(name)
+            return True
+        await self._end_recorded()
+        for kind in ("routes", "ready", "retry"):
+            write_private(self.paths.directory / f"p0.{kind}", "")
+        await self._start_slots(0, self._first)
+        return False
+
+    async def add_slots(self, missing: Mapping[int, int]) -> None:
+        """Starts a further process with slots for what is missing."""
+        number = next((n for n in range(1, MAX_PROCESSES) if n not in self.layouts), None)
+        if number is None:
+            raise OperationFailed(f"more than {MAX_PROCESSES} router processes would be needed")
+        for kind in ("ready", "retry"):
+            write_private(self.paths.directory / f"p{number}.{kind}", "")
+        await self._start_slots(number, layout_for(missing))
+
+    async def set_ports(self, wanted: Mapping[str, int]) -> None:
+        """One process per endpoint with a port; others are ended. Raises Conflict for a port in use."""
+        for endpoint, port in list(self.ports.items()):
+            if wanted.get(endpoint) != port:
+                await self._end(f"port-{port}")
+                del self.ports[endpoint]
+        for endpoint, port in wanted.items():
+            if endpoint not in self.ports:
+                await self._start_port(endpoint, port)
+
+    async def restart(self, name: str) -> None:
+        """Starts a process anew, as it was."""
+        await self._processes[name].start(self._config(name))
+
+    async def stop(self) -> None:
+        """Ends all and removes their files."""
+        for name in list(self._processes):
+            await self._end(name)
+        self.layouts.clear()
+        self.ports.clear()
+
+    def detach(self) -> None:
+        """Lets all go on."""
+        for process in self._processes.values():
+            process.forget()
+
+    def rotate_logs(self) -> None:
+        """Keeps the logs bounded."""
+        for process in self._processes.values():
+            process.rotate_log()
+
+    async def _start_slots(self, number: int, layout: Layout) -> None:
+        name = f"p{number}"
+        self.layouts[number] = layout
+        self._write_record(name, {"timeouts_ms": list(layout.timeouts_ms)})
+        process = HaproxyProcess(self.paths, name, self._binary)
+        try:
+            await process.start(self._config(name))
+        except (AksInferenceError, OSError, CancelledError) as error:
+            del self.layouts[number]
+            self._layout_file(name).unlink(missing_ok=True)
+            raise self._told(error, self._port) from None
+        self._processes[name] = process
+
+    async def _start_port(self, endpoint: str, port: int) -> None:
+        name = f"port-{port}"
+        self.ports[endpoint] = port
+        self._write_record(name, {"endpoint": endpoint, "port": port})
+        process = HaproxyProcess(self.paths, name, self._binary)
+        try:
+            await process.start(self._config(name))
+        except (AksInferenceError, OSError, CancelledError) as error:
+            del self.ports[endpoint]
+            self._layout_file(name).unlink(missing_ok=True)
+            raise self._told(error, port) from None
+        self._processes[name] = process
+
+    def _told(self, error: BaseException, port: int) -> BaseException:
+        if isinstance(error, Conflict):
+            return Conflict(f"port {port} on {self._host} is in use by another process")
+        return error
+
+    def _config(self, name: str) -> str:
+        if name == "p0":
+            return config.first_process(self.paths, self._host, self._port, self.layouts[0], self._connections)
+        if name.startswith("p") and name[1:].isdigit():
+            number = int(name[1:])
+            return config.further_process(self.paths, number, self.layouts[number], self._connections)
+        port = int(name.removeprefix("port-"))
+        endpoint = next(e for e, p in self.ports.items() if p == port)
+        return config.port_process(self.paths, name, self._host, port, endpoint, self._connections)
+
+    async def _attach(self, name: str) -> bool:
+        record = self._record(name)
+        process = HaproxyProcess(self.paths, name, self._binary)
+        if record is None or not await process.attach():
+            return False
+        self._adopt(name, record)
+        self._processes[name] = process
+        return True
+
+    async def _restart_recorded(self, name: str) -> None:
+        record = self._record(name)
+        if record is None:
+            return
+        self._adopt(name, record)
+        process = self._processes[name] = HaproxyProcess(self.paths, name, self._binary)
+        await process.start(self._config(name))
+
+    def _adopt(self, name: str, record: Mapping[str, object]) -> None:
+        match record:
+            case {"timeouts_ms": list(timeouts)}:
+                self.layouts[int(name[1:])] = Layout(tuple(timeouts))
+            case {"endpoint": str(endpoint), "port": int(port)}:
+                self.ports[endpoint] = port
+
+    async def _end_recorded(self) -> None:
+        """The first process is gone: whatever else is left belongs to nobody."""
+        for path in self.paths.directory.glob("*.layout"):
+            process = HaproxyProcess(self.paths, path.stem, self._binary)
+            await process.attach()
+            await process.stop()
+            path.unlink(missing_ok=True)
+
+    async def _end(self, name: str) -> None:
+        await self._processes.pop(name).stop()
+        self._layout_file(name).unlink(missing_ok=True)
+        for kind in ("routes", "ready", "retry", "log", "log.1"):
+            (self.paths.directory / f"{name}.{kind}").unlink(missing_ok=True)
+
+    def _layout_file(self, name: str) -> Path:
+        return self.paths.directory / f"{name}.layout"
+
+    def _write_record(self, name: str, record: Mapping[str, object]) -> None:
+        write_private(self._layout_file(name), json.dumps({"format": FORMAT, **record}))
+
+    def _record(self, name: str) -> dict[str, object] | None:
+        try:
+            record = json.loads(self._layout_file(name).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("format") == FORMAT else None

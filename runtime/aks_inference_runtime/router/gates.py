@@ -1,0 +1,86 @@
+"""The agent's lasting connection to each gate: hears of orphans and readiness, and acknowledges when it has acted."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aks_inference_runtime.router.gate.settings import GateStatus
+
+ASK_SECONDS = 0.1
+"""Between questions for the figures."""
+SILENCE_SECONDS = 0.7
+"""A gate that is silent for so long (paused, dead) gets no new request."""
+RETRY_SECONDS = 0.1
+
+Act = Callable[[str], Awaitable[None]]
+
+
+class GateWatch:
+    """Watches one gate until closed."""
+
+    def __init__(self, replica_id: str, control: Path, act: Act) -> None:
+        self.replica_id = replica_id
+        self.status: GateStatus | None = None
+        """The newest; None while the gate is not heard."""
+        self._control = control
+        self._act = act
+        self._first = asyncio.Event()
+        self._task = asyncio.create_task(self._watch())
+
+    async def first(self, timeout_s: float) -> None:
+        """Waits for the first word, for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._first.wait()
+
+    async def close(self) -> None:
+        """Ends the watch."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(self._control))
+                try:
+                    await self._listen(reader, writer)
+                finally:
+                    writer.close()
+            except (OSError, ValidationError, ValueError):
+                pass
+            if self.status is not None:
+                self.status = None
+                await self._act(self.replica_id)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'{"op": "watch"}\n')
+        asking = asyncio.create_task(self._ask(writer))
+        acted = -1
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    line = await reader.readline()
+                if not line:
+                    return
+                self.status = status = GateStatus.model_validate_json(line)
+                if status.seq != acted:
+                    acted = status.seq
+                    await self._act(self.replica_id)
+                    writer.write(json.dumps({"ack": status.seq}).encode() + b"\n")
+                self._first.set()
+        finally:
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
+
+    @staticmethod
+    async def _ask(writer: asyncio.StreamWriter) -> None:
+        while True:
+            await asyncio.sleep(ASK_SECONDS)
+            writer.write(b'{"op": "status"}\n')

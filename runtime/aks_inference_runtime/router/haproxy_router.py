@@ -1,0 +1,258 @@
+"""The agent: makes HAProxy serve what is declared, keeps each replica's cap right, observes, restarts what dies."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, RuntimeUnavailable
+from aks_inference_runtime.router import routes
+from aks_inference_runtime.router.binary import find_haproxy
+from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.fleet import Fleet
+from aks_inference_runtime.router.hints import Hints
+from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
+from aks_inference_runtime.router.process import write_private
+from aks_inference_runtime.router.servers import Servers
+from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
+from aks_inference_runtime.router.versions import Observation, ServedVersion
+
+OBSERVE_SECONDS = 0.1
+MOVING_SECONDS = 0.02
+"""Between looks while a version moves from one slot to another."""
+STALE_SECONDS = 1.0
+"""Figures older than this are not reported."""
+GATE_SECONDS = 0.5
+"""How long `apply` waits to hear a new replica's gate; later ones join when they are heard."""
+SOCKET_PATH_BYTES = 100
+"""The system's limit is 108 with the final zero."""
+ROTATE_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class HaproxyRouter:
+    """Implements `model.Router` with HAProxy processes on this host."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8890,
+        haproxy: str | None = None,
+        sockets: Path | None = None,
+        layout: Layout = DEFAULT_LAYOUT,
+    ) -> None:
+        """
+        Args:
+            directory: Required. For configurations, records and logs; made for the owner only.
+            host, port: Optional. Where clients reach it.
+            haproxy: Optional. Path of another binary than the installed one.
+            sockets: Optional. A short directory for Unix sockets; default `directory`, or one below the system's
+                temporary directory where that path is too long.
+            layout: Optional. Slots of the first process.
+        """
+        self._directory = directory
+        self._sockets = sockets or _short(directory)
+        self.url = f"http://{host}:{port}"
+        paths = Paths(directory, self._sockets)
+        self._paths = paths
+        self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout)
+        self._servers = Servers(self._fleet.admin)
+        self._hints = Hints(paths, self._fleet.admin)
+        self._versions: dict[VersionKey, ServedVersion] = {}
+        self._adopted: dict[VersionKey, Slot] = {}
+        self._table: dict[str, str] = {}
+        self._observed: dict[int, Observation] = {}
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """See `model.Router`. Raises Conflict when the port is in use, OperationFailed when HAProxy does not start."""
+        for directory in (self._directory, self._sockets):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if directory.stat().st_uid != os.getuid():
+                raise Conflict(f"{directory} belongs to another user")
+            directory.chmod(0o700)
+        if await self._fleet.begin():
+            await self._adopt()
+        self._task = asyncio.create_task(self._watch())
+
+    async def apply(self, state: RouterState) -> None:
+        """See `model.Router`. Raises InvalidInput for names or shares that cannot be served."""
+        routes.check(state)
+        async with self._lock:
+            await self._declare(state)
+            await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
+        waits = [version.heard(GATE_SECONDS) for version in self._versions.values()]
+        await asyncio.gather(*waits)
+        async with self._lock:
+            await self._reconcile()
+
+    def load(self) -> Mapping[VersionKey, VersionLoad]:
+        """See `model.Router`."""
+        oldest = asyncio.get_running_loop().time() - STALE_SECONDS
+        fresh = {number: seen for number, seen in self._observed.items() if seen.at > oldest}
+        loads = {key: version.load(fresh) for key, version in self._versions.items() if version.route is not None}
+        return {key: load for key, load in loads.items() if load is not None}
+
+    async def drained(self, replica_id: str, timeout_s: float) -> bool:
+        """See `model.Router`."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            async with self._lock:
+                await self._observe()
+                await self._reconcile()
+                used = [v for v in self._versions.values() if v.uses(replica_id, self._observed, self._servers)]
+            if not used:
+                return True
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(MOVING_SECONDS)
+
+    async def detach(self) -> None:
+        """See `model.Router`."""
+        await self._end_watching()
+        self._fleet.detach()
+
+    async def stop(self) -> None:
+        """See `model.Router`."""
+        await self._end_watching()
+        await self._fleet.stop()
+        for directory in {self._sockets, self._directory}:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    # --- declaring
+
+    async def _declare(self, state: RouterState) -> None:
+        wanted = {
+            VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in state.endpoints.values() for v in e.versions
+        }
+        slots = await self._assign(wanted)
+        for endpoint in state.endpoints.values():
+            for route in endpoint.versions:
+                key = VersionKey(endpoint.name, route.name)
+                if key not in self._versions:
+                    self._versions[key] = ServedVersion(key, self._gate_changed)
+                self._versions[key].declare(route, slots[key])
+        # New replicas are servers before the first request can be sent to them.
+        await self._reconcile()
+        await self._commit(routes.table(state, slots))
+        for key, version in self._versions.items():
+            if key not in wanted:
+                version.withdraw()
+        await self._observe()
+        await self._reconcile()
+
+    async def _assign(self, wanted: Mapping[VersionKey, int]) -> Mapping[VersionKey, Slot]:
+        current = {key: v.slots[-1] for key, v in self._versions.items() if v.slots and v.route is not None}
+        for key, slot in self._adopted.items():
+            current.setdefault(key, slot)
+        self._adopted = {}
+        occupied = {slot for v in self._versions.values() for slot in v.slots} | self._servers.occupied()
+        occupied |= self._queued()
+        found = assign(wanted, current, self._fleet.layouts, occupied)
+        if found.missing:
+            await self._fleet.add_slots(found.missing)
+            found = assign(wanted, current, self._fleet.layouts, occupied)
+        return found.slots
+
+    def _queued(self) -> set[Slot]:
+        return {slot for seen in self._observed.values() for slot in seen.queued_slots()}
+
+    async def _commit(self, table: dict[str, str]) -> None:
+        if table == self._table:
+            return
+        self._table = table
+        name = self._paths.routes("p0")
+        # For a restart; the running process is told by its socket.
+        write_private(name, "".join(f"{key} {value}\n" for key, value in table.items()))
+        with contextlib.suppress(RuntimeUnavailable):
+            await self._fleet.admin(0).replace_map(name, table)
+
+    # --- keeping
+
+    async def _gate_changed(self, replica_id: str) -> None:
+        """A gate reports orphans or readiness: its caps follow at once, before it goes on."""
+        for version in tuple(self._versions.values()):
+            if replica_id in version.replicas:
+                await version.reconcile_replica(replica_id, self._observed, self._servers)
+
+    async def _reconcile(self) -> None:
+        for key, version in tuple(self._versions.items()):
+            await version.reconcile(self._observed, self._servers)
+            if version.over:
+                await version.close()
+                del self._versions[key]
+        await self._hints.update(self._versions.values(), self._observed)
+
+    async def _watch(self) -> None:
+        """Observes and repairs until cancelled."""
+        loop = asyncio.get_running_loop()
+        rotated = loop.time()
+        while True:
+            moving = any(version.moving for version in self._versions.values())
+            await asyncio.sleep(MOVING_SECONDS if moving else OBSERVE_SECONDS)
+            try:
+                async with self._lock:
+                    await self._restart_dead()
+                    await self._observe()
+                    await self._reconcile()
+            except (AksInferenceError, OSError):
+                log.exception("the router's agent could not do its round; it tries again")
+            if loop.time() - rotated > ROTATE_SECONDS:
+                rotated = loop.time()
+                self._fleet.rotate_logs()
+
+    async def _restart_dead(self) -> None:
+        for name in self._fleet.dead():
+            log.warning("haproxy (%s) is gone; it is started again", name)
+            if name.startswith("p") and name[1:].isdigit():
+                number = int(name[1:])
+                self._observed.pop(number, None)
+                self._hints.write(number, self._versions.values())
+                await self._fleet.restart(name)
+                self._servers.forget(number)
+            else:
+                await self._fleet.restart(name)
+
+    async def _observe(self) -> None:
+        for number in tuple(self._fleet.layouts):
+            try:
+                stat = await self._fleet.admin(number).stat()
+            except RuntimeUnavailable:
+                continue
+            self._observed[number] = Observation(number, stat, asyncio.get_running_loop().time())
+
+    async def _adopt(self) -> None:
+        """Learns from running processes what they serve."""
+        self._table = await self._fleet.admin(0).show_map(self._paths.routes("p0"))
+        self._adopted = routes.parse_slots(self._table)
+        await self._observe()
+        for seen in self._observed.values():
+            for slot, rows in seen.rows():
+                self._servers.adopt(slot, rows)
+
+    async def _end_watching(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        for version in self._versions.values():
+            await version.close()
+        self._versions.clear()
+
+
+def _short(directory: Path) -> Path:
+    """A directory for sockets whose paths keep within the system's limit."""
+    if len(os.fsencode(directory / "port-65535.admin.1234567.tmp")) <= SOCKET_PATH_BYTES:
+        return directory
+    digest = sha256(os.fsencode(directory.absolute())).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"aks-inference-{os.getuid()}-{digest}"

@@ -1,0 +1,73 @@
+"""Small maps by slot that only answers use: whether a version has a ready replica, and when to come again."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.router.admin import AdminSocket
+from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.process import write_private
+from aks_inference_runtime.router.versions import Observations, ServedVersion
+
+RATE_SECONDS = 1.0
+"""Window of the rate that Retry-After is estimated from."""
+LONGEST_RETRY_S = 60
+
+
+class Hints:
+    """Keeps `<process>.ready` and `<process>.retry` as they should be."""
+
+    def __init__(self, paths: Paths, admin_of: Callable[[int], AdminSocket]) -> None:
+        self._paths = paths
+        self._admin_of = admin_of
+        self._told: dict[tuple[int, str], dict[str, str]] = {}
+        self._rates: dict[object, tuple[float, int, float]] = {}
+
+    async def update(self, versions: Iterable[ServedVersion], seen: Observations) -> None:
+        """Tells HAProxy what has changed."""
+        wanted: dict[tuple[int, str], dict[str, str]] = {key: {} for key in self._told}
+        for version in versions:
+            retry = str(self._retry_s(version, seen))
+            for slot in version.slots:
+                if version.ready_replicas:
+                    wanted.setdefault((slot.process, "ready"), {})[slot.backend] = "1"
+                if retry != "1":
+                    wanted.setdefault((slot.process, "retry"), {})[slot.backend] = retry
+        for (process, kind), entries in wanted.items():
+            before = self._told.get((process, kind), {})
+            if entries != before:
+                try:
+                    await self._tell(process, kind, before, entries)
+                except RuntimeUnavailable:
+                    continue
+                self._told[process, kind] = entries
+
+    def write(self, process: int, versions: Iterable[ServedVersion]) -> None:
+        """The files that a process starts with."""
+        ready = {s.backend: "1" for v in versions if v.ready_replicas for s in v.slots if s.process == process}
+        for kind, entries in (("ready", ready), ("retry", dict[str, str]())):
+            text = "".join(f"{key} {value}\n" for key, value in entries.items())
+            write_private(self._paths.directory / f"p{process}.{kind}", text)
+            self._told[process, kind] = entries
+
+    async def _tell(self, process: int, kind: str, before: Mapping[str, str], entries: Mapping[str, str]) -> None:
+        name = self._paths.directory / f"p{process}.{kind}"
+        commands = [f"del map {name} {key}" for key in before if key not in entries]
+        commands += [f"add map {name} {key} {value}" for key, value in entries.items() if key not in before]
+        commands += [
+            f"set map {name} {key} {value}" for key, value in entries.items() if before.get(key, value) != value
+        ]
+        await self._admin_of(process).must(commands, accept=("entry not found",))
+
+    def _retry_s(self, version: ServedVersion, seen: Observations) -> int:
+        """When the queue of now will have been served, at the rate of the last second."""
+        at = max((seen[slot.process].at for slot in version.slots if slot.process in seen), default=0.0)
+        began, served, rate = self._rates.get(version.key, (at, version.served_total, 0.0))
+        if at - began >= RATE_SECONDS:
+            rate = max(0, version.served_total - served) / (at - began)
+            began, served = at, version.served_total
+        self._rates[version.key] = (began, served, rate)
+        queued = version.queued(seen)
+        if not queued or not rate:
+            return 1
+        return max(1, min(LONGEST_RETRY_S, math.ceil(queued / rate)))

@@ -1,0 +1,93 @@
+"""The one map that HAProxy's frontend decides by. Pure.
+
+| key | value |
+| --- | --- |
+| `<endpoint>` | `<key or none>|<number of buckets>|<1: a version may be asked for>` |
+| `<endpoint>#<sha256 of a key>` | `1` |
+| `<endpoint>:<bucket>` | route |
+| `<endpoint>@<version>` | route |
+
+A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`; backend is a slot of this process or
+the hop to another one. One map, so that one commit changes everything at once.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+from aks_inference_runtime.api.endpoint import AuthMode
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.traffic import HUNDREDTHS
+from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionRoute
+from aks_inference_runtime.router.slots import Slot
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What the map's syntax allows; the rules for names proper are checked where endpoints are declared."""
+BACKSTOP_MS = 2_000
+"""HAProxy's own timeout is so far above what the gate enforces: it counts only when a gate is stuck."""
+
+
+def check(state: RouterState) -> None:
+    """Raises InvalidInput when a name cannot be served or shares do not add up."""
+    for key, endpoint in state.endpoints.items():
+        names = [endpoint.name, *(v.name for v in endpoint.versions)]
+        names += [r.id for v in endpoint.versions for r in v.replicas]
+        bad = [name for name in names if not NAME.fullmatch(name)]
+        if bad or key != endpoint.name:
+            raise InvalidInput(f"endpoint {key!r}: not a name that can be served: {', '.join(map(repr, bad or [key]))}")
+        total = sum(v.traffic for v in endpoint.versions)
+        if total != HUNDREDTHS:
+            raise InvalidInput(f"endpoint {key!r}: the shares add up to {total} hundredths of a percent, not 10000")
+
+
+def queue_timeout_ms(version: VersionRoute) -> int:
+    """How long its requests may wait now."""
+    if version.scaled_to_zero:
+        return version.requests.cold_start_timeout_ms
+    return version.requests.max_request_wait_time
+
+
+def route(version: VersionRoute, slot: Slot) -> str:
+    """A route as the first process has it."""
+    requests = version.requests
+    backend = slot.backend if slot.process == 0 else f"hop{slot.process}"
+    backstop = requests.scoring_timeout_ms + requests.max_request_wait_time + BACKSTOP_MS
+    return f"{backend}|{slot.backend}|{backstop}|{requests.max_queued_requests}|{version.name}"
+
+
+def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
+    """For each of the smallest number of equal parts of the traffic, the index of the version that gets it."""
+    unit = math.gcd(*(v.traffic for v in versions), HUNDREDTHS)
+    return [index for index, v in enumerate(versions) for _ in range(v.traffic // unit)]
+
+
+def table(state: RouterState, slots: Mapping[VersionKey, Slot]) -> dict[str, str]:
+    """All entries."""
+    entries: dict[str, str] = {}
+    for endpoint in state.endpoints.values():
+        entries.update(_endpoint(endpoint, slots))
+    return entries
+
+
+def _endpoint(endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot]) -> dict[str, str]:
+    name = endpoint.name
+    routes = [route(v, slots[VersionKey(name, v.name)]) for v in endpoint.versions]
+    parts = buckets(endpoint.versions)
+    auth = "none" if endpoint.auth is AuthMode.NONE else "key"
+    entries = {name: f"{auth}|{len(parts)}|{int(endpoint.version_header_enabled)}"}
+    entries.update({f"{name}#{digest.lower()}": "1" for digest in endpoint.key_digests})
+    entries.update({f"{name}:{number}": routes[index] for number, index in enumerate(parts)})
+    entries.update({f"{name}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
+    return entries
+
+
+def parse_slots(entries: Mapping[str, str]) -> dict[VersionKey, Slot]:
+    """Back from a table: which version has which slot."""
+    slots: dict[VersionKey, Slot] = {}
+    for key, value in entries.items():
+        endpoint, mark, version = key.partition("@")
+        if mark:
+            backend, slot, *_ = value.split("|")
+            process = int(backend[3:]) if backend.startswith("hop") else 0
+            slots[VersionKey(endpoint, version)] = Slot(process, int(slot[1:]))
+    return slots

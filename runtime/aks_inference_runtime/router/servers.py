@@ -1,0 +1,71 @@
+"""The replicas as servers of HAProxy's slots: what the agent has set, and the commands that change it."""
+
+from collections.abc import Callable, Mapping
+
+from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.router.admin import AdminSocket, ServerRow
+from aks_inference_runtime.router.slots import Slot
+
+
+class Servers:
+    """Cap by slot and replica; 0 is drained."""
+
+    def __init__(self, admin_of: Callable[[int], AdminSocket]) -> None:
+        self._admin_of = admin_of
+        self._caps: dict[Slot, dict[str, int]] = {}
+
+    def of(self, slot: Slot) -> Mapping[str, int]:
+        """The servers of a slot."""
+        return self._caps.get(slot, {})
+
+    def occupied(self) -> set[Slot]:
+        """Slots with servers."""
+        return {slot for slot, servers in self._caps.items() if servers}
+
+    def forget(self, process: int) -> None:
+        """The process is new: it has none."""
+        self._caps = {slot: servers for slot, servers in self._caps.items() if slot.process != process}
+
+    def adopt(self, slot: Slot, rows: tuple[ServerRow, ...]) -> None:
+        """Takes over what a running process has."""
+        self._caps[slot] = {row.name: row.maxconn if row.status.startswith(("UP", "no")) else 0 for row in rows}
+
+    async def set_cap(self, slot: Slot, replica_id: str, address: str, cap: int) -> None:
+        """Adds, raises, lowers or drains. A process that does not answer is left to whoever restarts it."""
+        servers = self._caps.setdefault(slot, {})
+        before = servers.get(replica_id)
+        if before == cap or (before is None and cap == 0):
+            return
+        # Noted first: commands go out in the order in which they were noted.
+        servers[replica_id] = cap
+        name = f"{slot.backend}/{replica_id}"
+        if before is None:
+            commands = [f"add server {name} {address} maxconn {cap}", f"enable server {name}"]
+        elif cap == 0:
+            commands = [f"set server {name} state drain"]
+        elif before == 0:
+            # HAProxy does not look at its queue when a drained server returns; setting maxconn makes it look.
+            commands = [f"set server {name} state ready", f"set maxconn server {name} {cap}"]
+        else:
+            commands = [f"set maxconn server {name} {cap}"]
+        await self._send(slot, commands)
+
+    async def remove(self, slot: Slot, replica_id: str) -> bool:
+        """Deletes a drained server without requests; False when HAProxy still holds something of it."""
+        servers = self._caps.get(slot, {})
+        if replica_id not in servers:
+            return True
+        name = f"{slot.backend}/{replica_id}"
+        try:
+            await self._send(slot, [f"set server {name} state maint", f"del server {name}"])
+        except OperationFailed:
+            # Its connections are just being closed: again at the next look.
+            return False
+        servers.pop(replica_id, None)
+        return True
+
+    async def _send(self, slot: Slot, commands: list[str]) -> None:
+        try:
+            await self._admin_of(slot.process).must(commands, accept=("New server registered", "Server deleted"))
+        except RuntimeUnavailable:
+            return

@@ -1,0 +1,234 @@
+"""A version as the router serves it: its slots, its replicas' gates, their caps, its figures."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aks_inference_runtime.router.admin import ServerRow, Stat
+from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
+from aks_inference_runtime.router.gates import Act, GateWatch
+from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
+from aks_inference_runtime.router.servers import Servers
+from aks_inference_runtime.router.slots import Slot
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one HAProxy process showed, and when (the loop's clock)."""
+
+    process: int
+    stat: Stat
+    at: float
+
+    def rows(self) -> Iterable[tuple[Slot, tuple[ServerRow, ...]]]:
+        """Servers by slot."""
+        for backend, rows in self.stat.servers.items():
+            if backend.startswith("s"):
+                yield Slot(self.process, int(backend[1:])), rows
+
+    def queued_slots(self) -> Iterable[Slot]:
+        """Slots in which requests wait."""
+        for backend, row in self.stat.backends.items():
+            if row.queued and backend[1:].isdigit():
+                yield Slot(self.process, int(backend[1:]))
+
+
+Observations = Mapping[int, Observation]
+
+
+class ServedVersion:
+    """One version, from its first declaration until its last request has gone."""
+
+    def __init__(self, key: VersionKey, act: Act) -> None:
+        self.key = key
+        self.route: VersionRoute | None = None
+        self.slots: list[Slot] = []
+        """Oldest first; the last is where new requests go."""
+        self.replicas: dict[str, ReplicaTarget] = {}
+        """Those declared; of a withdrawn version those that it had."""
+        self._act = act
+        self._gates: dict[str, GateWatch] = {}
+        self._leaving: dict[str, ReplicaTarget] = {}
+        """No more declared, still with requests."""
+        self._seen: dict[Slot, tuple[int, int]] = {}
+        self.requests_total = 0
+        self.rejected_total = 0
+
+    @property
+    def moving(self) -> bool:
+        """Whether it should be looked at often."""
+        return len(self.slots) > 1 or (self.route is None and bool(self.slots)) or bool(self._leaving)
+
+    @property
+    def over(self) -> bool:
+        """Withdrawn and without anything left in HAProxy."""
+        return self.route is None and not self.slots
+
+    # --- declared
+
+    def declare(self, route: VersionRoute, slot: Slot) -> None:
+        """What it is from now on, and where new requests go."""
+        self.route = route
+        if slot in self.slots:
+            self.slots.remove(slot)
+        self.slots.append(slot)
+        declared = {replica.id: replica for replica in route.replicas}
+        for replica_id, replica in self.replicas.items():
+            if replica_id not in declared:
+                self._leaving[replica_id] = replica
+        for replica_id in declared:
+            self._leaving.pop(replica_id, None)
+        self.replicas = declared
+        for replica in declared.values():
+            if replica.control is not None and replica.id not in self._gates:
+                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act)
+
+    def withdraw(self) -> None:
+        """No new requests come; those that wait are still served."""
+        self.route = None
+
+    async def heard(self, timeout_s: float) -> None:
+        """Waits until every ready replica's gate has been heard, for a while."""
+        for replica in tuple(self.replicas.values()):
+            gate = self._gates.get(replica.id)
+            if gate is not None and replica.ready:
+                await gate.first(timeout_s)
+
+    async def close(self) -> None:
+        """Lets the gates go."""
+        for gate in self._gates.values():
+            await gate.close()
+        self._gates.clear()
+
+    # --- kept
+
+    async def reconcile(self, seen: Observations, servers: Servers) -> None:
+        """Counts, caps, departures, emptied slots."""
+        self._count(seen)
+        for replica_id in (*self.replicas, *self._leaving):
+            await self.reconcile_replica(replica_id, seen, servers)
+        for slot in self.slots:
+            for replica_id in tuple(servers.of(slot)):
+                gone = replica_id not in self.replicas and not self._current(slot, seen).get(replica_id)
+                if gone:
+                    await servers.set_cap(slot, replica_id, "", 0)
+                    await servers.remove(slot, replica_id)
+        for replica_id in tuple(self._leaving):
+            if not any(replica_id in servers.of(slot) for slot in self.slots):
+                del self._leaving[replica_id]
+                await self._forget_gate(replica_id)
+        for slot in tuple(self.slots):
+            if (slot != self.slots[-1] or self.route is None) and await self._emptied(slot, seen, servers):
+                self.slots.remove(slot)
+
+    async def reconcile_replica(self, replica_id: str, seen: Observations, servers: Servers) -> None:
+        """One replica's caps in all slots."""
+        replica = self.replicas.get(replica_id) or self._leaving.get(replica_id)
+        if replica is None or not self.slots:
+            return
+        address = f"[{replica.host}]:{replica.port}" if ":" in replica.host else f"{replica.host}:{replica.port}"
+        views = [SlotView(slot, self._queued(slot, seen), self._current(slot, seen)) for slot in self.slots]
+        wanted = caps(replica_id, self._view(replica_id, views), views)
+        # First what goes down: a replica is never counted in two slots at once.
+        for slot, cap in sorted(wanted.items(), key=lambda item: item[1]):
+            await servers.set_cap(slot, replica_id, address, cap)
+
+    def _view(self, replica_id: str, views: list[SlotView]) -> ReplicaView:
+        replica = self.replicas.get(replica_id)
+        withdrawn = self.route is None and not any(view.queued for view in views)
+        if replica is None or not replica.ready or withdrawn:
+            return ReplicaView(usable=False, limit=0, orphans=0)
+        if replica.control is None:
+            limit = self.route.requests.replica_max_concurrent_requests if self.route is not None else 1
+            return ReplicaView(usable=True, limit=limit, orphans=0)
+        gate = self._gates.get(replica_id)
+        status = gate.status if gate is not None else None
+        if status is None or not status.ready:
+            return ReplicaView(usable=False, limit=0, orphans=0)
+        return ReplicaView(usable=True, limit=status.max_concurrent, orphans=status.orphans)
+
+    async def _emptied(self, slot: Slot, seen: Observations, servers: Servers) -> bool:
+        """Takes the servers out of a slot that nobody waits in; True when none is left."""
+        observation = seen.get(slot.process)
+        if observation is None or self._queued(slot, seen) or any(self._current(slot, seen).values()):
+            return False
+        if any(servers.of(slot).values()):
+            return False
+        for replica_id in tuple(servers.of(slot)):
+            if not await servers.remove(slot, replica_id):
+                return False
+        self._seen.pop(slot, None)
+        return True
+
+    async def _forget_gate(self, replica_id: str) -> None:
+        gate = self._gates.pop(replica_id, None)
+        if gate is not None:
+            await gate.close()
+
+    # --- seen
+
+    def uses(self, replica_id: str, seen: Observations, servers: Servers) -> bool:
+        """Whether the replica has, or may still get, requests of this version."""
+        gate = self._gates.get(replica_id)
+        if gate is not None and gate.status is not None and (gate.status.running or gate.status.waiting):
+            return True
+        return any(servers.of(slot).get(replica_id) or self._current(slot, seen).get(replica_id) for slot in self.slots)
+
+    @property
+    def ready_replicas(self) -> int:
+        """Replicas that may get requests, those whose slots are all taken included."""
+        return sum(self._view(replica_id, []).usable for replica_id in self.replicas) if self.route else 0
+
+    @property
+    def served_total(self) -> int:
+        """Requests that the present replicas have finished."""
+        return sum(gate.status.served_total for gate in self._gates.values() if gate.status is not None)
+
+    def queued(self, seen: Observations) -> int:
+        """Requests that wait."""
+        return sum(self._queued(slot, seen) for slot in self.slots)
+
+    def load(self, seen: Observations) -> VersionLoad | None:
+        """The figures; None when a part of them is not known."""
+        if any(slot.process not in seen for slot in self.slots):
+            return None
+        for replica in self.replicas.values():
+            gate = self._gates.get(replica.id)
+            if replica.ready and replica.control is not None and (gate is None or gate.status is None):
+                return None
+        statuses = [gate.status for gate in self._gates.values() if gate.status is not None]
+        ungated = [r.id for r in self.replicas.values() if r.control is None]
+        busy = sum(status.running for status in statuses)
+        busy += sum(self._current(slot, seen).get(replica_id, 0) for slot in self.slots for replica_id in ungated)
+        return VersionLoad(
+            busy=busy,
+            queued=self.queued(seen) + sum(status.waiting for status in statuses),
+            ready_replicas=self.ready_replicas,
+            requests_total=self.requests_total,
+            rejected_total=self.rejected_total,
+        )
+
+    def _count(self, seen: Observations) -> None:
+        """Adds what came since the last look; a restarted process counts from zero."""
+        for slot in self.slots:
+            row = seen[slot.process].stat.backends.get(slot.backend) if slot.process in seen else None
+            if row is None:
+                continue
+            total, rejected = row.total, row.denied + row.failed
+            before = self._seen.get(slot)
+            self._seen[slot] = (total, rejected)
+            if before is None:
+                continue
+            self.requests_total += total - before[0] if total >= before[0] else total
+            self.rejected_total += rejected - before[1] if rejected >= before[1] else rejected
+
+    @staticmethod
+    def _queued(slot: Slot, seen: Observations) -> int:
+        observation = seen.get(slot.process)
+        row = observation.stat.backends.get(slot.backend) if observation is not None else None
+        return row.queued if row is not None else 0
+
+    @staticmethod
+    def _current(slot: Slot, seen: Observations) -> dict[str, int]:
+        observation = seen.get(slot.process)
+        rows = observation.stat.servers.get(slot.backend, ()) if observation is not None else ()
+        return {row.name: row.current for row in rows}
