@@ -95,7 +95,8 @@ def prices(folder: Path) -> Document:
 def regions(folder: Path) -> Document:
     """Names, pairs and zones."""
     head: dict[str, object] = {
-        "source": "Azure/karpenter-provider-azure pkg/fake/locations.json (2026-04-02); azure-sdk-for-net AzureLocation.cs; "
+        "source": "Azure/karpenter-provider-azure pkg/fake/locations.json (2026-04-02); azure-sdk-for-net "
+        "AzureLocation.cs; "
         "azure-aks-docs aks-automatic-limitations.md (2026-07-24)",
         "date": "2026-07-24",
         "columns": ["name", "display_name", "cloud", "paired_region", "zones", "early_access", "aks_automatic"],
@@ -147,7 +148,7 @@ def hosts(folder: Path) -> Document:
 def roles(folder: Path) -> Document:
     """Built-in roles that the components assign."""
     head: dict[str, object] = {
-        "source": "Azure built-in roles; each id found in several public repositories (azure_builtin_roles.csv, last column)",
+        "source": "Azure built-in roles, ids as several public repositories have them",
         "date": "2026-11-21",
         "columns": ["name", "id", "needed_for"],
     }
@@ -158,7 +159,8 @@ def roles(folder: Path) -> Document:
 def size_notes(folder: Path) -> Document:
     """Sizes with a retirement date, sizes of another processor, sizes of another family than their name says."""
     head: dict[str, object] = {
-        "source": "azure-compute-docs sizes/retirement/retired-sizes-list.md; microsoft/aspire AksNodeVmSizes.Generated.cs",
+        "source": "azure-compute-docs sizes/retirement/retired-sizes-list.md; "
+        "microsoft/aspire AksNodeVmSizes.Generated.cs",
         "date": "2026-06-23",
         "columns": ["size", "retirement", "arm64"],
     }

@@ -53,7 +53,7 @@ konnectivity and a monitoring agent; a stack that knows better gives its own fig
 
 
 def cpu_reserved_m(vcpus: int) -> int:
-    """Thousandths of a core for the kubelet: 6 % of the first core, 4 % of the second, 2 % of two more, 1 % of the rest."""
+    """Thousandths of a core for the kubelet: 6 % of the first, 4 % of the second, 2 % of two more, 1 % of the rest."""
     return 60 * min(vcpus, 1) + 40 * min(max(vcpus - 1, 0), 1) + 20 * min(max(vcpus - 2, 0), 2) + 10 * max(vcpus - 4, 0)
 
 

@@ -1,4 +1,4 @@
-"""The declared services on the declared pools: at their minimum and maximum, with what the nodes surely and perhaps give."""
+"""The declared services on the declared pools, at their minimum and at their maximum."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

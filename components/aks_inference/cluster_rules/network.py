@@ -137,7 +137,7 @@ def _kubenet(cluster: Cluster) -> Iterator[RuleFinding]:
         yield KUBENET_LIMITS.broken(
             plugin,
             "kubenet",
-            f"holds at most {KUBENET_NODES} nodes (routes in one route table), and the pools may have {nodes} with surge",
+            f"holds at most {KUBENET_NODES} nodes (routes of a table), and the pools may have {nodes} with surge",
             'use @plugin "azure" with @plugin_mode "overlay", or smaller pools',
         )
     if network.policy in {"azure", "cilium"}:
@@ -252,7 +252,7 @@ def _overlay(cluster: Cluster) -> Iterator[RuleFinding]:
                 yield OVERLAY_LIMITS.broken(
                     (*network.path, "subnet_id"),
                     name,
-                    f"the {what}'s name has {len(name)} characters; overlay makes node labels of it, which hold {LABEL_LENGTH}",
+                    f"the {what}'s name has {len(name)} characters; overlay makes node labels of it: {LABEL_LENGTH}",
                     f"use a {what} with a shorter name",
                 )
 

@@ -270,7 +270,7 @@ def _pods(cluster: Cluster, pool: Pool) -> Iterator[RuleFinding]:
     each = max_pods(pool, network_kind(cluster.network))
     nodes = pool.most_nodes
     # An empty user pool is fine; a pool with nodes must be able to hold AKS's own pods.
-    if 0 < nodes and each * nodes < 30 and (pool.mode == "System" or pool.max_pods is not None):
+    if nodes > 0 and each * nodes < 30 and (pool.mode == "System" or pool.max_pods is not None):
         yield MAX_PODS.broken(
             (*pool.path, "max_pods"),
             each,

@@ -95,7 +95,7 @@ def check_ranges(cluster: Cluster) -> Iterator[RuleFinding]:
         yield DOCKER_BRIDGE.broken(
             (*network.path, "docker_bridge_cidr"),
             network.docker_bridge_cidr,
-            "no longer has an effect: AKS nodes have no Docker bridge, and the API has no such property since 2025-09-01",
+            "has no effect: AKS nodes have no Docker bridge, and since 2025-09-01 the API has no such property",
             "leave it out",
         )
     for named in _named(network.vnet_cidrs, network.path, "the virtual network"):

@@ -103,6 +103,6 @@ def _label(tls: Tls) -> Iterator[RuleFinding]:
         yield LABEL.broken(
             (*tls.path, "leaf_domain_label"),
             label,
-            f"must be 1 to {_LONGEST_LABEL} lower-case letters, digits and hyphens, the first a letter, no hyphen at the end",
+            f"must be 1 to {_LONGEST_LABEL} lower-case letters, digits and hyphens, first a letter, last no hyphen",
             'for example "scoring"',
         )

@@ -30,7 +30,6 @@ AUTOMATIC = error(
     "AKS Automatic: regions, tier, Azure ML",
     "Doc intro-aks-automatic.md, aks-automatic-limitations.md 2026-07-24",
 )
-PRODUCTION_TIER = warning("11c", "Free tier has no agreed uptime", "Doc free-standard-pricing-tiers.md")
 
 CHANNELS = ("rapid", "stable", "patch", "node-image", "none")
 NODE_CHANNELS = ("None", "Unmanaged", "NodeImage", "SecurityPatch")
@@ -105,7 +104,7 @@ def _known(cluster: Cluster, text: str, version: KubernetesVersion, today: date)
         yield ENDS_SOON.broken(
             path,
             text,
-            f"was planned for {version.ga:%B %Y} when the calendar was made ({page:%B %Y}); a region may not offer it yet",
+            f"was planned for {version.ga:%B %Y} in the calendar of {page:%B %Y}; a region may not offer it yet",
             f"check with `az aks get-versions`, or {_use(page)}",
         )
     elif end - today <= SOON:
@@ -167,14 +166,14 @@ def _channels(cluster: Cluster) -> Iterator[RuleFinding]:
         yield CHANNEL_VERSION.broken(
             path,
             channel,
-            f"moves the cluster to newer minor versions, and @kubernetes_version {version} would call it back, which AKS refuses",
+            f"moves the cluster to newer minor versions, and AKS refuses to go back to @kubernetes_version {version}",
             'leave out @kubernetes_version, or use @upgrade_channel "patch"',
         )
     elif channel == "patch" and match is not None and match[3] is not None:
         yield CHANNEL_VERSION.broken(
             path,
             channel,
-            f"moves the cluster to newer patches, and @kubernetes_version {version} would call it back, which AKS refuses",
+            f"moves the cluster to newer patches, and AKS refuses to go back to @kubernetes_version {version}",
             f"write @kubernetes_version {match[1]}.{match[2]}",
         )
     if cluster.support_plan == LONG_TERM_PLAN and channel in {"stable", "rapid"}:
