@@ -14,8 +14,8 @@ SCHEMA = ROOT / "provider" / "schema.json"
 TARGET = ROOT / "docs" / "reference.md"
 HEAD = """# Reference
 
-Generated from `provider/schema.json` by `tools/reference.py`. Names are those of YAML and TypeScript programs; Python programs use the
-same names in snake_case.
+Generated from `provider/schema.json` by `tools/reference.py`. Names are those of YAML and TypeScript programs; Python
+programs use the same names in snake_case.
 """
 
 
