@@ -80,14 +80,26 @@ def _execute(program: Path) -> None:
 
 
 def _trace(error: BaseException, folder: Path) -> str:
-    """The traceback from the program's first own line on; all of it where none is the program's."""
-    frames = traceback.extract_tb(error.__traceback__)
-    first = next((i for i, frame in enumerate(frames) if Path(frame.filename).is_relative_to(folder)), 0)
-    head = "Traceback (most recent call last):\n"
-    lines = traceback.format_list(frames[first:]) + traceback.format_exception_only(error)
+    """The traceback from the program's first own line on; without such a line, what is not machinery."""
     if error.__cause__ is not None:
         return "".join(traceback.format_exception(error))
-    return head + "".join(lines)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [i for i, frame in enumerate(frames) if Path(frame.filename).is_relative_to(folder)]
+    shown = frames[own[0] :] if own else [frame for frame in frames if not _machinery(frame.filename)]
+    lines = traceback.format_list(shown) + traceback.format_exception_only(error)
+    return "Traceback (most recent call last):\n" + "".join(lines)
+
+
+def _machinery(filename: str) -> bool:
+    import grpc
+    import pulumi
+
+    folders = [Path(str(module.__file__)).parent for module in (grpc, pulumi, asyncio)]
+    library = Path(os.__file__).parent
+    path = Path(filename)
+    if filename == __file__ or filename.startswith("<frozen") or any(path.is_relative_to(f) for f in folders):
+        return True
+    return path.is_relative_to(library) and "site-packages" not in path.parts
 
 
 def _end_with_parent(parent: int) -> None:

@@ -18,13 +18,17 @@ Clock = Callable[[], datetime.datetime]
 
 
 class StepError(EngineError):
-    """A step failed. `kept`: half of it is there, so its new state is. `protected`: other deletes go on."""
+    """A step failed. `kept`: half of it is there, so its new state is. `protected`: other deletes go on.
 
-    def __init__(self, message: str, kept: bool = False, protected: bool = False) -> None:
+    `lost`: the plugin ended in the middle, so what became of it is not known.
+    """
+
+    def __init__(self, message: str, kept: bool = False, protected: bool = False, lost: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.kept = kept
         self.protected = protected
+        self.lost = lost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Doer:
         try:
             await action(step)
         except ProviderError as error:
-            raise StepError(error.message) from error
+            raise StepError(error.message, lost=error.lost) from error
         except StepError:
             raise
         except EngineError as error:

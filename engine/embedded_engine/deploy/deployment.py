@@ -188,6 +188,12 @@ class Deployment:
             self.stopping.set()
             self.track(self.registry.cancel())
 
+    def abort(self) -> None:
+        """Ends at once: the state keeps what was under way as pending operations."""
+        self.journal.freeze()
+        self.stopping.set()
+        self.registry.kill()
+
     def track(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Work that the run waits for before it ends."""
         task = asyncio.ensure_future(work)
@@ -325,7 +331,7 @@ class Deployment:
                 await self._doer.apply(step)
             except StepError as failed:
                 error = failed
-            await self.journal.end(step, error is None or error.kept)
+            await self.journal.end(step, error is None or error.kept, error is not None and error.lost)
         except EngineError as failed:
             # The state could not be written: nothing more may be begun.
             self._error("", str(failed))

@@ -51,8 +51,10 @@ class Journal:
             self._pending[step.cell] = kind
             await self._write()
 
-    async def end(self, step: Step, kept: bool) -> None:
-        """The step is done. `kept`: it worked, or half of it is there."""
+    async def end(self, step: Step, kept: bool, lost: bool = False) -> None:
+        """The step is done. `kept`: it worked, or half of it is there. `lost`: nobody knows, so it stays pending."""
+        if lost:
+            return
         self._pending.pop(step.cell, None)
         changed = self._apply(step) if kept else step.op in _PENDING
         if changed and self._persist is not None:
@@ -67,6 +69,10 @@ class Journal:
         """Writes what was not worth a write of its own."""
         if self._persist is not None:
             await self._write()
+
+    def freeze(self) -> None:
+        """From now on the state stays as it was last written: what is under way is not learnt any more."""
+        self._persist = None
 
     def rename(self, old_urn: str, new_urn: str) -> None:
         """A resource was found under a former URN: what is left over refers to it by the new one."""
@@ -151,9 +157,10 @@ class Journal:
         async with self._writing:
             if self._written >= mine:
                 return
-            until = self._wanted
-            assert self._persist is not None  # noqa: S101 - asked by every caller
-            await asyncio.to_thread(self._persist, self.snapshot())
+            until, persist = self._wanted, self._persist
+            if persist is None:
+                return
+            await asyncio.to_thread(persist, self.snapshot())
             self._written = until
 
 

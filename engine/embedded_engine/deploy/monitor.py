@@ -19,11 +19,13 @@ from pulumi.runtime.proto import (
 
 from embedded_engine import values
 from embedded_engine.deploy import requests
+from embedded_engine.deploy.assets import AssetError
 from embedded_engine.deploy.cells import is_provider, package_of
 from embedded_engine.deploy.construct import Constructor
 from embedded_engine.deploy.deployment import Deployment, Result
 from embedded_engine.deploy.generator import BailError
 from embedded_engine.deploy.goals import Goal
+from embedded_engine.deploy.requests import UnsupportedError
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
 from embedded_engine.plugins.client import OPTIONS
@@ -116,7 +118,10 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     async def _register(self, request: resource_pb2.RegisterResourceRequest) -> resource_pb2.RegisterResourceResponse:
         requests.refuse_unsupported(request)
-        properties = requests.properties_of(request, self.folder)
+        try:
+            properties = requests.properties_of(request, self.folder)
+        except AssetError as error:
+            raise EngineError(f"{request.type} resource '{request.name}': {error}") from error
         wanted = self.constructor.inherited(request)
         provider = ""
         if (request.custom and not is_provider(request.type)) or request.remote:
@@ -148,7 +153,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         return empty_pb2.Empty()
 
     async def ExistsResource(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
-        await _refuse(context, "asking whether a resource exists (ExistsResource)")
+        await self._refuse(context, "asking whether a resource exists (ExistsResource)")
 
     # -- functions
 
@@ -157,7 +162,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     async def _invoke(self, request: resource_pb2.ResourceInvokeRequest) -> resource_pb2.ResourceInvokeResponse:
         if request.packageRef:
-            raise EngineError(_unsupported("parameterized packages"))
+            raise UnsupportedError("parameterized packages")
         args = values.plain_outputs(from_struct(request.args))
         given = self.constructor.resolve_provider(request.provider, {}, request.parent, package_of(request.tok))
         if request.tok.startswith("pulumi:pulumi:") and not given:
@@ -181,7 +186,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     async def _call(self, request: resource_pb2.ResourceCallRequest) -> provider_pb2.CallResponse:
         if request.packageRef:
-            raise EngineError(_unsupported("parameterized packages"))
+            raise UnsupportedError("parameterized packages")
         reference = self.constructor.caller_provider(request)
         reference = await self._provider_for(request.tok, reference, request.version, request.pluginDownloadURL)
         return await self.constructor.call(request, reference, self.address)
@@ -193,36 +198,49 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
     # -- what is refused by name
 
     async def RegisterStackTransform(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
-        await _refuse(context, "stack transforms")
+        await self._refuse(context, "stack transforms")
 
     async def RegisterStackInvokeTransform(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
-        await _refuse(context, "invoke transforms")
+        await self._refuse(context, "invoke transforms")
 
     async def RegisterResourceHook(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
-        await _refuse(context, "resource hooks")
+        await self._refuse(context, "resource hooks")
 
     async def RegisterErrorHook(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
-        await _refuse(context, "error hooks")
+        await self._refuse(context, "error hooks")
 
     async def RegisterPackage(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
-        await _refuse(context, "parameterized packages")
+        await self._refuse(context, "parameterized packages")
+
+    async def _refuse(self, context: Any, what: str) -> NoReturn:  # noqa: ANN401
+        """Ends the run with a sentence; the program's traceback would bury it."""
+        self._tell(UnsupportedError(what))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPED)
+        raise AssertionError  # abort has raised
+
+    def _tell(self, error: EngineError) -> None:
+        self.deployment.emit(Diagnostic("error", str(error)))
+        self.deployment.fail()
 
     # -- serving
 
     async def _serve(self, work: Awaitable[T], context: Any) -> T:  # noqa: ANN401
         """The answer; a run that stops answers nothing more."""
         task = self.deployment.track(_coroutine(work))
+        task.add_done_callback(_retrieved)
         stopping = asyncio.ensure_future(self.deployment.stopping.wait())
         try:
             await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
         if not task.done():
-            task.add_done_callback(_retrieved)
             await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPED)
         try:
             answer: T = task.result()
         except BailError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPED)
+        except UnsupportedError as error:
+            self._tell(error)
             await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPED)
         except EngineError as error:
             await context.abort(grpc.StatusCode.UNKNOWN, str(error))
@@ -255,7 +273,8 @@ class Engine(engine_pb2_grpc.EngineServicer):
         return engine_pb2.SetRootResourceResponse()
 
     async def StartDebugging(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
-        await _refuse(context, "attaching a debugger")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(UnsupportedError("attaching a debugger")))
+        raise AssertionError  # abort has raised
 
     async def RequirePulumiVersion(self, request: Any, context: Any) -> engine_pb2.RequirePulumiVersionResponse:  # noqa: ANN401, N802
         return engine_pb2.RequirePulumiVersionResponse()
@@ -295,15 +314,6 @@ def _response(
 
 def _outcome(result: Result) -> Any:  # noqa: ANN401 - a protobuf enum
     return resource_pb2.SUCCESS if result.outcome == "success" else resource_pb2.FAIL
-
-
-def _unsupported(what: str) -> str:
-    return f"embedded-engine does not support {what}; use the pulumi CLI for this program"
-
-
-async def _refuse(context: Any, what: str) -> NoReturn:  # noqa: ANN401
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, _unsupported(what))
-    raise AssertionError  # abort has raised
 
 
 async def _coroutine(work: Awaitable[T]) -> T:

@@ -24,8 +24,16 @@ class Wanted:
     deleted_with: str
 
 
+class UnsupportedError(EngineError):
+    """The program uses something that this engine does not have."""
+
+    def __init__(self, what: str, where: str = "") -> None:
+        prefix = f"{where}: " if where else ""
+        super().__init__(f"{prefix}embedded-engine does not support {what}; use the pulumi CLI for this program")
+
+
 def refuse_unsupported(request: Any) -> None:  # noqa: ANN401 - a protobuf message
-    """Raises `EngineError` naming the option."""
+    """Raises `UnsupportedError` naming the options."""
     found = [
         name
         for name, used in (
@@ -39,10 +47,7 @@ def refuse_unsupported(request: Any) -> None:  # noqa: ANN401 - a protobuf messa
         if used
     ]
     if found:
-        raise EngineError(
-            f"{request.type} resource '{request.name}': embedded-engine does not support {', '.join(found)}; "
-            "use the pulumi CLI for this program"
-        )
+        raise UnsupportedError(", ".join(found), f"{request.type} resource '{request.name}'")
 
 
 def properties_of(request: Any, folder: Path) -> Properties:  # noqa: ANN401 - a protobuf message

@@ -114,7 +114,7 @@ def _signals(deployment: Deployment, program: Program | None, emit: Sink):  # ty
             emit(Diagnostic("warning", text))
             deployment.cancel()
             return
-        deployment.registry.kill()
+        deployment.abort()
         if program is not None:
             program.kill()
         if task is not None:

@@ -28,20 +28,23 @@ _KINDS = ("add", "add-replace", "delete", "delete-replace", "update", "update-re
 
 
 class ProviderError(EngineError):
-    """A call failed. `partial` holds what is there although it failed (ErrorResourceInitFailed)."""
+    """A call failed. `partial` holds what is there although it failed (ErrorResourceInitFailed).
+
+    `lost`: the connection broke, so whether the call did anything is not known.
+    """
 
     def __init__(
         self,
         message: str,
         partial: "State | None" = None,
         properties: Sequence[tuple[str, str]] = (),
-        unimplemented: bool = False,
+        lost: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.partial = partial
         self.properties = tuple(properties)
-        self.unimplemented = unimplemented
+        self.lost = lost
 
 
 class DiffUnavailableError(EngineError):
@@ -459,9 +462,10 @@ def _error(error: grpc.aio.AioRpcError) -> ProviderError:
             message += "".join(
                 f"\n* missing required configuration {k.name}: {k.description}" for k in missing.missingKeys
             )
-    if error.code() == grpc.StatusCode.UNAVAILABLE and not message:
-        message = "the plugin has ended"
-    return ProviderError(message, partial, properties, error.code() == grpc.StatusCode.UNIMPLEMENTED)
+    lost = error.code() == grpc.StatusCode.UNAVAILABLE
+    if lost:
+        message = f"the plugin has ended or cannot be reached: {message}"
+    return ProviderError(message, partial, properties, lost)
 
 
 def _details(error: grpc.aio.AioRpcError) -> list[Any]:
