@@ -19,3 +19,118 @@ async def test_deploys_scores_and_deletes(cluster):
     assert list(cluster.paths.endpoints.iterdir()) == []
     assert list(cluster.paths.keys.iterdir()) == []
     await asyncio.sleep(0)
+
+
+async def test_a_changed_script_rolls_without_a_gap(cluster):
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
+    await cluster.served("svc")
+    first = cluster.router.targets(ready=True)
+    mark = len(cluster.router.history)
+    changed = cluster.version("a-1", cluster.code("code2", answer=2))
+    status = await cluster.supervisor.put_endpoint(cluster.endpoint("svc", changed))
+    assert (status.generation, status.observed_generation) == (2, 1)
+    await cluster.served("svc")
+    second = cluster.router.targets(ready=True)
+    assert {t.id for t in first}.isdisjoint(t.id for t in second)
+    for state in cluster.router.history[mark:]:
+        (version,) = state.endpoints["svc"].versions
+        assert any(t.ready for t in version.replicas), "a moment without a ready replica"
+    code, body = await cluster.score(second[0])
+    assert (code, body["answer"]) == (200, 2)
+    await cluster.until(lambda: len(list(cluster.paths.replicas.glob("*.json"))) == 1, "the old replica is gone")
+
+
+async def test_an_old_replica_finishes_what_it_has(cluster):
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
+    await cluster.served("svc")
+    (target,) = cluster.router.targets(ready=True)
+    running = asyncio.create_task(cluster.score(target, {"sleep": 4}))
+    await cluster.supervisor.put_endpoint(
+        cluster.endpoint("svc", cluster.version("a-1", cluster.code("code2", answer=2)))
+    )
+    await cluster.served("svc")
+    assert not running.done(), "the change waited for the request"
+    assert (await running)[0] == 200
+
+
+async def test_weights_keys_and_waits_touch_no_replica(cluster):
+    a = cluster.version("a-1", traffic_percentile=100)
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", a))
+    await cluster.served("svc")
+    before = {t.id for t in cluster.router.targets()}
+    b = cluster.version("b-1", traffic_percentile=10, is_default=False)
+    await cluster.supervisor.put_endpoint(
+        cluster.endpoint("svc", a.model_copy(update={"traffic_percentile": 90}), b)
+    )
+    shares = []
+    for _ in range(400):
+        shares.append({v.name: v.traffic for v in cluster.router.state.endpoints["svc"].versions})
+        if cluster.status("svc").observed_generation == 2:
+            break
+        await asyncio.sleep(0.05)
+    assert shares[0] == {"a-1": 10_000}, "B gets nothing before it is ready"
+    assert {v.name: v.traffic for v in cluster.router.state.endpoints["svc"].versions} == {"a-1": 9_000, "b-1": 1_000}
+    both = {t.id for t in cluster.router.targets()}
+    assert before < both
+    submission = cluster.endpoint("svc", a.model_copy(update={"traffic_percentile": 20}), b)
+    await cluster.supervisor.put_endpoint(submission.model_copy(update={"primary_key": "new-key"}))
+    await cluster.served("svc")
+    assert {t.id for t in cluster.router.targets()} == both
+    assert cluster.supervisor.keys("svc").primary_key == "new-key"
+    # The same again is nothing new, although no key is given.
+    status = await cluster.supervisor.put_endpoint(submission)
+    assert status.generation == status.observed_generation == 3
+
+
+async def test_a_script_that_throws_in_init_fails_and_the_others_go_on(cluster):
+    await cluster.supervisor.put_endpoint(cluster.endpoint("good", cluster.version("a-1")))
+    await cluster.served("good")
+    bad = cluster.code("bad", "def init():\n    raise RuntimeError('no such weights')\ndef run(data):\n    return 1\n")
+    await cluster.supervisor.put_endpoint(cluster.endpoint("bad", cluster.version("a-1", bad)))
+    await cluster.until(lambda: cluster.status("bad").state is ServiceState.FAILED, "Failed")
+    message = cluster.status("bad").versions[0].message
+    assert "no such weights" in message
+    assert "exit code 3" in message
+    assert cluster.status("good").state is ServiceState.HEALTHY
+    await cluster.until(lambda: len(list(cluster.paths.replicas.glob("*.json"))) == 1, "nothing is left of the failed")
+    # Mended, it comes up.
+    await cluster.supervisor.put_endpoint(cluster.endpoint("bad", cluster.version("a-1")))
+    assert cluster.status("bad").state is ServiceState.TRANSITIONING
+    await cluster.served("bad")
+
+
+async def test_a_bad_new_version_leaves_the_old_one_serving(cluster):
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
+    await cluster.served("svc")
+    bad = cluster.code("bad", "def init():\n    raise RuntimeError('no')\ndef run(data):\n    return 1\n")
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1", bad)))
+    await cluster.until(lambda: cluster.status("svc").state is ServiceState.FAILED, "Failed")
+    (target,) = cluster.router.targets(ready=True)
+    assert (await cluster.score(target))[0] == 200
+
+
+async def test_a_killed_replica_is_replaced(cluster):
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
+    await cluster.served("svc")
+    (replica,) = cluster.supervisor.endpoint("svc").replicas()
+    import os, signal, time
+
+    os.kill(replica.record.server_pid, signal.SIGKILL)
+    began = time.monotonic()
+    await cluster.until(lambda: not cluster.router.targets(ready=True), "taken off the router", 5)
+    off = time.monotonic() - began
+    await cluster.until(lambda: cluster.router.targets(ready=True), "a new one", 30)
+    print("OFF", off, "NEW", time.monotonic() - began)
+    assert cluster.status("svc").state is ServiceState.HEALTHY
+
+
+async def test_the_next_supervisor_takes_over(cluster):
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
+    await cluster.served("svc")
+    before = cluster.router.targets(ready=True)
+    await cluster.supervisor.detach()
+    cluster.supervisor = cluster.new()
+    await cluster.supervisor.start()
+    await cluster.until(lambda: cluster.router.targets(ready=True), "adopted", 10)
+    assert [t.id for t in cluster.router.targets()] == [t.id for t in before]
+    assert cluster.status("svc").state is ServiceState.HEALTHY

@@ -1,0 +1,87 @@
+"""One request to an endpoint, as any client would send it."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import aiohttp
+
+from aks_inference_runtime.api.client import SupervisorClient
+from aks_inference_runtime.api.endpoint import AuthMode
+from aks_inference_runtime.api.errors import RuntimeUnavailable
+
+VERSION_HEADER = "x-aks-inference-version"
+REASON_HEADER = "x-aks-inference-reason"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    text: str
+    version: str | None
+    reason: str | None
+    seconds: float
+
+    def note(self) -> str:
+        """Which version answered, and why not."""
+        version = f", version {self.version}" if self.version else ""
+        return version + (f", {self.reason}" if self.reason else "")
+
+    def as_json(self) -> dict[str, object]:
+        """For pipelines; the body as JSON where it is some."""
+        try:
+            body = json.loads(self.text)
+        except ValueError:
+            body = self.text
+        return {
+            "status": self.status,
+            "version": self.version,
+            "reason": self.reason,
+            "seconds": round(self.seconds, 6),
+            "body": body,
+        }
+
+
+async def score_once(
+    client: SupervisorClient, name: str, body: bytes, version: str | None, key: str | None, timeout_s: float
+) -> Answer:
+    """Sends a body to an endpoint's scoring URI with its stored primary key.
+
+    Args:
+        client: Required. Of the supervisor.
+        name: Required. The endpoint.
+        body: Required. Sent as it is, as application/json.
+        version: Required. The version to ask for; None: the router chooses.
+        key: Required. Another key than the stored one; None: the stored one.
+        timeout_s: Required. Seconds.
+
+    Raises:
+        NotFound: no such endpoint.
+        RuntimeUnavailable: the supervisor or the router does not answer.
+    """
+    view = await client.get_endpoint(name)
+    headers = {"content-type": "application/json"}
+    if view.endpoint.spec.auth is AuthMode.KEY:
+        headers["authorization"] = f"Bearer {key or (await client.keys(name)).primary_key}"
+    if version is not None:
+        headers[VERSION_HEADER] = version
+    began = time.perf_counter()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            session.post(view.status.scoring_uri, data=body, headers=headers) as response,
+        ):
+            text = (await response.read()).decode(errors="replace")
+            return Answer(
+                response.status,
+                text,
+                response.headers.get(VERSION_HEADER),
+                response.headers.get(REASON_HEADER),
+                time.perf_counter() - began,
+            )
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise RuntimeUnavailable(
+            f"{view.status.scoring_uri} does not answer: {error or f'nothing within {timeout_s:g} s'}"
+        ) from None
