@@ -113,6 +113,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         (PROJECT + "config: {a: {type: colour}}\n", "`config.a.type` is 'colour'"),
         (PROJECT + "config: {a: {default: 1, value: 2}}\n", "exclude each other"),
         (PROJECT + "config: 5\n", "`config` must be a mapping"),
+        (PROJECT + "plugins: {analyzers: [{name: x}]}\n", "`plugins.analyzers` is not supported"),
+        (PROJECT + "options: {nothing: 1}\n", "`options.nothing` is not supported"),
     ],
 )
 def test_a_project_that_is_wrong_is_refused_with_its_place(tmp_path: Path, project: str, part: str) -> None:

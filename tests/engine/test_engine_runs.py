@@ -1,10 +1,15 @@
 """Whole runs of a real program with a real provider: what is shown, what is kept, and what a kill leaves."""
 
+import fcntl
 import json
+import os
+import pty
 import random
 import resource
+import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,10 +112,10 @@ def test_from_nothing_to_nothing_as_a_person_sees_it(run: Run) -> None:
     assert (preview.returncode, preview.stderr) == (0, "")
     assert preview.stdout == (
         """Previewing update (dev):
-     Type                    Name        Plan    Info
- +   pulumi:pulumi:Stack     tested-dev  create
- +   ├─ cloud:index:Thing    first       create
- +   └─ cloud:index:Thing    thing-0     create
+     Type                  Name        Plan    Info
+ +   pulumi:pulumi:Stack   tested-dev  create
+ +   ├─ cloud:index:Thing  first       create
+ +   └─ cloud:index:Thing  thing-0     create
 
 Outputs:
   + closed: [secret]
@@ -119,9 +124,7 @@ Outputs:
 Resources:
     + 3 to create
 
-""".replace("    Name", "  Name")
-        .replace("Stack     ", "Stack   ")
-        .replace("Thing    ", "Thing  ")
+"""
     )
     assert run.things() == {}
     assert "    + 3 created\n" in run.up()
@@ -226,6 +229,114 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_last_state_whole(run: Run)
     run.up()
     assert set(run.things()) == set(run.cloud_by_urn())
     assert len(run.things()) == 31
+
+
+@pytest.mark.parametrize(
+    "damage", ["", '{"version":3,"checkpoint":{"latest":{"resources":[{}]}}}', '{"version":9,"checkpoint":{}}']
+)
+@pytest.mark.parametrize("command", ["preview", "up", "refresh", "destroy"])
+def test_a_damaged_or_newer_state_is_not_touched(run: Run, command: str, damage: str) -> None:
+    run.configure()
+    run.workspace.state_file.write_text(damage)
+    flags = [] if command == "preview" else ["--yes", "--skip-preview"]
+    done = run.workspace.run(command, *flags)
+    assert done.returncode == 255
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert run.workspace.state_file.read_text() == damage
+    assert list(run.workspace.lock_folder.glob("*")) == []
+
+
+@pytest.mark.parametrize("answers", [["details", "yes"], ["no"], ["\x03"]])
+def test_a_person_is_asked(run: Run, answers: list[str]) -> None:
+    run.configure(count=1)
+    main, side = pty.openpty()
+    environment = {**run.workspace.environment, "TERM": "xterm"}
+    process = run.workspace.start(
+        "up", stdin=side, stdout=side, stderr=side, env=environment, start_new_session=True, preexec_fn=take_terminal
+    )
+    os.close(side)
+    seen = ""
+    for answer in answers:
+        seen += read_until(main, "[no]: ")
+        os.write(main, f"{answer}\n".encode())
+    process.wait(LIMIT_S)
+    seen += read_until(main, None)
+    os.close(main)
+    if answers[-1] == "yes":
+        assert "cloud:index:Thing (first): (create)" in seen
+        assert process.returncode == 0
+        assert set(run.things()) == set(run.cloud_by_urn()) != set()
+    else:
+        assert process.returncode == 255
+        assert ("confirmation declined" if answers == ["no"] else "interrupted") in seen
+        assert run.cloud_by_urn() == {}
+    assert list(run.workspace.lock_folder.glob("*")) == []
+
+
+def take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def read_until(descriptor: int, text: str | None) -> str:
+    """What comes up to that text, or up to the end."""
+    seen = b""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        if select.select([descriptor], [], [], 0.1)[0]:
+            try:
+                piece = os.read(descriptor, 10_000)
+            except OSError:
+                # Nobody holds the other side any more.
+                return seen.decode()
+            seen += piece
+        if text is not None and text.encode() in seen:
+            return seen.decode()
+    raise AssertionError(f"{text!r} did not come, but {seen.decode()!r}")
+
+
+def test_a_stack_can_refer_to_another(run: Run) -> None:
+    run.configure(count=1)
+    run.up()
+    run.workspace.must("stack", "init", "other", "--no-select")
+    (run.workspace.project / "__main__.py").write_text(
+        """
+import pulumi
+
+dev = pulumi.StackReference("organization/tested/dev")
+pulumi.export("made", dev.get_output("made"))
+pulumi.export("closed", dev.get_output("closed"))
+"""
+    )
+    run.up("--stack", "other")
+    made = next(iter(r for urn, r in run.things().items() if urn.endswith("::first")))["id"]
+    outputs = json.loads(run.workspace.must("stack", "output", "--json", "--stack", "other"))
+    assert outputs == {"made": made, "closed": "[secret]"}
+    shown = json.loads(run.workspace.must("stack", "output", "--json", "--show-secrets", "--stack", "other"))
+    assert shown["closed"] == "s3cret-text"
+
+
+def test_a_reference_to_no_stack_is_said(run: Run) -> None:
+    run.configure()
+    (run.workspace.project / "__main__.py").write_text(
+        'import pulumi\npulumi.export("x", pulumi.StackReference("nothing").get_output("a"))\n'
+    )
+    done = run.workspace.process("preview")
+    assert done.returncode != 0
+    assert "no stack named 'nothing' found" in done.stdout + done.stderr
+
+
+def test_every_run_begins_with_a_refresh_where_the_project_says_so(run: Run) -> None:
+    run.configure(count=1)
+    run.up()
+    for path in run.cloud.glob("*.json"):
+        path.unlink()
+    assert "    3 unchanged\n" in run.up()
+    file = run.workspace.project / "Pulumi.yaml"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "options": {"refresh": "always"}}))
+    assert "    3 unchanged\n" in run.up("--refresh=false")
+    assert "    + 2 created\n" in run.up()
+    assert set(run.things()) == set(run.cloud_by_urn()) != set()
 
 
 PHASES = ["create", "update", "replace", "destroy"]

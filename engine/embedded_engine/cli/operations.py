@@ -76,9 +76,8 @@ _refresh_option = click.option(
     "-r",
     is_flag=False,
     flag_value="true",
-    default="false",
     type=click.BOOL,
-    help="Refresh the state first.",
+    help="Refresh the state first; default: what `options.refresh` of Pulumi.yaml says.",
 )
 _continue_option = click.option(
     "--continue-on-error", is_flag=True, help="Go on with what does not depend on a failure."
@@ -95,7 +94,7 @@ _continue_option = click.option(
 def preview(call: Invocation, stack: str | None, json_output: bool, **flags: Any) -> int:  # noqa: ANN401
     """Show what `up` would do."""
     session = call.session(stack)
-    options = _options(flags)
+    options = _options(session, flags)
     if not json_output:
         return _finish(_shown(call, session, "up", options, flags, previewing=True)[0], flags)
     digest = Digest()
@@ -142,14 +141,15 @@ def destroy(call: Invocation, stack: str | None, json_output: bool, **flags: Any
     return _change(call, "destroy", stack, json_output, flags)
 
 
-def _options(flags: dict[str, Any]) -> Options:
+def _options(session: StackSession, flags: dict[str, Any]) -> Options:
     both = tuple(flags.get("target_replace", ()))
+    refresh = flags.get("refresh")
     return Options(
         parallel=flags["parallel"],
         targets=(*flags["targets"], *both),
         target_dependents=flags["target_dependents"],
         replace=(*flags.get("replace", ()), *both),
-        refresh=bool(flags.get("refresh", False)),
+        refresh=session.project.refresh_always if refresh is None else refresh,
         continue_on_error=bool(flags.get("continue_on_error", False)),
     )
 
@@ -158,7 +158,7 @@ def _change(call: Invocation, kind: str, stack: str | None, json_output: bool, f
     if not call.interactive and not (flags["yes"] or flags["skip_preview"]):
         raise UsageError("--yes or --skip-preview must be passed in to proceed when running in non-interactive mode")
     session = call.session(stack)
-    options = _options(flags)
+    options = _options(session, flags)
     with session.locked(lambda text: click.echo(f"warning: {text}", err=True)):
         session.ensure_salt()
         # A wrong passphrase must show before anything is done whose outcome could then not be written.

@@ -32,7 +32,10 @@ class Declaration:
 
 @dataclasses.dataclass(frozen=True)
 class Project:
-    """A project as read. `main` is the program's folder or file; `plugins` is the section of that name."""
+    """A project as read. `main` is the program's folder or file; `plugins` is the section of that name.
+
+    `refresh_always`: every preview, update and destroy begins with a refresh.
+    """
 
     name: str
     root: Path
@@ -44,6 +47,7 @@ class Project:
     declarations: Mapping[str, Declaration]
     backend_url: str
     settings_folder: Path
+    refresh_always: bool
     raw: Json
 
 
@@ -80,12 +84,15 @@ def parse_project(file: Path) -> Project:
     if runtime != "python":
         problems.append(f"`runtime` is {runtime!r}: this engine runs `python` programs only")
     sections: dict[str, Json] = {}
-    for section in ("plugins", "backend"):
+    for section in ("plugins", "backend", "options"):
         value = content.get(section) or {}
         if not isinstance(value, dict):
             problems.append(f"`{section}` must be a mapping")
             value = {}
         sections[section] = value
+    unsupported = [f"plugins.{key}" for key in ("analyzers", "languages") if sections["plugins"].get(key)]
+    unsupported += [f"options.{key}" for key in sections["options"] if key != "refresh"]
+    problems += [f"`{key}` is not supported by this engine" for key in unsupported]
     if not isinstance(content.get("main", ""), str):
         problems.append("`main` must be a path")
     keys: Value = content.get("config") or {}
@@ -111,6 +118,7 @@ def parse_project(file: Path) -> Project:
         declarations=declarations,
         backend_url=str(sections["backend"].get("url") or ""),
         settings_folder=file.parent / settings_folder,
+        refresh_always=sections["options"].get("refresh") == "always",
         raw=content,
     )
 

@@ -141,6 +141,8 @@ class Display:
             row = self._rows[metadata.urn] = Row(metadata.urn, metadata.type, parent, metadata.op, metadata)
         elif not _half_of(row, metadata.op):
             # A refresh is told by what it found; of the rest the last one counts.
+            if row.op == "refresh" and metadata.op not in ("same", "update", "delete"):
+                row.began = None
             row.op, row.metadata = metadata.op, metadata
         return row
 
