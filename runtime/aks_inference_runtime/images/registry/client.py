@@ -1,6 +1,7 @@
 """The distribution API as far as images need it: manifests, blobs, tags by name, referrers."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode, urljoin
 
-from aks_inference_runtime.images.errors import DigestMismatch, RegistryError
+from aks_inference_runtime.images.errors import AccessDenied, DigestMismatch, RegistryError, RegistryUnavailable
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS
 from aks_inference_runtime.images.registry.credentials import CredentialStore
@@ -164,19 +165,39 @@ class RegistryClient:
         finally:
             part.unlink(missing_ok=True)
 
-    async def push_blob(
-        self, target: ImageReference, blob: Descriptor, source: UploadSource, mount_from: str | None = None
-    ) -> Sent:
-        """Sends a blob unless the repository has it. `mount_from`: another repository that may have it."""
+    async def mount(self, target: ImageReference, digest: str, repository: str) -> bool:
+        """Takes a blob over from another repository of the same registry; False where that does not work."""
+        if repository == target.repository:
+            return False
+        place = _push(target)
+        url = self._uploads(place) + "?" + urlencode({"mount": digest, "from": repository})
+        scope = f"{place.scope} repository:{repository}:pull"
+        try:
+            answer = await self._transport.request(
+                "POST", url, host=place.host, scope=scope, expected=frozenset({201, 202}), body=b""
+            )
+        except AccessDenied:
+            return False  # no right to pull there: the blob is sent
+        if answer.status == 202 and "Location" in answer.headers:
+            # The registry opened an upload instead; a session that stays open would keep its place there.
+            await self._cancel(urljoin(url, answer.headers["Location"]), place, scope)
+        return answer.status == 201
+
+    async def _cancel(self, url: str, place: Place, scope: str) -> None:
+        with contextlib.suppress(RegistryError, RegistryUnavailable):
+            await self._transport.request(
+                "DELETE", url, host=place.host, scope=scope, expected=frozenset({204, 202, 404, 405}), retried=False
+            )
+
+    async def push_blob(self, target: ImageReference, blob: Descriptor, source: UploadSource) -> Sent:
+        """Sends a blob unless the repository has it."""
         if await self.has_blob(target, blob.digest):
             return Sent(0, "there")
         place = _push(target)
-        start = self._transport.origin(place.host) + f"/v2/{place.repository}/blobs/uploads/"
-        scope = place.scope
-        if mount_from and mount_from != target.repository:
-            scope = f"{scope} repository:{mount_from}:pull"
-            start += "?" + urlencode({"mount": blob.digest, "from": mount_from})
-        return await upload(self._transport, place.host, scope, start, blob, source)
+        return await upload(self._transport, place.host, place.scope, self._uploads(place), blob, source)
+
+    def _uploads(self, place: Place) -> str:
+        return f"{self._transport.origin(place.host)}/v2/{place.repository}/blobs/uploads/"
 
     async def push_manifest(self, target: ImageReference, manifest: Manifest) -> Descriptor:
         """Puts a manifest or an index under the tag or digest of the reference."""

@@ -50,6 +50,11 @@ class TransportOptions:
     now: Callable[[], float] = time.time
     random: Callable[[], float] = field(default=random.random)
 
+    def uses_tls(self, host: str) -> bool:
+        """Whether a registry is spoken to by https."""
+        name = urlsplit(f"//{host}").hostname
+        return host not in self.plain_http and (name not in LOOPBACK or self.ca_file is not None)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -87,9 +92,7 @@ class Transport:
 
     def origin(self, host: str) -> str:
         """Scheme and host of a registry."""
-        name = urlsplit(f"//{host}").hostname
-        plain = host in self.options.plain_http or (name in LOOPBACK and self.options.ca_file is None)
-        return f"{'http' if plain else 'https'}://{host}"
+        return f"{'https' if self.options.uses_tls(host) else 'http'}://{host}"
 
     async def request(
         self,

@@ -1,0 +1,267 @@
+"""`aks-inference image key | find | build`, for people and pipelines."""
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
+from aks_inference_runtime.images.build.application import Application
+from aks_inference_runtime.images.build.choose import Builder
+from aks_inference_runtime.images.build.tools import ToolOptions
+from aks_inference_runtime.images.context import MAX_BYTES, MAX_FILES, ContextLimits
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_application, ensure_image
+from aks_inference_runtime.images.environment import curated
+from aks_inference_runtime.images.environment.containerfile import with_default_base
+from aks_inference_runtime.images.environment.key import image_key
+from aks_inference_runtime.images.environment.model import EnvironmentDefinition
+from aks_inference_runtime.images.environment.read import read_environment, read_file
+from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, pins
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry import CredentialStore, Login, RegistryClient, TransportOptions
+
+MEGABYTE = 1024 * 1024
+Command = Callable[..., None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How registries are reached, from the command line."""
+
+    username: str | None
+    password_stdin: bool
+    ca_file: Path | None
+    plain_http: tuple[str, ...]
+
+    def store(self, registry: str | None, definition: EnvironmentDefinition) -> CredentialStore:
+        """Logins of `docker login`, of the private base registry, and the given one, which wins."""
+        store = CredentialStore.from_docker()
+        base = definition.base_login
+        if base is not None:
+            store = store.having(base.address, Login(base.username, base.password))
+        if self.username is not None:
+            if not self.password_stdin or registry is None:
+                raise InvalidInput("--username: needs --password-stdin and --registry; a password never is an argument")
+            store = store.having(registry, Login(self.username, sys.stdin.readline().rstrip("\r\n")))
+        return store
+
+    @property
+    def options(self) -> TransportOptions:
+        """For clients."""
+        return TransportOptions(self.ca_file, frozenset(self.plain_http))
+
+    def client(self, store: CredentialStore) -> RegistryClient:
+        """A client."""
+        return RegistryClient(store, self.options)
+
+
+def _reach(command: Command) -> Command:
+    options = [
+        click.option("--username", help="Optional. User name at --registry; default: those of `docker login`."),
+        click.option("--password-stdin", is_flag=True, help="Optional. Reads the password from standard input."),
+        click.option(
+            "--ca-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Optional. Certificate authorities in PEM form to trust beside the machine's.",
+        ),
+        click.option(
+            "--plain-http", multiple=True, metavar="HOST", help="Optional. A registry without TLS; repeatable."
+        ),
+    ]
+
+    @functools.wraps(command)
+    def with_reach(
+        username: str | None, password_stdin: bool, ca_file: Path | None, plain_http: tuple[str, ...], **others: object
+    ) -> None:
+        command(reach=Reach(username, password_stdin, ca_file, plain_http), **others)
+
+    for option in reversed(options):
+        with_reach = option(with_reach)
+    return with_reach
+
+
+def _environment(command: Command) -> Command:
+    command = click.option("--json", "as_json", is_flag=True, help="Optional. One JSON object on standard output.")(
+        command
+    )
+    return click.argument("environment", metavar="ENVIRONMENT")(command)
+
+
+def _registries(command: Command) -> Command:
+    shared = click.option(
+        "--shared",
+        multiple=True,
+        metavar="HOST[/REPOSITORY]",
+        help="Optional. Shared registries, asked in order; repeatable.",
+    )
+    registry = click.option(
+        "--registry", required=True, metavar="HOST[/REPOSITORY]", help="Required. The workspace's registry."
+    )
+    tier = click.option(
+        "--registry-tier", metavar="TIER", help="Optional. Basic, Standard or Premium, for a note on pull time."
+    )
+    return registry(shared(tier(command)))
+
+
+@click.group("image")
+def image_group() -> None:
+    """Images of environments: their key, where they are, building them.
+
+    ENVIRONMENT is a file (inferenceconfig.json, an environment object in JSON, a conda definition in YAML, a list of
+    requirements) or the name of a curated environment.
+    """
+
+
+@image_group.command("key")
+@_environment
+@click.option("--offline", is_flag=True, help="Optional. Asks no registry: base images count by their tags.")
+@_reach
+def key_command(environment: str, as_json: bool, offline: bool, reach: Reach) -> None:
+    """Prints the image key."""
+    definition = _run(_read(environment))
+    known, notes = _run(_key(definition, offline, reach))
+    key = image_key(definition, known)
+    _show(as_json, {"key": key, "base": known, "packages": definition.package_count, "notes": list(notes)}, key, notes)
+
+
+@image_group.command("find")
+@_environment
+@_registries
+@_reach
+def find_command(
+    environment: str, as_json: bool, registry: str, shared: tuple[str, ...], registry_tier: str | None, reach: Reach
+) -> None:
+    """Says where the image is, or what building it would take. Exit code 3 when it is nowhere."""
+    looked = _run(_find(environment, registry, shared, registry_tier, reach))
+    image = str(looked.found) if looked.found else None
+    content = {"key": looked.key, "found": image, "packages": looked.package_count, "text": looked.text}
+    _show(
+        as_json, {**content, "notes": list(looked.notes)}, f"{looked.text}{f': {image}' if image else ''}", looked.notes
+    )
+    if image is None:
+        raise SystemExit(3)
+
+
+@image_group.command("build")
+@_environment
+@_registries
+@_reach
+@click.option(
+    "--builder", type=click.Choice([one.value for one in Builder]), default="auto", help="Optional. Default auto."
+)
+@click.option(
+    "--refresh", is_flag=True, help="Optional. Chooses packages anew and builds even when the image is there."
+)
+@click.option("--tool-argument", multiple=True, help="Optional. Global argument of buildah or podman; repeatable.")
+@click.option("--build-argument", multiple=True, help="Optional. Argument of the tool's build; repeatable.")
+@click.option("--entry-script", help="Optional. Also builds the image of a service with this entry script.")
+@click.option(
+    "--source-directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Optional. The folder that the entry script is relative to; its ignored files stay out.",
+)
+@click.option(
+    "--max-mb", type=int, default=MAX_BYTES // MEGABYTE, show_default=True, help="Optional. Limit of the folder."
+)
+@click.option("--max-files", type=int, default=MAX_FILES, show_default=True, help="Optional. Limit of the folder.")
+def build_command(
+    environment: str,
+    as_json: bool,
+    registry: str,
+    shared: tuple[str, ...],
+    registry_tier: str | None,
+    reach: Reach,
+    builder: str,
+    refresh: bool,
+    tool_argument: tuple[str, ...],
+    build_argument: tuple[str, ...],
+    entry_script: str | None,
+    source_directory: Path | None,
+    max_mb: int,
+    max_files: int,
+) -> None:
+    """Finds the image, or builds and pushes it."""
+    limits = ContextLimits(max_mb * MEGABYTE, max_files)
+    application = Application(entry_script, source_directory, limits) if entry_script else None
+    if source_directory and not entry_script:
+        raise click.UsageError("--source-directory needs --entry-script")
+
+    async def build() -> tuple[Ensured, Ensured | None]:
+        definition = await _read(environment)
+        place = RegistryPlace.parse(registry, registry_tier)
+        others = [RegistryPlace.parse(one) for one in shared]
+        store = reach.store(place.registry, definition)
+        plain = not reach.options.uses_tls(place.registry)
+        tool = ToolOptions(tool_argument, build_argument, plain, reach.ca_file, limits)
+        settings = BuildSettings(Builder(builder), refresh=refresh, tool=tool, credentials=store)
+        async with reach.client(store) as client:
+            made = await ensure_image(client, definition, place, others, settings, _progress)
+            if application is None:
+                return made, None
+            return made, await ensure_application(client, made, definition, application, place, settings, _progress)
+
+    made, service = _run(build())
+    content: dict[str, object] = {
+        "key": made.key,
+        "image": str(made.image),
+        "built": made.built,
+        "builder": made.builder,
+    }
+    content |= {"sentBytes": made.pushed.sent_bytes, "notes": list(made.notes)}
+    text = f"{made.text}: {made.image}"
+    if service is not None:
+        content["service"] = {
+            "image": str(service.image),
+            "built": service.built,
+            "sentBytes": service.pushed.sent_bytes,
+        }
+        text += f"\nservice {service.text}: {service.image}"
+    _show(as_json, content, text, made.notes)
+
+
+async def _read(environment: str) -> EnvironmentDefinition:
+    if environment in curated.NAMES:
+        return read_environment({"name": environment}, Path())
+    return await asyncio.to_thread(read_file, Path(environment))
+
+
+async def _key(
+    definition: EnvironmentDefinition, offline: bool, reach: Reach
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    if offline:
+        return {}, ()
+    base = with_default_base(definition).base
+    registry = base.api_host if isinstance(base, ImageReference) else None
+    async with reach.client(reach.store(registry, definition)) as client:
+        return await pins(client, definition)
+
+
+async def _find(environment: str, registry: str, shared: tuple[str, ...], tier: str | None, reach: Reach) -> Lookup:
+    definition = await _read(environment)
+    place = RegistryPlace.parse(registry, tier)
+    async with reach.client(reach.store(place.registry, definition)) as client:
+        return await find(client, definition, place, [RegistryPlace.parse(one) for one in shared])
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except AksInferenceError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _progress(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _show(as_json: bool, content: dict[str, object], text: str, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(json.dumps(content) if as_json else text)

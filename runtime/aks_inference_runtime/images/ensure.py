@@ -1,0 +1,168 @@
+"""From a definition to an image in the workspace's registry: looked up, else built once, pushed and described."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.images.build.application import Application, application_image, collect
+from aks_inference_runtime.images.build.assemble import environment_image, environment_layers
+from aks_inference_runtime.images.build.base import fetch_image, find_target
+from aks_inference_runtime.images.build.choose import Builder, choose
+from aks_inference_runtime.images.build.publish import Pushed, push_blobs
+from aks_inference_runtime.images.build.resolve import resolve
+from aks_inference_runtime.images.build.run import Progress
+from aks_inference_runtime.images.build.sbom import SPDX_JSON, spdx
+from aks_inference_runtime.images.build.tools import ToolOptions, build_and_push
+from aks_inference_runtime.images.build.wheel import Wheel
+from aks_inference_runtime.images.environment.containerfile import python_version, with_default_base
+from aks_inference_runtime.images.environment.model import EnvironmentDefinition
+from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, pins
+from aks_inference_runtime.images.once import build_lock, cache_directory
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.client import RegistryClient
+from aks_inference_runtime.images.registry.credentials import CredentialStore
+
+NOTHING_SENT = Pushed(0, 0, 0)
+SERVICES = "aks-inference/services"
+"""Repository of images with an application."""
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How images are built."""
+
+    builder: Builder = Builder.AUTO
+    cache: Path = field(default_factory=cache_directory)
+    refresh: bool = False
+    """Optional. True: choose packages anew and build even when the image is there (Azure ML's `Environment.build`)."""
+    tool: ToolOptions = field(default_factory=ToolOptions)
+    credentials: CredentialStore = field(default_factory=CredentialStore)
+    """Optional. For the build tools; the client has its own."""
+
+
+@dataclass(frozen=True)
+class Ensured:
+    """An image that is there."""
+
+    key: str
+    image: ImageReference
+    """With its digest."""
+    built: bool
+    builder: str | None = None
+    """None when it was found."""
+    pushed: Pushed = NOTHING_SENT
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"image built in {self.image.registry}" if self.built else f"image found in {self.image.registry}"
+
+
+async def ensure_image(
+    client: RegistryClient,
+    definition: EnvironmentDefinition,
+    workspace: RegistryPlace,
+    shared: Sequence[RegistryPlace] = (),
+    settings: BuildSettings | None = None,
+    progress: Progress = lambda _line: None,
+) -> Ensured:
+    """The image of a definition: found, or built and pushed to the workspace's registry. Two calls with the same key
+    build once, in one process, on one machine; across machines the one that comes second takes the first one's."""
+    settings = settings or BuildSettings()
+    definition = with_default_base(definition)
+    base_pins, notes = await pins(client, definition)
+    looked = await find(client, definition, workspace, shared, base_pins)
+    if looked.found is not None and not settings.refresh:
+        return _found(looked, notes)
+    choice = choose(definition, settings.builder)
+    lock = f"{looked.key}-{workspace.registry.replace(':', '_')}-{workspace.repository.replace('/', '_')}"
+    waiting = f"{looked.key[:12]} is being built by another process of this machine; waiting for it"
+    async with build_lock(settings.cache / "locks", lock, lambda: progress(waiting)) as waited:
+        if waited or not settings.refresh:
+            looked = await find(client, definition, workspace, shared, base_pins)
+            if looked.found is not None:
+                return _found(looked, notes)
+        progress(f"building {looked.key[:12]} with {choice.builder.value} ({choice.reason}): {looked.text}")
+        if choice.builder == Builder.ASSEMBLE:
+            return await _assemble(client, definition, workspace, looked, base_pins, settings, progress)
+        target = workspace.image(looked.key)
+        logins = settings.credentials.logins
+        await build_and_push(choice.builder, definition, target, base_pins, logins, settings.tool, progress)
+        built = await client.head(target)
+        if built is None:
+            raise OperationFailed(f"{choice.builder.value} ended well, but {target} is not in the registry")
+        return Ensured(looked.key, target.at(built.digest), True, choice.builder.value, NOTHING_SENT, notes)
+
+
+def _found(looked: Lookup, notes: tuple[str, ...]) -> Ensured:
+    assert looked.found is not None  # noqa: S101 - asked for by both callers
+    return Ensured(looked.key, looked.found, False, notes=(*notes, *looked.notes))
+
+
+async def _assemble(
+    client: RegistryClient,
+    definition: EnvironmentDefinition,
+    workspace: RegistryPlace,
+    looked: Lookup,
+    base_pins: dict[str, str],
+    settings: BuildSettings,
+    progress: Progress,
+) -> Ensured:
+    assert isinstance(definition.base, ImageReference)  # noqa: S101 - choose() gives our own builder nothing else
+    reference = definition.base
+    pinned = reference.at(base_pins[str(reference)]) if str(reference) in base_pins else reference
+    base = await fetch_image(client, pinned, definition.platform)
+    cache = settings.cache
+    if definition.user_managed:
+        wheels: tuple[Wheel, ...] = ()
+        image = environment_image(base, (), looked.key)
+    else:
+        path = definition.interpreter_path if definition.interpreter_path.startswith("/") else None
+        wanted = python_version(definition)
+        target = await find_target(client, base, definition.platform, wanted, path, cache, progress)
+        progress(f"choosing wheels for Python {target.python} on {target.platform}")
+        wheels = await resolve(definition.pip, definition.pip_options, target, cache, progress, settings.refresh)
+        progress(f"packing {len(wheels)} packages")
+        image = environment_image(base, await environment_layers(base, wheels, target, cache), looked.key)
+    tagged = workspace.image(looked.key)
+    pushed = await push_blobs(client, image, tagged, cache, progress)
+    # Another machine may have been quicker: what is there under the key stays, as others may run it already.
+    theirs = None if settings.refresh else await client.head(tagged)
+    if theirs is not None and theirs.digest != image.digest:
+        progress(f"{looked.key[:12]} was pushed by another machine meanwhile; taking that one")
+        return Ensured(looked.key, tagged.at(theirs.digest), False, notes=looked.notes)
+    await client.push_manifest(ImageReference(tagged.registry, tagged.repository, None, image.digest), image.manifest)
+    document = await asyncio.to_thread(spdx, image.digest, looked.key, base.reference, wheels)
+    await client.attach(tagged, image.manifest.descriptor(), SPDX_JSON, document)
+    # The tag comes last: who finds the key finds everything.
+    await client.push_manifest(tagged, image.manifest)
+    progress(f"pushed {pushed.sent_bytes / 1e6:.1f} MB in {pushed.sent_blobs} blobs; {pushed.kept_blobs} were there")
+    return Ensured(looked.key, tagged.at(image.digest), True, Builder.ASSEMBLE.value, pushed, looked.notes)
+
+
+async def ensure_application(
+    client: RegistryClient,
+    environment: Ensured,
+    definition: EnvironmentDefinition,
+    application: Application,
+    workspace: RegistryPlace,
+    settings: BuildSettings | None = None,
+    progress: Progress = lambda _line: None,
+) -> Ensured:
+    """The image of a service: the environment's with the application's layer, found by both their contents."""
+    settings = settings or BuildSettings()
+    packed = await asyncio.to_thread(collect, application)
+    environment_tag = (environment.image.digest or "").partition(":")[2][:16]
+    target = ImageReference(workspace.registry, SERVICES, f"{environment_tag}-{packed.tag}")
+    there = await client.head(target)
+    if there is not None:
+        return Ensured(environment.key, target.at(there.digest), False)
+    base = await fetch_image(client, environment.image, definition.platform)
+    image = await application_image(base, packed, settings.cache)
+    pushed = await push_blobs(client, image, target, settings.cache, progress)
+    await client.push_manifest(target, image.manifest)
+    progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
+    return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
