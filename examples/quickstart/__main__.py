@@ -18,7 +18,9 @@ from aks_inference import (
 )
 
 config = pulumi.Config()
-traffic: dict[str, float] = config.get_object("traffic") or {"ridge": 100}
+# In the order of the models' names here: the configuration keeps none, and an order that moves is a change.
+given: dict[str, float] = config.get_object("traffic") or {"ridge": 100}
+traffic = {name: given[name] for name in ("ridge", "boosted") if name in given}
 models_directory = Path(config.get("modelsDirectory") or "models")
 
 INFERENCE_CONFIG = {

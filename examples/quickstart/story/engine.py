@@ -101,7 +101,7 @@ class Engine:
         """Sets configuration values of the stack; `a.b` names a property of an object."""
         for key, value in values.items():
             path = ["--path"] if "." in key else []
-            await self.must("config", "set", *path, "--", key, value)
+            await self.must("config", "set", *path, key, value)
 
 
 async def _read(stream: asyncio.StreamReader | None, on_line: Callable[[str], None] | None) -> str:
