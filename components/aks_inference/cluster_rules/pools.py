@@ -217,15 +217,14 @@ def _spot(pool: Pool) -> Iterator[RuleFinding]:
         return
     if pool.mode == "System":
         yield SPOT.broken((*pool.path, "spot"), True, "a system pool cannot be spot", "use a user pool for spot nodes")
-    if price is not None:
-        digits = -int(price.normalize().as_tuple().exponent) if price.is_finite() else _DECIMALS + 1
-        if price != -1 and (price <= 0 or digits > _DECIMALS):
-            yield SPOT.broken(
-                (*pool.path, "spot_max_price"),
-                str(price),
-                f"must be -1 (up to the pay-as-you-go price) or a positive price with at most {_DECIMALS} decimals",
-                f"write {round(price, _DECIMALS)}" if price.is_finite() and round(price, _DECIMALS) > 0 else "write -1",
-            )
+    if price is not None and price != -1 and not _is_price(price):
+        rounded = round(price, _DECIMALS) if price.is_finite() else Decimal(0)
+        yield SPOT.broken(
+            (*pool.path, "spot_max_price"),
+            str(price),
+            f"must be -1 (up to the pay-as-you-go price) or a positive price with at most {_DECIMALS} decimals",
+            f"write {rounded}" if rounded > 0 else "write -1",
+        )
     if pool.eviction_policy not in {None, "Delete", "Deallocate"}:
         yield SPOT.broken(
             (*pool.path, "eviction_policy"),
@@ -240,6 +239,10 @@ def _spot(pool: Pool) -> Iterator[RuleFinding]:
             "evicted nodes stay and keep their quota, which can hinder scaling and upgrades",
             "use Delete (the default)",
         )
+
+
+def _is_price(price: Decimal) -> bool:
+    return price.is_finite() and price > 0 and price == round(price, _DECIMALS)
 
 
 def _zones(cluster: Cluster, pool: Pool) -> Iterator[RuleFinding]:

@@ -227,5 +227,12 @@ def _automatic(cluster: Cluster) -> Iterator[RuleFinding]:
 
 
 def _use(today: date) -> str:
-    minors = supported_minors(min(today, max(version.end_of_life for version in version_calendar().versions.values())))
-    return f"use {minors[-1] if len(minors) == 1 else ' or '.join(minors[-2:])}" if minors else "use a current version"
+    """The newest versions of that day, of those that the calendar knew as released."""
+    page = version_calendar().date
+    minors = [name for name in supported_minors(today) if version_calendar().versions[_minor(name)].ga <= page]
+    return f"use {' or '.join(minors[-2:])}" if minors else "use a current version"
+
+
+def _minor(name: str) -> tuple[int, int]:
+    major, minor = name.split(".")
+    return int(major), int(minor)
