@@ -37,8 +37,8 @@ async def status_of(state_directory: Path) -> list[dict[str, Any]]:
 
 async def _ready(state_directory: Path) -> tuple[int, str]:
     for view in await status_of(state_directory):
-        if view["status"]["name"] == SERVICE:
-            (version,) = view["status"]["versions"]
+        if view["name"] == SERVICE:
+            (version,) = view["versions"]
             return version["replicasReady"], version.get("lastScaling", "")
     raise StoryError(f"no service {SERVICE}")
 

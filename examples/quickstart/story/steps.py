@@ -172,9 +172,9 @@ async def apply_again(story: Story) -> None:
     with story.report.step("again", "Apply the same program again; then preview two mistakes") as step:
         await story.up(step, "--expect-no-changes")
         before = await _generations(story)
-        await story.engine.configure({"traffic.ridge": "120", "productionNodes": "2"})
+        await story.engine.configure({"traffic.boosted": "40", "productionNodes": "2"})
         done = await story.engine.run("preview", on_line=story.on_line(step))
-        await story.engine.configure({"traffic.ridge": "90"})
+        await story.engine.configure({"traffic.boosted": "10"})
         await story.engine.must("config", "rm", "productionNodes")
         found = [text for text in ("needs at least 12", "130") if text in done.text]
         untouched = await _generations(story) == before
@@ -222,7 +222,7 @@ async def keep(story: Story) -> None:
 
 async def _generations(story: Story) -> dict[str, int]:
     views = await status_of(story.work / "runtime")
-    return {view["status"]["name"]: view["status"]["generation"] for view in views}
+    return {view["name"]: view["generation"] for view in views}
 
 
 def _messages(digest: dict[str, Any]) -> list[str]:

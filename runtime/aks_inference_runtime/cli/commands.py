@@ -1,6 +1,7 @@
 """The commands. Exit codes: 0 done · 1 it did not work · 2 wrong usage · 3 no such thing · 4 no runtime answers."""
 
 import asyncio
+import dataclasses
 import functools
 import json
 import sys
@@ -12,7 +13,7 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
-from aks_inference_runtime.api.client import SupervisorClient
+from aks_inference_runtime.api.client import SupervisorClient, launch, read_record
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, NotFound, RuntimeUnavailable
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.cli import show
@@ -42,10 +43,12 @@ class Context:
 def _command(work: Callable[..., Coroutine[None, None, int]]) -> Callable[..., None]:
     """Runs a command; errors become one text on standard error (with --json an object) and an exit code."""
 
+    @click.option("--json", "json_here", is_flag=True, help="The same as in front of the command.")
     @functools.wraps(work)
-    def run(*arguments: object, **options: object) -> None:
+    def run(*arguments: object, json_here: bool, **options: object) -> None:
         context = click.get_current_context().find_object(Context)
         assert context is not None  # noqa: S101 - made by the group
+        context = dataclasses.replace(context, as_json=context.as_json or json_here)
         try:
             code = asyncio.run(work(context, *arguments, **options))
         except AksInferenceError as error:
