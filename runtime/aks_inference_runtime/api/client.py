@@ -254,7 +254,7 @@ class SupervisorClient:
     def _unavailable(self, error: BaseException) -> RuntimeUnavailable:
         return RuntimeUnavailable(
             f"the supervisor in {self._directory} does not answer ({error or type(error).__name__}); "
-            f"`aks-inference start` or the next `pulumi up` starts it again"
+            f"`aks-inference start` or the next `pulumi up` starts it"
         )
 
 

@@ -15,7 +15,19 @@ from aks_inference_runtime.api.errors import Conflict, InvalidInput, OperationFa
 from aks_inference_runtime.api.problems import raise_problem
 from aks_inference_runtime.api.supervisor import LocalSettings, Problem, SupervisorInfo
 
+RECORD_FILE = "supervisor.json"
+_FIRST_FILES = frozenset({"supervisor.log", "supervisor.lock"})
+"""What a start leaves that did not get far."""
 _MODULE = "aks_inference_runtime.local"
+_PASSED_ON = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    }
+)
+_PASSED_ON_PREFIXES = ("LC_", "PIP_", "XDG_")
+"""The supervisor outlives its caller, whose other variables (passphrases, cloud credentials) are not its business."""
 
 
 async def launch(settings: LocalSettings, timeout_s: float = 30) -> SupervisorInfo:
@@ -52,12 +64,13 @@ def _private_directory(directory: Path) -> None:
         raise OperationFailed(f"stateDirectory: {directory} cannot be made: {error.strerror}") from None
     if found.st_uid != os.getuid():
         raise Conflict(f"stateDirectory: {directory} belongs to user {found.st_uid}; give a folder of your own")
+    content = {path.name for path in directory.iterdir()} - _FIRST_FILES
+    if content and RECORD_FILE not in content:
+        raise Conflict(
+            f"stateDirectory: {directory} holds other files ({', '.join(sorted(content)[:3])}); destroying the cluster "
+            f"removes its state directory: give an empty or a new folder"
+        )
     if stat.S_IMODE(found.st_mode) & 0o077:
-        if any(directory.iterdir()):
-            raise Conflict(
-                f"stateDirectory: {directory} is open to other users and not empty; keys will stand in it: "
-                f"chmod 700 it or give another"
-            )
         directory.chmod(0o700)
 
 
@@ -88,6 +101,7 @@ async def _start(settings: LocalSettings, directory: Path, timeout_s: float) -> 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={n: v for n, v in os.environ.items() if n in _PASSED_ON or n.startswith(_PASSED_ON_PREFIXES)},
             cwd="/",
             start_new_session=True,
         )

@@ -167,6 +167,17 @@ async def wait(context: Context, name: str, timeout: float) -> int:  # noqa: ASY
 
 
 @main.command()
+@_command
+async def start(context: Context) -> int:
+    """Start the supervisor again after it was killed; what it left running goes on under the new one."""
+    record = read_record(context.state())
+    assert record is not None  # noqa: S101 - a missing one raises
+    info = await launch(record.settings)
+    click.echo(json.dumps(info.to_wire()) if context.as_json else f"{info.url} (pid {info.pid})")
+    return 0
+
+
+@main.command()
 @click.argument("name")
 @click.option("--show", "reveal", is_flag=True, help="Print the keys themselves.")
 @_command

@@ -27,6 +27,8 @@ HOST = "127.0.0.1"
 STARTING_POLL_S = 0.05
 RUNNING_POLL_S = 0.25
 STOP_GRACE_S = 5.0
+JUST_STARTED_S = 5.0
+"""A start takes about a second of one core; what takes longer loads a model and must not hold up others."""
 _BACKLOG = 2_048
 _INHERITED = frozenset(
     {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
@@ -72,6 +74,12 @@ class Replica:
     def exit_code(self) -> int | None:
         """Of the scoring server, where it is known."""
         return self._server.exit_code
+
+    @property
+    def just_started(self) -> bool:
+        """Whether it was started a moment ago and is not ready yet."""
+        young = time.monotonic() - self.started < JUST_STARTED_S
+        return self.ready_since is None and young and not self.dead
 
     def target(self) -> ReplicaTarget | None:
         """As the router is told; None until the gate's port is known."""

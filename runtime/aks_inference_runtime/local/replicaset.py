@@ -38,12 +38,18 @@ class Host:
     codes: CodeStore
     machine: Machine
     used: Callable[[], list[Resources]]
+    starting: Callable[[], int]
+    """Replicas on the whole machine that were started a moment ago and are not ready yet."""
     drain: Callable[[Replica, float], Coroutine[None, None, None]]
     """Takes a replica off the router and waits for its requests, at most so many seconds."""
 
     def room(self, request: Resources) -> int:
         """How many more replicas fit."""
         return room(self.machine, self.used(), request)
+
+    def busy_starting(self) -> bool:
+        """Whether another start had better wait: many side by side are all ready late."""
+        return self.starting() >= max(1, int(1.5 * self.machine.cpu_cores))
 
 
 class ReplicaSet:
@@ -109,7 +115,7 @@ class ReplicaSet:
             if self._host.room(self.version.resources) < 1:
                 self.unschedulable = why_not(self._host.machine, self._host.used(), self.version.resources)
                 return
-            if not self._start():
+            if self._host.busy_starting() or not self._start():
                 return
 
     async def close(self, drain_s: float | None) -> None:

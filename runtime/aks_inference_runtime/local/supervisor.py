@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aks_inference_runtime.api.endpoint import Resources, ScoringEndpoint
-from aks_inference_runtime.api.errors import Conflict, NotFound
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, NotFound
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord
 from aks_inference_runtime.api.supervisor import EndpointKeys, EndpointSubmission, LocalSettings, ModelRegistration
 from aks_inference_runtime.autoscaler.controller import Autoscaler, ScalingTarget
@@ -57,6 +57,7 @@ class Supervisor:
             codes=self._codes,
             machine=machine(),
             used=self._used,
+            starting=self._starting,
             drain=self._drain,
         )
         self._endpoints: dict[str, EndpointController] = {}
@@ -142,12 +143,7 @@ class Supervisor:
                 await asyncio.to_thread(self._codes.put, version.code)
             keys = self._keys(submission, present)
             record = _next(present, submission.endpoint, keys)
-            if keys is not None and (present is None or keys != present.keys):
-                write_wire(self.paths.keys / f"{name}.json", keys)
-            if present is None or record != present.record:
-                write_wire(self.paths.endpoints / f"{name}.json", record)
-            if keys is None:
-                (self.paths.keys / f"{name}.json").unlink(missing_ok=True)
+            self._write(record, keys, present)
             if present is None:
                 present = self._endpoints[name] = self._controller(record, keys)
                 present.run()
@@ -265,6 +261,9 @@ class Supervisor:
     def _used(self) -> list[Resources]:
         return [v.resources for endpoint in self._endpoints.values() for v in endpoint.versions_in_use()]
 
+    def _starting(self) -> int:
+        return sum(replica.just_started for e in self._endpoints.values() for replica in e.replicas())
+
     def _check_port(self, endpoint: ScoringEndpoint, present: EndpointController | None) -> None:
         name = endpoint.metadata.name
         ports = {n: e.record.endpoint.spec.port for n, e in self._endpoints.items() if n != name}
@@ -281,6 +280,25 @@ class Supervisor:
             primary_key=submission.primary_key or (old.primary_key if old else secrets.token_urlsafe(24)),
             secondary_key=submission.secondary_key or (old.secondary_key if old else secrets.token_urlsafe(24)),
         )
+
+    def _write(self, record: EndpointRecord, keys: EndpointKeys | None, present: EndpointController | None) -> None:
+        """Both files or none: when the second cannot be written, the first gets its old content back."""
+        name = record.endpoint.metadata.name
+        path = self.paths.keys / f"{name}.json"
+        old = present.keys if present is not None else None
+        if keys is not None and keys != old:
+            write_wire(path, keys)
+        try:
+            if present is None or record != present.record:
+                write_wire(self.paths.endpoints / f"{name}.json", record)
+        except AksInferenceError:
+            if old is None:
+                path.unlink(missing_ok=True)
+            elif keys != old:
+                write_wire(path, old)
+            raise
+        if keys is None:
+            path.unlink(missing_ok=True)
 
     def _collect_code(self) -> None:
         """Removes snapshots that no endpoint needs."""

@@ -2,6 +2,7 @@
 
 # One for all of a user, under the home directory: replicas would take it from each other and leave it behind.
 control_socket_disable = True
-accesslog = "-"
+# The server logs every request itself.
+accesslog = None
 # The server's own handler writes gunicorn's errors too; without this they stand in the log twice.
 errorlog = "/dev/null"
