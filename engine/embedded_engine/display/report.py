@@ -189,18 +189,23 @@ class Display:
         return [paint("Changes:", "bold", self._color), *lines] if lines else []
 
     def _diagnostics(self) -> list[str]:
+        stack = next((row.urn for row in self._rows.values() if row.type == STACK_TYPE), "")
+        groups: dict[str, list[Diagnostic]] = {}
+        # What belongs to no resource is the stack's; it sums up what went before.
+        for urn in [*filter(None, self._messages), ""]:
+            groups.setdefault(urn or stack, []).extend(self._messages.get(urn, []))
         lines: list[str] = []
-        for urn, messages in self._messages.items():
-            lines.append("  " + paint(f"{label(urn) if urn else self._stack_label()}:", "bold", self._color))
+        for urn, messages in groups.items():
+            if messages:
+                lines.append("  " + paint(f"{label(urn) if urn else 'engine'}:", "bold", self._color))
             for message in messages:
-                hue = {"error": "red", "warning": "yellow"}.get(message.severity, "plain")
-                first, *rest = safe(message.prefix + message.message).rstrip("\n").split("\n")
-                lines.append("    " + paint(first, hue, self._color))
-                lines += [f"    {line}".rstrip() for line in rest]
+                lines += self._message(message)
         return [paint("Diagnostics:", "bold", self._color), *lines] if lines else []
 
-    def _stack_label(self) -> str:
-        return next((label(row.urn) for row in self._rows.values() if row.type == STACK_TYPE), "engine")
+    def _message(self, message: Diagnostic) -> list[str]:
+        hue = {"error": "red", "warning": "yellow"}.get(message.severity, "plain")
+        first, *rest = safe(message.prefix + message.message).rstrip("\n").split("\n")
+        return ["    " + paint(first, hue, self._color), *(f"    {line}".rstrip() for line in rest)]
 
     def _output_part(self, summary: Summary) -> list[str]:
         if self._outputs is None or not summary.succeeded or self._kind == "refresh":
