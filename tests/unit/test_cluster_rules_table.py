@@ -110,7 +110,8 @@ NETWORK_CASES = [
     Case("1.1", "network.mode", 'goes only with plugin "azure"', having(network=replace(KUBENET, mode="transparent"))),
     Case("1.3", "network.plugin", "2028-03-31", having(network=KUBENET), WARNING),
     Case("1.3", "network.plugin", "ended", having(network=KUBENET, today=date(2028, 4, 1))),
-    Case("1.4", "network.plugin", "at most 400 nodes", nodes(390, KUBENET)),
+    Case("1.4", "network.plugin", "at most 400 nodes", nodes(398, KUBENET)),
+    Case("1.4", "network.plugin", "433 with surge", nodes(390, KUBENET), WARNING),
     Case("1.4", "network.policy", 'does not work with plugin "kubenet"', having(network=replace(KUBENET, policy="azure"))),
     Case("1.4", "network.dataplane", 'does not work with plugin "kubenet"', having(network=replace(KUBENET, dataplane="cilium"))),
     Case("1.5", "identity.user_assigned", "gets it only after", having(network=replace(KUBENET, subnet=subnet()), identity=Identity(user_assigned=False))),
@@ -168,6 +169,7 @@ RANGE_CASES = [
     Case("2.9", "network.pod_cidr", "/22 has 1,024; use /21", nodes(3, replace(OVERLAY, pod_cidr="10.240.100.0/22"))),
     Case("2.10", "network.subnet_id", "3 nodes and 1 more while upgrading need 124 addresses, /25 has 123; use /24", replace(in_subnet(subnet=subnet(cidr="10.1.0.0/25")), pools=(INFERENCE, ), existing=True)),
     Case("2.11", "network.subnet_id", "104 nodes and 12 more", nodes(101, replace(OVERLAY, subnet=subnet(cidr="10.1.0.0/26")))),
+    Case("2.11", "network.subnet_id", "54 nodes and 7 more", having(network=replace(OVERLAY, subnet=subnet(cidr="10.1.0.0/26")), pools=(SYSTEM, replace(INFERENCE, count=51))), WARNING),
     Case("2.12", "network.pod_subnet_id", "use /24", in_subnet(subnet=subnet(cidr="10.1.0.0/24"), pod_subnet=subnet("pods", "10.2.0.0/26"))),
 ]  # fmt: skip
 

@@ -1,16 +1,15 @@
 """Addresses that nodes and pods need (aks-rules 2.9 – 2.13), at the autoscalers' maxima and while upgrading."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aks_inference.cluster_rules.addresses import Range, parse_range, smallest_block, smallest_prefix, usable
+from aks_inference.cluster_rules.addresses import parse_range, smallest_block, smallest_prefix, usable
 from aks_inference.cluster_rules.kinds import NetworkKind, max_pods, network_kind, surge_nodes
 from aks_inference.cluster_rules.model import Cluster, Pool, Subnet
 from aks_inference.cluster_rules.ranges import DEFAULT_POD
 from aks_inference.cluster_rules.rulebook import Rule, RuleFinding, error
-from aks_inference.findings import Path
+from aks_inference.findings import Path, Severity
 
 _PLAN = "Doc concepts-network-ip-address-planning.md 2026-04-16"
 OVERLAY_PODS = error(
@@ -45,6 +44,8 @@ class AddressNeed:
     surge: int
     prefix: int
     """Of the smallest range that suffices."""
+    surely: int
+    """Needed with the smaller of the two surges that are said to be the default."""
 
     @property
     def enough(self) -> bool:
@@ -63,100 +64,70 @@ def check_budget(cluster: Cluster) -> Iterator[RuleFinding]:
                 f"{need.nodes} nodes and {need.surge} more while upgrading{more} need {need.needed:,} addresses, "
                 f"{_length(need.range_text)} has {need.available:,}",
                 f"use /{need.prefix}" if need.prefix >= 8 else "use fewer nodes or @max_pods",
+                Severity.ERROR if need.surely > need.available else Severity.WARNING,
             )
 
 
 def address_needs(cluster: Cluster) -> tuple[AddressNeed, ...]:
     """The budget of every range whose size is known: for the report as well as for the rule."""
     kind = network_kind(cluster.network)
-    needs = [*_subnet_needs(cluster, kind)]
+    needs = [_nodes_range(cluster, kind)]
     if kind is NetworkKind.OVERLAY:
-        needs += _overlay_pods(cluster)
+        needs.append(_overlay_pods(cluster))
     if kind is NetworkKind.POD_SUBNET:
-        needs += _pod_subnet(cluster)
-    return tuple(needs)
+        needs.append(_pod_subnet(cluster))
+    return tuple(need for need in needs if need is not None)
 
 
-def _subnet_needs(cluster: Cluster, kind: NetworkKind) -> Iterator[AddressNeed]:
-    network = cluster.network
-    if network.subnet is None:
-        return
-    pools = _by_subnet(cluster, network.subnet)
-    parsed = parse_range(network.subnet.cidr)
-    if parsed is None or parsed.version != 4 or network.subnet.cidr is None or not pools:
-        return
-    each = [_nodes(pool) * ((max_pods(pool, kind) if kind is NetworkKind.NODE_SUBNET else 0) + 1) for pool in pools]
-    yield _need(
-        NODE_SUBNET if kind is NetworkKind.NODE_SUBNET else NODES,
-        (*network.path, "subnet_id"),
-        network.subnet,
-        parsed,
-        sum(each),
-        pools,
+def _nodes_range(cluster: Cluster, kind: NetworkKind) -> AddressNeed | None:
+    subnet = cluster.network.subnet
+    if subnet is None:
+        return None
+    pools = [pool for pool in cluster.pools if (pool.subnet_id or subnet.id).lower() == subnet.id.lower()]
+    with_pods = kind is NetworkKind.NODE_SUBNET
+    return _need(
+        NODE_SUBNET if with_pods else NODES,
+        (*cluster.network.path, "subnet_id"),
+        subnet,
+        [(pool, (max_pods(pool, kind) if with_pods else 0) + 1) for pool in pools],
     )
 
 
-def _overlay_pods(cluster: Cluster) -> Iterator[AddressNeed]:
-    text = cluster.network.pod_cidr or DEFAULT_POD
-    parsed = parse_range(text)
-    if parsed is None or parsed.version != 4 or not cluster.pools:
-        return
-    needed = sum(map(_nodes, cluster.pools)) * NODE_BLOCK
-    yield AddressNeed(
-        rule=OVERLAY_PODS,
-        path=(*cluster.network.path, "pod_cidr"),
-        range_text=text,
-        needed=needed,
-        available=parsed.num_addresses,
-        nodes=sum(pool.most_nodes for pool in cluster.pools),
-        surge=sum(map(surge_nodes, cluster.pools)),
-        prefix=smallest_block(needed),
-    )
+def _overlay_pods(cluster: Cluster) -> AddressNeed | None:
+    path, text = (*cluster.network.path, "pod_cidr"), cluster.network.pod_cidr or DEFAULT_POD
+    return _need(OVERLAY_PODS, path, text, [(pool, NODE_BLOCK) for pool in cluster.pools])
 
 
-def _pod_subnet(cluster: Cluster) -> Iterator[AddressNeed]:
-    network = cluster.network
-    subnet = network.pod_subnet
-    parsed = parse_range(subnet.cidr) if subnet else None
-    if subnet is None or parsed is None or parsed.version != 4:
-        return
-    pools = [
-        pool for pool in cluster.pools if pool.pod_subnet_id is None or pool.pod_subnet_id.lower() == subnet.id.lower()
-    ]
+def _pod_subnet(cluster: Cluster) -> AddressNeed | None:
+    network, subnet = cluster.network, cluster.network.pod_subnet
+    if subnet is None:
+        return None
     static = network.pod_ip_allocation == "StaticBlock"
-    needed = sum(
-        _nodes(pool)
-        * POD_BATCH
-        * (math.ceil((max_pods(pool, NetworkKind.POD_SUBNET) + 1) / POD_BATCH) if static else 1)
-        for pool in pools
-    )
-    if pools:
-        yield _need(POD_SUBNET, (*network.path, "pod_subnet_id"), subnet, parsed, needed, pools)
+    pools = [pool for pool in cluster.pools if (pool.pod_subnet_id or subnet.id).lower() == subnet.id.lower()]
+    batches = [math.ceil((max_pods(pool, NetworkKind.POD_SUBNET) + 1) / POD_BATCH) if static else 1 for pool in pools]
+    each = [(pool, POD_BATCH * count) for pool, count in zip(pools, batches, strict=True)]
+    return _need(POD_SUBNET, (*network.path, "pod_subnet_id"), subnet, each)
 
 
-def _need(rule: Rule, path: Path, subnet: Subnet, parsed: Range, needed: int, pools: list[Pool]) -> AddressNeed:
+def _need(rule: Rule, path: Path, place: Subnet | str, per_node: list[tuple[Pool, int]]) -> AddressNeed | None:
+    """Addresses per node of each pool against a subnet or a plain range; None where nothing can be said."""
+    text = place if isinstance(place, str) else place.cidr
+    parsed = parse_range(text)
+    if text is None or parsed is None or parsed.version != 4 or not per_node:
+        return None
+    needed = sum((pool.most_nodes + surge_nodes(pool)) * each for pool, each in per_node)
+    used = 0 if isinstance(place, str) else place.used_addresses
     return AddressNeed(
         rule=rule,
         path=path,
-        range_text=str(subnet.cidr),
+        range_text=text,
         needed=needed,
-        available=max(0, usable(parsed) - subnet.used_addresses),
-        nodes=sum(pool.most_nodes for pool in pools),
-        surge=sum(map(surge_nodes, pools)),
-        prefix=smallest_prefix(needed + subnet.used_addresses),
+        available=parsed.num_addresses if isinstance(place, str) else max(0, usable(parsed) - used),
+        nodes=sum(pool.most_nodes for pool, _ in per_node),
+        surge=sum(surge_nodes(pool) for pool, _ in per_node),
+        prefix=smallest_block(needed) if isinstance(place, str) else smallest_prefix(needed + used),
+        surely=sum((pool.most_nodes + surge_nodes(pool, 0)) * each for pool, each in per_node),
     )
-
-
-def _by_subnet(cluster: Cluster, subnet: Subnet) -> list[Pool]:
-    """The pools whose nodes are in the cluster's subnet (a pool may name its own)."""
-    grouped: defaultdict[str, list[Pool]] = defaultdict(list)
-    for pool in cluster.pools:
-        grouped[(pool.subnet_id or subnet.id).lower()].append(pool)
-    return grouped[subnet.id.lower()]
-
-
-def _nodes(pool: Pool) -> int:
-    return pool.most_nodes + surge_nodes(pool)
 
 
 def _length(text: str) -> str:

@@ -55,15 +55,16 @@ def parse_amount(text: str | None, nodes: int) -> int | None:
     return math.ceil(nodes * int(match[1]) / 100) if match[2] else int(match[1])
 
 
-def surge_nodes(pool: Pool) -> int:
+def surge_nodes(pool: Pool, default_percent: int = 10) -> int:
     """Nodes that an upgrade adds to the pool at its largest; never more than it has.
 
     Default: documents say one node, the API's text says 10 %; the larger of both covers them (aks-rules 2.13).
+    `default_percent` 0: the documents' one node.
     """
     nodes = pool.most_nodes
     if pool.max_surge is None:
         unavailable = parse_amount(pool.max_unavailable, nodes) or 0
-        surge = 0 if unavailable else max(1, math.ceil(nodes / 10))
+        surge = 0 if unavailable else max(1, math.ceil(nodes * default_percent / 100))
     else:
         surge = parse_amount(pool.max_surge, nodes) or 0
     return min(surge, nodes)

@@ -92,6 +92,11 @@ def most_nodes(cluster: Cluster) -> int:
     return sum(pool.most_nodes + surge_nodes(pool) for pool in cluster.pools)
 
 
+def _beyond(cluster: Cluster, limit: int) -> Severity:
+    """Without surge the nodes are refused; with it, an upgrade is."""
+    return Severity.ERROR if sum(pool.most_nodes for pool in cluster.pools) > limit else Severity.WARNING
+
+
 def _words(network: Network) -> Iterator[RuleFinding]:
     for name, known in _WORDS.items():
         value = getattr(network, name)
@@ -139,6 +144,7 @@ def _kubenet(cluster: Cluster) -> Iterator[RuleFinding]:
             "kubenet",
             f"holds at most {KUBENET_NODES} nodes (routes of a table), and the pools may have {nodes} with surge",
             'use @plugin "azure" with @plugin_mode "overlay", or smaller pools',
+            _beyond(cluster, KUBENET_NODES),
         )
     if network.policy in {"azure", "cilium"}:
         yield KUBENET_LIMITS.broken(
@@ -234,6 +240,7 @@ def _overlay(cluster: Cluster) -> Iterator[RuleFinding]:
             "overlay",
             f"holds at most {OVERLAY_NODES} nodes, and the pools may have {nodes} with surge",
             "use smaller pools or several clusters",
+            _beyond(cluster, OVERLAY_NODES),
         )
     for pool in cluster.pools:
         size = (pool.vm_size or "").lower()
