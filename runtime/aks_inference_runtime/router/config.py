@@ -60,8 +60,6 @@ def _defaults() -> list[str]:
         "  mode http",
         "  option http-keep-alive",
         "  option http-no-delay",
-        # Also the first part of the body is there before a replica is taken.
-        "  option http-buffer-request",
         "  http-reuse always",
         "  retries 3",
         "  option redispatch 1",
@@ -162,6 +160,8 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         f"  http-request set-var(txn.route) var(txn.endpoint),concat(@,txn.asked),map_str({routes})"
         " if { var(txn.asked) -m found }",
         _deny(404, "not-found", "no such version", "unless { var(txn.route) -m found }"),
+        # The body, or as much of it as fits the buffer, is there before a replica is taken.
+        f"  http-request wait-for-body time {HEADER_SECONDS}s",
         "  http-request lua.parked unless { var(proc.parked) -m bool }",
         *_answers(),
         "  use_backend %[var(txn.route),field(1,|)]",
