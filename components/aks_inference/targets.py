@@ -59,7 +59,7 @@ def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
         return _of_text(given)
     if not is_late(given):
         mend = "pass a cluster component or its `target` output"
-        return None, [Finding(("target",), f"a {type(given).__name__} is not a target", mend)]
+        return None, [Finding(("target",), f"an object of type {type(given).__name__} is not a target", mend)]
     program = current_program()
     for component in program.components if program else ():
         if isinstance(component, Cluster) and component._target is given:

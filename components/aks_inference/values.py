@@ -163,6 +163,8 @@ def _finding(spec: type[Spec], detail: ErrorDetails) -> Finding:
     field = spec.model_fields[name]
     default = field.get_default(call_default_factory=True, validated_data={})
     fall_back = f", or leave it out for the default {default}" if isinstance(default, int | float | str) else ""
+    if detail["type"] == "late":
+        return Finding(path, _rule(detail), "give a plain value", value)
     mend = field.description or "mend the value"
     return Finding(path, _rule(detail), f"{mend}{fall_back}", value)
 

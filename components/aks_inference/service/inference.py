@@ -76,7 +76,8 @@ def read_inference(config: object, file: object) -> tuple[Inference | None, list
         return None, [
             Finding(("inference_config_file",), "is given beside @inference_config", "give one of them", file)
         ]
-    path, name = (config, "inference_config") if isinstance(config, str) else (file, "inference_config_file")
+    name = "inference_config_file" if config is None else "inference_config"
+    path = file if config is None else config
     if isinstance(path, str):
         raw, findings = read_json(absolute(path), path)
         if findings:

@@ -47,7 +47,7 @@ def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUs
                 uses.append(ModelUse(reference, model))
         else:
             mend = "pass a RegisteredModel or its `model_id`"
-            findings.append(Finding(path, f"a {type(model).__name__} is not a model", mend))
+            findings.append(Finding(path, f"an object of type {type(model).__name__} is not a model", mend))
     labels = [use.label for use in uses]
     for label in sorted({label for label in labels if labels.count(label) > 1}):
         findings.append(Finding(("models",), f"{label} is given {labels.count(label)} times", "give it once"))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aks_inference.findings import Finding, Severity
-from aks_inference.values import Flag, Labels, Leaf, Leaves, Number, Read, Spec, Whole
+from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Number, Read, Spec, Whole
 from aks_inference_runtime.api.endpoint import Probe, Requests, Resources, Scaling
 
 _RESOURCES, _SCALING, _REQUESTS, _PROBE = Resources(), Scaling(), Requests(), Probe()
@@ -26,7 +26,7 @@ COUNT = "use 1 or more"
 class VersionSettings(Spec):
     """What a version runs and how. None: not given, the documented default applies."""
 
-    models: tuple[Any, ...] = ()
+    models: Anys = ()
     inference_config: Any = None
     inference_config_file: Any = None
     deployment_config: Any = None

@@ -1,0 +1,127 @@
+"""The entry script: what the scoring server would refuse is said at preview."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from aks_inference.findings import Casing
+from aks_inference.service.code import contract_findings, read_code
+
+
+def findings(source: str) -> list[str]:
+    return [f.text(Casing.SNAKE) for f in contract_findings(ast.parse(source), "score.py")]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def run(data): ...", ["has no function init()"]),
+        ("def init(): ...", ["has no function run()"]),
+        ("x = 1", ["has no function init()", "has no function run()"]),
+        ("", ["has no function init()", "has no function run()"]),
+        ("def init(a): ...\ndef run(data): ...", ["init() takes arguments"]),
+        ("def init(*, a): ...\ndef run(data): ...", ["init() takes arguments"]),
+        ("async def init(): ...\ndef run(data): ...", ["init() is async"]),
+        ("def init(): ...\nasync def run(data): ...", ["run() is async"]),
+        ("def init(): ...\ndef run(): ...", ["run() takes no data"]),
+        ("def init(): ...\ndef run(request_headers): ...", ["run() takes no data"]),
+        ("def init(): ...\ndef run(*rows): ...", ["run() has *rows"]),
+        ("def init(): ...\ndef run(data, **more): ...", ["run() has **more"]),
+        ("def init(): ...\ndef run(data, /): ...", ["run() has positional-only data"]),
+        ("class A:\n  def init(s): ...\n  def run(s, d): ...", ["has no function init()", "has no function run()"]),
+        ("def init():\n  def run(data): ...", ["has no function run()"]),
+    ],
+)  # fmt: skip
+def test_what_the_server_would_refuse(source: str, expected: list[str]) -> None:
+    found = findings(source)
+    assert len(found) == len(expected)
+    for text, start in zip(found, expected, strict=True):
+        assert text.startswith(f'entry_script = "score.py": {start}')
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def init(): ...\ndef run(data): ...",
+        "def init(a=1): ...\ndef run(data, request_headers): ...",
+        "def init(): ...\ndef run(*, data): ...",
+        "from lib import init, run",
+        "from lib import *",
+        "from lib import start as init\nrun = make()",
+        "import lib\ninit, run = lib.init, lib.run",
+        "if True:\n  def init(): ...\nelse:\n  def init(): ...\ntry:\n  def run(data): ...\nexcept E:\n  raise",
+        "@input_schema('data', t)\n@output_schema(o)\ndef run(data): ...\ndef init(): ...",
+        "@rawhttp\ndef run(*request): ...\ndef init(): ...",
+        "init: object = f\nclass run:\n  pass",
+    ],
+)
+def test_what_it_takes(source: str) -> None:
+    assert findings(source) == []
+
+
+def script(folder: Path, name: str = "score.py", text: str = "def init(): ...\ndef run(data): ...\n") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def wrong(entry: str, source: str | None = None) -> str:
+    code, found = read_code(entry, source)
+    assert code is None
+    return "\n".join(f.text(Casing.SNAKE) for f in found)
+
+
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script(tmp_path / "src")
+    script(tmp_path, "outside.py")
+    assert "does not exist" in wrong("gone.py")
+    assert "does not exist" in wrong("gone.py", "src")
+    assert 'source_directory = "nowhere": does not exist' in wrong("score.py", "nowhere")
+    assert 'source_directory = "outside.py": is not a directory' in wrong("score.py", "outside.py")
+    assert "lies outside of source_directory src" in wrong("../outside.py", "src")
+    assert "lies outside" in wrong(str(tmp_path / "outside.py"), "src")
+    script(tmp_path, "score.txt")
+    assert "does not end in .py" in wrong("score.txt")
+    script(tmp_path, "my-score.py")
+    assert "is not a Python name" in wrong("my-score.py")
+    script(tmp_path, "class.py")
+    assert "is not a Python name" in wrong("class.py")
+    script(tmp_path, "broken.py", "def init(:\n")
+    assert "does not parse: line 1" in wrong("broken.py")
+    (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00")
+    assert wrong("binary.py")
+    (tmp_path / "folder.py").mkdir()
+    assert "does not exist" in wrong("folder.py")
+
+
+def test_the_digest_follows_the_content_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def digest() -> str:
+        code, found = read_code("score.py", "src")
+        assert code is not None, found
+        assert code.source_directory == str(tmp_path / "src")
+        assert code.entry_script == "score.py"
+        return code.digest
+
+    script(tmp_path / "src")
+    before = digest()
+    assert digest() == before
+    script(tmp_path / "src" / "__pycache__", "score.cpython-311.pyc", "byte code")
+    assert digest() == before
+    script(tmp_path / "src", "lib.py", "x = 1")
+    changed = digest()
+    assert changed != before
+    (tmp_path / "src" / "lib.py").rename(tmp_path / "src" / "lib2.py")
+    assert digest() not in (before, changed)
+
+
+def test_a_script_in_a_subfolder(tmp_path: Path) -> None:
+    script(tmp_path / "src" / "serving")
+    code, found = read_code("serving/score.py", str(tmp_path / "src"))
+    assert found == []
+    assert code is not None
+    assert code.entry_script == "serving/score.py"
