@@ -55,7 +55,7 @@ def told(*events: Event, kind: str = "up", preview: bool = True, **options: Any)
     """The text of a run with these events, on a clock that goes on by a second at each look."""
     ticks: Iterator[int] = iter(range(10_000))
     stream = io.StringIO()
-    display = Display(stream, kind, "dev", preview, clock=lambda: float(next(ticks)), **options)
+    display = Display(stream.write, kind, "dev", preview, clock=lambda: float(next(ticks)), **options)
     for event in events:
         display(event)
     display.close()
@@ -386,8 +386,8 @@ def test_durations(duration: float, text: str) -> None:
 
 def test_the_live_area_takes_itself_away() -> None:
     main, side = pty.openpty()
-    with os.fdopen(side, "w") as stream:
-        area = LiveArea(stream, lambda room: ["one", "two"][:room])
+    with os.fdopen(side, "w", buffering=1) as stream:
+        area = LiveArea(lambda text: print(text, end="", file=stream, flush=True), lambda room: ["one", "two"][:room])
         seen = b""
         deadline = time.monotonic() + LIMIT_S
         while b"two" not in seen and time.monotonic() < deadline:

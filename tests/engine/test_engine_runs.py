@@ -199,6 +199,21 @@ def test_a_stopped_run_keeps_what_it_made(run: Run, number: signal.Signals) -> N
     assert set(run.things()) == set(run.cloud_by_urn())
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_reader_that_leaves_does_not_end_the_run(run: Run, flags: list[str]) -> None:
+    run.configure(count=6, delay=0.2)
+    process = run.workspace.start("up", "--yes", "--skip-preview", *flags)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0
+    assert err == "warning: the output ends here (Broken pipe); the run goes on\n"
+    assert len(run.things()) == 7
+    assert set(run.things()) == set(run.cloud_by_urn())
+
+
 def test_a_failure_exits_with_one_and_is_told(run: Run) -> None:
     run.configure(count=2, fail=1)
     done = run.workspace.process("up", "--yes", "--skip-preview")

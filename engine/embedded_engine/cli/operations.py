@@ -9,6 +9,7 @@ import click
 
 from embedded_engine.cli.group import NamedFlags
 from embedded_engine.cli.invocation import Invocation, common, json_option, print_json, stack_option
+from embedded_engine.cli.output import standard_output
 from embedded_engine.deploy.run import Options, run
 from embedded_engine.display import Display
 from embedded_engine.errors import EngineError, UsageError
@@ -179,7 +180,7 @@ def _shown(
 ) -> tuple[Summary, Display]:
     live = sys.stdout.isatty() and call.environment.get("TERM", "dumb") != "dumb" and not flags["diff"]
     display = Display(
-        sys.stdout,
+        standard_output().write,
         kind,
         session.stack,
         previewing,
@@ -207,11 +208,10 @@ def _ask(kind: str, display: Display) -> None:
 
 
 def _json_lines() -> Sink:
-    sequence = iter(range(sys.maxsize))
+    sequence, output = iter(range(sys.maxsize)), standard_output()
 
     def write(event: Event) -> None:
-        sys.stdout.write(dumps(line(event, next(sequence))) + "\n")
-        sys.stdout.flush()
+        output.write(dumps(line(event, next(sequence))) + "\n")
 
     return write
 

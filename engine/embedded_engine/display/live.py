@@ -3,7 +3,6 @@
 import shutil
 import threading
 from collections.abc import Callable
-from typing import TextIO
 
 _PERIOD_S = 0.2
 _CLEAR_BELOW = "\x1b[J"
@@ -15,8 +14,8 @@ Render = Callable[[int], list[str]]
 class LiveArea:
     """Draws what `render` returns, given how many lines there is room for, five times a second until `close`."""
 
-    def __init__(self, stream: TextIO, render: Render) -> None:
-        self._stream = stream
+    def __init__(self, write: Callable[[str], None], render: Render) -> None:
+        self._put = write
         self._render = render
         self._drawn = 0
         self._closed = threading.Event()
@@ -29,8 +28,7 @@ class LiveArea:
         self._closed.set()
         self._thread.join()
         with self._lock:
-            self._stream.write(self._back())
-            self._stream.flush()
+            self._put(self._back())
             self._drawn = 0
 
     def _run(self) -> None:
@@ -43,8 +41,7 @@ class LiveArea:
         with self._lock:
             # Lines wider than the terminal are cut by it, so that each is one line to move up by.
             text = "".join(f"{line}\n" for line in lines)
-            self._stream.write(f"{self._back()}{_NO_WRAP}{text}{_WRAP}")
-            self._stream.flush()
+            self._put(f"{self._back()}{_NO_WRAP}{text}{_WRAP}")
             self._drawn = len(lines)
 
     def _back(self) -> str:

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TextIO
 
 from embedded_engine.display.details import full_step, output_lines, short_changes
 from embedded_engine.display.live import LiveArea
@@ -37,13 +36,14 @@ _NOTE_WIDTH = 60
 class Display:
     """Takes the events of one run (it is a `Sink`, from any thread) and writes text for people.
 
+    `write` takes text and shows it at once.
     `kind`: up, refresh or destroy. `diff`: every step with its properties, in place of the tree. `live`: draw the tree
     again and again, which only a terminal understands. `show_secrets`: of the stack, its outputs only.
     """
 
     def __init__(
         self,
-        stream: TextIO,
+        write: Callable[[str], None],
         kind: str,
         stack: str,
         preview: bool,
@@ -54,7 +54,7 @@ class Display:
         show_secrets: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stream = stream
+        self._put = write
         self._kind, self._preview, self._diff, self._color = kind, preview, diff, color
         self._show_secrets = show_secrets
         self._clock = clock
@@ -64,7 +64,7 @@ class Display:
         self._outputs: tuple[Json, Json] | None = None
         self._lock = threading.Lock()
         self._write(paint(f"{_TITLES[kind, preview]} ({stack}):", "bold", color))
-        self._live = LiveArea(stream, self._frame) if live else None
+        self._live = LiveArea(write, self._frame) if live else None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Summary):
@@ -169,6 +169,8 @@ class Display:
         for row in self._rows.values():
             if row.state == "running":
                 row.state = "unfinished"
+            # It stands among the messages.
+            row.note = ""
         rows = visible(self._rows.values())
         parts = [self.change_lines() if self._diff else tree_lines(rows, self._preview, self._clock(), self._color)]
         parts.append([] if self._diff else self._changes(rows))
@@ -221,8 +223,7 @@ class Display:
         return depth
 
     def _write(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        self._put(text + "\n")
 
 
 def _half_of(row: Row, op: str) -> bool:
