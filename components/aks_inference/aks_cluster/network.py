@@ -82,7 +82,8 @@ def plan_network(flat: Mapping[str, object], group: Mapping[str, object] | None)
         findings.append(Finding((name,), f"is also given as network.@{name}", "give it once", flat[name]))
     given = {name: flat.get(name) for name in FLAT if flat.get(name) is not None}
     spec = got.spec.model_copy(update={name: value for name, value in given.items() if name not in both})
-    prefix = {name: () if name in given else inside for name in NetworkSpec.model_fields}
+    flat_style = bool(given) and group is None
+    prefix = {name: () if flat_style or name in given else inside for name in NetworkSpec.model_fields}
     findings += (_moved(finding, prefix) for finding in network_rules(spec))
     plugin = spec.plugin or ("azure" if spec.subnet_id is not None or spec.vnet_name else "kubenet")
     names = (spec.vnet_resourcegroup_name or "", spec.vnet_name, spec.subnet_name or "") if spec.vnet_name else None
@@ -103,7 +104,7 @@ def network_rules(spec: NetworkSpec) -> Iterator[Finding]:
     if isinstance(spec.subnet_id, str) and not _is_subnet_id(spec.subnet_id):
         mend = "use /subscriptions/…/resourceGroups/…/providers/Microsoft.Network/virtualNetworks/…/subnets/…"
         yield Finding(("subnet_id",), "is not the id of a subnet", mend, spec.subnet_id)
-    if named or spec.subnet_id is not None:
+    if len(named) == len(NAMES) or spec.subnet_id is not None:
         for name in ("service_cidr", "dns_service_ip"):
             if getattr(spec, name) is None:
                 yield Finding((name,), "is required with a subnet", "for example 10.0.0.0/16 and 10.0.0.10")

@@ -156,7 +156,7 @@ def vcpu_check(
     got: Read[AksInferenceClusterSpec], purpose: Purpose, nodes: int, size: VmSize | None
 ) -> tuple[list[str], list[Finding]]:
     """The rule of 12: its sentence with the figures, and what is wrong."""
-    each = got.spec.vcpus_per_node or (size.vcpus if size else None)
+    each = size.vcpus if size else got.spec.vcpus_per_node
     if each is None or not got.whole("agent_count", "vm_size", "cluster_purpose"):
         return ["vCPU check: not possible, the size is not known"], []
     total = nodes * each

@@ -1,0 +1,204 @@
+"""AksInferenceCluster: purpose and vCPU, sizes, network, what is not there yet."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aks_inference.aks_cluster.azure import pool_name
+from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
+from aks_inference.findings import Casing, Severity
+from aks_inference.vm_sizes import find_size
+
+TODAY = date(2026, 11, 21)
+SIX = {
+    "vnet_resourcegroup_name": "rg",
+    "vnet_name": "vnet",
+    "subnet_name": "nodes",
+    "service_cidr": "10.0.0.0/16",
+    "dns_service_ip": "10.0.0.10",
+    "docker_bridge_cidr": "172.17.0.1/16",
+}
+SUBNET = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/v/subnets/nodes"
+RANGES = {"service_cidr": "10.0.0.0/16", "dns_service_ip": "10.0.0.10"}
+
+
+def plan(name: str = "prod", **declared: Any) -> tuple[ClusterPlan | None, list[str], list[str]]:
+    made, findings = plan_cluster(name, declared, TODAY)
+    errors = [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.ERROR]
+    return made, errors, [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.WARNING]
+
+
+def test_defaults() -> None:
+    made, errors, warnings = plan()
+    assert errors == []
+    assert made is not None
+    assert (made.purpose, made.agent_count, made.vm_size) == ("FastProd", 3, "Standard_D3_v2")
+    assert (made.network.plugin, made.system_count) == ("kubenet", 2)
+    assert made.checks == (
+        "vCPU check: agentCount 3 × Standard_D3_v2 (4 vCPU) = 12 vCPU; FastProd needs at least 12: ok",
+    )
+    assert sorted(w.split(":")[0] for w in warnings) == ["network", 'vm_size = "Standard_D3_v2"']
+    made, errors, warnings = plan(cluster_purpose="DevTest")
+    assert errors == []
+    assert made is not None
+    assert (made.agent_count, made.system_count) == (1, 1)
+    assert any("not for production" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        (
+            {"agent_count": 2},
+            "agent_count: agentCount 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12: "
+            "use agentCount ≥ 3, a larger vmSize, or clusterPurpose DevTest",
+        ),
+        (
+            {"agent_count": 3, "vm_size": "Standard_D2s_v5"},
+            "agent_count: agentCount 3 × Standard_D2s_v5 (2 vCPU) = 6 vCPU; FastProd needs at least 12: "
+            "use agentCount ≥ 6, a larger vmSize, or clusterPurpose DevTest",
+        ),
+        ({"agent_count": 2, "cluster_purpose": "DenseProd"}, "agent_count: agentCount 2 × Standard_D3_v2 (4 vCPU)"),
+        (
+            {"agent_count": 1, "vm_size": "Standard_New_v9", "vcpus_per_node": 8},
+            "agent_count: agentCount 1 × Standard_New_v9 (8 vCPU) = 8 vCPU; FastProd needs at least 12: use agent",
+        ),
+        ({"agent_count": 0}, "agent_count = 0: must be at least 1; use 1 to 1,000 nodes, or leave it out"),
+        ({"agent_count": 2.5}, "agent_count = 2.5: must be a whole number"),
+        ({"agent_count": 1_001}, "agent_count = 1001: must be at most 1000"),
+        ({"cluster_purpose": "FAST_PROD"}, 'cluster_purpose = "FAST_PROD": is not a purpose; did you mean `FastProd`?'),
+        ({"cluster_name": "1prod"}, 'cluster_name = "1prod": a name has 3 to 24 characters'),
+        ({"cluster_name": "ab"}, 'cluster_name = "ab": a name has'),
+        ({"cluster_name": "a" * 25}, "cluster_name = "),
+        ({"cluster_name": "prod-"}, 'cluster_name = "prod-": a name has'),
+        ({"cluster_name": "amlcompute"}, 'cluster_name = "amlcompute": is a reserved name'),
+        ({"vcpus_per_node": 2}, "vcpus_per_node = 2: Standard_D3_v2 has 4 vCPU; leave it out"),
+        ({"system_pool": {"vm_size": "Standard_A1_v2"}}, 'system_pool.vm_size = "Standard_A1_v2": 1 vCPU, 2 GiB; a'),
+        ({"system_pool": {"count": 0}}, "system_pool.count = 0: must be at least 1"),
+        ({"system_pool": {"size": "x"}}, "system_pool: `size` is not known here"),
+        ({"load_balancer_type": "Internal"}, 'load_balancer_type = "Internal": is not a type of load balancer'),
+        ({"load_balancer_type": "InternalLoadBalancer"}, 'load_balancer_type = "InternalLoadBalancer": needs the'),
+        ({"load_balancer_subnet": "x"}, 'load_balancer_subnet = "x": has no use with load_balancer_type PublicIp'),
+        ({"ssl_cname": "x"}, "ssl_cname: ssl_cert_pem_file and ssl_key_pem_file missing"),
+        ({"leaf_domain_label": "x"}, "leaf_domain_label: TLS needs the runtime on Kubernetes"),
+        (
+            {"ssl_cname": "x", "ssl_cert_pem_file": "c", "ssl_key_pem_file": "k", "leaf_domain_label": "l"},
+            'leaf_domain_label = "l": cannot be combined with ssl_cname',
+        ),
+        (
+            {"ssl_cname": "x", "ssl_cert_pem_file": "c", "ssl_key_pem_file": "k"},
+            "ssl_cname: TLS needs the runtime on Kubernetes",
+        ),
+        ({"overwrite_existing_domain": True}, "overwrite_existing_domain = true: has no use without leaf_domain_label"),
+        ({"resource_id": "/x"}, 'resource_id = "/x": attaching an existing cluster is not supported yet'),
+        ({"vnet_name": "v"}, 'vnet_name = "v": vnet_resourcegroup_name and subnet_name missing'),
+        ({**SIX, "network": {"vnet_name": "v"}}, 'vnet_name = "vnet": is also given as network.vnet_name'),
+        ({"network": {"subnet_id": SUBNET, **RANGES, "vnet_name": "v"}}, "network.subnet_id: is given beside"),
+        ({"network": {"subnet_id": "x", **RANGES}}, 'network.subnet_id = "x": is not the id of a subnet'),
+        ({"network": {"subnet_id": SUBNET, "dns_service_ip": "10.0.0.10"}}, "network.service_cidr: is required with a"),
+        ({**SIX, "dns_service_ip": None}, "dns_service_ip: is required with a subnet"),
+        ({"network": {"plugin": "cilium"}}, 'network.plugin = "cilium": is not a network plugin'),
+        ({"network": "azure"}, 'network = "azure": must be an object'),
+        ({"network": {"plugn": "x"}}, "network: `plugn` is not known here; did you mean `plugin`?"),
+        ({**SIX, "service_cidr": "10.0.0.0"}, 'service_cidr = "10.0.0.0": is not a range of IPv4 addresses'),
+        ({**SIX, "service_cidr": "10.0.0.1/16"}, 'service_cidr = "10.0.0.1/16": is not a range'),
+        ({**SIX, "dns_service_ip": "10.1.0.10"}, 'dns_service_ip = "10.1.0.10": is out of the range of service_cidr'),
+        ({**SIX, "dns_service_ip": "10.0.0.1"}, 'dns_service_ip = "10.0.0.1": is the first address of service_cidr'),
+        ({**SIX, "dns_service_ip": "10.0.0.300"}, 'dns_service_ip = "10.0.0.300": is not an IPv4 address'),
+        (
+            {**SIX, "service_cidr": "10.0.0.0/12"},
+            'service_cidr = "10.0.0.0/12": is too large: at most /13',
+        ),
+        (
+            {"service_cidr": "172.30.0.0/24", "dns_service_ip": "172.30.0.10"},
+            'service_cidr = "172.30.0.0/24": overlaps 172.30.0.0/16, which AKS keeps for itself',
+        ),
+        (
+            {"network": {"plugin": "kubenet", "pod_cidr": "10.0.1.0/24", **RANGES}},
+            'network.pod_cidr = "10.0.1.0/24": overlaps service_cidr 10.0.0.0/16',
+        ),
+        ({"network": {"plugin": "azure", "pod_cidr": "10.244.0.0/16"}}, 'network.pod_cidr = "10.244.0.0/16": has no'),
+        ({"agentcount": 3}, "(the component): `agentcount` is not known here; did you mean `agent_count`?"),
+    ],
+)  # fmt: skip
+def test_a_broken_rule(declared: dict[str, Any], expected: str) -> None:
+    made, errors, _ = plan(**{k: v for k, v in declared.items() if v is not None})
+    assert made is None
+    assert len(errors) == 1, errors
+    assert errors[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("declared", "plugin"),
+    [
+        (SIX, "azure"),
+        ({k: v for k, v in SIX.items() if k != "docker_bridge_cidr"}, "azure"),
+        ({"network": SIX}, "azure"),
+        ({"network": {"subnet_id": SUBNET, **RANGES}}, "azure"),
+        ({"network": {"plugin": "kubenet", "subnet_id": SUBNET, **RANGES}}, "kubenet"),
+        ({"network": {"plugin": "kubenet", "pod_cidr": "10.244.0.0/16"}}, "kubenet"),
+        ({"vm_size": "standard_d4s_V5"}, "kubenet"),
+        ({"vm_size": "Standard_New_v9"}, "kubenet"),
+        ({"agent_count": 2, "vm_size": "Standard_D8s_v5"}, "kubenet"),
+        ({"agent_count": 3.0}, "kubenet"),
+        ({"load_balancer_type": "PublicIp"}, "kubenet"),
+    ],
+)
+def test_what_is_accepted(declared: dict[str, Any], plugin: str) -> None:
+    made, errors, _ = plan(**declared)
+    assert errors == []
+    assert made is not None
+    assert made.network.plugin == plugin
+
+
+def test_warnings() -> None:
+    _, _, warnings = plan(agent_count=2, vm_size="Standard_D8s_v5", **SIX)
+    assert [w.split(":")[0] for w in warnings] == ["agent_count = 2", 'docker_bridge_cidr = "172.17.0.1/16"']
+    _, _, warnings = plan(vm_size="Standard_D4s_v55")
+    assert "is not in the table of 2026-11-21: its vCPU are not checked; did you mean `Standard_D4" in warnings[0]
+    _, _, warnings = plan(vm_size="Standard_Unheard_Of", vcpus_per_node=4)
+    assert "taken as 4 vCPU" in warnings[0]
+
+
+def test_a_retired_size_is_refused() -> None:
+    _, errors, _ = plan(vm_size="Standard_NC6s_v3", agent_count=3)
+    assert errors == [
+        'vm_size = "Standard_NC6s_v3": was retired on 2025-09-30; choose a newer size, for example Standard_D4s_v5'
+    ]
+
+
+def test_both_mistakes_at_once() -> None:
+    _, errors, _ = plan(agent_count=2, **{**SIX, "dns_service_ip": "10.9.0.1"}, cluster_name="x")
+    assert len(errors) == 3
+
+
+def test_a_pool_is_named_by_what_it_keeps_for_life() -> None:
+    def name(**declared: Any) -> str:
+        made, errors, _ = plan(**declared)
+        assert made is not None, errors
+        return pool_name(made)
+
+    assert name() == name(agent_count=5)
+    assert len({name(), name(vm_size="Standard_D4s_v5"), name(**SIX)}) == 3
+    assert all(len(pool) <= 12 and pool.isalnum() for pool in (name(), name(**SIX)))
+
+
+def test_sizes() -> None:
+    size = find_size("Standard_D3_v2")
+    assert size is not None
+    assert (size.vcpus, size.memory_gib, size.gpus) == (4, 14.0, 0)
+
+
+@given(
+    st.integers(1, 40), st.sampled_from(["Standard_D2s_v5", "Standard_D4s_v5", "Standard_D8s_v5", "Standard_D16s_v5"])
+)
+def test_the_mend_is_enough(nodes: int, size: str) -> None:
+    _, errors, _ = plan(agent_count=nodes, vm_size=size)
+    if errors:
+        enough = int(errors[0].split("≥ ")[1].split(",")[0])
+        assert nodes < enough
+        assert plan(agent_count=enough, vm_size=size)[1] == []
+        assert plan(agent_count=enough - 1, vm_size=size)[1] if enough > 1 else True

@@ -1,0 +1,111 @@
+"""RegisteredModel: names, files, frameworks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aks_inference.findings import Casing, Severity
+from aks_inference.names import MODEL
+from aks_inference.registered_model.spec import ModelPlan, plan_model
+
+TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/tmp/state"}'
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "work"
+    (folder / "model" / "deep").mkdir(parents=True)
+    (folder / "model" / "a.bin").write_bytes(b"aa")
+    (folder / "model" / "deep" / "b.bin").write_bytes(b"bbb")
+    (folder / "empty").mkdir()
+    (folder / "one.bin").write_bytes(b"1")
+    (tmp_path / "outside.bin").write_bytes(b"outside")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def plan(name: str = "ridge", **declared: Any) -> tuple[ModelPlan | None, list[str]]:
+    made, findings = plan_model(name, {"target": TARGET, "model_path": "model", **declared})
+    return made, [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ({"model_path": None}, "model_path: is required"),
+        ({"model_path": "gone"}, 'model_path = "gone": does not exist ('),
+        ({"model_path": "empty"}, 'model_path = "empty": '),
+        ({"model_path": 3}, "model_path = 3: must be a text"),
+        ({"model_name": "-a"}, 'model_name = "-a": a name has 1 to 255 characters'),
+        ({"model_name": "a" * 256}, "model_name = "),
+        ({"model_name": "ä"}, "model_name = "),
+        ({"child_paths": ["gone"]}, 'child_paths[0] = "gone": does not exist in'),
+        ({"child_paths": ["../one.bin"]}, 'child_paths[0] = "../one.bin": lies outside of model_path'),
+        ({"child_paths": ["/etc/passwd"]}, 'child_paths[0] = "/etc/passwd": lies outside of model_path'),
+        ({"child_paths": ["a"], "model_path": "one.bin"}, 'child_paths[0] = "a": chooses among the files of a folder'),
+        (
+            {"model_framework": "sklearn"},
+            'model_framework = "sklearn": is not a framework; did you mean `ScikitLearn`?',
+        ),
+        ({"model_framework_version": "1"}, 'model_framework_version = "1": is given without model_framework'),
+        ({"datasets": []}, "datasets: is not supported yet; leave it out"),
+        ({"resource_configuration": {"cpu": 1}}, "resource_configuration: is not supported yet"),
+        ({"tags": {"a": 3}}, "tags.a = 3: must be a text"),
+        ({"tags": ["a"]}, 'tags = ["a"]: must be an object'),
+        ({"model_pth": "x"}, "(the component): `model_pth` is not known here; did you mean `model_path`?"),
+        ({"target": "x"}, "target: not a target"),
+    ],
+)
+def test_a_broken_rule(declared: dict[str, Any], expected: str) -> None:
+    made, errors = plan(**declared)
+    assert made is None
+    assert len(errors) == 1, errors
+    assert errors[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("declared", "files", "size"),
+    [
+        ({}, 2, 5),
+        ({"model_path": "one.bin"}, 1, 1),
+        ({"child_paths": ["deep"]}, 1, 3),
+        ({"child_paths": ["a.bin", "deep/b.bin"]}, 2, 5),
+        ({"model_path": "../outside.bin"}, 1, 7),
+        ({"model_framework": "Onnx", "model_framework_version": "1.2"}, 2, 5),
+        ({"model_name": "a.b_c-D"}, 2, 5),
+    ],
+)
+def test_what_is_accepted(declared: dict[str, Any], files: int, size: int) -> None:
+    made, errors = plan(**declared)
+    assert errors == []
+    assert made is not None
+    assert (made.files, made.size_bytes) == (files, size)
+    assert Path(made.inputs["path"]).is_absolute()
+
+
+def test_a_link_that_leads_outside_of_the_model() -> None:
+    Path("model/link.bin").symlink_to("../../outside.bin")
+    _, errors = plan()
+    assert "is a link that leads outside of the model" in errors[0]
+    Path("model/link.bin").unlink()
+    Path("model/link.bin").symlink_to("a.bin")
+    made, errors = plan()
+    assert (made is not None, errors) == (True, [])
+
+
+def test_a_deprecated_framework_is_a_warning() -> None:
+    made, findings = plan_model("ridge", {"target": TARGET, "model_path": "model", "model_framework": "TfKeras"})
+    assert made is not None
+    assert [(f.severity, f.text(Casing.SNAKE)) for f in findings] == [
+        (Severity.WARNING, 'model_framework = "TfKeras": is deprecated; use TensorFlow')
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [("a", True), ("9", True), ("a" * 255, True), ("A.b-c_d", True), ("", False), ("a" * 256, False), (".a", False),
+     ("_a", False), ("a b", False), ("a:1", False), ("a\n", False)],
+)  # fmt: skip
+def test_names(name: str, right: bool) -> None:
+    assert (not list(MODEL.check(("model_name",), name))) is right
