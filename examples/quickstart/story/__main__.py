@@ -70,6 +70,8 @@ def main() -> int:
         )
         return 1
     work = Path(tempfile.mkdtemp(prefix="aks-inference-quickstart-")).resolve()
+    # The CLI wants the folder of a file backend to be there.
+    (work / "state").mkdir()
     passphrase = work / "passphrase"
     passphrase.touch(mode=0o600)
     passphrase.write_text(secrets.token_urlsafe(24))

@@ -75,7 +75,7 @@ async def train_models(story: Story) -> None:
 async def preview_first(story: Story) -> None:
     """2: everything that will be, before anything is."""
     with story.report.step("preview", "Preview the stack: checks, resources, effective traffic") as step:
-        await story.engine.must("stack", "init", "quickstart")
+        await story.engine.must("stack", "init")
         await story.engine.configure(
             {
                 "modelsDirectory": str(story.work / "models"),
