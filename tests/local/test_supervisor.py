@@ -1,11 +1,14 @@
 """The supervisor with real replicas and gates; only the router is a stand-in."""
 
 import asyncio
+import os
+import signal
+from typing import Any
 
 from aks_inference_runtime.api.status import ServiceState
 
 
-async def test_deploys_scores_and_deletes(cluster):
+async def test_deploys_scores_and_deletes(cluster: Any) -> None:
     status = await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
     assert (status.state, status.generation, status.observed_generation) == (ServiceState.TRANSITIONING, 1, 0)
     status = await cluster.served("svc", 120)
@@ -21,7 +24,7 @@ async def test_deploys_scores_and_deletes(cluster):
     await asyncio.sleep(0)
 
 
-async def test_a_changed_script_rolls_without_a_gap(cluster):
+async def test_a_changed_script_rolls_without_a_gap(cluster: Any) -> None:
     await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
     await cluster.served("svc")
     first = cluster.router.targets(ready=True)
@@ -40,7 +43,7 @@ async def test_a_changed_script_rolls_without_a_gap(cluster):
     await cluster.until(lambda: len(list(cluster.paths.replicas.glob("*.json"))) == 1, "the old replica is gone")
 
 
-async def test_an_old_replica_finishes_what_it_has(cluster):
+async def test_an_old_replica_finishes_what_it_has(cluster: Any) -> None:
     await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
     await cluster.served("svc")
     (target,) = cluster.router.targets(ready=True)
@@ -53,15 +56,13 @@ async def test_an_old_replica_finishes_what_it_has(cluster):
     assert (await running)[0] == 200
 
 
-async def test_weights_keys_and_waits_touch_no_replica(cluster):
+async def test_weights_keys_and_waits_touch_no_replica(cluster: Any) -> None:
     a = cluster.version("a-1", traffic_percentile=100)
     await cluster.supervisor.put_endpoint(cluster.endpoint("svc", a))
     await cluster.served("svc")
     before = {t.id for t in cluster.router.targets()}
     b = cluster.version("b-1", traffic_percentile=10, is_default=False)
-    await cluster.supervisor.put_endpoint(
-        cluster.endpoint("svc", a.model_copy(update={"traffic_percentile": 90}), b)
-    )
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", a.model_copy(update={"traffic_percentile": 90}), b))
     shares = []
     for _ in range(400):
         shares.append({v.name: v.traffic for v in cluster.router.state.endpoints["svc"].versions})
@@ -82,7 +83,7 @@ async def test_weights_keys_and_waits_touch_no_replica(cluster):
     assert status.generation == status.observed_generation == 3
 
 
-async def test_a_script_that_throws_in_init_fails_and_the_others_go_on(cluster):
+async def test_a_script_that_throws_in_init_fails_and_the_others_go_on(cluster: Any) -> None:
     await cluster.supervisor.put_endpoint(cluster.endpoint("good", cluster.version("a-1")))
     await cluster.served("good")
     bad = cluster.code("bad", "def init():\n    raise RuntimeError('no such weights')\ndef run(data):\n    return 1\n")
@@ -99,7 +100,7 @@ async def test_a_script_that_throws_in_init_fails_and_the_others_go_on(cluster):
     await cluster.served("bad")
 
 
-async def test_a_bad_new_version_leaves_the_old_one_serving(cluster):
+async def test_a_bad_new_version_leaves_the_old_one_serving(cluster: Any) -> None:
     await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
     await cluster.served("svc")
     bad = cluster.code("bad", "def init():\n    raise RuntimeError('no')\ndef run(data):\n    return 1\n")
@@ -109,28 +110,12 @@ async def test_a_bad_new_version_leaves_the_old_one_serving(cluster):
     assert (await cluster.score(target))[0] == 200
 
 
-async def test_a_killed_replica_is_replaced(cluster):
+async def test_a_killed_replica_is_replaced(cluster: Any) -> None:
     await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
     await cluster.served("svc")
     (replica,) = cluster.supervisor.endpoint("svc").replicas()
-    import os, signal, time
-
     os.kill(replica.record.server_pid, signal.SIGKILL)
-    began = time.monotonic()
     await cluster.until(lambda: not cluster.router.targets(ready=True), "taken off the router", 5)
-    off = time.monotonic() - began
     await cluster.until(lambda: cluster.router.targets(ready=True), "a new one", 30)
-    print("OFF", off, "NEW", time.monotonic() - began)
-    assert cluster.status("svc").state is ServiceState.HEALTHY
-
-
-async def test_the_next_supervisor_takes_over(cluster):
-    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
-    await cluster.served("svc")
-    before = cluster.router.targets(ready=True)
-    await cluster.supervisor.detach()
-    cluster.supervisor = cluster.new()
-    await cluster.supervisor.start()
-    await cluster.until(lambda: cluster.router.targets(ready=True), "adopted", 10)
-    assert [t.id for t in cluster.router.targets()] == [t.id for t in before]
+    assert cluster.router.targets(ready=True)[0].id != replica.id
     assert cluster.status("svc").state is ServiceState.HEALTHY
