@@ -50,9 +50,9 @@ class Cost:
 
     def text(self) -> str:
         """One line for people."""
-        shown = _usd(self.lowest) if self.lowest == self.highest else f"{_usd(self.lowest)} to {_usd(self.highest)}"
+        shown = f"{self.lowest:,.2f}" + (f" to {self.highest:,.2f}" if self.highest != self.lowest else "")
         without = f"; unknown: {', '.join(self.unknown)}" if self.unknown else ""
-        return f"{shown} a month{without} (prices of {self.price_date}; {NOT_COUNTED})"
+        return f"USD {shown} a month{without} (prices of {self.price_date}; {NOT_COUNTED})"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,3 @@ def _spot(pool: Pool, name: str, hourly: float | None, prices: PriceList) -> Cos
         return CostLine(name, lowest, None, f"spot; no price of {pool.vm_size} in the list of {prices.date}")
     month = min(bounds) * HOURS_PER_MONTH
     return CostLine(name, lowest, month * pool.most_nodes, f"spot: at most USD {min(bounds):g} an hour")
-
-
-def _usd(amount: float) -> str:
-    return f"USD {amount:,.2f}"
