@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedded_engine.deploy.generator import BailError
 from embedded_engine.deploy.options import Options
+from embedded_engine.deploy.registration import BailError
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
 

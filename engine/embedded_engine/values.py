@@ -6,6 +6,7 @@ of their own; what is not known yet is one of a few sentinel strings. Nothing he
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from google.protobuf import struct_pb2
 
@@ -31,6 +32,8 @@ UNKNOWNS = frozenset(
     )
 )
 REDACTED = "[secret]"
+# A protobuf message, or what gRPC hands to a servicer: their generated types say nothing to a checker.
+Message = Any
 # Above this a double no longer holds every integer.
 _EXACT = 2.0**53
 

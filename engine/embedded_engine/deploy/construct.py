@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pulumi.runtime.proto import provider_pb2, resource_pb2
 
@@ -11,14 +10,14 @@ from embedded_engine.deploy import requests
 from embedded_engine.deploy.builtin import Builtin
 from embedded_engine.deploy.cells import package_of, package_of_urn, split_reference
 from embedded_engine.deploy.deployment import Deployment
-from embedded_engine.deploy.generator import BailError
 from embedded_engine.deploy.goals import Goal
+from embedded_engine.deploy.registration import BailError
 from embedded_engine.deploy.requests import Wanted
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic
 from embedded_engine.model import Properties
 from embedded_engine.plugins.client import Provider, ProviderError
-from embedded_engine.values import Wire, from_struct, to_struct
+from embedded_engine.values import Message, Wire, from_struct, to_struct
 
 
 class Constructor:
@@ -37,7 +36,7 @@ class Constructor:
         if not goal.custom:
             self._providers[urn] = providers
 
-    def inherited(self, request: Any) -> Wanted:  # noqa: ANN401 - a protobuf message
+    def inherited(self, request: Message) -> Wanted:
         """What the request says, completed from the parent."""
         protect = request.protect if request.HasField("protect") else None
         retain = request.retainOnDelete if request.HasField("retainOnDelete") else None

@@ -11,11 +11,12 @@ from embedded_engine.deploy import removal
 from embedded_engine.deploy.apply import Doer, StepError
 from embedded_engine.deploy.builtin import Builtin, StackOutputs
 from embedded_engine.deploy.cells import Cell, Step, needs
-from embedded_engine.deploy.generator import BailError, Generator, StepFailedError
+from embedded_engine.deploy.generator import Generator
 from embedded_engine.deploy.goals import Goal, ReadGoal
 from embedded_engine.deploy.history import History
 from embedded_engine.deploy.journal import Journal, Persist
 from embedded_engine.deploy.options import Options
+from embedded_engine.deploy.registration import BailError, StepFailedError
 from embedded_engine.deploy.registry import Registry
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
@@ -128,7 +129,7 @@ class Deployment:
             return
         unknown_target = self._missing_targets(self.options.targets.literals)
         try:
-            sames, deletes = await removal.plan(self.history, self.generator, self.options, self.registry, self.emit)
+            sames, deletes = await removal.plan(self.history, self.generator, self.options, self.registry)
         except removal.UntargetedError:
             return  # told; the run counts as failed
         await self.do(sames)

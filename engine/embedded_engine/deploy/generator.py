@@ -10,43 +10,24 @@ import os
 from collections.abc import Callable, Sequence
 
 from embedded_engine import values
-from embedded_engine.deploy import graph, paths
+from embedded_engine.deploy import paths
 from embedded_engine.deploy.apply import diff_resource
 from embedded_engine.deploy.builtin import Builtin
-from embedded_engine.deploy.cells import Cell, Step, is_provider, make_urn, needs, qualified_type, split_reference
+from embedded_engine.deploy.cells import Cell, Step, is_provider, needs, qualified_type, split_reference
 from embedded_engine.deploy.decisions import decide, is_import, replace_on_changes
-from embedded_engine.deploy.goals import Goal, ReadGoal, former_urns
+from embedded_engine.deploy.goals import Goal, ReadGoal
 from embedded_engine.deploy.history import History
+from embedded_engine.deploy.identity import Identities
 from embedded_engine.deploy.options import Options
+from embedded_engine.deploy.registration import BailError, Registration, StepFailedError
 from embedded_engine.deploy.registry import Registry
+from embedded_engine.deploy.replacing import Replacements
 from embedded_engine.errors import EngineError
 from embedded_engine.events import STACK_TYPE, Diagnostic, Sink
 from embedded_engine.model import Properties, Resource
 from embedded_engine.plugins.client import Diff, DiffUnavailableError, Failure, Provider
 
 SEED_BYTES = 32
-
-
-class BailError(EngineError):
-    """The run ends; why has been told already."""
-
-
-class StepFailedError(BailError):
-    """A step of the registration failed, or was not begun because the run is stopping."""
-
-
-@dataclasses.dataclass(eq=False, kw_only=True)
-class Registration:
-    """One goal on its way. `result` is what the program gets if no step changes it."""
-
-    goal: Goal
-    urn: str
-    old: Cell | None
-    new: Cell
-    invalid: bool = False
-    imported: bool = False
-    seed: bytes = b""
-    inputs: Properties = dataclasses.field(default_factory=dict)
 
 
 class Generator:
@@ -64,11 +45,23 @@ class Generator:
         self.history = history
         self.options = options
         self.registry = registry
-        self.errored = False
+        self._errored = False
         self._emit = emit
         self._slots = slots
         self._perform = perform
         self._deciding = asyncio.Lock()
+        self._identities = Identities(history, options, emit)
+        self.replacements = Replacements(history, options, registry, emit)
+
+    @property
+    def errored(self) -> bool:
+        """Whether something was told that makes the run fail, although it goes on."""
+        return self._errored or self.replacements.errored
+
+    def refuse(self, urn: str, message: str) -> None:
+        """Tells an error with which the run goes on, and fails at its end."""
+        self._errored = True
+        self._error(urn, message)
 
     # -- registrations
 
@@ -77,18 +70,7 @@ class Generator:
         history = self.history
         if goal.parent and goal.parent not in history.urns:
             raise EngineError(f"could not find parent resource {goal.parent}")
-        urn = self._new_urn(goal.parent, goal.type, goal.name)
-        aliases = former_urns(
-            goal.name,
-            goal.type,
-            goal.parent,
-            goal.aliases,
-            history.aliases.get(goal.parent),
-            history.aliases,
-            self.options.stack,
-            self.options.project,
-        )
-        old, alias, invalid = self._old(urn, aliases)
+        urn, old, alias, invalid = self._identities.identify(goal.parent, goal.type, goal.name, goal.aliases)
         new = Cell(goal.new_state(urn, old.state if old else None, alias))
         history.goals[urn] = goal
         if is_provider(goal.type):
@@ -96,38 +78,6 @@ class Generator:
             if alias:
                 history.providers[alias] = new
         return Registration(goal=goal, urn=urn, old=old, new=new, invalid=invalid, inputs=goal.properties)
-
-    def _new_urn(self, parent: str, kind: str, name: str) -> str:
-        urn = make_urn(self.options.stack, self.options.project, parent, kind, name)
-        if urn in self.history.urns:
-            self._error(urn, f"Duplicate resource URN '{urn}'; try giving it a unique name")
-            raise BailError(urn)
-        self.history.urns.add(urn)
-        return urn
-
-    def _old(self, urn: str, aliases: Sequence[str]) -> tuple[Cell | None, str, bool]:
-        """(the old resource, the alias that matched, whether that is an error)"""
-        history = self.history
-        invalid = False
-        if previous := history.aliased.get(urn):
-            invalid = True
-            self._error(urn, f"Duplicate resource URN '{urn}' conflicting with alias on resource with URN '{previous}'")
-        if urn in history.olds:
-            return history.olds[urn], "", invalid
-        for alias in aliases:
-            if alias not in history.olds:
-                continue
-            taken = alias if alias in history.urns else history.aliased.get(alias)
-            if taken:
-                invalid = True
-                self._error(
-                    urn,
-                    f"Duplicate resource alias '{alias}' applied to resource with URN '{urn}' conflicting with "
-                    f"resource with URN '{urn if taken == alias else taken}'",
-                )
-            history.rename(alias, urn)
-            return history.olds[alias], alias, invalid
-        return None, "", invalid
 
     async def steps(self, registration: Registration) -> list[Step]:
         goal, old = registration.goal, registration.old
@@ -141,10 +91,10 @@ class Generator:
             raise BailError(f"resource {registration.urn} is invalid")
         old = registration.old
         if recreating and old is not None:
-            return self._recreate(registration, old)
+            return self.replacements.recreate(registration, old)
         if old is not None and old.state.external:
             self.history.creates.add(registration.urn)
-            return self._create_first(registration, old, Diff(True), keys=())
+            return self.replacements.create_first(registration, old, Diff(True), keys=())
         if targeted and self._wanted(registration.new.state):
             self.history.targets_actual.add(registration.urn)
         if not targeted:
@@ -222,8 +172,7 @@ class Generator:
             if step.new is None or step.skipped_create:
                 continue
             for urn in sorted(needs(step.new.state) & self.history.skipped_creates):
-                self.errored = True
-                self._error(
+                self.refuse(
                     step.urn, f"Resource '{step.urn}' depends on '{urn}' which was was not specified in --target list."
                 )
                 if not self.options.dry_run:
@@ -293,7 +242,7 @@ class Generator:
         diff = await self._diff(registration, old)
         async with self._deciding:
             if registration.urn in self.history.deletes:
-                return self._recreate(registration, old)
+                return self.replacements.recreate(registration, old)
             return self._validated(await self._decide(registration, old, diff))
 
     async def _diff(self, registration: Registration, old: Cell) -> Diff:
@@ -366,40 +315,14 @@ class Generator:
                 registered=True,
             )
             return [step]
-        self._refuse_protected(old.state, new.state)
+        self.replacements.refuse_protected(old.state, new.state)
         if goal.id:
-            self._refuse_imported(registration, old.state, diff)
+            self.replacements.refuse_imported(registration, old.state, diff)
         history.replaces.add(urn)
         await self._check_anew(registration, old)
         if not decision.delete_first:
-            return self._create_first(registration, old, diff, diff.replaces)
-        return await self._delete_first(registration, old, diff)
-
-    def _refuse_protected(self, old: Resource, new: Resource) -> None:
-        if not (old.protect and new.protect):
-            return
-        self.errored = True
-        self._error(
-            new.urn,
-            f'unable to replace resource "{new.urn}"\nas it is currently marked for protection. To unprotect the '
-            "resource, remove the `protect` flag from the resource in your Pulumi program and run `pulumi up`",
-        )
-        if not self.options.dry_run:
-            raise BailError(new.urn)
-
-    def _refuse_imported(self, registration: Registration, old: Resource, diff: Diff) -> None:
-        changed = "\n".join(
-            f"{key}: {values.describe(values.redact(old.inputs.get(key)))} => "
-            f"{values.describe(values.redact(registration.inputs.get(key)))}"
-            for key in diff.replaces
-        )
-        text = (
-            "previously-imported resources that still specify an ID may not be replaced; please remove the `import` "
-            f"declaration from your program;\n{changed}"
-        )
-        if not self.options.dry_run:
-            raise EngineError(text)
-        self._emit(Diagnostic("warning", text, registration.urn))
+            return self.replacements.create_first(registration, old, diff, diff.replaces)
+        return await self.replacements.delete_first(registration, old, diff)
 
     async def _check_anew(self, registration: Registration, old: Cell) -> None:
         """A resource that is made anew is checked without its old inputs, so that generated names are new."""
@@ -410,114 +333,11 @@ class Generator:
             raise BailError(registration.urn)
         registration.new.set(inputs=inputs)
 
-    # -- replacements
-
-    def _create_first(self, registration: Registration, old: Cell, diff: Diff, keys: Sequence[str]) -> list[Step]:
-        new = registration.new
-        replace = Step(op="replace", old=old, new=new, keys=keys, diffs=diff.diffs, detailed=diff.detailed)
-        return [_creating(replace, pending_delete=True), replace]
-
-    def _recreate(self, registration: Registration, old: Cell) -> list[Step]:
-        """It was deleted because what it depends on is replaced."""
-        history, urn, new = self.history, registration.urn, registration.new
-        history.deletes.discard(urn)
-        history.replaces.add(urn)
-        keys = history.dependent_keys.get(urn, ())
-        return [
-            Step(op="replace", old=old, new=new),
-            Step(op="create-replacement", old=old, new=new, keys=keys, logical=False, registered=True),
-        ]
-
-    async def _delete_first(self, registration: Registration, old: Cell, diff: Diff) -> list[Step]:
-        history, new = self.history, registration.new
-        steps: list[Step] = []
-        condemned = await self.dependent_replacements(old)
-        condemned += [(cell, ()) for cell in self.going_with(registration.urn)]
-        for cell, keys in reversed(condemned):
-            if cell in history.pending_deletes:
-                continue
-            if cell.state.protect and not cell.state.delete:
-                self.errored = True
-                self._error(
-                    registration.urn,
-                    f'unable to replace resource "{cell.urn}" as part of replacing "{registration.urn}" as it is '
-                    "currently marked for protection. To unprotect the resource, remove the `protect` flag from the "
-                    "resource in your Pulumi program and run `pulumi up`, or use the command:\n"
-                    f"`pulumi state unprotect '{cell.urn}'`",
-                )
-                raise BailError(cell.urn)
-            history.dependent_keys[cell.urn] = keys
-            steps.append(delete_step(cell, replacing=True, pending=not cell.state.delete))
-            history.deletes.add(cell.urn)
-            history.pending_deletes.add(cell)
-        await self.registry.ensure(old.state.provider)
-        if not old.state.pending_replacement:
-            history.deletes.add(old.urn)
-            history.pending_deletes.add(old)
-            steps.append(delete_step(old, replacing=True, pending=True))
-        replace = Step(op="replace", old=old, new=new, keys=diff.replaces, diffs=diff.diffs, detailed=diff.detailed)
-        return [*steps, replace, _creating(replace, pending_delete=False)]
-
-    def going_with(self, urn: str) -> list[Cell]:
-        """Old resources that are replaced with, or deleted with, this one."""
-        olds = self.history.olds.values()
-        return [c for c in olds if urn in c.state.replace_with or c.state.deleted_with == urn]
-
-    async def dependent_replacements(self, root: Cell) -> list[tuple[Cell, tuple[str, ...]]]:
-        """The old resources that would have to be replaced if `root` were, with the keys that force it."""
-        history = self.history
-        found: list[tuple[Cell, tuple[str, ...]]] = []
-        replaced = {root.urn}
-        settled = history.settled()
-        for cell in graph.dependents(root, history.cells, settled):
-            keys = await self._replaced_by(cell.state, replaced)
-            if keys is not None:
-                found.append((cell, keys))
-                replaced.add(cell.urn)
-        return found
-
-    async def _replaced_by(self, state: Resource, replaced: set[str]) -> tuple[str, ...] | None:
-        """The keys that force a replacement if those URNs are replaced; None where nothing does."""
-        if not state.custom or state.external:
-            return None
-        if state.provider and split_reference(state.provider)[0] in replaced:
-            await self.registry.ensure(state.provider)
-            return ()
-        if state.deleted_with in replaced:
-            return ()
-        touched = {key for key, urns in state.property_dependencies.items() if not replaced.isdisjoint(urns)}
-        if not touched & state.inputs.keys():
-            return None
-        inputs = {key: values.UNKNOWN if key in touched else value for key, value in state.inputs.items()}
-        if is_provider(state.type):
-            await self.registry.same(state)
-            provider = self.registry.require(f"{state.urn}::{state.id}", state.urn)
-            diff = await provider.diff_config(state.urn, state.inputs, state.outputs, inputs)
-        else:
-            await self.registry.ensure(state.provider)
-            provider = self.registry.require(state.provider, state.urn)
-            diff = await diff_resource(
-                provider, state, state.inputs, state.outputs, inputs, state.ignore_changes, unknowns=True
-            )
-        diff = replace_on_changes(diff, state.replace_on_changes, init_errors=False)
-        return diff.replaces if diff.replace else None
-
     # -- reads
 
     def read_steps(self, goal: ReadGoal) -> tuple[Cell, list[Step]]:
         history = self.history
-        urn = self._new_urn(goal.parent, goal.type, goal.name)
-        aliases = former_urns(
-            goal.name,
-            goal.type,
-            goal.parent,
-            (),
-            history.aliases.get(goal.parent),
-            history.aliases,
-            self.options.stack,
-            self.options.project,
-        )
-        old, alias, _ = self._old(urn, aliases)
+        urn, old, alias, _ = self._identities.identify(goal.parent, goal.type, goal.name)
         state = Resource(
             urn=urn,
             type=goal.type,
@@ -543,19 +363,3 @@ class Generator:
 
     def _error(self, urn: str, message: str) -> None:
         self._emit(Diagnostic("error", message, urn))
-
-
-def _creating(replace: Step, pending_delete: bool) -> Step:
-    """The half of a replacement that makes the new resource."""
-    return dataclasses.replace(
-        replace, op="create-replacement", logical=False, pending_delete=pending_delete, registered=True
-    )
-
-
-def delete_step(cell: Cell, replacing: bool = False, pending: bool = False) -> Step:
-    """`pending`: the resource stays in the state until its replacement is there."""
-    if cell.state.external:
-        op = "discard-replaced" if replacing else "discard"
-    else:
-        op = "delete-replaced" if replacing else "delete"
-    return Step(op=op, old=cell, logical=not replacing, pending_replacement=pending)

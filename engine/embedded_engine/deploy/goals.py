@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from embedded_engine.deploy.cells import make_urn, qualified_type
 from embedded_engine.errors import EngineError
 from embedded_engine.events import STACK_TYPE
-from embedded_engine.model import Json, Properties, Resource
+from embedded_engine.model import Json, Properties, Resource, urn_name, urn_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +127,6 @@ def former_urns(
         )
 
     def inherited(kind: str, name: str) -> str:
-        from embedded_engine.model import urn_name
-
         above = urn_name(parent)
         # A child that is named after its parent was named after the parent's former name.
         former = urn_name(parents_alias or "") + name.removeprefix(above) if name.startswith(above) else name
@@ -136,15 +134,13 @@ def former_urns(
 
     found = [collapsed(alias) for alias in aliases]
     if parents_alias:
-        from embedded_engine.model import urn_name, urn_type
-
         found.append(inherited(goal_type, goal_name))
         found += [inherited(urn_type(u), urn_name(u)) for u in map(collapsed, aliases)]
     return list(dict.fromkeys(found))
 
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF001
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")  # noqa: RUF001
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
 def seconds(text: str) -> float:

@@ -27,6 +27,10 @@ _PENDING = {
     "import-replacement": OperationKind.IMPORTING,
 }
 
+_CREATES = ("create", "create-replacement")
+_DELETES = ("delete", "delete-replaced", "discard", "discard-replaced", "remove-pending-replace")
+_MAKES_NEW = (*_CREATES, "same", "update", "read", "read-replacement", "import", "import-replacement")
+
 
 class Journal:
     """`persist` writes a snapshot and returns when it is safe; None in a preview, where nothing is written."""
@@ -87,37 +91,15 @@ class Journal:
     def _apply(self, step: Step) -> bool:
         """Notes what the step did; whether that must be written at once."""
         old, new = step.old, step.new
-        match step.op:
-            case "same":
-                if old is not None:
-                    self._done.add(old)
-                if new is None or step.skipped_create:
-                    return False
-                self._new.append(new)
-                return old is None or _worth_writing(old.state, new.state)
-            case "create" | "create-replacement":
-                if new is not None:
-                    self._new.append(new)
-                    self._created.add(new.urn)
-                if old is not None and old.state.pending_replacement:
-                    self._done.add(old)
-            case "update" | "read" | "read-replacement":
-                if old is not None and not (step.op == "read-replacement"):
-                    self._done.add(old)
-                if new is not None:
-                    self._new.append(new)
-            case "import" | "import-replacement":
-                if new is not None:
-                    self._new.append(new)
-            case "delete" | "delete-replaced" | "discard" | "discard-replaced":
-                if old is not None and not old.state.pending_replacement:
-                    self._done.add(old)
-            case "remove-pending-replace":
-                if old is not None:
-                    self._done.add(old)
-            case _:
-                return False
-        return True
+        if old is not None and _settles_old(step, old):
+            self._done.add(old)
+        if new is not None and step.op in _MAKES_NEW and not step.skipped_create:
+            self._new.append(new)
+            if step.op in _CREATES:
+                self._created.add(new.urn)
+        if step.op == "same":
+            return old is not None and new is not None and _worth_writing(old.state, new.state)
+        return step.op in _MAKES_NEW or step.op in _DELETES
 
     def snapshot(self) -> Snapshot:
         """The state as it is now: new resources in the order in which they were made, then what is left of the old."""
@@ -162,6 +144,15 @@ class Journal:
                 return
             await asyncio.to_thread(persist, self.snapshot())
             self._written = until
+
+
+def _settles_old(step: Step, old: Cell) -> bool:
+    """Whether the old resource is no longer part of the state: it was taken over, or it is gone."""
+    if step.op in ("same", "update", "read", "remove-pending-replace"):
+        return True
+    # One that waits for its replacement stays until that is there.
+    pending = old.state.pending_replacement
+    return pending if step.op in _CREATES else step.op in _DELETES and not pending
 
 
 def _plain(value: object) -> object:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -23,13 +23,13 @@ from embedded_engine.deploy.assets import AssetError
 from embedded_engine.deploy.cells import is_provider, package_of
 from embedded_engine.deploy.construct import Constructor
 from embedded_engine.deploy.deployment import Deployment, Result
-from embedded_engine.deploy.generator import BailError
 from embedded_engine.deploy.goals import Goal
+from embedded_engine.deploy.registration import BailError
 from embedded_engine.deploy.requests import UnsupportedError
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
 from embedded_engine.plugins.client import OPTIONS
-from embedded_engine.values import Wire, from_struct, to_struct
+from embedded_engine.values import Message, Wire, from_struct, to_struct
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     # -- what is there
 
-    async def GetDeploymentInfo(self, request: Any, context: Any) -> resource_pb2.DeploymentInfo:  # noqa: ANN401, N802
+    async def GetDeploymentInfo(self, request: Message, context: Message) -> resource_pb2.DeploymentInfo:
         options = self.options
         return resource_pb2.DeploymentInfo(
             project=options.project,
@@ -104,16 +104,16 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             supportedFeatures=FEATURES,
         )
 
-    async def SupportsFeature(self, request: Any, context: Any) -> resource_pb2.SupportsFeatureResponse:  # noqa: ANN401, N802
+    async def SupportsFeature(self, request: Message, context: Message) -> resource_pb2.SupportsFeatureResponse:
         return resource_pb2.SupportsFeatureResponse(hasSupport=request.id in _FEATURE_IDS)
 
-    async def SignalAndWaitForShutdown(self, request: Any, context: Any) -> empty_pb2.Empty:  # noqa: ANN401, N802
+    async def SignalAndWaitForShutdown(self, request: Message, context: Message) -> empty_pb2.Empty:
         self.finished.set()
         return empty_pb2.Empty()
 
     # -- resources
 
-    async def RegisterResource(self, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:  # noqa: ANN401, N802
+    async def RegisterResource(self, request: Message, context: Message) -> resource_pb2.RegisterResourceResponse:
         return await self._serve(self._register(request), context)
 
     async def _register(self, request: resource_pb2.RegisterResourceRequest) -> resource_pb2.RegisterResourceResponse:
@@ -135,7 +135,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         self.constructor.registered(result.state.urn, goal, dict(wanted.providers))
         return _response(request, goal, result)
 
-    async def ReadResource(self, request: Any, context: Any) -> resource_pb2.ReadResourceResponse:  # noqa: ANN401, N802
+    async def ReadResource(self, request: Message, context: Message) -> resource_pb2.ReadResourceResponse:
         return await self._serve(self._read(request), context)
 
     async def _read(self, request: resource_pb2.ReadResourceRequest) -> resource_pb2.ReadResourceResponse:
@@ -147,17 +147,17 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             urn=result.state.urn, properties=to_struct(result.state.outputs, wire), result=_outcome(result)
         )
 
-    async def RegisterResourceOutputs(self, request: Any, context: Any) -> empty_pb2.Empty:  # noqa: ANN401, N802
+    async def RegisterResourceOutputs(self, request: Message, context: Message) -> empty_pb2.Empty:
         outputs = requests.plain_properties(request.outputs, self.folder)
         await self._serve(self.deployment.outputs(request.urn, outputs), context)
         return empty_pb2.Empty()
 
-    async def ExistsResource(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
+    async def ExistsResource(self, request: Message, context: Message) -> NoReturn:
         await self._refuse(context, "asking whether a resource exists (ExistsResource)")
 
     # -- functions
 
-    async def Invoke(self, request: Any, context: Any) -> resource_pb2.ResourceInvokeResponse:  # noqa: ANN401, N802
+    async def Invoke(self, request: Message, context: Message) -> resource_pb2.ResourceInvokeResponse:
         return await self._serve(self._invoke(request), context)
 
     async def _invoke(self, request: resource_pb2.ResourceInvokeRequest) -> resource_pb2.ResourceInvokeResponse:
@@ -181,7 +181,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         getattr(response, "return").CopyFrom(to_struct(found, Wire(resources=keep)))
         return response
 
-    async def Call(self, request: Any, context: Any) -> provider_pb2.CallResponse:  # noqa: ANN401, N802
+    async def Call(self, request: Message, context: Message) -> provider_pb2.CallResponse:
         return await self._serve(self._call(request), context)
 
     async def _call(self, request: resource_pb2.ResourceCallRequest) -> provider_pb2.CallResponse:
@@ -197,22 +197,22 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     # -- what is refused by name
 
-    async def RegisterStackTransform(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
+    async def RegisterStackTransform(self, request: Message, context: Message) -> NoReturn:
         await self._refuse(context, "stack transforms")
 
-    async def RegisterStackInvokeTransform(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
+    async def RegisterStackInvokeTransform(self, request: Message, context: Message) -> NoReturn:
         await self._refuse(context, "invoke transforms")
 
-    async def RegisterResourceHook(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
+    async def RegisterResourceHook(self, request: Message, context: Message) -> NoReturn:
         await self._refuse(context, "resource hooks")
 
-    async def RegisterErrorHook(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
+    async def RegisterErrorHook(self, request: Message, context: Message) -> NoReturn:
         await self._refuse(context, "error hooks")
 
-    async def RegisterPackage(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
+    async def RegisterPackage(self, request: Message, context: Message) -> NoReturn:
         await self._refuse(context, "parameterized packages")
 
-    async def _refuse(self, context: Any, what: str) -> NoReturn:  # noqa: ANN401
+    async def _refuse(self, context: Message, what: str) -> NoReturn:
         """Ends the run with a sentence; the program's traceback would bury it."""
         self._tell(UnsupportedError(what))
         await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPED)
@@ -224,7 +224,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     # -- serving
 
-    async def _serve(self, work: Awaitable[T], context: Any) -> T:  # noqa: ANN401
+    async def _serve(self, work: Awaitable[T], context: Message) -> T:
         """The answer; a run that stops answers nothing more."""
         task = self.deployment.track(_coroutine(work))
         task.add_done_callback(_retrieved)
@@ -257,7 +257,7 @@ class Engine(engine_pb2_grpc.EngineServicer):
         # What the program called an error: it has failed even if it goes on.
         self.errors = 0
 
-    async def Log(self, request: Any, context: Any) -> empty_pb2.Empty:  # noqa: ANN401, N802
+    async def Log(self, request: Message, context: Message) -> empty_pb2.Empty:
         severity = _SEVERITIES.get(request.severity, "info")
         if severity == "error":
             self.errors += 1
@@ -265,23 +265,23 @@ class Engine(engine_pb2_grpc.EngineServicer):
             self._emit(Diagnostic(severity, request.message, request.urn, request.streamId, request.ephemeral))
         return empty_pb2.Empty()
 
-    async def GetRootResource(self, request: Any, context: Any) -> engine_pb2.GetRootResourceResponse:  # noqa: ANN401, N802
+    async def GetRootResource(self, request: Message, context: Message) -> engine_pb2.GetRootResourceResponse:
         return engine_pb2.GetRootResourceResponse(urn=self._root)
 
-    async def SetRootResource(self, request: Any, context: Any) -> engine_pb2.SetRootResourceResponse:  # noqa: ANN401, N802
+    async def SetRootResource(self, request: Message, context: Message) -> engine_pb2.SetRootResourceResponse:
         self._root = request.urn
         return engine_pb2.SetRootResourceResponse()
 
-    async def StartDebugging(self, request: Any, context: Any) -> NoReturn:  # noqa: ANN401, N802
+    async def StartDebugging(self, request: Message, context: Message) -> NoReturn:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(UnsupportedError("attaching a debugger")))
         raise AssertionError  # abort has raised
 
-    async def RequirePulumiVersion(self, request: Any, context: Any) -> engine_pb2.RequirePulumiVersionResponse:  # noqa: ANN401, N802
+    async def RequirePulumiVersion(self, request: Message, context: Message) -> engine_pb2.RequirePulumiVersionResponse:
         return engine_pb2.RequirePulumiVersionResponse()
 
 
 @contextlib.asynccontextmanager
-async def serving(add: Callable[[grpc.aio.Server], None]) -> Any:  # noqa: ANN401 - an async generator of str
+async def serving(add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
     """A server on a free local port; the address."""
     server = grpc.aio.server(options=OPTIONS)
     add(server)
@@ -312,7 +312,7 @@ def _response(
     )
 
 
-def _outcome(result: Result) -> Any:  # noqa: ANN401 - a protobuf enum
+def _outcome(result: Result) -> Message:
     return resource_pb2.SUCCESS if result.outcome == "success" else resource_pb2.FAIL
 
 

@@ -63,9 +63,9 @@ def lookup(path: Path, value: Value) -> tuple[bool, Value]:
     for element in path:
         while values.is_secret(value):
             value = value["value"]
-        if isinstance(value, dict) and isinstance(element, str) and element in value:
-            value = value[element]
-        elif isinstance(value, list) and isinstance(element, int) and 0 <= element < len(value):
+        if (isinstance(value, dict) and isinstance(element, str) and element in value) or (
+            isinstance(value, list) and isinstance(element, int) and 0 <= element < len(value)
+        ):
             value = value[element]
         else:
             return False, None
@@ -92,7 +92,10 @@ def ignore_changes(new: Properties, old: Properties, ignored: Sequence[str]) -> 
 
 
 def _reset(path: Path, old: Value, new: Value) -> bool:
-    """Puts the old value at `path` into `new`; False where the way there, or a list's length, differs."""
+    """Puts the old value at `path` into `new`; False where the way there, or a list's length, differs.
+
+    With `*` all elements are reset even if one cannot be.
+    """
     while values.is_secret(old):
         old = old["value"]
     while values.is_secret(new):
@@ -134,14 +137,14 @@ def _reset_all(rest: Path, old: Value, new: Value) -> bool:
             new.clear()
             new.update(old)
             return True
-        return all([_reset((key, *rest), old, new) for key in sorted(old.keys() | new.keys())])
+        return min([_reset((key, *rest), old, new) for key in sorted(old.keys() | new.keys())], default=True)
     if isinstance(old, list) and isinstance(new, list):
         if len(old) != len(new):
             return False
         if not rest:
             new[:] = old
             return True
-        return all([_reset(rest, o, n) for o, n in zip(old, new, strict=True)])
+        return min([_reset(rest, o, n) for o, n in zip(old, new, strict=True)], default=True)
     return not isinstance(old, dict | list) and not isinstance(new, dict | list)
 
 

@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from embedded_engine.deploy import graph
 from embedded_engine.deploy.cells import Cell, Step, needs
-from embedded_engine.deploy.generator import BailError, Generator, delete_step
+from embedded_engine.deploy.generator import Generator
 from embedded_engine.deploy.history import History
 from embedded_engine.deploy.options import Options
+from embedded_engine.deploy.registration import BailError
 from embedded_engine.deploy.registry import Registry
-from embedded_engine.events import Diagnostic, Sink
+from embedded_engine.deploy.replacing import delete_step
 from embedded_engine.model import Resource
 
 
 async def plan(
-    history: History, generator: Generator, options: Options, registry: Registry, emit: Sink
+    history: History, generator: Generator, options: Options, registry: Registry
 ) -> tuple[list[Step], list[Step]]:
     """(resources outside of the targets, which stay; resources to delete). Raises `BailError`."""
     allowed = await _allowed(history, generator, options) if options.targets else None
@@ -44,7 +45,7 @@ async def plan(
         else:
             continue
         await registry.ensure(state.provider)
-    _refuse_untargeted(deletes, generator, options, emit)
+    _refuse_untargeted(deletes, generator, options)
     return sames, deletes
 
 
@@ -57,21 +58,20 @@ async def _allowed(history: History, generator: Generator, options: Options) -> 
         allowed.add(cell.urn)
         for found in graph.dependents(cell, history.cells, children=True):
             allowed.add(found.urn)
-        for found, _ in await generator.dependent_replacements(cell):
+        for found, _ in await generator.replacements.dependent_replacements(cell):
             allowed.add(found.urn)
-        allowed.update(c.urn for c in generator.going_with(cell.urn))
+        allowed.update(c.urn for c in generator.replacements.going_with(cell.urn))
     return allowed
 
 
-def _refuse_untargeted(deletes: Sequence[Step], generator: Generator, options: Options, emit: Sink) -> None:
+def _refuse_untargeted(deletes: Sequence[Step], generator: Generator, options: Options) -> None:
     refused = [s for s in deletes if s.urn not in options.targets and not options.target_dependents]
     for step in refused:
-        generator.errored = True
         text = (
             f"Resource '{step.urn}' will be destroyed but was not specified in --target list.\n"
             "Either include resource in --target list or pass --target-dependents to proceed."
         )
-        emit(Diagnostic("error", text, step.urn))
+        generator.refuse(step.urn, text)
     if refused and not options.dry_run:
         # Told as a failed run, like a failed step.
         raise UntargetedError

@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from embedded_engine import values
 from embedded_engine.deploy import assets
 from embedded_engine.deploy.goals import Alias, Goal, ReadGoal, seconds
 from embedded_engine.errors import EngineError
 from embedded_engine.model import Json, Properties
-from embedded_engine.values import from_struct
+from embedded_engine.values import Message, from_struct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class UnsupportedError(EngineError):
         super().__init__(f"{prefix}embedded-engine does not support {what}; use the pulumi CLI for this program")
 
 
-def refuse_unsupported(request: Any) -> None:  # noqa: ANN401 - a protobuf message
+def refuse_unsupported(request: Message) -> None:
     """Raises `UnsupportedError` naming the options."""
     found = [
         name
@@ -50,17 +49,17 @@ def refuse_unsupported(request: Any) -> None:  # noqa: ANN401 - a protobuf messa
         raise UnsupportedError(", ".join(found), f"{request.type} resource '{request.name}'")
 
 
-def properties_of(request: Any, folder: Path) -> Properties:  # noqa: ANN401 - a protobuf message
+def properties_of(request: Message, folder: Path) -> Properties:
     """The inputs, still with output values; assets have their hashes."""
     return assets.hashed(from_struct(request.object), folder)
 
 
-def plain_properties(struct: Any, folder: Path) -> Properties:  # noqa: ANN401 - a protobuf message
+def plain_properties(struct: Message, folder: Path) -> Properties:
     plain: Properties = values.plain_outputs(from_struct(struct))
     return assets.hashed(plain, folder)
 
 
-def goal_of(request: Any, properties: Properties, provider: str, wanted: Wanted, root: Path) -> Goal:  # noqa: ANN401
+def goal_of(request: Message, properties: Properties, provider: str, wanted: Wanted, root: Path) -> Goal:
     timeouts = request.customTimeouts
     given = {name: getattr(timeouts, name) for name in ("create", "update", "delete", "read")}
     plain: Properties = values.plain_outputs(properties)
@@ -92,14 +91,14 @@ def goal_of(request: Any, properties: Properties, provider: str, wanted: Wanted,
     )
 
 
-def with_version(request: Any, properties: Properties) -> Properties:  # noqa: ANN401 - a protobuf message
+def with_version(request: Message, properties: Properties) -> Properties:
     """A provider resource keeps the version of its plugin in its inputs."""
     if request.type.startswith("pulumi:providers:") and request.version and "version" not in properties:
         return {**properties, "version": request.version}
     return properties
 
 
-def read_goal_of(request: Any, provider: str, root: Path) -> ReadGoal:  # noqa: ANN401 - a protobuf message
+def read_goal_of(request: Message, provider: str, root: Path) -> ReadGoal:
     return ReadGoal(
         type=request.type,
         name=request.name,
@@ -114,7 +113,7 @@ def read_goal_of(request: Any, provider: str, root: Path) -> ReadGoal:  # noqa: 
     )
 
 
-def property_dependencies(request: Any, properties: Properties) -> dict[str, tuple[str, ...]]:  # noqa: ANN401
+def property_dependencies(request: Message, properties: Properties) -> dict[str, tuple[str, ...]]:
     """By property; a program that sends none means that each property has all of the resource's dependencies."""
     if request.propertyDependencies or request.remote:
         found = {key: set(entry.urns) for key, entry in request.propertyDependencies.items()}
@@ -125,7 +124,7 @@ def property_dependencies(request: Any, properties: Properties) -> dict[str, tup
     return {key: _urns(urns) for key, urns in found.items()}
 
 
-def aliases_of(request: Any) -> tuple[Alias, ...]:  # noqa: ANN401 - a protobuf message
+def aliases_of(request: Message) -> tuple[Alias, ...]:
     found = [Alias(urn=urn) for urn in request.aliasURNs]
     for alias in request.aliases:
         if alias.urn:
@@ -145,17 +144,17 @@ def aliases_of(request: Any) -> tuple[Alias, ...]:  # noqa: ANN401 - a protobuf 
     return tuple(found)
 
 
-def position(request: Any, root: Path) -> str:  # noqa: ANN401 - a protobuf message
+def position(request: Message, root: Path) -> str:
     return _place(request.sourcePosition, root)
 
 
-def trace(request: Any, root: Path) -> tuple[Json, ...]:  # noqa: ANN401 - a protobuf message
+def trace(request: Message, root: Path) -> tuple[Json, ...]:
     """The program's own frames; those of the SDK and of the engine say nothing of the program."""
     places = [_place(frame.pc, root) for frame in request.stackTrace.frames]
     return tuple({"sourcePosition": place} for place in places if place)
 
 
-def _place(raw: Any, root: Path) -> str:  # noqa: ANN401 - a protobuf message
+def _place(raw: Message, root: Path) -> str:
     """A place in the project, `project:///__main__.py#4,1`; empty for any other."""
     prefix = f"file://{root}/"
     if not raw.uri.startswith(prefix):

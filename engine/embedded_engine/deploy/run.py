@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
-import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
@@ -101,7 +101,7 @@ async def _run(session: StackSession, kind: str, options: Options, sink: Sink, p
 
 
 @contextlib.contextmanager
-def _signals(deployment: Deployment, program: Program | None, emit: Sink):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a generator
+def _signals(deployment: Deployment, program: Program | None, emit: Sink) -> Iterator[None]:
     """The first SIGINT or SIGTERM begins nothing more; the second ends at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -139,7 +139,7 @@ def _declared(plugins: dict[str, object], root: Path) -> list[ProjectPlugin]:
     for entry in entries:
         if not isinstance(entry, dict) or not entry.get("name") or not entry.get("path"):
             raise EngineError("Pulumi.yaml: each of `plugins.providers` needs `name` and `path`")
-        path = Path(os.path.expanduser(str(entry["path"])))
+        path = Path(str(entry["path"])).expanduser()
         version = str(entry.get("version") or "")
         found.append(ProjectPlugin(str(entry["name"]), (root / path).resolve(), version))
     return found

@@ -4,7 +4,9 @@ What a plugin does not understand (secrets, references, previews, unknown values
 rest of the engine need not ask.
 """
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from embedded_engine import model, values
 from embedded_engine.errors import EngineError
 from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Properties
-from embedded_engine.values import Wire, from_struct, to_struct
+from embedded_engine.values import Message, Wire, from_struct, to_struct
 
 MESSAGE_LIMIT = 400 * 1024 * 1024
 OPTIONS = (("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.max_send_message_length", MESSAGE_LIMIT))
@@ -133,19 +135,14 @@ class Provider:
                 raise _error(error) from error
 
     async def close(self) -> None:
-        try:
-            await self._stub.Cancel(empty_pb2.Empty(), timeout=CANCEL_LIMIT_S)
-        except grpc.aio.AioRpcError:
-            pass  # it is ended anyway
-        finally:
-            await self._channel.close(grace=None)
+        await self.cancel()
+        await self._channel.close(grace=None)
 
     async def cancel(self) -> None:
         """Asks it to give up what it is doing."""
-        try:
+        # It need not know the call, and may have ended.
+        with contextlib.suppress(grpc.aio.AioRpcError):
             await self._stub.Cancel(empty_pb2.Empty(), timeout=CANCEL_LIMIT_S)
-        except grpc.aio.AioRpcError:
-            pass  # it need not know the call
 
     # configuration
 
@@ -387,7 +384,7 @@ class Provider:
         answer: provider_pb2.CallResponse = await self._call(self._stub.Call, request)
         return answer
 
-    async def _call(self, method: Any, request: Any) -> Any:  # noqa: ANN401 - generated stubs are not typed
+    async def _call(self, method: Message, request: Message) -> Message:
         try:
             return await method(request)
         except grpc.aio.AioRpcError as error:
@@ -404,8 +401,6 @@ class Provider:
 
 
 def _variable(value: model.Value) -> str:
-    import json
-
     plain = values.unwrap(value)
     return plain if isinstance(plain, str) else json.dumps(plain, separators=(",", ":"))
 

@@ -1,9 +1,10 @@
-"""Where a provider plugin is: `plugins.providers` of the project, `pulumi-resource-*` on PATH, Pulumi's plugin folder."""
+"""Where a provider plugin is: under `plugins.providers` of the project, on PATH, or in Pulumi's plugin folder."""
 
 import dataclasses
 import os
 import shutil
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def _python(name: str, folder: Path) -> Launch:
     runtime, options = _manifest(name, folder)
     if runtime != "python":
         raise PluginNotFoundError(
-            f"plugin {name}: {folder / MANIFEST} names the runtime {runtime!r}; embedded-engine starts Python plugins and executables"
+            f"plugin {name}: {folder / MANIFEST} names the runtime {runtime!r}; "
+            "embedded-engine starts Python plugins and executables"
         )
     interpreter = _interpreter(name, folder, options)
     if (folder / "__main__.py").is_file():
@@ -122,7 +124,7 @@ def _manifest(name: str, folder: Path) -> tuple[str, Json]:
 
 
 def _interpreter(name: str, folder: Path, options: Json) -> str:
-    """The Python of the virtual environment that the manifest names; where it names none, `venv` if there, else ours."""
+    """The Python of the virtual environment that the manifest names; where it names none, of `venv`, else ours."""
     toolchain = str(options.get("toolchain") or "pip")
     if toolchain not in _DEFAULT_VENV:
         raise PluginNotFoundError(
@@ -142,8 +144,6 @@ def _interpreter(name: str, folder: Path, options: Json) -> str:
 
 
 def _distribution(name: str, folder: Path) -> str:
-    import tomllib
-
     try:
         return str(tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"])
     except (KeyError, tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
