@@ -1,8 +1,10 @@
 """What the components cost: a stack of 100 services, beside the same resources declared bare.
 
-Both stacks have the same cluster, the same model and the same 100 endpoints with the same inputs; one program declares
-them with the package's components, the other as plain custom resources. Whole commands are timed (engine, program and
-plugin), in turns, so that whatever else the machine does falls on both.
+Three programs declare the same cluster, model and 100 endpoints with the same inputs: `components` with the package's
+components; `bare` the same tree of resources with nothing but Pulumi's own classes, so that the ratio to it is what the
+package's code costs; `flat` without the nodes of the tree, so that the ratio to it has the price of Pulumi's component
+resources in it, too. Whole commands are timed (engine, program and plugin), in turns, so that whatever else the machine
+does falls on all.
 
     python bench/preview.py [--json] [--quick] [--services N]
 """
@@ -18,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,32 +54,51 @@ for index in range(config.require_int("services")):
     )
 """
 
-BARE = """
+PLAIN = """
 import json
 from pathlib import Path
 
 import pulumi
 
 config = pulumi.Config()
-options = pulumi.ResourceOptions(version=config.require("version"))
-
-
-def declare(kind, name, inputs, *outputs):
-    props = {**dict.fromkeys(outputs), **inputs}
-    return pulumi.CustomResource(f"aks-inference:index:{kind}", name, props, options)
-
-
+pinned = pulumi.ResourceOptions(version=config.require("version"))
 inputs = json.loads(Path("inputs.json").read_text())
-runtime = declare("LocalRuntime", "local", inputs["LocalRuntime"]["local"], "target")
+tree = config.require_bool("tree")
+
+
+def declare(kind, name, outputs, parent, **late):
+    options = pulumi.ResourceOptions.merge(pinned, pulumi.ResourceOptions(parent=parent))
+    props = {**dict.fromkeys(outputs), **inputs[kind][name], **late}
+    made = pulumi.CustomResource(f"aks-inference:index:{kind}", name, props, options)
+    if parent:
+        parent.register_outputs({key: pulumi.get(made, key) for key in outputs})
+    return made
+
+
+def group(kind, name, **late):
+    if not tree:
+        return None
+    return pulumi.ComponentResource(f"aks-inference:index:{kind}", name, {**inputs[kind][name], **late})
+
+
+parent = group("LocalInferenceCluster", "local")
+runtime = declare("LocalRuntime", "local", ("target", "url", "stateDirectory"), parent)
 target = pulumi.get(runtime, "target")
-model = declare("Model", "m", {**inputs["Model"]["m"], "target": target}, "version")
+parent = group("RegisteredModel", "m", target=target)
+model = declare("Model", "m", ("version", "modelId"), parent, target=target)
 reference = {"name": "m", "version": pulumi.get(model, "version")}
 for name, endpoint in inputs["LocalEndpoint"].items():
     for each in endpoint["endpoint"]["spec"]["versions"]:
         each["models"] = [reference]
+    parent = group("ModelWebService", name, target=target, models=[pulumi.get(model, "modelId")])
     outputs = ("scoringUri", "swaggerUri", "primaryKey", "secondaryKey", "state")
-    declare("LocalEndpoint", name, {**endpoint, "target": target}, *outputs)
+    declare("LocalEndpoint", name, outputs, parent, target=target)
 """
+
+KINDS = ("LocalInferenceCluster", "RegisteredModel", "ModelWebService", "LocalRuntime", "Model", "LocalEndpoint")
+CHECKED = ("files", "digest", "running")
+"""Inputs that the plugin's Check adds."""
+PROGRAMS = {"components": COMPONENTS, "bare": PLAIN, "flat": PLAIN}
 
 
 class Failed(Exception):
@@ -90,6 +111,7 @@ class Stack:
 
     folder: Path
     environment: Mapping[str, str]
+    settings: Mapping[str, str]
 
     def run(self, *arguments: str) -> str:
         """One command of the engine; its stdout."""
@@ -133,10 +155,10 @@ def make_stack(name: str, program: str, settings: Mapping[str, str]) -> Iterator
         "PULUMI_HOME": str(work / "home"),
         "PULUMI_CONFIG_PASSPHRASE": "bench",
     }
-    stack = Stack(folder, environment)
+    stack = Stack(folder, environment, {**settings, "state": str(work / "runtime")})
     try:
         stack.run("stack", "init", "dev")
-        for key, value in {**settings, "state": str(work / "runtime")}.items():
+        for key, value in stack.settings.items():
             stack.run("config", "set", key, value)
         yield stack
     finally:
@@ -145,23 +167,23 @@ def make_stack(name: str, program: str, settings: Mapping[str, str]) -> Iterator
 
 
 def declared_inputs(preview: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Type → name → inputs of the custom resources of a preview, as their program gave them."""
-    found: dict[str, dict[str, Any]] = {"LocalRuntime": {}, "Model": {}, "LocalEndpoint": {}}
+    """Type → name → inputs of a preview's resources, as their program gave them."""
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     for step in preview["steps"]:
         state = step.get("newState") or {}
         kind = str(state.get("type", "")).removeprefix("aks-inference:index:")
         if kind in found:
-            inputs = {key: value for key, value in state["inputs"].items() if key not in ("files", "digest")}
+            inputs = {key: value for key, value in state.get("inputs", {}).items() if key not in CHECKED}
             found[kind][state["urn"].rsplit("::", 1)[-1]] = inputs
     return found
 
 
-def in_turns(rounds: int, commands: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Seconds by command, each measured once a round."""
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
+def in_turns(rounds: int, stacks: Mapping[str, Stack], *command: str) -> dict[str, list[float]]:
+    """Seconds of a command by stack, each measured once a round."""
+    seconds: dict[str, list[float]] = {name: [] for name in stacks}
     for _ in range(rounds):
-        for name, command in commands.items():
-            seconds[name].append(command())
+        for name, stack in stacks.items():
+            seconds[name].append(stack.seconds(*command))
     return seconds
 
 
@@ -176,28 +198,31 @@ def measure(services: int = SERVICES, quick: bool = False) -> dict[str, Any]:
     """Runs the comparison. Keys: `preview_vs_bare`, `unchanged_up_vs_bare` (ratios), seconds, machine, versions."""
     rounds = QUICK_ROUNDS if quick else ROUNDS
     settings = {"services": str(services), "version": version("pulumi-aks-inference")}
-    with (
-        make_stack("components", COMPONENTS, {**settings, "port": str(free_port())}) as ours,
-        make_stack("bare", BARE, {**settings, "port": str(free_port())}) as bare,
-    ):
-        inputs = declared_inputs(json.loads(ours.run("preview", "--json")))
-        own = {
-            "port": int(bare.run("config", "get", "port")),
-            "stateDirectory": bare.run("config", "get", "state").strip(),
+    with ExitStack() as made:
+        stacks = {
+            name: made.enter_context(
+                make_stack(name, program, {**settings, "port": str(free_port()), "tree": str(name == "bare").lower()})
+            )
+            for name, program in PROGRAMS.items()
         }
-        inputs["LocalRuntime"]["local"] |= own
-        (bare.folder / "inputs.json").write_text(json.dumps(inputs))
-        preview = ("preview", "--json")
-        previews = in_turns(rounds, {"ours": lambda: ours.seconds(*preview), "bare": lambda: bare.seconds(*preview)})
+        inputs = declared_inputs(json.loads(stacks["components"].run("preview", "--json")))
+        for stack in stacks.values():
+            own = {"port": int(stack.settings["port"]), "stateDirectory": stack.settings["state"]}
+            for kind in ("LocalInferenceCluster", "LocalRuntime"):
+                inputs[kind]["local"] |= own
+            (stack.folder / "inputs.json").write_text(json.dumps(inputs))
+        previews = in_turns(rounds, stacks, "preview", "--json")
         up = ("up", "--yes", "--skip-preview")
-        ours.run(*up)
-        bare.run(*up)
-        ups = in_turns(rounds, {"ours": lambda: ours.seconds(*up), "bare": lambda: bare.seconds(*up)})
-        unchanged(ours)
-        unchanged(bare)
+        for stack in stacks.values():
+            stack.run(*up)
+        ups = in_turns(rounds, stacks, *up)
+        for stack in stacks.values():
+            unchanged(stack)
     return {
-        "preview_vs_bare": ratio(previews),
-        "unchanged_up_vs_bare": ratio(ups),
+        "preview_vs_bare": ratio(previews, "bare"),
+        "unchanged_up_vs_bare": ratio(ups, "bare"),
+        "preview_vs_flat": ratio(previews, "flat"),
+        "unchanged_up_vs_flat": ratio(ups, "flat"),
         "seconds": {"preview": medians(previews), "unchanged_up": medians(ups)},
         "to_reach": TO_REACH,
         "services": services,
@@ -215,9 +240,9 @@ def unchanged(stack: Stack) -> None:
         raise Failed(f"an unchanged stack changed: {summary}")
 
 
-def ratio(seconds: Mapping[str, list[float]]) -> float:
-    """Ours over bare, of medians."""
-    return round(statistics.median(seconds["ours"]) / statistics.median(seconds["bare"]), 3)
+def ratio(seconds: Mapping[str, list[float]], beside: str) -> float:
+    """Components over another, of medians."""
+    return round(statistics.median(seconds["components"]) / statistics.median(seconds[beside]), 3)
 
 
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
@@ -227,17 +252,15 @@ def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
 
 def table(result: Mapping[str, Any]) -> str:
     """For people."""
-    lines = [
-        f"{result['services']} services, median of {result['rounds']} rounds    components      bare     ratio",
-    ]
+    head = f"{result['services']} services, median of {result['rounds']} rounds"
+    lines = [f"{head:<38}{'components':>12}{'bare':>9}{'ratio':>8}{'flat':>9}{'ratio':>8}"]
     for name in ("preview", "unchanged_up"):
-        each = result["seconds"][name]
+        ours, bare, flat = (result["seconds"][name][each] for each in PROGRAMS)
         lines.append(
-            f"{name.replace('_', ' '):<38} {each['ours']:>9.2f} s {each['bare']:>7.2f} s "
-            f"{result[f'{name}_vs_bare']:>9.2f}"
+            f"{name.replace('_', ' '):<38}{ours:>10.2f} s{bare:>7.2f} s{result[f'{name}_vs_bare']:>8.2f}"
+            f"{flat:>7.2f} s{result[f'{name}_vs_flat']:>8.2f}"
         )
-    lines.append(f"to reach: at most {result['to_reach']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"to reach: components at most {result['to_reach']} × bare"])
 
 
 def main() -> None:

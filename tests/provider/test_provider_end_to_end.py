@@ -48,7 +48,9 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.project = folder / "project"
         (self.project / "source").mkdir(parents=True)
-        (self.project / "source" / "score.py").write_text("def init():\n    pass\n\n\ndef run(data):\n    return data\n")
+        (self.project / "source" / "score.py").write_text(
+            "def init():\n    pass\n\n\ndef run(data):\n    return data\n"
+        )
         (self.project / "model.bin").write_bytes(b"one")
         self.program(PROGRAM)
         described = {

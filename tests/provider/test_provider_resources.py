@@ -84,7 +84,6 @@ class TestLocalRuntime:
             **inputs,
             "target": 'aks-inference+local:{"name": "local", "port": 9000, "stateDirectory": "/s"}',
             "url": "http://127.0.0.1:9000",
-            "running": True,
         }
 
     def test_secret_and_unknown_names_pass_through(self, plugin: Any, values: Any) -> None:
@@ -108,23 +107,25 @@ class TestLocalRuntime:
         ],
     )
     def test_diff(self, plugin: Any, supervisor: Any, changed: Json, expected: Json) -> None:
-        olds = {"name": "local", "port": 8890, "stateDirectory": str(supervisor.directory)}
+        olds = {"name": "local", "port": 8890, "stateDirectory": str(supervisor.directory), "running": True}
         diff = plugin.diff("LocalRuntime", olds, {**olds, **changed}, id=str(supervisor.directory))
         assert kinds(diff) == expected
         assert diff.changes == (SOME if expected else NONE)
         assert diff.deleteBeforeReplace
 
     def test_one_that_does_not_run_is_started_by_the_next_up(self, plugin: Any, tmp_path: Path) -> None:
-        olds = {"name": "local", "port": 8890, "stateDirectory": str(tmp_path)}
+        olds = {"name": "local", "port": 8890, "stateDirectory": str(tmp_path), "running": True}
         diff = plugin.diff("LocalRuntime", olds, olds, id=str(tmp_path))
         assert kinds(diff) == {"running": "UPDATE"}
         assert not diff.detailedDiff["running"].inputDiff
         assert not diff.replaces
+        refreshed = {**olds, "running": False}
+        assert plugin.diff("LocalRuntime", refreshed, olds, id=str(tmp_path)).detailedDiff["running"].inputDiff
 
     def test_read(self, plugin: Any, supervisor: Any, tmp_path: Path) -> None:
         directory = str(supervisor.directory)
         read = plugin.read("LocalRuntime", directory, {}, {})
-        assert dict(read.inputs) == {"name": "local", "port": 8890, "stateDirectory": directory}
+        assert dict(read.inputs) == {"name": "local", "port": 8890, "stateDirectory": directory, "running": True}
         assert read.properties["running"] is True
         assert read.properties["target"] == supervisor.target
         assert plugin.read("LocalRuntime", str(tmp_path / "none"), {"name": "local"}, {}).id == ""

@@ -9,7 +9,7 @@ from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
-from aks_inference_provider.wire import UNKNOWN, Value, derive, plain, whole_numbers
+from aks_inference_provider.wire import UNKNOWN, derive, plain, whole_numbers
 from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, launch, read_record
 from aks_inference_runtime.api.errors import InvalidInput, RuntimeUnavailable
 from aks_inference_runtime.api.supervisor import DEFAULT_PORT, default_state_directory
@@ -39,18 +39,18 @@ INPUTS = (
         "Optional. Absolute path of another HAProxy binary (2.8 or newer). Default: the one that comes with the "
         "package. A change restarts the cluster.",
     ),
+    Field("running", Kind.BOOLEAN, "That it should run; after a refresh, whether it does.", computed=True),
 )
 OUTPUTS = (
     Field("target", Kind.STRING, "Where services run: pass it on as their `target`.", required=True),
     Field("url", Kind.STRING, "The router's base URL.", required=True),
-    Field("running", Kind.BOOLEAN, "Whether the supervisor answered when it was last asked.", required=True),
 )
 
 
 def check(urn: Urn, olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
     """Defaults for plain inputs, and all that is wrong with them."""
     failures = check_fields(INPUTS, news)
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = {"running": True}
     if news.get("port") is None:
         defaults["port"] = DEFAULT_PORT
     name, port, directory, haproxy = (news.get(key) for key in ("name", "port", "stateDirectory", "haproxy"))
@@ -86,17 +86,16 @@ def diff(olds: Mapping[str, Any], news: Mapping[str, Any], running: bool) -> Dif
         for path, change in changes(whole_numbers(olds), whole_numbers(news)).items()
     }
     if not running:
-        found["running"] = Difference(Change.UPDATE, of_input=False)
+        found.setdefault("running", Difference(Change.UPDATE, of_input=False))
     # Two cannot share a port or a folder, also when somebody else asks for the replacement.
     return Diff(found, delete_before_replace=True)
 
 
-def computed(inputs: Raw, running: Value) -> Computed:
+def computed(inputs: Raw) -> Computed:
     """The outputs that follow from the inputs."""
     return {
         "target": derive(_target, inputs.get("name"), inputs.get("stateDirectory"), inputs.get("port")),
         "url": derive(lambda port: f"http://127.0.0.1:{int(port)}", inputs.get("port")),
-        "running": running,
     }
 
 
@@ -123,14 +122,14 @@ class LocalRuntime:
 
     def preview(self, inputs: Raw, state: State | None) -> Computed:
         """Everything is known."""
-        return computed(inputs, running=True)
+        return computed(inputs)
 
     async def create(self, operation: Operation, inputs: Raw) -> Made:
         """Starts the supervisor, or finds it running."""
         settings = _settings(plain(inputs))
         operation.progress.status(f"starting on port {settings.port}")
         await launch(settings, operation.timeout_s or LAUNCH_TIMEOUT_S)
-        return Made(settings.state_directory, computed(inputs, running=True))
+        return Made(settings.state_directory, computed(inputs))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """Starts it where it does not run; another HAProxy takes a restart."""
@@ -149,8 +148,8 @@ class LocalRuntime:
             return state
         if record is None:
             return None
-        inputs = state.inputs or record.settings.to_wire()
-        return State(state.id, inputs, {**inputs, **computed(inputs, await _running(state.id))})
+        inputs = {**(state.inputs or record.settings.to_wire()), "running": await _running(state.id)}
+        return State(state.id, inputs, {**inputs, **computed(inputs)})
 
     async def delete(self, operation: Operation, state: State) -> None:
         """Stops everything that it started and removes its files."""
