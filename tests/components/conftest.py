@@ -85,8 +85,14 @@ class FakeEngine(resource_pb2_grpc.ResourceMonitorServicer, engine_pb2_grpc.Engi
         answer = struct_pb2.Struct()
         answer.CopyFrom(request.object)
         answer.update(self._extra(request.type, inputs))
-        identity = "" if not request.custom or self.preview else f"{request.name}-id"
+        identity = "" if not request.custom or self.preview else self._identity(request)
         return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=answer)
+
+    @staticmethod
+    def _identity(request: Any) -> str:
+        if not request.type.startswith("azure-native:"):
+            return f"{request.name}-id"
+        return f"/subscriptions/sub-1/resourceGroups/rg/providers/Microsoft.X/{request.type[13:]}/{request.name}"
 
     def _extra(self, token: str, inputs: dict[str, Any]) -> dict[str, Any]:
         later = (lambda value: UNKNOWN) if self.preview else (lambda value: value)
@@ -101,6 +107,10 @@ class FakeEngine(resource_pb2_grpc.ResourceMonitorServicer, engine_pb2_grpc.Engi
                 uri = f"http://127.0.0.1:8890/api/v1/service/{name}/score"
                 keys = {"primaryKey": later("k1"), "secondaryKey": later("k2")}
                 return {"scoringUri": uri, "swaggerUri": uri, "state": later("Healthy"), **keys}
+            case "UserAssignedIdentity":
+                return {"name": inputs.get("resourceName", "identity1"), "principalId": later("principal-1")}
+            case "ResourceGroup" | "ManagedCluster":
+                return {"name": inputs.get("resourceName", "group1")}
             case _:
                 return {}
 

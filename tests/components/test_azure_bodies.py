@@ -1,0 +1,131 @@
+"""The azure-native inputs of AksInferenceCluster against Azure's own request schemas of the same API versions."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft4Validator
+
+_DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "arm"
+ARM = Path(os.environ.get("AKS_INFERENCE_ARM_SCHEMAS", _DEFAULT))
+pytestmark = pytest.mark.skipif(not ARM.is_dir(), reason="no ARM schemas; AKS_INFERENCE_ARM_SCHEMAS names their folder")
+
+SIX = (
+    'vnet_resourcegroup_name="net-rg", vnet_name="vnet", subnet_name="nodes", service_cidr="10.0.0.0/16", '
+    'dns_service_ip="10.0.0.10", docker_bridge_cidr="172.17.0.1/16"'
+)
+SUBNET = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/v/subnets/nodes"
+IDENTITY = "/subscriptions/sub-1/resourceGroups/rg/providers/Microsoft.X/managedidentity:UserAssignedIdentity/prod"
+FORMS = {
+    "default": "",
+    "dev-test": 'cluster_purpose="DevTest", tags={"team": "a"}',
+    "flat": SIX,
+    "grouped": f'network=dict(plugin="azure", subnet_id="{SUBNET}", service_cidr="10.0.0.0/16", '
+    'dns_service_ip="10.0.0.10")',
+    "kubenet": f'network=dict(plugin="kubenet", subnet_id="{SUBNET}", service_cidr="10.0.0.0/16", '
+    'dns_service_ip="10.0.0.10", pod_cidr="10.244.0.0/16")',
+    "sizes": 'vm_size="Standard_NC4as_T4_v3", agent_count=4, system_pool={"vm_size": "Standard_D8s_v5", "count": 3}',
+    "own-group": 'resource_group_name="mine"',
+}
+
+
+def converted(value: Any, names: list[str] | None, types: dict[str, Any]) -> Any:
+    """A pulumi input as Azure's request has it."""
+    if isinstance(value, list):
+        return [converted(item, names, types) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, dict) or not names:
+        return value
+    known: dict[str, Any] = {}
+    for name in names:
+        known |= types[name]
+    body = {}
+    for key, item in value.items():
+        assert key in known, f"{key} is not an input of {names}"
+        if key == "userAssignedIdentities":
+            body[key] = {identity: {} for identity in item}
+            continue
+        body[known[key]["arm"]] = converted(item, known[key].get("types"), types)
+    return body
+
+
+def request_body(resource: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    for key, value in inputs.items():
+        if key in resource["path_params"]:
+            continue
+        field = resource["inputs"][key]
+        place = body
+        *groups, last = field["arm"].split("/")
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = converted(value, field.get("types"), resource["types"])
+    return body
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_request_is_one_that_azure_knows(run_program: Callable[..., Any], form: str) -> None:
+    program = "from aks_inference import AksInferenceCluster\n"
+    program += f'AksInferenceCluster("prod", location="westeurope"{", " if FORMS[form] else ""}{FORMS[form]})\n'
+    outcome = run_program(program, preview=False)
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    mapping = json.loads((ARM / "pulumi_map.json").read_text())
+    azure = [r for r in outcome.engine.registered if r.type.startswith("azure-native:")]
+    assert len(outcome.engine.of("ManagedCluster")) == len(outcome.engine.of("AgentPool")) == 1
+    for registration in azure:
+        resource = mapping[registration.type]
+        body = request_body(resource, registration.inputs)
+        schema = json.loads((ARM / resource["body"]).read_text())
+        errors = [f"{registration.type}: {e.json_path}: {e.message}" for e in Draft4Validator(schema).iter_errors(body)]
+        assert errors == []
+        assert registration.request.version == "3.29.0"
+
+
+def cluster_of(run_program: Callable[..., Any], form: str) -> Any:
+    arguments = f", {FORMS[form]}" if FORMS[form] else ""
+    program = f'from aks_inference import AksInferenceCluster\nAksInferenceCluster("prod"{arguments})\n'
+    outcome = run_program(program, preview=False)
+    assert outcome.code == 0, outcome.error
+    return outcome.engine
+
+
+def test_azure_cni_in_a_subnet(run_program: Callable[..., Any]) -> None:
+    engine = cluster_of(run_program, "flat")
+    (cluster,), (pool,), (role,) = engine.of("ManagedCluster"), engine.of("AgentPool"), engine.of("RoleAssignment")
+    subnet = "/subscriptions/sub-1/resourceGroups/net-rg/providers/Microsoft.Network/virtualNetworks/vnet/subnets/nodes"
+    assert cluster.inputs["networkProfile"] == {
+        "networkPlugin": "azure", "loadBalancerSku": "standard", "outboundType": "loadBalancer",
+        "serviceCidr": "10.0.0.0/16", "dnsServiceIP": "10.0.0.10",
+    }  # fmt: skip
+    assert cluster.inputs["agentPoolProfiles"][0]["vnetSubnetID"] == subnet
+    assert pool.inputs["vnetSubnetID"] == subnet
+    assert cluster.inputs["identity"] == {"type": "UserAssigned", "userAssignedIdentities": [IDENTITY]}
+    assert (role.inputs["scope"], role.inputs["principalId"]) == (subnet, "principal-1")
+    assert any(urn.endswith("RoleAssignment::prod-subnet") for urn in cluster.request.dependencies)
+
+
+def test_kubenet_without_a_subnet(run_program: Callable[..., Any]) -> None:
+    engine = cluster_of(run_program, "default")
+    (cluster,), (pool,), (group,) = engine.of("ManagedCluster"), engine.of("AgentPool"), engine.of("ResourceGroup")
+    assert cluster.inputs["networkProfile"]["networkPlugin"] == "kubenet"
+    assert cluster.inputs["identity"] == {"type": "SystemAssigned"}
+    assert [p["name"] for p in cluster.inputs["agentPoolProfiles"]] == ["system"]
+    assert (pool.inputs["count"], pool.inputs["vmSize"], pool.inputs["mode"]) == (3, "Standard_D3_v2", "User")
+    assert (pool.inputs["resourceGroupName"], cluster.inputs["resourceGroupName"]) == ("group1", "group1")
+    assert cluster.parent.endswith("AksInferenceCluster::prod")
+    assert group.parent == pool.parent == cluster.parent
+    assert not engine.of("RoleAssignment")
+    assert cluster.request.customTimeouts.create == "60m"
+    assert "FastProd needs at least 12: ok" in engine.said()
+    assert "retired on 2028-05-01" in engine.said("WARNING")
+    assert engine.outputs["prod"]["target"].startswith("aks-inference+kubernetes:")
+
+
+def test_an_existing_resource_group(run_program: Callable[..., Any]) -> None:
+    engine = cluster_of(run_program, "own-group")
+    assert not engine.of("ResourceGroup")
+    assert engine.of("ManagedCluster")[0].inputs["resourceGroupName"] == "mine"
