@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import random
@@ -205,8 +206,10 @@ class Transport:
         parts = urlsplit(url)
         # Proxies only: aiohttp's own trust_env would also send what ~/.netrc holds.
         proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        # aiohttp sends a stream piece by piece, large bytes at once; and it closes it, so each request has its own.
+        content = io.BytesIO(data) if isinstance(data, bytes) and data else data
         return self._session.request(
-            method, url, headers=headers, data=data, params=params, proxy=proxy, allow_redirects=False
+            method, url, headers=headers, data=content, params=params, proxy=proxy, allow_redirects=False
         )
 
 
