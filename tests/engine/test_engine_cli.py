@@ -273,6 +273,14 @@ def test_the_program_version_and_help(workspace: Any) -> None:
         assert flag in text
 
 
+def test_a_folder_that_may_not_be_used_is_named(stack: Any) -> None:
+    folder = stack.folder / "file"
+    folder.write_text("no folder")
+    for command in (["stack", "init", "new"], ["stack", "select", "dev"]):
+        text = refused(stack.run(*command, PULUMI_BACKEND_URL=f"file://{folder}", PULUMI_HOME=str(folder)))
+        assert str(folder) in text
+
+
 def test_the_state_is_read_also_where_it_cannot_be_written(stack: Any, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(stack.folder / "state", copy)

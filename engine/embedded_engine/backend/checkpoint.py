@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedded_engine.errors import StateError
-from embedded_engine.model import CHECKPOINT_VERSION, Json, ModelError, Resource, Snapshot
+from embedded_engine.model import CHECKPOINT_VERSION, Json, Resource, Snapshot
 from embedded_engine.wirejson import dumps
 
 
@@ -132,14 +132,3 @@ def checked(snapshot: Snapshot, what: str) -> Snapshot:
     if problems := integrity_problems(snapshot):
         raise StateError(f"{what} is damaged: nothing was changed.\n  " + "\n  ".join(problems[:10]))
     return snapshot
-
-
-__all__ = [
-    "Checkpoint",
-    "ModelError",
-    "Serializer",
-    "checked",
-    "empty_checkpoint",
-    "integrity_problems",
-    "parse_checkpoint",
-]

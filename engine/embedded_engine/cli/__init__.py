@@ -44,6 +44,9 @@ def main() -> None:
         # Who read the output has enough of it; what else would be flushed at exit goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EngineError.exit_code)
+    except OSError as error:
+        # A folder that may not be read or written, wherever it was met.
+        _fail(str(error), EngineError.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -104,7 +104,7 @@ class Invocation:
 
     def require(self, name: StackName) -> StackName:
         if not self.backend.exists(name):
-            raise StackNotFoundError(f"no stack named '{name.stack}' found")
+            raise StackNotFoundError(f"no stack named '{name.stack}' found in {self.backend.url}")
         return name
 
 

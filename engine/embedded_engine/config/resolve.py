@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from embedded_engine.config.project import Declaration, Project
-from embedded_engine.config.settings import Entry, StackSettings, is_secure
+from embedded_engine.config.settings import StackSettings, is_secure
 from embedded_engine.errors import ConfigError
 from embedded_engine.model import Json, Value
 from embedded_engine.secrets import Crypter
@@ -116,6 +116,3 @@ def _mismatch(kind: str, items: Json | None, value: Value) -> str:
             if problem:
                 return f"[{index}] {problem}"
     return ""
-
-
-__all__ = ["Configuration", "Entry", "as_text", "parsed", "resolve"]
