@@ -102,6 +102,8 @@ LONG = "n" * 64
 KUBENET = Network(plugin="kubenet")
 ZONE = "/subscriptions/0/resourceGroups/dns/providers/Microsoft.Network/privateDnsZones/privatelink.{}.azmk8s.io"
 
+AUTOSCALED = pool(autoscale=True, min_count=1, max_count=5)
+
 NETWORK_CASES = [
     Case("1.1", "network.plugin", 'write "azure"', network(plugin="Azure", plugin_mode=None, dataplane=None, policy=None)),
     Case("1.1", "network.policy", "use one of none, calico", network(policy="deny", dataplane=None)),
@@ -133,6 +135,7 @@ NETWORK_CASES = [
     Case("1.10", "network.pod_ip_allocation", "Kubernetes 1.28", replace(in_subnet(pod_subnet=subnet("pods", "10.2.0.0/16"), pod_ip_allocation="StaticBlock"), kubernetes_version="1.27")),
     Case("1.11", "network.subnet_id", "delegated to Microsoft.Web", in_subnet(subnet=subnet(delegations=("Microsoft.Web/serverFarms",)))),
     Case("1.11", "network.subnet_id", "northeurope", in_subnet(subnet=subnet(region="northeurope"))),
+    Case("1.11", "network.subnet_id", "made in 1", replace(in_subnet(), subscription_id="1")),
     Case("1.11", "network.subnet_id", "not the resource id", in_subnet(subnet=Subnet("nodes"))),
     Case("1.11", "pools[0].subnet_id", 'virtual network "other"', replace(pool(subnet_id=f"{VNET[:-4]}other/subnets/n"), network=NODE_SUBNET)),
 ]  # fmt: skip
@@ -210,6 +213,9 @@ ACCESS_CASES = [
     Case("4h", "access.private_dns_zone", "no name at all", private(private_dns_zone="none", public_fqdn=False)),
     Case("4i", "access.private_dns_zone", "private_cluster, which is off", having(access=Access(private_dns_zone="system"))),
     Case("4j", "access.public_fqdn", "Azure ML", replace(private(), azure_ml=True), WARNING),
+    Case("4l", "access.authorized_ip_ranges", "in westeurope and northeurope", having(azure_ml=True, access=Access(authorized_ip_ranges=("203.0.113.0/24",))), WARNING),
+    Case("4m", "access.private_dns_zone", "in both", replace(private(private_dns_zone=ZONE.format("westeurope")), subscription_id="1"), WARNING),
+    Case("4e", "access.private_dns_zone", "or <name>.privatelink", private(private_dns_zone=ZONE.format("westeurope").replace("privatelink", f"{'a' * 33}.privatelink"))),
     Case("4k", "access.vnet_integration", "qatarcentral", having(location="qatarcentral", access=Access(vnet_integration=True))),
     Case("12a", "access.azure_rbac", "entra_id, which is off", having(access=Access(azure_rbac=True))),
     Case("12a", "access.tenant_id", "the subscription's tenant, t2", having(access=Access(azure_rbac=True, entra_id=True, tenant_id="t1", subscription_tenant_id="t2"))),
@@ -287,6 +293,12 @@ POOL_CASES = [
     Case("9a", "pools[0].max_count", "from 1 to 1,000", pool(autoscale=True, min_count=0, max_count=1001)),
     Case("9b", "pools[0].min_count", "autoscale, which is off", pool(min_count=1)),
     Case("9c", "pools[0].autoscale", "scales nodes itself", replace(pool(autoscale=True, min_count=1, max_count=5), node_provisioning="Auto")),
+    Case("9e", "autoscaler_profile.scale_down_uneeded_time", "did you mean `scale_down_unneeded_time`?", replace(AUTOSCALED, autoscaler_profile=(("scale_down_uneeded_time", "10m"),))),
+    Case("9e", "autoscaler_profile.scan_interval", "seconds, such as 10s", replace(AUTOSCALED, autoscaler_profile=(("scan_interval", "1m"),))),
+    Case("9e", "autoscaler_profile.scale_down_unneeded_time", "whole minutes", replace(AUTOSCALED, autoscaler_profile=(("scale_down_unneeded_time", "600s"),))),
+    Case("9e", "autoscaler_profile.expander", "least-waste", replace(AUTOSCALED, autoscaler_profile=(("expander", "price"),))),
+    Case("9e", "autoscaler_profile.scale_down_utilization_threshold", "from 0 to 1", replace(AUTOSCALED, autoscaler_profile=(("scale_down_utilization_threshold", "50"),))),
+    Case("9e", "autoscaler_profile", "no pool has autoscale", having(autoscaler_profile=(("scan_interval", "10s"),)), WARNING),
     Case("9d", "pools[0].count", "lies outside min_count 4 and max_count 5; use 4", pool(autoscale=True, min_count=4, max_count=5)),
 ]  # fmt: skip
 
@@ -385,6 +397,11 @@ GOOD: dict[str, Cluster] = {
     "private, system zone": private(private_dns_zone="system"),
     "private, own zone": private(private_dns_zone=ZONE.format("westeurope"), fqdn_subdomain="scoring"),
     "private, zone below": private(private_dns_zone=ZONE.format("westeurope").replace("privatelink", "a1.privatelink")),
+    "private, zone of another cloud": replace(
+        private(private_dns_zone=ZONE.format("usgovvirginia").replace("azmk8s.io", "cx.aks.containerservice.azure.us")),
+        location="usgovvirginia",
+        subscription_id="0",
+    ),
     "entra": having(access=Access(entra_id=True, azure_rbac=True, local_accounts=False)),
     "workload identity": having(security=Security(workload_identity=True, oidc_issuer=True)),
     "every add-on": having(
@@ -404,6 +421,17 @@ GOOD: dict[str, Cluster] = {
         ),
     ),
     "autoscaled from zero": pool(autoscale=True, min_count=0, max_count=10),
+    "autoscaler settings": replace(
+        AUTOSCALED,
+        autoscaler_profile=(
+            ("scan_interval", "10s"),
+            ("scale_down_unneeded_time", "10m"),
+            ("scale_down_utilization_threshold", "0.5"),
+            ("max_total_unready_percentage", 45),
+            ("expander", "least-waste"),
+            ("daemonset_eviction_for_empty_nodes", True),
+        ),
+    ),
     "spot": pool(spot=True, spot_max_price=Decimal("0.12345"), eviction_policy="Delete"),
     "spot to the full price": pool(spot=True, spot_max_price=Decimal(-1)),
     "gpu": pool(vm_size=T4.name, size=T4, gpu_driver="None", taints=("sku=gpu:NoSchedule",)),

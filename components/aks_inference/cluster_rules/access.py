@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator
 
 from aks_inference.cluster_rules.addresses import parse_range, within
+from aks_inference.cluster_rules.clouds import PUBLIC, cloud_of
 from aks_inference.cluster_rules.kinds import ResourceId, parse_id
 from aks_inference.cluster_rules.model import Access, Cluster
 from aks_inference.cluster_rules.rulebook import RuleFinding, error, warning
+from aks_inference.facts import region_named
 
 _RANGES = "Doc api-server-authorized-ip-ranges.md 2026-08-03"
 _PRIVATE = "Doc private-clusters.md 2026-08-05"
@@ -27,6 +29,8 @@ ML_PUBLIC_NAME = warning(
     "Azure ML and a private cluster with a public name",
     "ML how-to-secure-kubernetes-inferencing-environment.md 2022-08-31",
 )
+ML_RANGES = warning("4l", "authorized ranges hold Azure ML's control plane", "ML v1/how-to-create-attach-kubernetes.md")
+ZONE_SUBSCRIPTION = warning("4m", "private DNS zone in another subscription", _PRIVATE)
 VNET_REGION = error("4k", "regions without API server VNet integration", "Doc api-server-vnet-integration.md")
 
 RBAC = error("12a", "Azure RBAC needs Entra ID, in the subscription's tenant", "Doc entra-id-authorization.md")
@@ -49,7 +53,8 @@ MOST_RANGES, MOST_RANGES_VNET = 200, 2000
 NO_VNET_INTEGRATION = frozenset({"qatarcentral"})
 NO_USER_ASSIGNED = frozenset({"usdodcentral", "usdodeast", "usgoviowa"})
 MOST_FEDERATED = 20
-_LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+_LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,30}[a-zA-Z0-9])?")
+"""A zone below the cluster zone has at most 32 characters."""
 
 
 def check_access(cluster: Cluster) -> Iterator[RuleFinding]:
@@ -106,6 +111,15 @@ def _ranges(cluster: Cluster) -> Iterator[RuleFinding]:
             list(texts),
             f"do not hold @operator_ip_ranges {', '.join(missing)}, from which the runtime is deployed and operated",
             f"add {', '.join(missing)}",
+        )
+    if cluster.azure_ml:
+        region = region_named(cluster.location) if cluster.location else None
+        where = " and ".join(filter(None, [region.name, region.paired_region])) if region else "the workspace's region"
+        yield ML_RANGES.broken(
+            path,
+            list(texts),
+            f"must also hold the addresses of Azure ML's control plane (service tag AzureMachineLearning) in {where}",
+            "add them, or the attachment fails",
         )
     for pool in cluster.pools:
         if pool.node_public_ip and pool.node_public_ip_prefix_id is None:
@@ -172,10 +186,18 @@ def _own_zone(cluster: Cluster, zone: str) -> Iterator[RuleFinding]:
             "write /subscriptions/…/resourceGroups/…/providers/Microsoft.Network/privateDnsZones/…",
         )
         return
+    subscription = cluster.subscription_id
+    if subscription is not None and parsed.subscription.lower() != subscription.lower():
+        yield ZONE_SUBSCRIPTION.broken(
+            path,
+            zone,
+            f"lies in the subscription {parsed.subscription}, and the cluster is made in {subscription}",
+            "register Microsoft.ContainerService in both",
+        )
     word = "private" if cluster.access.vnet_integration else "privatelink"
     region = _region(cluster)
-    if region is None:
-        return
+    if region is None or cloud_of(region) is not PUBLIC:
+        return  # the forms of other clouds are not documented
     wanted = f"{word}.{region}.azmk8s.io"
     name = parsed.name.lower()
     sub, _, rest = name.partition(".")

@@ -213,6 +213,8 @@ class Cluster:
     security: Security = field(default_factory=Security)
     tls: Tls = field(default_factory=Tls)
     dns_prefix: str | None = None
+    subscription_id: str | None = None
+    """The GUID of the subscription that the cluster is made in."""
     resource_group: str | None = None
     node_resource_group: str | None = None
     admin_username: str | None = None
@@ -225,6 +227,8 @@ class Cluster:
     upgrade_channel: str | None = None
     node_os_upgrade_channel: str | None = None
     node_provisioning: str = "Manual"
+    autoscaler_profile: tuple[tuple[str, object], ...] = ()
+    """Settings of the cluster autoscaler by name in snake_case: ("scan_interval", "10s")."""
     azure_ml: bool = False
     """Attached to an Azure ML workspace as well."""
     related_locations: tuple[tuple[str, str], ...] = ()

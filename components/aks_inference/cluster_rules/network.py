@@ -339,6 +339,14 @@ def _subnets(cluster: Cluster) -> Iterator[RuleFinding]:
             )
     if network.subnet is None:
         return
+    parsed, subscription = parse_subnet_id(network.subnet.id), cluster.subscription_id
+    if parsed is not None and subscription is not None and parsed.subscription.lower() != subscription.lower():
+        yield SUBNETS.broken(
+            (*network.path, "subnet_id"),
+            network.subnet.id,
+            f"lies in the subscription {parsed.subscription}, and the cluster is made in {subscription}",
+            "use a virtual network of the cluster's subscription",
+        )
     for delegation in network.subnet.delegations or ():
         yield SUBNETS.broken(
             (*network.path, "subnet_id"),
