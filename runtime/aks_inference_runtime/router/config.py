@@ -149,6 +149,10 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
             f"if {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}",
             " hdr connection close",
         ),
+        # The body, or as much of it as fits the buffer, is there before a replica is taken. From the choice of a route
+        # to the queue nothing may wait: the slot could be given up meanwhile.
+        f"  http-request wait-for-body time {HEADER_SECONDS}s",
+        "  http-request lua.parked unless { var(proc.parked) -m bool }",
         "  http-request del-header authorization if { var(txn.meta) -m beg key }",
         "  acl asks_version var(txn.meta),field(3,|) 1",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version) if asks_version"
@@ -160,9 +164,6 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         f"  http-request set-var(txn.route) var(txn.endpoint),concat(@,txn.asked),map_str({routes})"
         " if { var(txn.asked) -m found }",
         _deny(404, "not-found", "no such version", "unless { var(txn.route) -m found }"),
-        # The body, or as much of it as fits the buffer, is there before a replica is taken.
-        f"  http-request wait-for-body time {HEADER_SECONDS}s",
-        "  http-request lua.parked unless { var(proc.parked) -m bool }",
         *_answers(),
         "  use_backend %[var(txn.route),field(1,|)]",
         *_slots(paths, name, layout),
@@ -183,9 +184,9 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int)
         *_defaults(),
         "frontend hopped from base",
         f"  bind {paths.socket(name, 'in')} mode 600",
+        "  http-request lua.parked unless { var(proc.parked) -m bool }",
         "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
         "  http-request del-header x-aks-inference-route",
-        "  http-request lua.parked unless { var(proc.parked) -m bool }",
         *_answers(),
         "  use_backend %[var(txn.route),field(2,|)]",
         *_slots(paths, name, layout),

@@ -29,7 +29,13 @@ class GateWatch:
         self._control = control
         self._act = act
         self._first = asyncio.Event()
+        self._began = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._watch())
+
+    @property
+    def unheard(self) -> bool:
+        """The watch has just begun, and there is no word yet."""
+        return not self._first.is_set() and asyncio.get_running_loop().time() - self._began < SILENCE_SECONDS
 
     async def first(self, timeout_s: float) -> None:
         """Waits for the first word, for a while."""
@@ -69,15 +75,14 @@ class GateWatch:
                 if not line:
                     return
                 self.status = status = GateStatus.model_validate_json(line)
+                self._first.set()
                 if status.seq != acted:
                     acted = status.seq
                     await self._act(self.replica_id)
                     writer.write(json.dumps({"ack": status.seq}).encode() + b"\n")
-                self._first.set()
         finally:
+            # Not awaited: a cancellation of this task meanwhile would be taken for that of the other.
             asking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asking
 
     @staticmethod
     async def _ask(writer: asyncio.StreamWriter) -> None:

@@ -62,11 +62,12 @@ class HaproxyRouter:
         self.url = f"http://{host}:{port}"
         paths = Paths(directory, self._sockets)
         self._paths = paths
+        self._memory = directory / "slots.json"
         self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout)
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
         self._versions: dict[VersionKey, ServedVersion] = {}
-        self._adopted: dict[VersionKey, Slot] = {}
+        self._adopted: dict[VersionKey, list[Slot]] = {}
         self._table: dict[str, str] = {}
         self._observed: dict[int, Observation] = {}
         self._lock = asyncio.Lock()
@@ -124,6 +125,7 @@ class HaproxyRouter:
         """See `model.Router`."""
         await self._end_watching()
         await self._fleet.stop()
+        self._memory.unlink(missing_ok=True)
         for directory in {self._sockets, self._directory}:
             with contextlib.suppress(OSError):
                 directory.rmdir()
@@ -139,8 +141,10 @@ class HaproxyRouter:
             for route in endpoint.versions:
                 key = VersionKey(endpoint.name, route.name)
                 if key not in self._versions:
-                    self._versions[key] = ServedVersion(key, self._gate_changed)
+                    self._versions[key] = ServedVersion(key, self._gate_changed, self._adopted.get(key, ()))
                 self._versions[key].declare(route, slots[key])
+        self._adopted = {}
+        write_private(self._memory, routes.slots_to_json({key: v.slots for key, v in self._versions.items()}))
         # New replicas are servers before the first request can be sent to them.
         await self._reconcile()
         await self._commit(routes.table(state, slots))
@@ -152,11 +156,9 @@ class HaproxyRouter:
 
     async def _assign(self, wanted: Mapping[VersionKey, int]) -> Mapping[VersionKey, Slot]:
         current = {key: v.slots[-1] for key, v in self._versions.items() if v.slots and v.route is not None}
-        for key, slot in self._adopted.items():
-            current.setdefault(key, slot)
-        self._adopted = {}
+        current |= {key: slots[-1] for key, slots in self._adopted.items() if slots}
         occupied = {slot for v in self._versions.values() for slot in v.slots} | self._servers.occupied()
-        occupied |= self._queued()
+        occupied |= self._queued() | {slot for slots in self._adopted.values() for slot in slots}
         found = assign(wanted, current, self._fleet.layouts, occupied)
         if found.missing:
             await self._fleet.add_slots(found.missing)
@@ -233,7 +235,8 @@ class HaproxyRouter:
     async def _adopt(self) -> None:
         """Learns from running processes what they serve."""
         self._table = await self._fleet.admin(0).show_map(self._paths.routes("p0"))
-        self._adopted = routes.parse_slots(self._table)
+        with contextlib.suppress(OSError, ValueError):
+            self._adopted = routes.slots_from_json(self._memory.read_text())
         await self._observe()
         for seen in self._observed.values():
             for slot, rows in seen.rows():

@@ -21,6 +21,10 @@ LOG_BYTES = 4 * 1024 * 1024
 TAIL_BYTES = 2_000
 
 
+_let_go: list[subprocess.Popen[bytes]] = []
+"""Children that go on without their agent; kept so that they are reaped when they end while this process lives."""
+
+
 class HaproxyProcess:
     """Its record (`<name>.json`) says which process it is: pid and start time, so that a reused pid is no mistake."""
 
@@ -103,6 +107,8 @@ class HaproxyProcess:
 
     def forget(self) -> None:
         """Lets go of it: it goes on."""
+        if self._child is not None:
+            _let_go.append(self._child)
         self._child = None
 
     def rotate_log(self) -> None:
@@ -133,6 +139,8 @@ class HaproxyProcess:
         while asyncio.get_running_loop().time() < deadline:
             if self._child is not None:
                 self._child.poll()
+            for child in _let_go:
+                child.poll()
             if not _runs(process):
                 return True
             await asyncio.sleep(0.01)

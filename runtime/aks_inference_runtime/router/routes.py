@@ -11,9 +11,10 @@ A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version
 the hop to another one. One map, so that one commit changes everything at once.
 """
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.errors import InvalidInput
@@ -81,13 +82,17 @@ def _endpoint(endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot]) -> dict
     return entries
 
 
-def parse_slots(entries: Mapping[str, str]) -> dict[VersionKey, Slot]:
-    """Back from a table: which version has which slot."""
-    slots: dict[VersionKey, Slot] = {}
-    for key, value in entries.items():
-        endpoint, mark, version = key.partition("@")
-        if mark:
-            backend, slot, *_ = value.split("|")
-            process = int(backend[3:]) if backend.startswith("hop") else 0
-            slots[VersionKey(endpoint, version)] = Slot(process, int(slot[1:]))
-    return slots
+def slots_to_json(versions: Mapping[VersionKey, Sequence[Slot]]) -> str:
+    """Which slots each version has, oldest first: what a later agent cannot see in HAProxy."""
+    return json.dumps([[*key, [list(slot) for slot in slots]] for key, slots in versions.items()])
+
+
+def slots_from_json(text: str) -> dict[VersionKey, list[Slot]]:
+    """Back from `slots_to_json`. Raises ValueError."""
+    try:
+        return {
+            VersionKey(str(endpoint), str(version)): [Slot(int(process), int(number)) for process, number in slots]
+            for endpoint, version, slots in json.loads(text)
+        }
+    except TypeError as error:
+        raise ValueError(str(error)) from None

@@ -1,5 +1,6 @@
 """A version as the router serves it: its slots, its replicas' gates, their caps, its figures."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from aks_inference_runtime.router.gates import Act, GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
+
+GRACE_SECONDS = 1.0
+"""A slot is given up no sooner after the last request was sent to it: one may be on its way from another process."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,10 @@ Observations = Mapping[int, Observation]
 class ServedVersion:
     """One version, from its first declaration until its last request has gone."""
 
-    def __init__(self, key: VersionKey, act: Act) -> None:
+    def __init__(self, key: VersionKey, act: Act, slots: Iterable[Slot] = ()) -> None:
         self.key = key
         self.route: VersionRoute | None = None
-        self.slots: list[Slot] = []
+        self.slots: list[Slot] = list(slots)
         """Oldest first; the last is where new requests go."""
         self.replicas: dict[str, ReplicaTarget] = {}
         """Those declared; of a withdrawn version those that it had."""
@@ -49,6 +53,7 @@ class ServedVersion:
         self._gates: dict[str, GateWatch] = {}
         self._leaving: dict[str, ReplicaTarget] = {}
         """No more declared, still with requests."""
+        self._retired: dict[Slot, float] = {}
         self._seen: dict[Slot, tuple[int, int]] = {}
         self.requests_total = 0
         self.rejected_total = 0
@@ -71,6 +76,7 @@ class ServedVersion:
         if slot in self.slots:
             self.slots.remove(slot)
         self.slots.append(slot)
+        self._retire(self.slots[:-1])
         declared = {replica.id: replica for replica in route.replicas}
         for replica_id, replica in self.replicas.items():
             if replica_id not in declared:
@@ -84,7 +90,14 @@ class ServedVersion:
 
     def withdraw(self) -> None:
         """No new requests come; those that wait are still served."""
-        self.route = None
+        if self.route is not None:
+            self.route = None
+            self._retire(self.slots)
+
+    def _retire(self, slots: Iterable[Slot]) -> None:
+        now = asyncio.get_running_loop().time()
+        for slot in slots:
+            self._retired[slot] = now
 
     async def heard(self, timeout_s: float) -> None:
         """Waits until every ready replica's gate has been heard, for a while."""
@@ -125,6 +138,10 @@ class ServedVersion:
         replica = self.replicas.get(replica_id) or self._leaving.get(replica_id)
         if replica is None or not self.slots:
             return
+        gate = self._gates.get(replica_id)
+        if gate is not None and gate.unheard and replica.ready and replica_id in self.replicas:
+            # A new agent leaves the caps as they are until it hears the gate.
+            return
         address = f"[{replica.host}]:{replica.port}" if ":" in replica.host else f"{replica.host}:{replica.port}"
         views = [SlotView(slot, self._queued(slot, seen), self._current(slot, seen)) for slot in self.slots]
         wanted = caps(replica_id, self._view(replica_id, views), views)
@@ -149,7 +166,9 @@ class ServedVersion:
     async def _emptied(self, slot: Slot, seen: Observations, servers: Servers) -> bool:
         """Takes the servers out of a slot that nobody waits in; True when none is left."""
         observation = seen.get(slot.process)
-        if observation is None or self._queued(slot, seen) or any(self._current(slot, seen).values()):
+        if observation is None or observation.at < self._retired.get(slot, 0.0) + GRACE_SECONDS:
+            return False
+        if self._queued(slot, seen) or any(self._current(slot, seen).values()):
             return False
         if any(servers.of(slot).values()):
             return False
@@ -157,6 +176,7 @@ class ServedVersion:
             if not await servers.remove(slot, replica_id):
                 return False
         self._seen.pop(slot, None)
+        self._retired.pop(slot, None)
         return True
 
     async def _forget_gate(self, replica_id: str) -> None:
