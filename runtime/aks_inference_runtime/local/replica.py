@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -27,6 +28,7 @@ HOST = "127.0.0.1"
 STARTING_POLL_S = 0.05
 RUNNING_POLL_S = 0.25
 STOP_GRACE_S = 5.0
+GATE_GRACE_S = 2.0
 JUST_STARTED_S = 5.0
 """A start takes about a second of one core; what takes longer loads a model and must not hold up others."""
 _BACKLOG = 2_048
@@ -82,15 +84,15 @@ class Replica:
         return self.ready_since is None and young and not self.dead
 
     def target(self) -> ReplicaTarget | None:
-        """As the router is told; None until the gate's port is known."""
-        if not self.port or self.dead:
+        """As the router is told, until its processes are gone; None as long as the gate's port is not known."""
+        if not self.port:
             return None
         return ReplicaTarget(
             id=self.id,
             host=HOST,
             port=self.port,
             control=self.record.control,
-            ready=self.ready and not self.draining,
+            ready=self.ready and not self.draining and not self.dead,
         )
 
     def status(self, restarts: int) -> ReplicaStatus:
@@ -115,8 +117,14 @@ class Replica:
         with contextlib.suppress(asyncio.CancelledError):
             await self._watch
         self.dead = True
-        await asyncio.gather(self._server.stop(STOP_GRACE_S), self._gate.stop(0))
+        await self._server.stop(STOP_GRACE_S)
+        # After the server: the gate still has to tell those who waited for it.
+        await self._gate.stop(GATE_GRACE_S)
         remove_files(self.record, paths)
+
+    def kill_server(self) -> None:
+        """Ends what is left of the scoring server; the gate then answers for it."""
+        self._server.signal(signal.SIGKILL)
 
     async def detach(self) -> None:
         """Stops looking at it; it goes on."""
@@ -201,7 +209,7 @@ def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> 
     except BaseException:
         for process in (server, gate):
             if process is not None:
-                process.signal(9)
+                process.signal(signal.SIGKILL)
                 process.alive()
         remove_files(record, paths)
         raise

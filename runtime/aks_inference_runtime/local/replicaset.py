@@ -24,6 +24,8 @@ FIRST_BACK_OFF_S = 0.5
 MAX_BACK_OFF_S = 30.0
 STEADY_S = 10.0
 """A replica that was ready that long and dies is replaced at once."""
+LOST_DRAIN_S = 1.0
+"""For the gate of a replica that died to answer those who waited for it."""
 LOG_TAIL_LINES = 40
 _log = logging.getLogger(__name__)
 
@@ -225,14 +227,14 @@ class ReplicaSet:
 
     def _stop(self, replica: Replica, drain_s: float | None) -> None:
         async def end() -> None:
-            if drain_s is not None and not replica.dead:
-                await self._host.drain(replica, drain_s)
+            await self._host.drain(replica, LOST_DRAIN_S if drain_s is None else drain_s)
             await replica.stop(self._host.paths)
             self.replicas.pop(replica.id, None)
             self._changed()
 
         if drain_s is None:
             replica.dead, replica.ready = True, False
+            replica.kill_server()
         task = asyncio.create_task(end(), name=f"stop {replica.id}")
         self._stopping[replica.id] = task
         task.add_done_callback(lambda done: self._stopped(replica.id, done))
