@@ -9,7 +9,7 @@ import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 
 from embedded_engine.backend import FileBackend, Serializer, StackName, checked, parse_stack_name
-from embedded_engine.config import Configuration, Project, StackSettings, load_settings, resolve, settings_path
+from embedded_engine.config import Blind, Configuration, Project, StackSettings, load_settings, resolve, settings_path
 from embedded_engine.config.edit import set_salt
 from embedded_engine.errors import StateError
 from embedded_engine.model import Json, Snapshot
@@ -52,6 +52,11 @@ class StackSession:
     def configuration(self) -> Configuration:
         """What the program gets. Raises `ConfigError` or `SecretsError`."""
         return resolve(self.project, self.stack, self.settings, self.secrets.crypter)
+
+    def configuration_as_it_is(self, show_secrets: bool) -> Configuration:
+        """The same, though it may lack what the project asks for; without secrets no passphrase is needed."""
+        crypter = self.secrets.crypter if show_secrets else Blind
+        return resolve(self.project, self.stack, self.settings, crypter, check=False)
 
     def crypter(self) -> Crypter:
         return self.secrets.crypter()

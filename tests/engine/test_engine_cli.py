@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+
+from embedded_engine.cli import cli
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 ROOT = "urn:pulumi:dev::tested::pulumi:pulumi:Stack::tested-dev"
@@ -155,6 +158,51 @@ def test_configuration_and_its_secrets(stack: Any) -> None:
     stack.must("config", "rm", "plain")
     assert "not found for stack 'dev'" in refused(stack.run("config", "get", "plain"))
     assert "not found" in refused(stack.run("config", "get", "--path", "deep.list[0].x"))
+
+
+def test_a_configuration_is_looked_at_also_while_it_is_not_complete(stack: Any) -> None:
+    project = {"name": "tested", "runtime": "python", "config": {"must": {"type": "integer"}, "key": {"secret": True}}}
+    (stack.project / "Pulumi.yaml").write_text(json.dumps(project))
+    stack.must("config", "set", "key", "s3cret")
+    assert "s3cret" not in (stack.project / "Pulumi.dev.yaml").read_text()
+    stack.must("config", "set", "a", "1")
+    assert stack.must("config", "get", "a") == "1\n"
+    del stack.environment["PULUMI_CONFIG_PASSPHRASE"]
+    assert stack.must("config") == "KEY  VALUE\na    1\nkey  [secret]\n"
+
+
+def test_a_damaged_ciphertext_is_named(stack: Any, import_state: Callable[..., None]) -> None:
+    import_state([root(a={"b": {**SECRET, "plaintext": '"x"'}})])
+    content = json.loads(stack.state_file.read_text())
+    hidden = content["checkpoint"]["latest"]["resources"][0]["outputs"]["a"]["b"]
+    settings = stack.project / "Pulumi.dev.yaml"
+    settings.write_text(settings.read_text() + "config:\n  list: [{secure: v1:AAAA:AAAA}]\n")
+    assert "configuration key 'tested:list' of stack 'dev'" in refused(stack.run("config", "get", "list"))
+    hidden["ciphertext"] = hidden["ciphertext"][:-8] + "AAAAAAA="
+    stack.state_file.write_text(json.dumps(content))
+    assert f"{ROOT}: outputs.a.b: a ciphertext is damaged" in refused(stack.run("stack", "output"))
+
+
+def test_every_flag_is_in_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "embedded-engine.md").read_text()
+
+    def check(command: click.Command, name: str) -> None:
+        _, _, last = name.rpartition(" ")
+        assert f"`{last}" in guide, name
+        for parameter in command.params:
+            for flag in parameter.opts if isinstance(parameter, click.Option) else []:
+                assert f"{flag}" in guide or not flag.startswith("--"), f"{name} {flag}"
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for child in command.list_commands(context):
+                found = command.get_command(context, child)
+                assert found is not None
+                check(found, f"{name} {child}".strip())
+
+    for name in ("stack", "config", "preview", "up", "refresh", "destroy", "cancel"):
+        found = cli.get_command(click.Context(cli), name)
+        assert found is not None
+        check(found, name)
 
 
 def test_a_wrong_or_missing_passphrase(stack: Any) -> None:

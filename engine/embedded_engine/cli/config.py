@@ -29,15 +29,15 @@ def config(call: Invocation, stack: str | None, json_output: bool, show_secrets:
     if click.get_current_context().invoked_subcommand is not None:
         return
     session = call.session(stack)
+    resolved = session.configuration_as_it_is(show_secrets)
     if json_output:
-        resolved = session.configuration
         print_json({key: _as_json(session, resolved, key, show_secrets) for key in sorted(resolved.values)})
         return
     rows = [("KEY", "VALUE")]
     prefix = f"{call.project.name}:"
-    for key in sorted(session.configuration.values):
-        secret = key in session.configuration.secret_keys and not show_secrets
-        rows.append((key.removeprefix(prefix), REDACTED if secret else session.configuration.values[key]))
+    for key in sorted(resolved.values):
+        secret = key in resolved.secret_keys and not show_secrets
+        rows.append((key.removeprefix(prefix), REDACTED if secret else resolved.values[key]))
     print_table(rows)
 
 
@@ -51,7 +51,7 @@ def get(call: Invocation, key: str, stack: str | None, json_output: bool, path: 
     """Show one value, also if it is secret."""
     session = call.session(stack)
     top, rest = _split(call, key, path)
-    resolved = session.configuration
+    resolved = session.configuration_as_it_is(show_secrets=True)
     if top not in resolved.values:
         raise ConfigError(f"configuration key '{key}' not found for stack '{session.stack}'")
     if json_output and not rest:

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from embedded_engine.config.project import Declaration, Project
 from embedded_engine.config.settings import StackSettings, is_secure
-from embedded_engine.errors import ConfigError
+from embedded_engine.errors import ConfigError, SecretsError
 from embedded_engine.model import Json, Value
-from embedded_engine.secrets import Crypter
+from embedded_engine.values import REDACTED
 from embedded_engine.wirejson import dumps_sorted
 
 
@@ -24,10 +25,26 @@ class Configuration:
     secret_keys: frozenset[str]
 
 
-def resolve(project: Project, stack: str, settings: StackSettings, crypter: Callable[[], Crypter]) -> Configuration:
+class Decrypter(Protocol):
+    """What makes plain text of a ciphertext, or something that stands for it."""
+
+    def decrypt(self, ciphertext: str) -> str: ...
+
+
+class Blind:
+    """Shows no secret, and needs no passphrase for that."""
+
+    def decrypt(self, _: str) -> str:
+        return REDACTED
+
+
+def resolve(
+    project: Project, stack: str, settings: StackSettings, crypter: Callable[[], Decrypter], check: bool = True
+) -> Configuration:
     """Merges the project's defaults under the stack's settings and decrypts. Raises `ConfigError` with all problems.
 
-    Of the two, a value of the stack wins whole: objects are not merged.
+    Of the two, a value of the stack wins whole: objects are not merged. `check`: whether what the project declares
+    must hold; for looking at a configuration that is not complete yet it need not.
     """
     values: dict[str, str] = {}
     secret_keys: set[str] = set()
@@ -35,7 +52,10 @@ def resolve(project: Project, stack: str, settings: StackSettings, crypter: Call
     for key, entry in settings.config.items():
         declared = project.declarations.get(key)
         secure = is_secure(entry.value) or _holds_secure(entry.value)
-        plain = _opened(entry.value, crypter)
+        try:
+            plain = _opened(entry.value, crypter)
+        except SecretsError as error:
+            raise SecretsError(f"configuration key '{key}' of stack '{stack}': {error}") from None
         if declared and declared.type:
             problem = _mismatch(declared.type, declared.items, plain)
             if problem:
@@ -45,23 +65,24 @@ def resolve(project: Project, stack: str, settings: StackSettings, crypter: Call
         values[key] = as_text(plain, entry.text)
         if secure:
             secret_keys.add(key)
-    missing = []
-    for key, declared in project.declarations.items():
-        if key in values:
-            continue
-        if declared.required:
-            missing.append(key)
-            continue
+    missing = _fill_defaults(project.declarations, values, secret_keys)
+    if missing:
+        names = ", ".join(f"'{key}'" for key in missing)
+        problems.append(f"Stack '{stack}' is missing configuration value{'s' if len(missing) > 1 else ''} {names}")
+    if problems and check:
+        raise ConfigError("\n".join(problems))
+    return Configuration(values, frozenset(secret_keys))
+
+
+def _fill_defaults(declarations: Mapping[str, Declaration], values: dict[str, str], secret_keys: set[str]) -> list[str]:
+    """Puts the project's values where the stack has none; returns the keys that have a value in neither."""
+    absent = {key: declared for key, declared in declarations.items() if key not in values}
+    for key, declared in absent.items():
         if declared.default is not None:
             values[key] = as_text(declared.default, declared.text)
             if declared.secret:
                 secret_keys.add(key)
-    if missing:
-        names = ", ".join(f"'{key}'" for key in missing)
-        problems.append(f"Stack '{stack}' is missing configuration value{'s' if len(missing) > 1 else ''} {names}")
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return Configuration(values, frozenset(secret_keys))
+    return [key for key, declared in absent.items() if declared.required]
 
 
 def as_text(value: Value, text: str = "") -> str:
@@ -83,7 +104,7 @@ def parsed(declared: Declaration | None, text: str) -> Value:
         return text
 
 
-def _opened(value: Value, crypter: Callable[[], Crypter]) -> Value:
+def _opened(value: Value, crypter: Callable[[], Decrypter]) -> Value:
     if is_secure(value):
         return crypter().decrypt(str(value["secure"]))
     if isinstance(value, dict):

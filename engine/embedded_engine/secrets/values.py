@@ -55,7 +55,11 @@ class StateCipher:
 
     def _opened(self, place: Place, secret: Json) -> Json:
         if "ciphertext" in secret:
-            text = self._crypter().decrypt(str(secret["ciphertext"]))
+            crypter = self._crypter()
+            try:
+                text = crypter.decrypt(str(secret["ciphertext"]))
+            except SecretsError as error:
+                raise SecretsError(f"{place[0]}: {'.'.join(map(str, place[1:]))}: {error}") from None
             self._known[place, text] = str(secret["ciphertext"])
         elif "plaintext" in secret:
             text = str(secret["plaintext"])
