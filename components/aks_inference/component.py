@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from aks_inference._version import PACKAGE
 from aks_inference.findings import Casing, Finding, Severity
-from aks_inference.program import ComponentFindings, Program, current_program
+from aks_inference.program import ComponentFindings, Program, current_program, join
 from aks_inference.values import SECRETS
 
 T = TypeVar("T")
@@ -46,9 +46,9 @@ class Component(pulumi.ComponentResource):
                 self._program.report(ComponentFindings(self._kind, name, errors))
             gate = pulumi.ResourceOptions(depends_on=self._program.gate().passed)
             opts = pulumi.ResourceOptions.merge(opts, gate)
-            self._program.components.append(self)
         elif errors:
             raise input_error(self._kind, name, errors)
+        join(self)
         super().__init__(f"{PACKAGE}:index:{self._kind}", name, shown_inputs(declared), opts)
         for warning in warnings:
             self._say(pulumi.log.warn, warning.text(self._casing))

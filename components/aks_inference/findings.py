@@ -16,6 +16,13 @@ from pydantic.alias_generators import to_camel
 Path = tuple[str | int, ...]
 """A property path: `("versions", 1, "traffic_percentile")`."""
 
+
+class Verbatim(str):
+    """A part of a path that is shown as the caller wrote it: a name that is not known has no other casing."""
+
+    __slots__ = ()
+
+
 _LONGEST_VALUE = 80
 _NAME = re.compile(r"(?<!\w)@([a-z][a-z0-9_]*)")
 
@@ -96,7 +103,8 @@ def show_path(path: Path, casing: Casing) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            shown = to_camel(part) if casing is Casing.CAMEL and _NAME.fullmatch(f"@{part}") else part
+            converts = casing is Casing.CAMEL and not isinstance(part, Verbatim) and _NAME.fullmatch(f"@{part}")
+            shown = to_camel(part) if converts else part
             text += f".{shown}" if text else shown
     return text or "(the component)"
 

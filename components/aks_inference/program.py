@@ -7,11 +7,14 @@ component, and through a stack transformation each resource declared after `impo
 loop: it opens, or fails with the one error, which the language host prints without a traceback and with exit code 1.
 Children wait for their component. An asynchronous program (`pulumi.run`) has a gate for each stretch between awaits.
 
-In a plugin there is no program: each component raises InputPropertiesError with its own findings.
+In a plugin there is no program: each component raises InputPropertiesError with its own findings, and knows only the
+components that the same deployment constructed before it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -123,6 +126,42 @@ def current_program() -> Program | None:
         program = _programs[root] = Program()
         register_stack_transformation(program.hold)
     return program
+
+
+_deployment: ContextVar[str] = ContextVar("deployment", default="")
+_constructed: OrderedDict[str, list["Component"]] = OrderedDict()
+_KEPT_DEPLOYMENTS = 4
+
+
+def use_deployment(monitor: str) -> None:
+    """Tells a plugin which deployment (by its monitor's address) the components to construct belong to.
+
+    Without it components in a plugin do not know of each other.
+    """
+    _deployment.set(monitor)
+
+
+def peers(newcomer: tuple[type, str] | None = None) -> Sequence["Component"]:
+    """The components declared before, in this program or, in a plugin, in this deployment.
+
+    `newcomer`: class and name of the one who asks; in a plugin an earlier construction of the same is not a peer.
+    """
+    program = current_program()
+    if program:
+        return program.components
+    return [c for c in _constructed.get(_deployment.get(), []) if (type(c), c._resource_name) != newcomer]
+
+
+def join(component: "Component") -> None:
+    """Makes a component known to those that come after it."""
+    program = current_program()
+    if program:
+        program.components.append(component)
+    elif monitor := _deployment.get():
+        others = peers((type(component), component._resource_name))
+        _constructed[monitor] = [*others, component]
+        while len(_constructed) > _KEPT_DEPLOYMENTS:
+            _constructed.popitem(last=False)
 
 
 def summary(findings: Iterable[ComponentFindings]) -> str:

@@ -8,7 +8,7 @@ import pulumi
 
 from aks_inference.component import Component
 from aks_inference.findings import Finding
-from aks_inference.program import current_program
+from aks_inference.program import peers
 from aks_inference.values import is_late
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.target import LocalTarget, parse_target
@@ -60,8 +60,7 @@ def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
     if not is_late(given):
         mend = "pass a cluster component or its `target` output"
         return None, [Finding(("target",), f"an object of type {type(given).__name__} is not a target", mend)]
-    program = current_program()
-    for component in program.components if program else ():
+    for component in peers():
         if isinstance(component, Cluster) and component._target is given:
             return _of_cluster(component), []
     return TargetChoice(given, None, None), []

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_snake
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from aks_inference.findings import NOTHING, Finding, Path, did_you_mean
+from aks_inference.findings import NOTHING, Finding, Path, Verbatim, did_you_mean
 
 SECRETS = frozenset({"primary_key", "secondary_key", "ssl_key_pem_file"})
 """Arguments whose value is never shown."""
@@ -146,9 +146,9 @@ def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[st
             continue
         name = key if key in spec.model_fields else to_snake(key)
         if name not in spec.model_fields:
-            findings.append(Finding((), f"`{key}` is not known here", did_you_mean(key, spec.model_fields)))
+            findings.append(Finding((Verbatim(key),), "is not known here", did_you_mean(key, spec.model_fields)))
         elif name in raw:
-            findings.append(Finding((key,), f"is given twice: as `{key}` and `{name}`", "give it once"))
+            findings.append(Finding((Verbatim(key),), f"is given twice: as `{key}` and `{name}`", "give it once"))
         else:
             raw[name] = value
     return raw, findings

@@ -13,6 +13,7 @@ from pulumi.provider.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2 as pb
 from pulumi.runtime.proto import status_pb2
 
+from aks_inference.program import use_deployment
 from aks_inference_provider.differences import Diff, top, without_ignored
 from aks_inference_provider.errors import OperationCancelled, ProviderError, ResourcePartlyFailed
 from aks_inference_provider.fields import Failure, did_you_mean
@@ -74,6 +75,7 @@ class Servicer(ProviderServicer):
 
     async def Construct(self, request: pb.ConstructRequest, context: Context) -> pb.ConstructResponse:
         """As the base class; a RunError is a message for the user and no crash."""
+        use_deployment(request.monitorEndpoint)
         try:
             return await super().Construct(request, context)
         except pulumi.RunError as error:

@@ -187,7 +187,7 @@ class Harness:
     # components
 
     def construct(
-        self, kind: str, inputs: Mapping[str, Any], *, name: str = "comp", preview: bool = False
+        self, kind: str, inputs: Mapping[str, Any], *, name: str = "", preview: bool = False
     ) -> provider_pb2.ConstructResponse:
         self.monitor.preview = preview
         return self.stub.Construct(
@@ -199,7 +199,7 @@ class Harness:
                 parallel=8,
                 monitorEndpoint=self.engine_address,
                 type=f"aks-inference:index:{kind}",
-                name=name,
+                name=name or kind.lower(),
                 inputs=struct(inputs),
                 accepts_output_values=True,
             ),

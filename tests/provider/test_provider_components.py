@@ -104,7 +104,7 @@ def test_a_component_registers_its_child(
 ) -> None:
     inputs = valid(kind, script, model_file)
     answer = plugin.construct(kind, inputs, preview=preview)
-    assert answer.urn == f"urn:pulumi:dev::proj::{PREFIX}{kind}::comp"
+    assert answer.urn == f"urn:pulumi:dev::proj::{PREFIX}{kind}::{kind.lower()}"
     assert plugin.monitor.types() == [PREFIX + kind, PREFIX + child]
     parent, own = plugin.monitor.registered
     assert own.parent == answer.urn
@@ -134,6 +134,16 @@ def test_what_a_service_declares(plugin: Any, script: str, values: Any) -> None:
     assert version["requests"]["replicaMaxConcurrentRequests"] == 3
     assert version["scaling"]["numReplicas"] == 2
     assert not plugin.check("LocalEndpoint", inputs).failures, "what a component makes, the resource accepts"
+
+
+def test_names_are_unique_among_the_components_of_a_deployment(plugin: Any, script: str, errors_of: Any) -> None:
+    plugin.construct("ModelWebService", {**service(script), "serviceName": "taken"}, name="first")
+    plugin.construct("ModelWebService", {**service(script), "serviceName": "taken"}, name="first")
+    with pytest.raises(grpc.RpcError) as error:
+        plugin.construct("ModelWebService", {**service(script), "serviceName": "taken"}, name="second")
+    assert errors_of(error.value) == {
+        "serviceName": "\"taken\": is also the name of ModelWebService 'first' on this target; choose another name"
+    }
 
 
 def test_what_a_rollout_declares(plugin: Any, script: str) -> None:

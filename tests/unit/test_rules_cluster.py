@@ -78,7 +78,7 @@ def test_defaults() -> None:
         ({"vcpus_per_node": 2}, "vcpus_per_node = 2: Standard_D3_v2 has 4 vCPU; leave it out"),
         ({"system_pool": {"vm_size": "Standard_A1_v2"}}, 'system_pool.vm_size = "Standard_A1_v2": 1 vCPU, 2 GiB; a'),
         ({"system_pool": {"count": 0}}, "system_pool.count = 0: must be at least 1"),
-        ({"system_pool": {"size": "x"}}, "system_pool: `size` is not known here"),
+        ({"system_pool": {"size": "x"}}, "system_pool.size: is not known here"),
         ({"load_balancer_type": "Internal"}, 'load_balancer_type = "Internal": is not a type of load balancer'),
         ({"load_balancer_type": "InternalLoadBalancer"}, 'load_balancer_type = "InternalLoadBalancer": needs the'),
         ({"load_balancer_subnet": "x"}, 'load_balancer_subnet = "x": has no use with load_balancer_type PublicIp'),
@@ -102,7 +102,7 @@ def test_defaults() -> None:
         ({**SIX, "dns_service_ip": None}, "dns_service_ip: is required with a subnet"),
         ({"network": {"plugin": "cilium"}}, 'network.plugin = "cilium": is not a network plugin'),
         ({"network": "azure"}, 'network = "azure": must be an object'),
-        ({"network": {"plugn": "x"}}, "network: `plugn` is not known here; did you mean `plugin`?"),
+        ({"network": {"plugn": "x"}}, "network.plugn: is not known here; did you mean `plugin`?"),
         ({**SIX, "service_cidr": "10.0.0.0"}, 'service_cidr = "10.0.0.0": is not a range of IPv4 addresses'),
         ({**SIX, "service_cidr": "10.0.0.1/16"}, 'service_cidr = "10.0.0.1/16": is not a range'),
         ({**SIX, "dns_service_ip": "10.1.0.10"}, 'dns_service_ip = "10.1.0.10": is out of the range of service_cidr'),
@@ -121,7 +121,7 @@ def test_defaults() -> None:
             'network.pod_cidr = "10.0.1.0/24": overlaps service_cidr 10.0.0.0/16',
         ),
         ({"network": {"plugin": "azure", "pod_cidr": "10.244.0.0/16"}}, 'network.pod_cidr = "10.244.0.0/16": has no'),
-        ({"agentcount": 3}, "(the component): `agentcount` is not known here; did you mean `agent_count`?"),
+        ({"agentcount": 3}, "agentcount: is not known here; did you mean `agent_count`?"),
     ],
 )  # fmt: skip
 def test_a_broken_rule(declared: dict[str, Any], expected: str) -> None:

@@ -94,7 +94,7 @@ def test_a_byte_order_mark_is_no_obstacle() -> None:
 
 
 BAD_INFERENCE: list[tuple[dict[str, Any], str]] = [
-    ({"entryScrpt": "x"}, ": `entryScrpt` is not known here; did you mean `entryScript`?"),
+    ({"entryScrpt": "x"}, ": entryScrpt: is not known here; did you mean `entryScript`?"),
     ({"entryScript": "gone.py"}, ': entryScript = "gone.py": does not exist'),
     ({"entryScript": None}, ": entryScript: is required"),
     ({"sourceDirectory": "gone"}, ': sourceDirectory = "gone": does not exist'),
@@ -105,12 +105,12 @@ BAD_INFERENCE: list[tuple[dict[str, Any], str]] = [
     ({"extraDockerFileSteps": "x"}, ": extraDockerFileSteps: the local target"),
     ({"condaFile": "gone.yml"}, ': condaFile = "gone.yml": does not exist'),
     ({"condaFile": "a.yml", "environment": {}}, ': condaFile = "a.yml": cannot be combined with environment'),
-    ({"environment": {"nme": "x"}}, ": environment: `nme` is not known here; did you mean `name`?"),
+    ({"environment": {"nme": "x"}}, ": environment.nme: is not known here; did you mean `name`?"),
     ({"environment": {"name": "AzureML-Minimal"}}, ': environment.name = "AzureML-Minimal": begins with a reserved'),
     ({"environment": {"python": {"userManagedDependencies": True}}}, ": environment.python.userManagedDependencies: "),
     ({"environment": {"python": {"interpreterPath": "/opt/py"}}}, ': environment.python.interpreterPath = "/opt/py"'),
     ({"environment": {"python": {"condaDependenciesFile": "no.yml"}}}, ": environment.python.condaDependenciesFile = "),
-    ({"environment": {"python": {"channels": []}}}, ": environment.python: `channels` is not known here"),
+    ({"environment": {"python": {"channels": []}}}, ": environment.python.channels: is not known here"),
     ({"environment": {"docker": {"baseImage": "mine:1"}}}, ': environment.docker.baseImage = "mine:1": the local'),
     (
         {"environment": {"docker": {"baseImage": "mcr.microsoft.com/azureml/openmpi-cuda11:1"}}},

@@ -53,7 +53,7 @@ def plan(name: str = "ridge", **declared: Any) -> tuple[ModelPlan | None, list[s
         ({"resource_configuration": {"cpu": 1}}, "resource_configuration: is not supported yet"),
         ({"tags": {"a": 3}}, "tags.a = 3: must be a text"),
         ({"tags": ["a"]}, 'tags = ["a"]: must be an object'),
-        ({"model_pth": "x"}, "(the component): `model_pth` is not known here; did you mean `model_path`?"),
+        ({"model_pth": "x"}, "model_pth: is not known here; did you mean `model_path`?"),
         ({"target": "x"}, "target: not a target"),
     ],
 )

@@ -99,9 +99,9 @@ def test_effective_traffic(versions: list[Any], traffic: dict[str, float]) -> No
         ),
         (["ver-a"], "versions[0]: an object of type str is not a version; write an object"),
         ([version(), version("ver-b", cpu_cores=0)], "versions[1].cpu_cores = 0: must be above 0"),
-        ([version(), version("ver-b", num_replica=1)], "versions[1]: `num_replica` is not known here; did"),
-        ([version(auth_enabled=False)], "versions[0]: `auth_enabled` is not known here"),
-        ([version(blobfuse_enabled=True)], "versions[0]: `blobfuse_enabled` is not known here"),
+        ([version(), version("ver-b", num_replica=1)], "versions[1].num_replica: is not known here; did"),
+        ([version(auth_enabled=False)], "versions[0].auth_enabled: is not known here"),
+        ([version(blobfuse_enabled=True)], "versions[0].blobfuse_enabled: is not known here"),
         ([version(inference_config=None)], "versions[0].inference_config: is required"),
         ([version(inference_config={"entry_script": "no.py"})], 'versions[0].inference_config.entry_script = "no.py"'),
         ([version(gpu_cores=1)], "versions[0].gpu_cores = 1: is not supported on the local target yet"),
@@ -126,7 +126,7 @@ def test_a_broken_rule(versions: list[Any], expected: str) -> None:
         ({"versions": None}, "versions: is required; add `versions`"),
         ({"target": None}, "target: is required"),
         ({"namespace": "N"}, 'namespace = "N"'),
-        ({"num_replicas": 1}, "(the component): `num_replicas` is not known here"),
+        ({"num_replicas": 1}, "num_replicas: is not known here"),
     ],
 )
 def test_a_broken_rule_of_the_endpoint(more: dict[str, Any], expected: str) -> None:

@@ -144,7 +144,7 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({"tags": "a"}, 'tags = "a": must be an object'),
         ({"properties": {"a": None}}, "properties.a = null: must be a text"),
         ({"service_name": "ab"}, 'service_name = "ab": a name has 3 to 32 characters'),
-        ({"cpu_core": 1}, "(the component): `cpu_core` is not known here; did you mean `cpu_cores`?"),
+        ({"cpu_core": 1}, "cpu_core: is not known here; did you mean `cpu_cores`?"),
         ({"models": "m:1"}, 'models = "m:1": must be a list'),
         ({"target": "somewhere"}, "target: not a target: 'somewhere'"),
         ({"target": 5}, "target: an object of type int is not a target; pass a cluster component or its"),

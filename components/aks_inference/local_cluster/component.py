@@ -9,7 +9,7 @@ from aks_inference.findings import Finding
 from aks_inference.local_cluster.args import LocalInferenceClusterArgs
 from aks_inference.local_cluster.spec import LocalPlan, plan_local
 from aks_inference.machine import this_machine
-from aks_inference.program import Program, current_program
+from aks_inference.program import peers
 from aks_inference.resources import LocalRuntime
 from aks_inference.targets import Cluster
 
@@ -50,7 +50,7 @@ class LocalInferenceCluster(Cluster):
         self._local = True
         self._port = plan.port if plan else None
         self._directory = plan.state_directory if plan else None
-        findings += self._shared(current_program())
+        findings += self._shared(name)
         super().__init__(name, declared, findings, opts)
         self._register(name, plan)
 
@@ -75,9 +75,9 @@ class LocalInferenceCluster(Cluster):
         )
         self.register_outputs({"target": self.target, "url": self.url, "stateDirectory": self.state_directory})
 
-    def _shared(self, program: Program | None) -> list[Finding]:
+    def _shared(self, name: str) -> list[Finding]:
         findings = []
-        for other in program.components if program else ():
+        for other in peers((LocalInferenceCluster, name)):
             if not isinstance(other, LocalInferenceCluster):
                 continue
             whose = f"is also that of LocalInferenceCluster {other._resource_name!r}"

@@ -6,7 +6,7 @@ import pulumi
 
 from aks_inference.component import NO_ARGS, Component, merged, unknown
 from aks_inference.findings import Finding
-from aks_inference.program import Program, current_program
+from aks_inference.program import peers
 from aks_inference.registered_model.args import RegisteredModelArgs
 from aks_inference.registered_model.spec import ModelPlan, plan_model
 from aks_inference.resources import Model
@@ -47,7 +47,7 @@ class RegisteredModel(Component):
         plan, findings = plan_model(name, declared)
         self._model_name = declared.get("model_name") or name
         self._target_key = plan.target.key if plan else None
-        findings += _taken(current_program(), self._model_name, self._target_key)
+        findings += _taken(name, self._model_name, self._target_key)
         super().__init__(name, declared, findings, opts)
         self._register(name, plan)
 
@@ -72,8 +72,8 @@ class RegisteredModel(Component):
         return self.model_id
 
 
-def _taken(program: Program | None, name: str, target_key: object) -> list[Finding]:
-    others = (c for c in (program.components if program else ()) if isinstance(c, RegisteredModel))
+def _taken(resource_name: str, name: str, target_key: object) -> list[Finding]:
+    others = (c for c in peers((RegisteredModel, resource_name)) if isinstance(c, RegisteredModel))
     return [
         Finding(
             ("model_name",),

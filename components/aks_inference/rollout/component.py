@@ -54,7 +54,7 @@ class ControlledRolloutEndpoint(Serving):
         """Arguments as a dict, or as keywords."""
         declared = merged(args, settings)
         plan, findings = plan_rollout(name, declared)
-        findings += self._conflicts(plan, declared.get("endpoint_name") or name, "endpoint_name")
+        findings += self._conflicts(name, plan, "endpoint_name")
         super().__init__(name, declared, findings, opts)
         outputs = self._serve(name, plan)
         self.scoring_uri, self.swagger_uri = outputs["scoring_uri"], outputs["swagger_uri"]

@@ -79,7 +79,9 @@ def _plan_versions(versions: Sequence[Any], target_key: object) -> tuple[list[Ve
     for index, declared in enumerate(versions):
         at = ("versions", index)
         if not isinstance(declared, Mapping):
-            findings.append(Finding(at, f"an object of type {type(declared).__name__} is not a version", "write an object"))
+            findings.append(
+                Finding(at, f"an object of type {type(declared).__name__} is not a version", "write an object")
+            )
             continue
         got, wrong, deployment = read_settings(VersionSpec, declared, ("version_name",), COMPUTE_TYPES)
         findings += under(at, wrong)

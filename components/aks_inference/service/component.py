@@ -42,7 +42,7 @@ class ModelWebService(Serving):
         """Arguments as a dict, or as keywords."""
         declared = merged(args, settings)
         plan, findings = plan_service(name, declared)
-        findings += self._conflicts(plan, declared.get("service_name") or name, "service_name")
+        findings += self._conflicts(name, plan, "service_name")
         super().__init__(name, declared, findings, opts)
         outputs = self._serve(name, plan)
         self.scoring_uri, self.swagger_uri = outputs["scoring_uri"], outputs["swagger_uri"]

@@ -1,6 +1,6 @@
 """What services and rollouts have in common once they are planned: names, capacity, the child, the message."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pulumi
@@ -8,7 +8,7 @@ import pulumi
 from aks_inference.component import Component, unknown
 from aks_inference.findings import Finding
 from aks_inference.machine import Machine, this_machine
-from aks_inference.program import ComponentFindings, Program, current_program
+from aks_inference.program import ComponentFindings, current_program, peers
 from aks_inference.resources import LocalEndpoint
 from aks_inference.service.endpoint import EndpointPlan
 from aks_inference.targets import checked_target
@@ -19,8 +19,6 @@ class Serving(Component):
     """A component that is an endpoint on a target."""
 
     _plan: EndpointPlan | None
-    _endpoint_name: str
-    _name_argument: str
 
     def _serve(self, name: str, plan: EndpointPlan | None) -> dict[str, pulumi.Output[Any]]:
         """Registers the endpoint; returns its outputs."""
@@ -41,14 +39,14 @@ class Serving(Component):
         self._info(*describe(plan, this_machine()))
         return {output: getattr(endpoint, output) for output in names}
 
-    def _conflicts(self, plan: EndpointPlan | None, name: str, argument: str) -> list[Finding]:
+    def _conflicts(self, resource_name: str, plan: EndpointPlan | None, argument: str) -> list[Finding]:
         """Names and ports that another endpoint of the program has on the same target; own demands on the machine."""
-        self._plan, self._endpoint_name, self._name_argument = plan, name, argument
-        program = current_program()
+        self._resource_name, self._plan = resource_name, plan
         if plan is None:
             return []
         findings = list(too_big(plan, this_machine()))
-        for other in program.components if program else ():
+        others = peers((type(self), resource_name))
+        for other in others:
             theirs = other._plan if isinstance(other, Serving) else None
             if theirs is None or theirs.target.key != plan.target.key:
                 continue
@@ -59,8 +57,11 @@ class Serving(Component):
             port = plan.endpoint.spec.port
             if port is not None and theirs.endpoint.spec.port == port:
                 findings.append(Finding(("port",), f"is also the port of {whose}", "choose another port", port))
+        program = current_program()
         if program:
-            program.at_end(lambda: crowded(program, self))
+            program.at_end(lambda: crowded(program.components, self))
+        else:
+            findings += [f for component in crowded([*others, self], self) for f in component.findings]
         return findings
 
 
@@ -96,17 +97,17 @@ def too_big(plan: EndpointPlan, machine: Machine) -> Iterable[Finding]:
             yield Finding((*where, "memory_gb"), rule, f"use {machine.memory_gb:.1f} or less", wanted.memory_gb)
 
 
-def crowded(program: Program, last: Serving) -> Iterable[ComponentFindings]:
+def crowded(components: Sequence[Component], last: Serving) -> Iterable[ComponentFindings]:
     """Whether all endpoints of a target fit on this machine at their minimum; said once, by the last of them."""
     plan = last._plan
     if plan is None:
         return
-    served = [c for c in program.components if isinstance(c, Serving) and c._plan is not None]
+    served = [c for c in components if isinstance(c, Serving) and c._plan is not None]
     same = [c for c in served if c._plan is not None and c._plan.target.key == plan.target.key]
     if same[-1] is not last:
         return
     machine = this_machine()
-    demands = {c._endpoint_name: demand(c._plan) for c in same if c._plan is not None}
+    demands = {c._plan.name: demand(c._plan) for c in same if c._plan is not None}
     for position, (what, unit, held) in enumerate(
         (("cores", "cores", machine.cores), ("memory", "GB", machine.memory_gb))
     ):
@@ -118,7 +119,7 @@ def crowded(program: Program, last: Serving) -> Iterable[ComponentFindings]:
                 f"this machine has {held:.3g}: some replicas would stay Unschedulable"
             )
             finding = Finding(("target",), rule, "lower @cpu_cores, @memory_gb or the number of replicas")
-            yield ComponentFindings(last._kind, last._resource_name, (finding,))
+            yield ComponentFindings(type(last).__name__, last._resource_name, (finding,))
 
 
 def describe(plan: EndpointPlan, machine: Machine) -> list[str]:
