@@ -26,8 +26,9 @@ class Fields:
         return None, self.path(name)
 
     def path(self, key: str) -> str:
-        """The path of a key of this mapping."""
-        return f"{self.at}.{key}" if self.at else key
+        """The path of a key of this mapping, as the caller wrote it."""
+        written = next((one for one in self.raw if "_" in one and to_camel(one) == key), key)
+        return f"{self.at}.{written}" if self.at else written
 
     def text(self, name: str) -> str | None:
         """A text; None when absent, null or empty."""

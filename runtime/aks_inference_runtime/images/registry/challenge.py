@@ -26,8 +26,9 @@ def parse_challenges(headers: list[str]) -> tuple[Challenge, ...]:
 
 def _of_one(header: str) -> list[Challenge]:
     starts = list(_SCHEME.finditer(header))
-    ends = [match.start() for match in starts[1:]] + [len(header)]
-    return [_challenge(match[1].lower(), header[match.end() : end]) for match, end in zip(starts, ends, strict=True)]
+    ends = [*(match.start() for match in starts), len(header)][1:]
+    pairs = zip(starts, ends, strict=False)
+    return [_challenge(match[1].lower(), header[match.end() : end]) for match, end in pairs]
 
 
 def _challenge(scheme: str, text: str) -> Challenge:
