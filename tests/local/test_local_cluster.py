@@ -96,7 +96,7 @@ class Local:
     ) -> EndpointStatus:
         try:
             async with asyncio.timeout(seconds):
-                while not condition(status := await self.status(name)):  # noqa: ASYNC110 - the API has no events
+                while not condition(status := await self.status(name)):
                     await asyncio.sleep(0.05)
                 return status
         except TimeoutError:
@@ -162,7 +162,7 @@ class Clients:
     async def at_least(self, requests: int) -> None:
         target = self.seen.total() + requests
         async with asyncio.timeout(30):
-            while self.seen.total() < target:  # noqa: ASYNC110 - counts, no event
+            while self.seen.total() < target:
                 await asyncio.sleep(0.02)
 
 
@@ -459,7 +459,7 @@ async def test_a_full_disk_is_told_and_changes_nothing(local: Local) -> None:
         pytest.skip("needs to mount a small file system")
     local.state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", str(local.state)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:  # noqa: ASYNC221 - nothing else runs
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("cannot mount a small file system here")
     try:
         await local.launch()
@@ -481,7 +481,7 @@ async def test_a_full_disk_is_told_and_changes_nothing(local: Local) -> None:
         assert (await local.deploy(local.declared("svc", 2))).generation == 2
         await destroy(local.state)
     finally:
-        subprocess.run(["umount", str(local.state)], check=True)  # noqa: ASYNC221 - as above
+        subprocess.run(["umount", str(local.state)], check=True)
 
 
 async def test_the_record_names_the_socket(local: Local) -> None:

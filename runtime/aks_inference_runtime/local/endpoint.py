@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -190,7 +189,8 @@ class EndpointController:
                 old_wanted -= keep
                 s.reconcile(keep)
             old = sum(len(s.serving()) for s in others)
-            enough = new.ready >= min(wanted, self._minimum(version))
+            # Scaled to zero nothing shows whether it works, but the first request must not wait for a build.
+            enough = new.ready >= min(wanted, self._minimum(version)) if wanted else new.prepared()
             settled = settled and enough and old == 0 and not new.failed
         self._keep_removed()
         if settled and (self.record.served != self.record.endpoint or not self._settled):
@@ -226,7 +226,7 @@ class EndpointController:
         live = set(self._templates.items())
         for key, replicas in list(self._sets.items()):
             if key not in live and not replicas.replicas:
-                shutil.rmtree(replicas.app_root, ignore_errors=True)
+                replicas.abandon()
                 del self._sets[key]
 
     def _set(self, version: EndpointVersion, template: str) -> ReplicaSet:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -73,29 +73,18 @@ class ManagedProcess:
             await asyncio.sleep(_POLL_S)
 
 
-def marked(state_directory: Path, replica: str | None = None) -> list[psutil.Process]:
-    """All processes but this one that were started for a state directory, or for one replica of it."""
+def marked(state_directory: Path, but: Collection[str] = ()) -> list[psutil.Process]:
+    """All processes but this one that were started for a state directory, without those of some replicas."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid == os.getpid():
                 continue
             variables = process.environ()
-            if variables.get(STATE_VARIABLE) == str(state_directory) and (
-                replica is None or variables.get(REPLICA_VARIABLE) == replica
-            ):
+            ours = variables.get(STATE_VARIABLE) == str(state_directory)
+            if ours and variables.get(REPLICA_VARIABLE) not in but:
                 found.append(process)
     return found
-
-
-def marked_replicas(state_directory: Path) -> dict[str, list[psutil.Process]]:
-    """The processes of all replicas of a state directory, by replica."""
-    replicas: dict[str, list[psutil.Process]] = {}
-    for process in marked(state_directory):
-        with contextlib.suppress(psutil.Error, OSError):
-            if replica := process.environ().get(REPLICA_VARIABLE):
-                replicas.setdefault(replica, []).append(process)
-    return replicas
 
 
 def kill_all(processes: Sequence[psutil.Process]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class ReplicaSet:
             self._retire(replica)
         missing = wanted - len(serving)
         self.unschedulable = ""
-        if missing <= 0 or self.failed or self.backing_off or not self._prepared():
+        if missing <= 0 or self.failed or self.backing_off or not self.prepared():
             return
         for _ in range(missing):
             if self._host.room(self.version.resources) < 1:
@@ -119,6 +120,12 @@ class ReplicaSet:
                 return
             if self._host.busy_starting() or not self._start():
                 return
+
+    def abandon(self) -> None:
+        """Nothing of it is wanted any more."""
+        if self._preparation is not None:
+            self._preparation.cancel()
+        shutil.rmtree(self.app_root, ignore_errors=True)
 
     async def close(self, drain_s: float | None) -> None:
         """Ends all replicas, those that drain included; with None lets them go on by themselves."""
@@ -145,7 +152,8 @@ class ReplicaSet:
         """A replica that runs since before the supervisor's restart."""
         self.replicas[replica.id] = replica
 
-    def _prepared(self) -> bool:
+    def prepared(self) -> bool:
+        """Whether environment and app root are there; begins to make them if not."""
         if self._environment is not None and self.app_root.is_dir():
             return True
         if self._preparation is None:
@@ -168,7 +176,7 @@ class ReplicaSet:
         self.message = message
 
     def _start(self) -> bool:
-        assert self._environment is not None  # noqa: S101 - reconcile asks _prepared first
+        assert self._environment is not None  # noqa: S101 - reconcile asks prepared first
         plan = ReplicaPlan(self.endpoint, self.version, self.template, self._environment, self.app_root)
         try:
             replica = start(plan, self._host.paths, self._changed)

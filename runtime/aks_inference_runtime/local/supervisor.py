@@ -21,7 +21,7 @@ from aks_inference_runtime.local.endpoint import EndpointController, needs_keys
 from aks_inference_runtime.local.environments import EnvironmentStore, cache_root
 from aks_inference_runtime.local.files import read_wire, write_wire
 from aks_inference_runtime.local.models import ModelStore
-from aks_inference_runtime.local.process import kill_all, marked, marked_replicas
+from aks_inference_runtime.local.process import kill_all, marked
 from aks_inference_runtime.local.publisher import Publisher
 from aks_inference_runtime.local.records import (
     STATE_FILES,
@@ -139,17 +139,25 @@ class Supervisor:
                 raise Conflict(f"endpoint {name} is being deleted; declare it again when it is gone")
             await asyncio.to_thread(check, submission, self.models)
             self._check_port(submission.endpoint, present)
-            for version in submission.endpoint.spec.versions:
-                await asyncio.to_thread(self._codes.put, version.code)
-            keys = self._keys(submission, present)
-            record = _next(present, submission.endpoint, keys)
-            self._write(record, keys, present)
-            if present is None:
-                present = self._endpoints[name] = self._controller(record, keys)
-                present.run()
-            else:
-                present.declare(record, keys)
+            async with self._stores:
+                try:
+                    for version in submission.endpoint.spec.versions:
+                        await asyncio.to_thread(self._codes.put, version.code)
+                    present = self._declare(submission, present)
+                finally:
+                    await asyncio.to_thread(self._collect_code)
             return self.status(present)
+
+    def _declare(self, submission: EndpointSubmission, present: EndpointController | None) -> EndpointController:
+        keys = self._keys(submission, present)
+        record = _next(present, submission.endpoint, keys)
+        self._write(record, keys, present)
+        if present is not None:
+            present.declare(record, keys)
+            return present
+        made = self._endpoints[record.endpoint.metadata.name] = self._controller(record, keys)
+        made.run()
+        return made
 
     async def delete_endpoint(self, name: str) -> None:
         """See SupervisorClient.delete_endpoint."""
@@ -170,7 +178,8 @@ class Supervisor:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         (self.paths.keys / f"{name}.json").unlink(missing_ok=True)
         (self.paths.endpoints / f"{name}.json").unlink(missing_ok=True)
-        await asyncio.to_thread(self._collect_code)
+        async with self._stores:
+            await asyncio.to_thread(self._collect_code)
 
     def endpoint(self, name: str) -> EndpointController:
         """Raises NotFound."""
@@ -240,10 +249,8 @@ class Supervisor:
                 adopted.add(record.id)
             elif replica is not None:
                 await replica.stop(self.paths)
-        running = await asyncio.to_thread(marked_replicas, self.paths.root)
-        for name, processes in running.items():
-            if name not in adopted:
-                await asyncio.to_thread(kill_all, processes)
+        # Halves of replicas, and builds that nobody waits for any more.
+        await asyncio.to_thread(lambda: kill_all(marked(self.paths.root, but=adopted)))
         for record in records:
             if record.id not in adopted:
                 remove_files(record, self.paths)

@@ -1,0 +1,146 @@
+"""`aks-inference` as people and pipelines call it: a process, its output, its exit code."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aks_inference_runtime.api.client import EndpointSubmission, LocalSettings, SupervisorClient, destroy, launch
+from aks_inference_runtime.api.content import directory_digest
+from aks_inference_runtime.api.endpoint import ScoringEndpoint
+
+COMMAND = Path(sys.executable).with_name("aks-inference")
+
+
+async def run(*arguments: str, stdin: bytes = b"", **variables: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        COMMAND,
+        *arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "NO_COLOR": "1", **variables},
+    )
+    out, err = await process.communicate(stdin)
+    assert "Traceback" not in err.decode()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+async def state(tmp_path: Path) -> AsyncIterator[Path]:
+    """One endpoint, `svc`, on a local cluster `demo` below XDG_STATE_HOME."""
+    directory = tmp_path / "aks-inference" / "demo"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "score.py").write_text(
+        "import json\ndef init():\n    print('hello')\ndef run(data):\n    return json.loads(data)\n"
+    )
+    code = {"source_directory": str(source), "entry_script": "score.py", "digest": directory_digest(source)}
+    version = {"name": "ver-a", "is_default": True, "traffic_percentile": 100, "code": code}
+    endpoint = ScoringEndpoint.model_validate({"metadata": {"name": "svc"}, "spec": {"versions": [version]}})
+    try:
+        await launch(LocalSettings(name="demo", state_directory=str(directory), port=port))
+        client = SupervisorClient(directory)
+        status = await client.put_endpoint(EndpointSubmission(endpoint=endpoint))
+        await client.wait_endpoint("svc", status.generation, 90)
+        yield directory
+    finally:
+        await destroy(directory)
+
+
+async def test_the_commands(state: Path) -> None:
+    home = {"XDG_STATE_HOME": str(state.parent.parent)}
+    code, out, err = await run("status", **home)
+    assert (code, err) == (0, "")
+    assert "svc" in out
+    assert "Healthy" in out
+    code, out, _ = await run("--json", "status", **home)
+    assert json.loads(out)["endpoints"][0]["state"] == "Healthy"
+    code, out, _ = await run("status", "svc", **home)
+    assert "scoring URI  http://127.0.0.1:" in out
+    code, out, _ = await run("--state-directory", str(state), "--json", "status", "svc")
+    view: dict[str, Any] = json.loads(out)
+    assert (code, view["versions"][0]["replicasReady"]) == (0, 1)
+
+    code, out, err = await run("score", "svc", "--data", "-", stdin=b'{"x": [1, 2]}', **home)
+    assert (code, json.loads(out)) == (0, {"x": [1, 2]})
+    assert err.startswith("200, version ver-a in ")
+    code, out, _ = await run("--json", "score", "svc", "--data", "-", "--version", "none", stdin=b"{}", **home)
+    assert (code, json.loads(out)["status"], json.loads(out)["reason"]) == (1, 404, "not-found")
+    code, out, _ = await run("--json", "score", "svc", "--data", "-", stdin=b"{}", AKS_INFERENCE_KEY="wrong", **home)
+    assert (code, json.loads(out)["reason"]) == (1, "auth")
+
+    code, out, _ = await run("logs", "svc", "--tail", "50", **home)
+    assert (code, "hello" in out) == (0, True)
+    code, out, _ = await run("wait", "svc", "--timeout", "5", **home)
+    assert (code, out.startswith("Healthy")) == (0, True)
+
+    key = (await SupervisorClient(state).keys("svc")).primary_key
+    code, out, _ = await run("keys", "svc", **home)
+    assert code == 0
+    assert str(state / "keys" / "svc.json") in out
+    assert key not in out
+    assert key in (await run("keys", "svc", "--show", **home))[1]
+
+    code, out, err = await run("status", "none", **home)
+    assert (code, out) == (3, "")
+    assert "no endpoint none (endpoints: svc)" in err
+    code, out, _ = await run("--json", "status", "none", **home)
+    assert (code, json.loads(out)["error"]) == (3, "NotFound")
+
+
+async def test_follows_a_log_until_it_is_left(state: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "--state-directory", str(state), "logs", "svc", "--follow", "--tail", "0", stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                await run("--state-directory", str(state), "score", "svc", "--data", "-", stdin=b"{}")
+                try:
+                    async with asyncio.timeout(0.5):
+                        line = await process.stdout.readline()
+                except TimeoutError:
+                    continue
+                if b"POST /score 200" in line:
+                    break
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["status"], 3, "no local cluster under"),
+        (["--cluster", "x", "--state-directory", "y", "status"], 2, "not both"),
+        (["--cluster", "nobody", "status"], 4, "no supervisor in"),
+        (["status", "--nonsense"], 2, "No such option"),
+        (["score", "svc", "--data", "/nowhere"], 2, "No such file"),
+    ],
+)
+async def test_errors_of_users(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+    found, out, err = await run(*arguments, XDG_STATE_HOME=str(tmp_path))
+    assert (found, out) == (code, "")
+    assert says in err
+
+
+async def test_several_clusters_must_be_told_apart(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "aks-inference" / name).mkdir(parents=True)
+        (tmp_path / "aks-inference" / name / "supervisor.json").write_text("{}")
+    code, _, err = await run("status", XDG_STATE_HOME=str(tmp_path))
+    assert code == 2
+    assert "one, two" in err
