@@ -42,7 +42,11 @@ class Lab:
         self.cloud.mkdir()
         workspace.environment |= {"LAB_CLOUD": str(self.cloud), "LAB_LOG": str(self.log)}
         source = Path(__file__).parent / "lab"
-        project = {"name": "tested", "runtime": "python", "plugins": {"providers": [{"name": "lab", "path": str(source)}]}}
+        project = {
+            "name": "tested",
+            "runtime": "python",
+            "plugins": {"providers": [{"name": "lab", "path": str(source)}]},
+        }
         (workspace.project / "Pulumi.yaml").write_text(json.dumps(project))
 
     def program(self, text: str) -> None:

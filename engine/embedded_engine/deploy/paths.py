@@ -1,6 +1,7 @@
 """Property paths, `a.b[0]["c.d"].*`, and what the options ignoreChanges and replaceOnChanges do with them. Pure."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 
 from embedded_engine import values
@@ -9,6 +10,7 @@ from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Properties, Value
 
 Path = tuple[str | int, ...]
+_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 
 
 class PathError(EngineError):
@@ -163,9 +165,7 @@ def _compare(old: Value, new: Value, path: str, found: dict[str, PropertyDiff]) 
     plain = values.SIGNATURE
     if isinstance(old, dict) and isinstance(new, dict) and plain not in old and plain not in new:
         for key in sorted(old.keys() | new.keys()):
-            where = f"{path}.{key}" if path else key
-            if not key.replace("_", "a").replace("$", "a").isalnum():
-                where = f'{path}["{key}"]'
+            where = _joined(path, key)
             _compare_entry(key in old, old.get(key), key in new, new.get(key), where, found)
     elif isinstance(old, list) and isinstance(new, list):
         for index in range(max(len(old), len(new))):
@@ -174,6 +174,14 @@ def _compare(old: Value, new: Value, path: str, found: dict[str, PropertyDiff]) 
             _compare_entry(has_old, entries[0], has_new, entries[1], f"{path}[{index}]", found)
     elif not values.equal(old, new):
         found[path] = PropertyDiff("update", True)
+
+
+def _joined(path: str, key: str) -> str:
+    """The path of a key in the object at `path`; quoted where it is not a plain word."""
+    if _WORD.fullmatch(key):
+        return f"{path}.{key}" if path else key
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{path}["{escaped}"]'
 
 
 def _compare_entry(
