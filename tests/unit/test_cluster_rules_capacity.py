@@ -92,6 +92,7 @@ def node(cpu: int = 4000, memory: int = 8000, gpus: int = 0, pods: int = 30) -> 
         # Three pods of 3 cores leave one core on each node: 3 in all, none of them together.
         (3, [Workload("a", pod(3000), 3), Workload("b", pod(1500), 2)], Verdict.MAY_NOT_FIT, ["b: unschedulable at 0 of 2 replicas: CPU"]),
         (3, [Workload("a", pod(3000), 3), Workload("b", pod(500), 6)], Verdict.FITS, []),
+        (3, [Workload("a", pod(3000), 3), Workload("b", pod(1500), 3)], Verdict.CANNOT_FIT, ["b: unschedulable at 0 of 3 replicas: CPU"]),
         (3, [Workload("a", pod(9000), 0)], Verdict.FITS, []),
     ],
 )  # fmt: skip

@@ -78,10 +78,19 @@ def test_host_is_named_with_its_phase(cluster: Cluster, host: str, phase: Phase)
 
 @pytest.mark.parametrize(
     "host",
-    ["us.download.nvidia.com", "data.policy.core.windows.net", "*.ods.opinsights.azure.com", "vault.azure.net"],
+    [
+        "us.download.nvidia.com",
+        "acme-v02.api.letsencrypt.org",
+        "data.policy.core.windows.net",
+        "*.ods.opinsights.azure.com",
+        "vault.azure.net",
+    ],
 )
 def test_what_is_off_needs_no_host(host: str) -> None:
-    assert host not in hosts()
+    plain = Pool("cpu", "Standard_D4s_v5", VmSize("Standard_D4s_v5", 4, 16, 0))
+    found = hosts(replace(PLAIN, pools=(plain,)))
+    assert host not in found
+    assert not [name for name in found if "None" in name or "cloudapp" in name]
 
 
 def test_driver_that_others_install_needs_no_driver_hosts() -> None:
@@ -147,6 +156,8 @@ def test_what_the_stack_does_not_know_yet_is_a_pattern() -> None:
     assert "<storage account>.blob.core.windows.net" in found
     assert not found["<registry>.azurecr.io"].can_be_checked
     assert hosts()["acme.azurecr.io"].can_be_checked
+    assert "Microsoft container images" in hosts()["mcr.microsoft.com"].needed_for
+    assert hosts(Cluster(location="usgovvirginia"))["packages.microsoft.com"].needed_for == "aks-core"
     assert not hosts()["*.data.mcr.microsoft.com"].can_be_checked
 
 

@@ -127,6 +127,8 @@ NETWORK_CASES = [
     Case("1.9", "network.plugin_mode", "at most 5000 nodes", nodes(5000, replace(OVERLAY, pod_cidr="10.128.0.0/9"))),
     Case("1.9", "pools[0].vm_size", "DCsv2", pool(vm_size="Standard_DC2s_v2", size=None)),
     Case("1.9", "network.subnet_id", "64 characters", network(subnet=subnet(LONG))),
+    Case("1.9", "network.subnet_id", "the virtual network's name has 64", network(subnet=Subnet(f"{VNET[:-4]}{LONG}/subnets/nodes"))),
+    Case("1.9", "network.subnet_id", "the resource group's name has 64", network(subnet=Subnet(f"{VNET.replace('/net/', f'/{LONG}/')}/subnets/nodes"))),
     Case("1.10", "network.pod_subnet_id", "same subnet", in_subnet(pod_subnet=subnet())),
     Case("1.10", "network.pod_subnet_id", "needs a subnet for the nodes", in_subnet(subnet=None, pod_subnet=subnet("pods"))),
     Case("1.10", "network.pod_subnet_id", 'plugin_mode "overlay"', network(subnet=subnet(), pod_subnet=subnet("pods", "10.2.0.0/20"))),
@@ -201,6 +203,7 @@ EGRESS_CASES = [
 ACCESS_CASES = [
     Case("4a", "access.authorized_ip_ranges", "does not go with private_cluster", private(authorized_ip_ranges=("203.0.113.0/24",))),
     Case("4b", "access.authorized_ip_ranges", "at most 200", having(access=Access(authorized_ip_ranges=tuple(f"203.0.113.{i}/32" for i in range(201))))),
+    Case("4b", "access.authorized_ip_ranges", "at most 2,000", having(access=Access(vnet_integration=True, authorized_ip_ranges=tuple(f"203.0.{i // 200}.{i % 200}/32" for i in range(2001))))),
     Case("4b", "access.authorized_ip_ranges[0]", "write 203.0.113.0/24", having(access=Access(authorized_ip_ranges=("203.0.113.7/24",)))),
     Case("4b", "access.authorized_ip_ranges[1]", "not an IPv4 range", having(access=Access(authorized_ip_ranges=("203.0.113.7", "office")))),
     Case("4c", "access.authorized_ip_ranges", "add 198.51.100.9", having(access=Access(authorized_ip_ranges=("203.0.113.0/24",), operator_ip_ranges=("203.0.113.9", "198.51.100.9")))),
@@ -307,6 +310,8 @@ VERSION_CASES = [
     Case("10a", "pools[0].kubernetes_version", "is no version", pool(kubernetes_version="newest")),
     Case("10b", "kubernetes_version", "ended on 2026-07-31", having(kubernetes_version="1.33.2")),
     Case("10b", "kubernetes_version", "or tier \"Premium\" with support_plan", having(kubernetes_version="1.33")),
+    Case("10b", "kubernetes_version", "new clusters; use 1.35 or 1.36", having(kubernetes_version="1.29")),
+    Case("10b", "kubernetes_version", "ended on 2026-07-31", having(kubernetes_version="1.30", tier="Premium", support_plan="AKSLongTermSupport")),
     Case("10b", "kubernetes_version", "no longer offered", having(kubernetes_version="1.19")),
     Case("10b", "kubernetes_version", "is not in the calendar", having(kubernetes_version="1.50"), WARNING),
     Case("10b", "kubernetes_version", "planned for October 2026", having(kubernetes_version="1.37", today=date(2026, 8, 25)), WARNING),
@@ -395,6 +400,11 @@ GOOD: dict[str, Cluster] = {
     "ports": having(egress=Egress(allocated_outbound_ports=8000)),
     "authorized": having(access=Access(authorized_ip_ranges=("203.0.113.0/24", "0.0.0.0/32"), operator_ip_ranges=("203.0.113.9",))),
     "private, system zone": private(private_dns_zone="system"),
+    "private, no public name": private(private_dns_zone="system", public_fqdn=False),
+    "private, public name only": private(private_dns_zone="none", public_fqdn=True),
+    "many ranges": having(
+        access=Access(vnet_integration=True, authorized_ip_ranges=tuple(f"203.0.{i // 200}.{i % 200}/32" for i in range(2000)))
+    ),
     "private, own zone": private(private_dns_zone=ZONE.format("westeurope"), fqdn_subdomain="scoring"),
     "private, zone below": private(private_dns_zone=ZONE.format("westeurope").replace("privatelink", "a1.privatelink")),
     "private, zone of another cloud": replace(
@@ -435,6 +445,7 @@ GOOD: dict[str, Cluster] = {
     "spot": pool(spot=True, spot_max_price=Decimal("0.12345"), eviction_policy="Delete"),
     "spot to the full price": pool(spot=True, spot_max_price=Decimal(-1)),
     "gpu": pool(vm_size=T4.name, size=T4, gpu_driver="None", taints=("sku=gpu:NoSchedule",)),
+    "size left to AKS": pool(vm_size=None, size=None),
     "unknown size": pool(vm_size="Standard_New_v9", size=None),
     "empty pool": pool(count=0),
     "surge": pool(max_surge="33%"),
@@ -513,3 +524,9 @@ def test_paths_of_the_flat_arguments() -> None:
     assert {one.location(Casing.CAMEL) for one in found} == {"network.dnsServiceIp", "pools[0].count"}
     outer = {("network",): ("net",), ("network", "dns_service_ip"): ("dns",)}
     assert "dns" in {one.location(Casing.SNAKE) for one in relocate(found, outer)}
+
+
+def test_plan_that_no_longer_helps_is_not_proposed() -> None:
+    for version, premium in (("1.33", True), ("1.29", False)):
+        (found,) = check_cluster(having(kubernetes_version=version))
+        assert ("Premium" in found.mend) is premium

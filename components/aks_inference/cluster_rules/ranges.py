@@ -104,13 +104,6 @@ def check_ranges(cluster: Cluster) -> Iterator[RuleFinding]:
     yield from _api_server(cluster)
 
 
-def taken_ranges(cluster: Cluster) -> list[Range]:
-    """All ranges in use around the cluster: a mend must avoid them."""
-    network = cluster.network
-    named = [*_subnets(cluster), *_outside(network), *filter(None, (_service(network), _pod(network)))]
-    return [*RESERVED_RANGES, *(one.range for one in named)]
-
-
 def _formats(network: Network) -> Iterator[RuleFinding]:
     for name in ("service_cidr", "pod_cidr", "docker_bridge_cidr"):
         text = getattr(network, name)
