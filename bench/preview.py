@@ -6,13 +6,12 @@ package's code costs; `flat` without the nodes of the tree, so that the ratio to
 resources in it, too. Whole commands are timed (engine, program and plugin), in turns, so that whatever else the machine
 does falls on all.
 
-    python bench/preview.py [--json] [--quick] [--services N]
+    ./bench/run preview [--json] [--quick] [--services N]
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import socket
 import statistics
@@ -27,11 +26,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.harness import machine, save, versions
+
 ROOT = Path(__file__).resolve().parents[1]
 ENGINE = Path(sys.executable).parent / "embedded-engine"
 QUIET = ROOT / "bench" / "quiet_supervisor.py"
 SERVICES = 100
-ROUNDS, QUICK_ROUNDS = 9, 3
+ROUNDS, QUICK_ROUNDS = 9, 2
 TO_REACH = 1.3
 """At most, for both ratios."""
 
@@ -203,6 +204,7 @@ def free_port() -> int:
 def measure(services: int = SERVICES, quick: bool = False) -> dict[str, Any]:
     """Runs the comparison. Keys: `preview_vs_bare`, `unchanged_up_vs_bare` (ratios), seconds, machine, versions."""
     rounds = QUICK_ROUNDS if quick else ROUNDS
+    described = machine()
     settings = {"services": str(services), "version": version("pulumi-aks-inference")}
     # The quick run has no time for the third.
     programs = {name: program for name, program in PROGRAMS.items() if not (quick and name == "flat")}
@@ -235,9 +237,8 @@ def measure(services: int = SERVICES, quick: bool = False) -> dict[str, Any]:
         "to_reach": TO_REACH,
         "services": services,
         "rounds": rounds,
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
-        "versions": {name: version(name) for name in ("pulumi", "pulumi-aks-inference", "pydantic", "grpcio")}
-        | {"python": platform.python_version()},
+        "machine": described,
+        "versions": versions("pulumi", "pulumi-aks-inference", "pydantic", "grpcio"),
     }
 
 
@@ -281,6 +282,8 @@ def main() -> None:
         result = measure(arguments.services, arguments.quick)
     except Failed as error:
         sys.exit(str(error))
+    if not arguments.quick and arguments.services == SERVICES:
+        save("preview", result)
     print(json.dumps(result) if arguments.json else table(result))
 
 
