@@ -43,7 +43,7 @@ def test_the_projects_own_come_first_then_path_then_the_plugin_folder(tmp_path: 
     declared = Finder((ProjectPlugin("x", own), ProjectPlugin("y", own, "2.0.0")), finder.environment)
     assert declared.find("x").command == (sys.executable, "-u", str(own))
     assert declared.find("y", "2.0.0").folder == own
-    with pytest.raises(PluginNotFoundError, match="no provider plugin y 3.0.0"):
+    with pytest.raises(PluginNotFoundError, match=r"no provider plugin y 3\.0\.0"):
         declared.find("y", "3.0.0")
 
 
@@ -90,7 +90,7 @@ def test_a_manifest_that_cannot_be_followed_is_said(tmp_path: Path, manifest: st
 def test_a_folder_without_a_plugin_is_said(tmp_path: Path) -> None:
     with pytest.raises(PluginNotFoundError, match="does not exist"):
         launch("x", tmp_path / "nope")
-    with pytest.raises(PluginNotFoundError, match="neither pulumi-resource-x nor PulumiPlugin.yaml"):
+    with pytest.raises(PluginNotFoundError, match=r"neither pulumi-resource-x nor PulumiPlugin\.yaml"):
         launch("x", tmp_path)
     (tmp_path / "PulumiPlugin.yaml").write_text("runtime: python\n")
     with pytest.raises(PluginNotFoundError, match=r"neither __main__.py nor pyproject.toml"):

@@ -9,6 +9,7 @@ from embedded_engine.deploy import paths
 from embedded_engine.deploy.builtin import Builtin
 from embedded_engine.deploy.cells import Cell, Step, is_provider
 from embedded_engine.deploy.registry import Registry
+from embedded_engine.deploy.texts import protected_message
 from embedded_engine.errors import EngineError
 from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Properties, Resource
@@ -314,14 +315,6 @@ def inverted(diff: Diff) -> dict[str, PropertyDiff] | None:
         return None
     other = {"add": "delete", "delete": "add", "add-replace": "delete-replace", "delete-replace": "add-replace"}
     return {path: PropertyDiff(other.get(d.kind, d.kind), d.input_diff) for path, d in diff.detailed.items()}
-
-
-def protected_message(urn: str) -> str:
-    return (
-        f'resource "{urn}" cannot be deleted\n'
-        "because it is protected. To unprotect the resource, either remove the `protect` flag from the resource in "
-        f"your Pulumi program and run `pulumi up`, or use the command:\n`pulumi state unprotect '{urn}'`"
-    )
 
 
 def _old(step: Step) -> Cell:

@@ -1,48 +1,28 @@
 """A run: registrations come in, steps are done, what is left over is deleted, and the state is kept on the way."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from embedded_engine import events, values
 from embedded_engine.deploy import removal
 from embedded_engine.deploy.apply import Doer, StepError
 from embedded_engine.deploy.builtin import Builtin, StackOutputs
 from embedded_engine.deploy.cells import Cell, Step, needs
+from embedded_engine.deploy.defaults import DefaultProviders
 from embedded_engine.deploy.generator import Generator
 from embedded_engine.deploy.goals import Goal, ReadGoal
 from embedded_engine.deploy.history import History
 from embedded_engine.deploy.journal import Journal, Persist
 from embedded_engine.deploy.options import Options
-from embedded_engine.deploy.registration import BailError, StepFailedError
+from embedded_engine.deploy.registration import BailError, Result, Source, StepFailedError
 from embedded_engine.deploy.registry import Registry
+from embedded_engine.deploy.texts import pending_warning
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
 from embedded_engine.model import Properties, Resource, Snapshot
 from embedded_engine.plugins.find import Finder
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What the program hears of a registration. `outcome`: success, failed or skipped; `unknown`: it is not made."""
-
-    state: Resource
-    outcome: str = "success"
-    unknown: bool = False
-
-
-class Source(Protocol):
-    """Where registrations come from: a program. Ends when all have come; raises `EngineError` if the program failed."""
-
-    async def run(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-
-class CancelledRunError(EngineError):
-    """The run was told to stop."""
 
 
 class Deployment:
@@ -84,7 +64,7 @@ class Deployment:
         self._only_refreshes = False
         self._bailed = False
         self._cancelled = False
-        self._defaults: dict[tuple[str, str, str], asyncio.Task[str]] = {}
+        self.defaults = DefaultProviders(options, self._registered_state)
         self._running: set[asyncio.Task[Any]] = set()
 
     # -- whole runs
@@ -118,10 +98,13 @@ class Deployment:
     async def _update(self, source: Source | None) -> None:
         if self.options.refresh:
             await self._refresh()
-            if self._step_failed:
-                return
-        elif self.base.operations and not self.options.dry_run:
-            self._warn("", pending_warning(self.base))
+        else:
+            if self.base.operations and not self.options.dry_run:
+                self._warn("", pending_warning(self.base))
+            if any(r.refresh_before_update for r in self.base.resources):
+                await self._refresh(flagged=True)
+        if self._step_failed:
+            return
         if source is not None:
             self._check_targets(self.options.replace.literals)
             await self._run(source)
@@ -219,6 +202,9 @@ class Deployment:
         except EngineError as error:
             raise self._ended(error, registration.urn if registration else "") from error
 
+    async def _registered_state(self, goal: Goal) -> Resource:
+        return (await self.register(goal)).state
+
     async def read(self, goal: ReadGoal) -> Result:
         """Raises `BailError` where the run ends, told or not."""
         urn = ""
@@ -282,31 +268,6 @@ class Deployment:
             await self.journal.outputs()
         if step.told:
             self.emit(events.ResourceOutputs(step.metadata(), self.options.dry_run))
-
-    async def default_provider(self, package: str, version: str = "", url: str = "") -> str:
-        """The reference of the package's default provider, made when it is first asked for."""
-        key = (package, version, url)
-        task = self._defaults.get(key)
-        if task is None:
-            task = self._defaults[key] = asyncio.ensure_future(self._make_default(package, version, url))
-        return await asyncio.shield(task)
-
-    async def _make_default(self, package: str, version: str, url: str) -> str:
-        inputs: Properties = {}
-        for key, value in self.options.config.items():
-            namespace, _, name = key.partition(":")
-            if namespace == package:
-                inputs[name] = values.secret(value) if key in self.options.secret_keys else value
-        name = "default"
-        if version:
-            inputs["version"] = version
-            name += "_" + version.translate(str.maketrans(".-+", "___"))
-        if url:
-            inputs["__internal"] = {"pluginDownloadURL": url}
-            name += "_" + "".join(c if c.isalnum() else "_" for c in url)
-        goal = Goal(type=f"pulumi:providers:{package}", name=name, custom=True, properties=inputs)
-        result = await self.register(goal)
-        return f"{result.state.urn}::{result.state.id}"
 
     # -- steps
 
@@ -380,11 +341,16 @@ class Deployment:
 
     # -- refresh
 
-    async def _refresh(self) -> None:
-        """Reads everything that is (targeted and) there; afterwards that is the old state."""
+    async def _refresh(self, flagged: bool = False) -> None:
+        """Reads everything that is (targeted and) there; afterwards that is the old state.
+
+        `flagged`: only what its provider wants to see before every update.
+        """
         if self._missing_targets(self.options.targets.literals):
             raise BailError("one or more targets could not be found in the stack")
-        chosen = [c for c in self.history.cells if removal.refreshed(c, self.options, self.history.targets_actual)]
+        cells = [c for c in self.history.cells if c.state.refresh_before_update or not flagged]
+        reached: set[str] = set()
+        chosen = [c for c in cells if removal.refreshed(c, self.options, reached)]
         for reference in dict.fromkeys(c.state.provider for c in chosen if c.state.provider):
             await self.registry.ensure(reference)
         steps = {cell: Step(op="refresh", old=cell, new=cell, logical=False) for cell in chosen}
@@ -429,16 +395,6 @@ class Deployment:
 
     def _error(self, urn: str, message: str) -> None:
         self.emit(Diagnostic("error", message, urn))
-
-
-def pending_warning(base: Snapshot) -> str:
-    found = "".join(f"  * {o.resource.urn}, interrupted while {o.kind.value}\n" for o in base.operations)
-    return (
-        "Attempting to deploy or update resources with pending operations from a previous run.\n"
-        f"{found}"
-        "These were under way when the previous run ended, and what became of them is not known. "
-        "`embedded-engine refresh` reads what is there."
-    )
 
 
 def _shown_config(options: Options) -> dict[str, str]:

@@ -22,9 +22,9 @@ from embedded_engine.deploy import requests
 from embedded_engine.deploy.assets import AssetError
 from embedded_engine.deploy.cells import is_provider, package_of
 from embedded_engine.deploy.construct import Constructor
-from embedded_engine.deploy.deployment import Deployment, Result
+from embedded_engine.deploy.deployment import Deployment
 from embedded_engine.deploy.goals import Goal
-from embedded_engine.deploy.registration import BailError
+from embedded_engine.deploy.registration import BailError, Result
 from embedded_engine.deploy.requests import UnsupportedError
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
@@ -193,7 +193,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     async def _provider_for(self, token: str, reference: str, version: str, url: str) -> str:
         """The provider that is named, or the package's default one."""
-        return reference or await self.deployment.default_provider(package_of(token), version, url.rstrip("/"))
+        return reference or await self.deployment.defaults.reference(token, version, url.rstrip("/"))
 
     # -- what is refused by name
 

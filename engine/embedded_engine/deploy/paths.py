@@ -62,15 +62,17 @@ def contains(pattern: Path, path: Path) -> bool:
 
 
 def lookup(path: Path, value: Value) -> tuple[bool, Value]:
+    """(whether there is a value at `path`, the value); secrets on the way are looked into."""
     for element in path:
         while values.is_secret(value):
             value = value["value"]
-        if (isinstance(value, dict) and isinstance(element, str) and element in value) or (
-            isinstance(value, list) and isinstance(element, int) and 0 <= element < len(value)
-        ):
-            value = value[element]
+        if isinstance(value, dict):
+            present = element in value
         else:
+            present = isinstance(value, list) and isinstance(element, int) and 0 <= element < len(value)
+        if not present:
             return False, None
+        value = value[element]
     return True, value
 
 

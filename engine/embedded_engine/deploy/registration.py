@@ -1,11 +1,12 @@
-"""One registration on its way to its steps, and how that can end."""
+"""Registrations: where they come from, one on its way to its steps, and how that can end."""
 
 import dataclasses
+from typing import Protocol
 
 from embedded_engine.deploy.cells import Cell
 from embedded_engine.deploy.goals import Goal
 from embedded_engine.errors import EngineError
-from embedded_engine.model import Properties
+from embedded_engine.model import Properties, Resource
 
 
 class BailError(EngineError):
@@ -28,3 +29,20 @@ class Registration:
     imported: bool = False
     seed: bytes = b""
     inputs: Properties = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the program hears of a registration. `outcome`: success, failed or skipped; `unknown`: it is not made."""
+
+    state: Resource
+    outcome: str = "success"
+    unknown: bool = False
+
+
+class Source(Protocol):
+    """Where registrations come from: a program. Ends when all have come; raises `EngineError` if the program failed."""
+
+    async def run(self) -> None: ...
+
+    async def stop(self) -> None: ...

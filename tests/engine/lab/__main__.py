@@ -42,7 +42,7 @@ def plain(value: Any) -> Any:
 
 
 def note(method: str, name: str = "") -> None:
-    with open(os.environ["LAB_LOG"], "a") as log:
+    with Path(os.environ["LAB_LOG"]).open("a") as log:
         log.write(f"{method} {name}\n")
 
 

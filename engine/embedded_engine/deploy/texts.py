@@ -1,0 +1,23 @@
+"""Sentences of a run that are longer than a line."""
+
+from embedded_engine.model import Snapshot
+
+
+def pending_warning(base: Snapshot) -> str:
+    found = "".join(f"  * {o.resource.urn}, interrupted while {o.kind.value}\n" for o in base.operations)
+    return (
+        "Attempting to deploy or update resources with pending operations from a previous run.\n"
+        f"{found}"
+        "These were under way when the previous run ended, and what became of them is not known. A resource that was "
+        "being created is settled when it has been created; one that is no longer in the program stays listed until "
+        "its entry is taken out of `pending_operations` (`stack export`, `stack import`). The others are settled by "
+        "this run."
+    )
+
+
+def protected_message(urn: str) -> str:
+    return (
+        f'resource "{urn}" cannot be deleted\n'
+        "because it is protected. To unprotect the resource, either remove the `protect` flag from the resource in "
+        f"your Pulumi program and run `pulumi up`, or use the command:\n`pulumi state unprotect '{urn}'`"
+    )
