@@ -15,6 +15,7 @@ from aks_inference.cluster_rules import (
     NodeGroup,
     Pool,
     Resources,
+    Security,
     Service,
     Verdict,
     Workload,
@@ -23,7 +24,7 @@ from aks_inference.cluster_rules import (
     for_workloads,
     pack,
 )
-from aks_inference.cluster_rules.capacity import cpu_reserved_m, memory_reserved_mib
+from aks_inference.cluster_rules.capacity import cpu_reserved_m, daemon_requests, memory_reserved_mib
 from aks_inference.cluster_rules.kinds import NetworkKind
 from aks_inference.cluster_rules.packing import may_run_on
 from aks_inference.vm_sizes import VmSize, find_size
@@ -69,6 +70,19 @@ def test_never_more_than_the_size(vcpus: int, memory_gib: float, pods: int) -> N
     assert 0 <= left.memory_mib < memory_gib * 1024
     optimistic = allocatable(VmSize("x", vcpus, memory_gib, 0), pods, vm_overhead=0.0)
     assert optimistic.memory_mib >= left.memory_mib
+
+
+@pytest.mark.parametrize(
+    ("security", "cpu", "memory", "pods"),
+    [
+        (Security(), 370, 490, 7),
+        (Security(container_insights=True), 520, 1040, 8),
+        (Security(container_insights=True, managed_prometheus=True), 670, 1590, 9),
+        (Security(defender=True), 460, 586, 9),
+    ],
+)
+def test_daemons_of_the_add_ons_count(security: Security, cpu: int, memory: int, pods: int) -> None:
+    assert daemon_requests(Cluster(security=security)) == Resources(cpu, memory, 0, pods)
 
 
 def pod(cpu: int = 0, memory: int = 0, gpus: int = 0) -> Resources:
@@ -223,8 +237,8 @@ def test_autoscaled_pools_count_at_their_maximum() -> None:
 
 
 def test_between_the_safe_and_the_hopeful_bound_nothing_is_ruled_out() -> None:
-    # 14 GiB with 250 pods: 9,049 MiB surely, 10,052 MiB at best, less 600 MiB of DaemonSets.
-    service = Service(Workload("big", pod(100, 9000), 1), least=1, most=1)
+    # 14 GiB with 250 pods: 9,576 MiB surely, 10,652 MiB at best, less 490 MiB of DaemonSets.
+    service = Service(Workload("big", pod(100, 9500), 1), least=1, most=1)
     report = fit_services(cluster(), [service])
     assert report.at_least.verdict is Verdict.MAY_NOT_FIT
     assert report.at_least.pending[0].reason == "memory"

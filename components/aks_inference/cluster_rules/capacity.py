@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from aks_inference.cluster_rules.kinds import NetworkKind, max_pods
-from aks_inference.cluster_rules.model import Pool
+from aks_inference.cluster_rules.model import Cluster, Pool
 from aks_inference.vm_sizes import VmSize
 
 EVICTION_MIB, EVICTION_OLD_MIB = 100, 750
@@ -44,12 +44,37 @@ class Resources:
         )
 
 
-SYSTEM_DAEMONS = Resources(cpu_m=300, memory_mib=600, pods=8)
-"""Requests of AKS's own DaemonSets on each node, as an allowance: Microsoft publishes no table of them.
+NO_DAEMONS = Resources(pods=0)
+DAEMONS: dict[str, Resources] = {
+    "azure-ip-masq-agent": Resources(100, 50),
+    "cloud-node-manager": Resources(50, 50),
+    "csi-azuredisk-node": Resources(30, 60),
+    "csi-azurefile-node": Resources(30, 60),
+    "kube-proxy or cilium": Resources(100, 0),
+    "azure-cns": Resources(40, 250),
+    "konnectivity-agent": Resources(20, 20),
+}
+"""What AKS's own pods ask for on every node. Microsoft publishes no table: the figures are those that `kubectl describe
+node` shows in public reports (for example Azure/AKS issues); the last is not on every node and counted to be safe."""
+AMA_LOGS = Resources(150, 550)
+"""With Container insights. Managed Prometheus's node agent is counted alike."""
+DEFENDER = Resources(90, 96, 0, 2)
+"""Collector and publisher of Defender for Containers."""
 
-azure-ip-masq-agent, kube-proxy or cilium, azure-cns, cloud-node-manager, csi-azuredisk-node, csi-azurefile-node,
-konnectivity and a monitoring agent; a stack that knows better gives its own figure.
-"""
+
+def daemon_requests(cluster: Cluster) -> Resources:
+    """What the cluster's DaemonSets take of each node."""
+    security = cluster.security
+    total = Resources(pods=0)
+    for one in DAEMONS.values():
+        total = total.plus(one)
+    for on, one in (
+        (security.container_insights, AMA_LOGS),
+        (security.managed_prometheus, AMA_LOGS),
+        (security.defender, DEFENDER),
+    ):
+        total = total.plus(one) if on else total
+    return total
 
 
 def cpu_reserved_m(vcpus: int) -> int:
@@ -89,7 +114,7 @@ def for_workloads(
     pool: Pool,
     kind: NetworkKind,
     version: tuple[int, int] = NEW_RESERVATION,
-    daemons: Resources = SYSTEM_DAEMONS,
+    daemons: Resources = NO_DAEMONS,
     vm_overhead: float = VM_OVERHEAD,
 ) -> Resources | None:
     """What a node of the pool leaves after DaemonSets; None for a size that is not known."""

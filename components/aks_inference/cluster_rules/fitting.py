@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from aks_inference.cluster_rules.capacity import NEW_RESERVATION, SYSTEM_DAEMONS, VM_OVERHEAD, Resources, for_workloads
+from aks_inference.cluster_rules.capacity import NEW_RESERVATION, VM_OVERHEAD, Resources, daemon_requests, for_workloads
 from aks_inference.cluster_rules.kinds import network_kind
 from aks_inference.cluster_rules.model import Cluster, Pool
 from aks_inference.cluster_rules.packing import NodeGroup, Packing, Pending, Verdict, Workload, pack
@@ -57,12 +57,14 @@ def fit_services(
     cluster: Cluster,
     services: Iterable[Service],
     version: tuple[int, int] = NEW_RESERVATION,
-    daemons: Resources = SYSTEM_DAEMONS,
+    daemons: Resources | None = None,
 ) -> FitReport:
     """Place the services on the cluster's pools at the autoscalers' maxima.
 
-    "fits" holds with the safe bound of a node's memory, "cannot fit" with the optimistic one.
+    `daemons` None: AKS's own and those of the add-ons that are on. "fits" holds with the safe bound of a node's
+    memory, "cannot fit" with the optimistic one.
     """
+    daemons = daemons or daemon_requests(cluster)
     known = [pool for pool in cluster.pools if pool.size is not None]
     safe = [group for pool in known if (group := node_group(cluster, pool, version, daemons, VM_OVERHEAD))]
     hopeful = [group for pool in known if (group := node_group(cluster, pool, version, daemons, 0.0))]
