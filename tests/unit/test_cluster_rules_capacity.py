@@ -259,3 +259,10 @@ def test_spot_nodes_take_only_those_who_bear_them() -> None:
     bearing = Service(replace(plain.workload, tolerations=("kubernetes.azure.com/scalesetpriority",)), 1, 1)
     assert fit_services(spot, [plain]).at_least.verdict is Verdict.CANNOT_FIT
     assert fit_services(spot, [bearing]).at_least.verdict is Verdict.FITS
+
+
+def test_reported_daemons_warn_but_rule_nothing_out() -> None:
+    service = Service(Workload("iris", pod(3600), 1), least=1, most=1)
+    assert fit_services(cluster(), [service]).at_least.verdict is Verdict.MAY_NOT_FIT
+    known = Resources(300, 0, 0, 1)
+    assert fit_services(cluster(), [service], daemons=known).at_least.verdict is Verdict.CANNOT_FIT

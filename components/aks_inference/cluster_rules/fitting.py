@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from aks_inference.cluster_rules.capacity import NEW_RESERVATION, VM_OVERHEAD, Resources, daemon_requests, for_workloads
+from aks_inference.cluster_rules.capacity import (
+    NEW_RESERVATION,
+    NO_DAEMONS,
+    VM_OVERHEAD,
+    Resources,
+    daemon_requests,
+    for_workloads,
+)
 from aks_inference.cluster_rules.kinds import network_kind
 from aks_inference.cluster_rules.model import Cluster, Pool
 from aks_inference.cluster_rules.packing import NodeGroup, Packing, Pending, Verdict, Workload, pack
@@ -61,13 +68,14 @@ def fit_services(
 ) -> FitReport:
     """Place the services on the cluster's pools at the autoscalers' maxima.
 
-    `daemons` None: AKS's own and those of the add-ons that are on. "fits" holds with the safe bound of a node's
-    memory, "cannot fit" with the optimistic one.
+    `daemons` None: AKS's own and those of the add-ons that are on. "fits" holds with all of them and the safe bound
+    of a node's memory, "cannot fit" without both.
     """
-    daemons = daemons or daemon_requests(cluster)
+    # The figures of AKS's DaemonSets are reports, not a promise: they may warn, but rule nothing out.
+    cautious, certain = daemons or daemon_requests(cluster), daemons or NO_DAEMONS
     known = [pool for pool in cluster.pools if pool.size is not None]
-    safe = [group for pool in known if (group := node_group(cluster, pool, version, daemons, VM_OVERHEAD))]
-    hopeful = [group for pool in known if (group := node_group(cluster, pool, version, daemons, 0.0))]
+    safe = [group for pool in known if (group := node_group(cluster, pool, version, cautious, VM_OVERHEAD))]
+    hopeful = [group for pool in known if (group := node_group(cluster, pool, version, certain, 0.0))]
     declared = list(services)
     unknown = tuple(pool.name for pool in cluster.pools if pool.size is None)
     return FitReport(
