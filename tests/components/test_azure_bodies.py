@@ -27,6 +27,7 @@ FORMS = {
     'dns_service_ip="10.0.0.10")',
     "kubenet": f'network=dict(plugin="kubenet", subnet_id="{SUBNET}", service_cidr="10.0.0.0/16", '
     'dns_service_ip="10.0.0.10", pod_cidr="10.244.0.0/16")',
+    "overlay": 'network={"plugin_mode": "overlay"}',
     "sizes": 'vm_size="Standard_NC4as_T4_v3", agent_count=4, system_pool={"vm_size": "Standard_D8s_v5", "count": 3}',
     "own-group": 'resource_group_name="mine"',
 }
@@ -121,7 +122,7 @@ def test_kubenet_without_a_subnet(run_program: Callable[..., Any]) -> None:
     assert not engine.of("RoleAssignment")
     assert cluster.request.customTimeouts.create == "60m"
     assert "FastProd needs at least 12: ok" in engine.said()
-    assert "retired on 2028-05-01" in engine.said("WARNING")
+    assert "retires this size on 2028-05-01" in engine.said("WARNING")
     assert engine.outputs["prod"]["target"].startswith("aks-inference+kubernetes:")
 
 

@@ -36,11 +36,11 @@ def test_defaults() -> None:
     assert errors == []
     assert made is not None
     assert (made.purpose, made.agent_count, made.vm_size) == ("FastProd", 3, "Standard_D3_v2")
-    assert (made.network.plugin, made.system_count) == ("kubenet", 2)
-    assert made.checks == (
-        "vCPU check: agentCount 3 × Standard_D3_v2 (4 vCPU) = 12 vCPU; FastProd needs at least 12: ok",
-    )
-    assert sorted(w.split(":")[0] for w in warnings) == ["network", 'vm_size = "Standard_D3_v2"']
+    assert (made.network.plugin, made.system_count) == ("kubenet", 3)
+    vcpu, cost = made.checks
+    assert vcpu == "vCPU check: agentCount 3 × Standard_D3_v2 (4 vCPU) = 12 vCPU; FastProd needs at least 12: ok"
+    assert cost.startswith("cost: USD 73.00 a month; unknown: pool system, pool inference (prices of ")
+    assert sorted(w.split(":")[0] for w in warnings) == ['network.plugin = "kubenet"', 'vm_size = "Standard_D3_v2"']
     made, errors, warnings = plan(cluster_purpose="DevTest")
     assert errors == []
     assert made is not None
@@ -76,41 +76,42 @@ def test_defaults() -> None:
         ({"cluster_name": "prod-"}, 'cluster_name = "prod-": a name has'),
         ({"cluster_name": "amlcompute"}, 'cluster_name = "amlcompute": is a reserved name'),
         ({"vcpus_per_node": 2}, "vcpus_per_node = 2: Standard_D3_v2 has 4 vCPU; leave it out"),
-        ({"system_pool": {"vm_size": "Standard_A1_v2"}}, 'system_pool.vm_size = "Standard_A1_v2": 1 vCPU, 2 GiB; a'),
+        ({"system_pool": {"vm_size": "Standard_A1_v2"}}, 'system_pool.vm_size = "Standard_A1_v2": has 1 vCPU'),
         ({"system_pool": {"count": 0}}, "system_pool.count = 0: must be at least 1"),
         ({"system_pool": {"size": "x"}}, "system_pool.size: is not known here"),
-        ({"load_balancer_type": "Internal"}, 'load_balancer_type = "Internal": is not a type of load balancer'),
+        ({"load_balancer_type": "Internal"}, 'load_balancer_type = "Internal": is not known; use one of PublicIp'),
         ({"load_balancer_type": "InternalLoadBalancer"}, 'load_balancer_type = "InternalLoadBalancer": needs the'),
-        ({"load_balancer_subnet": "x"}, 'load_balancer_subnet = "x": has no use with load_balancer_type PublicIp'),
-        ({"ssl_cname": "x"}, "ssl_cname: ssl_cert_pem_file and ssl_key_pem_file missing"),
-        ({"leaf_domain_label": "x"}, "leaf_domain_label: TLS needs the runtime on Kubernetes"),
+        ({"load_balancer_subnet": "x"}, 'load_balancer_subnet = "x": goes only with load_balancer_type'),
+        ({"ssl_cname": "x", "ssl_key_pem_file": "k"}, "ssl_cert_pem_file: is needed with ssl_cname and"),
+        ({"leaf_domain_label": "x"}, 'leaf_domain_label = "x": TLS needs the runtime on Kubernetes'),
         (
             {"ssl_cname": "x", "ssl_cert_pem_file": "c", "ssl_key_pem_file": "k", "leaf_domain_label": "l"},
-            'leaf_domain_label = "l": cannot be combined with ssl_cname',
+            'leaf_domain_label = "l": brings its own certificate',
         ),
         (
             {"ssl_cname": "x", "ssl_cert_pem_file": "c", "ssl_key_pem_file": "k"},
             "ssl_cname: TLS needs the runtime on Kubernetes",
         ),
-        ({"overwrite_existing_domain": True}, "overwrite_existing_domain = true: has no use without leaf_domain_label"),
         ({"resource_id": "/x"}, 'resource_id = "/x": attaching an existing cluster is not supported yet'),
         ({"vnet_name": "v"}, 'vnet_name = "v": vnet_resourcegroup_name and subnet_name missing'),
         ({**SIX, "network": {"vnet_name": "v"}}, 'vnet_name = "vnet": is also given as network.vnet_name'),
         ({"network": {"subnet_id": SUBNET, **RANGES, "vnet_name": "v"}}, "network.subnet_id: is given beside"),
-        ({"network": {"subnet_id": "x", **RANGES}}, 'network.subnet_id = "x": is not the id of a subnet'),
+        ({"network": {"subnet_id": "x", **RANGES}}, 'network.subnet_id = "x": is not the resource id of a'),
         ({"network": {"subnet_id": SUBNET, "dns_service_ip": "10.0.0.10"}}, "network.service_cidr: is required with a"),
         ({**SIX, "dns_service_ip": None}, "dns_service_ip: is required with a subnet"),
         ({"network": {"plugin": "cilium"}}, 'network.plugin = "cilium": is not a network plugin'),
+        ({"network": {"plugin": "kubenet", "plugin_mode": "overlay"}}, 'network.plugin_mode = "overlay": goes only'),
+        ({"network": {"plugin_mode": "bridge"}}, 'network.plugin_mode = "bridge": is not known to AKS'),
         ({"network": "azure"}, 'network = "azure": must be an object'),
         ({"network": {"plugn": "x"}}, "network.plugn: is not known here; did you mean `plugin`?"),
-        ({**SIX, "service_cidr": "10.0.0.0"}, 'service_cidr = "10.0.0.0": is not a range of IPv4 addresses'),
-        ({**SIX, "service_cidr": "10.0.0.1/16"}, 'service_cidr = "10.0.0.1/16": is not a range'),
-        ({**SIX, "dns_service_ip": "10.1.0.10"}, 'dns_service_ip = "10.1.0.10": is out of the range of service_cidr'),
+        ({**SIX, "service_cidr": "10.0.0.0"}, 'service_cidr = "10.0.0.0": is not an IPv4 range'),
+        ({**SIX, "service_cidr": "10.0.0.1/16"}, 'service_cidr = "10.0.0.1/16": does not begin at'),
+        ({**SIX, "dns_service_ip": "10.1.0.10"}, 'dns_service_ip = "10.1.0.10": lies outside service_cidr'),
         ({**SIX, "dns_service_ip": "10.0.0.1"}, 'dns_service_ip = "10.0.0.1": is the first address of service_cidr'),
         ({**SIX, "dns_service_ip": "10.0.0.300"}, 'dns_service_ip = "10.0.0.300": is not an IPv4 address'),
         (
             {**SIX, "service_cidr": "10.0.0.0/12"},
-            'service_cidr = "10.0.0.0/12": is too large: at most /13',
+            'service_cidr = "10.0.0.0/12": is too large: a service range is smaller than /12',
         ),
         (
             {"service_cidr": "172.30.0.0/24", "dns_service_ip": "172.30.0.10"},
@@ -120,7 +121,7 @@ def test_defaults() -> None:
             {"network": {"plugin": "kubenet", "pod_cidr": "10.0.1.0/24", **RANGES}},
             'network.pod_cidr = "10.0.1.0/24": overlaps service_cidr 10.0.0.0/16',
         ),
-        ({"network": {"plugin": "azure", "pod_cidr": "10.244.0.0/16"}}, 'network.pod_cidr = "10.244.0.0/16": has no'),
+        ({"network": {"plugin": "azure", "pod_cidr": "10.244.0.0/16"}}, 'network.pod_cidr = "10.244.0.0/16": '),
         ({"agentcount": 3}, "agentcount: is not known here; did you mean `agent_count`?"),
     ],
 )  # fmt: skip
@@ -140,6 +141,8 @@ def test_a_broken_rule(declared: dict[str, Any], expected: str) -> None:
         ({"network": {"subnet_id": SUBNET, **RANGES}}, "azure"),
         ({"network": {"plugin": "kubenet", "subnet_id": SUBNET, **RANGES}}, "kubenet"),
         ({"network": {"plugin": "kubenet", "pod_cidr": "10.244.0.0/16"}}, "kubenet"),
+        ({"network": {"plugin_mode": "overlay", "pod_cidr": "10.244.0.0/16"}}, "azure"),
+        ({"network": {"plugin": "azure", "plugin_mode": "overlay", "subnet_id": SUBNET, **RANGES}}, "azure"),
         ({"vm_size": "standard_d4s_V5"}, "kubenet"),
         ({"vm_size": "Standard_New_v9"}, "kubenet"),
         ({"agent_count": 2, "vm_size": "Standard_D8s_v5"}, "kubenet"),
@@ -166,8 +169,15 @@ def test_warnings() -> None:
 def test_a_retired_size_is_refused() -> None:
     _, errors, _ = plan(vm_size="Standard_NC6s_v3", agent_count=3)
     assert errors == [
-        'vm_size = "Standard_NC6s_v3": was retired on 2025-09-30; choose a newer size, for example Standard_D4s_v5'
+        'vm_size = "Standard_NC6s_v3": Azure retired this size on 2025-09-30; use a current one: Standard_D4s_v5'
     ]
+
+
+def test_the_cost_where_the_region_is_known() -> None:
+    made, _, _ = plan(location="westeurope", vm_size="Standard_D4s_v5")
+    assert made is not None
+    assert "unknown" not in made.checks[1]
+    assert made.checks[1].startswith("cost: USD 1,")
 
 
 def test_both_mistakes_at_once() -> None:

@@ -12,7 +12,10 @@ class NetworkArgs(TypedDict):
     """The cluster's network. Azure ML's flat arguments say the same; each thing is given in one way."""
 
     plugin: NotRequired[str]
-    """Optional. `kubenet` or `azure`. Default: `azure` with a subnet, else `kubenet` as in Azure ML."""
+    """Optional. `kubenet` or `azure`. Default: `azure` with a subnet or a mode, else `kubenet` as in Azure ML."""
+    plugin_mode: NotRequired[str]
+    """Optional. `overlay`: with plugin `azure`, pods get addresses of their own range. Default: addresses of the
+    nodes' subnet."""
     subnet_id: NotRequired[pulumi.Input[str]]
     """Optional. Resource id of the nodes' subnet; instead of the three names."""
     vnet_resourcegroup_name: NotRequired[str]
@@ -28,7 +31,7 @@ class NetworkArgs(TypedDict):
     docker_bridge_cidr: NotRequired[str]
     """Optional. Accepted with a warning: AKS has no such setting any more."""
     pod_cidr: NotRequired[str]
-    """Optional. kubenet only: range of the pods' addresses. Default: 10.244.0.0/16."""
+    """Optional. kubenet and overlay: range of the pods' addresses. Default: 10.244.0.0/16."""
 
 
 class SystemPoolArgs(TypedDict):
@@ -37,7 +40,7 @@ class SystemPoolArgs(TypedDict):
     vm_size: NotRequired[str]
     """Optional. At least 2 vCPU and 4 GiB. Default: Standard_D4s_v5."""
     count: NotRequired[int]
-    """Optional. Nodes. Default: 2; 1 with purpose DevTest."""
+    """Optional. Nodes. Default: 3; 1 with purpose DevTest."""
 
 
 class AksInferenceClusterArgs(TypedDict):

@@ -88,7 +88,7 @@ def cluster_inputs(
         "agentPoolProfiles": [system],
         "networkProfile": plan.network.profile(),
         "enableRBAC": True,
-        "sku": {"name": "Base", "tier": "Free" if plan.purpose == "DevTest" else "Standard"},
+        "sku": {"name": "Base", "tier": plan.tier},
         "tags": dict(plan.tags) or None,
     }
 

@@ -1,11 +1,13 @@
-"""The network of a cluster: kubenet, or Azure CNI in a subnet (reference: aks-rules.md 1 and 2, azureml-v1.md 1.1)."""
+"""The network of a cluster: kubenet, or Azure CNI in a subnet, said flat or in a group (azureml-v1.md 1.1).
 
-import ipaddress
+What the values must be is the business of `aks_inference.cluster_rules`; here is which of them go together.
+"""
+
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from aks_inference.findings import Finding, Path, Severity
+from aks_inference.findings import Finding, Path
 from aks_inference.values import Leaf, Spec, Text, read
 
 FLAT = (
@@ -18,20 +20,13 @@ FLAT = (
 )
 """Azure ML's six values."""
 NAMES = FLAT[:3]
-RESERVED = tuple(ipaddress.ip_network(r) for r in ("169.254.0.0/16", "172.30.0.0/16", "172.31.0.0/16", "192.0.2.0/24"))
-"""Ranges that AKS uses itself (rule 2.6)."""
-DEFAULT_SERVICE_CIDR = "10.0.0.0/16"
-DEFAULT_POD_CIDR = "10.244.0.0/16"
-LARGEST_SERVICE_PREFIX = 12
-"""A service range must be smaller than /12 (rule 2.3)."""
-
-Net = ipaddress.IPv4Network
 
 
 class NetworkSpec(Spec):
     """The group, converted."""
 
     plugin: Text | None = None
+    plugin_mode: Text | None = None
     subnet_id: Leaf | None = None
     vnet_resourcegroup_name: Text | None = None
     vnet_name: Text | None = None
@@ -53,6 +48,10 @@ class Network:
     service_cidr: str | None = None
     dns_service_ip: str | None = None
     pod_cidr: str | None = None
+    docker_bridge_cidr: str | None = None
+    plugin_mode: str | None = None
+    places: Mapping[Path, Path] = field(default_factory=dict)
+    """Where the user wrote what the rules call `network.<name>`."""
 
     @property
     def in_subnet(self) -> bool:
@@ -63,6 +62,7 @@ class Network:
         """The networkProfile of the ManagedCluster. Plugin and balancer are always written: AKS's defaults move."""
         profile = {
             "networkPlugin": self.plugin,
+            "networkPluginMode": self.plugin_mode,
             "loadBalancerSku": "standard",
             "outboundType": "loadBalancer",
             "serviceCidr": self.service_cidr,
@@ -85,9 +85,21 @@ def plan_network(flat: Mapping[str, object], group: Mapping[str, object] | None)
     flat_style = bool(given) and group is None
     prefix = {name: () if flat_style or name in given else inside for name in NetworkSpec.model_fields}
     findings += (_moved(finding, prefix) for finding in network_rules(spec))
-    plugin = spec.plugin or ("azure" if spec.subnet_id is not None or spec.vnet_name else "kubenet")
+    azure = spec.subnet_id is not None or spec.vnet_name or spec.plugin_mode
+    plugin = spec.plugin or ("azure" if azure else "kubenet")
     names = (spec.vnet_resourcegroup_name or "", spec.vnet_name, spec.subnet_name or "") if spec.vnet_name else None
-    return Network(plugin, spec.subnet_id, names, spec.service_cidr, spec.dns_service_ip, spec.pod_cidr), findings
+    network = Network(
+        plugin,
+        spec.subnet_id,
+        names,
+        spec.service_cidr,
+        spec.dns_service_ip,
+        spec.pod_cidr,
+        spec.docker_bridge_cidr,
+        spec.plugin_mode,
+        {("network", name): (*place, name) for name, place in prefix.items()},
+    )
+    return network, findings
 
 
 def network_rules(spec: NetworkSpec) -> Iterator[Finding]:
@@ -101,89 +113,10 @@ def network_rules(spec: NetworkSpec) -> Iterator[Finding]:
         missing = " and ".join(f"@{name}" for name in NAMES if name not in named)
         rule = f"{missing} missing: a subnet needs " + ", ".join(f"@{name}" for name in FLAT[:5])
         yield Finding((named[0],), rule, "give all of them or none", getattr(spec, named[0]))
-    if isinstance(spec.subnet_id, str) and not _is_subnet_id(spec.subnet_id):
-        mend = "use /subscriptions/…/resourceGroups/…/providers/Microsoft.Network/virtualNetworks/…/subnets/…"
-        yield Finding(("subnet_id",), "is not the id of a subnet", mend, spec.subnet_id)
     if len(named) == len(NAMES) or spec.subnet_id is not None:
         for name in ("service_cidr", "dns_service_ip"):
             if getattr(spec, name) is None:
                 yield Finding((name,), "is required with a subnet", "for example 10.0.0.0/16 and 10.0.0.10")
-    if spec.docker_bridge_cidr is not None:
-        mend = "leave it out"
-        rule = "has no effect: AKS has no such setting since containerd replaced Docker"
-        yield Finding(("docker_bridge_cidr",), rule, mend, spec.docker_bridge_cidr, Severity.WARNING)
-    if spec.plugin == "azure" and spec.pod_cidr is not None:
-        rule = "has no effect with Azure CNI in a subnet: pods get addresses of the subnet"
-        yield Finding(("pod_cidr",), rule, "leave it out, or use kubenet", spec.pod_cidr)
-    yield from _address_rules(spec)
-
-
-def _address_rules(spec: NetworkSpec) -> Iterator[Finding]:
-    ranges: dict[str, Net] = {}
-    for name in ("service_cidr", "pod_cidr", "docker_bridge_cidr"):
-        text = getattr(spec, name)
-        if text is None:
-            continue
-        found = _range(text, strict=name != "docker_bridge_cidr")
-        if found is None:
-            yield Finding((name,), "is not a range of IPv4 addresses", "write it like 10.0.0.0/16", text)
-        else:
-            ranges[name] = found
-            yield from _reserved(name, found, text)
-    service = ranges.get("service_cidr")
-    if service is not None and service.prefixlen <= LARGEST_SERVICE_PREFIX:
-        rule = f"is too large: at most /{LARGEST_SERVICE_PREFIX + 1}"
-        yield Finding(("service_cidr",), rule, "for example 10.0.0.0/16", spec.service_cidr)
-    yield from _overlaps(ranges)
-    yield from _dns(spec, service or (Net(DEFAULT_SERVICE_CIDR) if spec.service_cidr is None else None))
-
-
-def _reserved(name: str, found: Net, text: str) -> Iterator[Finding]:
-    taken = [str(range_) for range_ in RESERVED if found.overlaps(range_)]
-    if taken:
-        rule = f"overlaps {' and '.join(taken)}, which AKS keeps for itself"
-        yield Finding((name,), rule, "choose another range", text)
-
-
-def _overlaps(ranges: Mapping[str, Net]) -> Iterator[Finding]:
-    names = list(ranges)
-    for index, name in enumerate(names):
-        for other in names[:index]:
-            if ranges[name].overlaps(ranges[other]):
-                rule = f"overlaps @{other} {ranges[other]}"
-                yield Finding((name,), rule, "choose ranges that share no address", str(ranges[name]))
-
-
-def _dns(spec: NetworkSpec, service: Net | None) -> Iterator[Finding]:
-    text = spec.dns_service_ip
-    if text is None:
-        return
-    path = ("dns_service_ip",)
-    try:
-        address = ipaddress.IPv4Address(text)
-    except ValueError:
-        yield Finding(path, "is not an IPv4 address", "write it like 10.0.0.10", text)
-        return
-    if service is None:
-        return
-    mend = f"use for example {service.network_address + 10}"
-    if address not in service:
-        yield Finding(path, f"is out of the range of @service_cidr {service}", mend, text)
-    elif address == service.network_address + 1:
-        yield Finding(path, "is the first address of @service_cidr, which is Kubernetes' own", mend, text)
-
-
-def _range(text: str, strict: bool) -> Net | None:
-    try:
-        return Net(text, strict=strict) if "/" in text else None
-    except ValueError:
-        return None
-
-
-def _is_subnet_id(text: str) -> bool:
-    parts = text.strip("/").split("/")
-    words = ["subscriptions", "resourcegroups", "providers", "virtualnetworks", "subnets"]
-    return len(parts) == 10 and [parts[i].lower() for i in (0, 2, 4, 6, 8)] == words and all(parts)
 
 
 def _moved(finding: Finding, prefix: Mapping[str, Path]) -> Finding:

@@ -3,7 +3,7 @@
 Reference: azureml-v1.md 1, aks-rules.md 1, 2, 6 and 7; contradictions are decided in docs/decisions.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aks_inference.aks_cluster.network import FLAT, Network, plan_network
-from aks_inference.facts.sizes import size_note
+from aks_inference.aks_cluster.rules import cost_line, judged, pool, rule_findings
+from aks_inference.cluster_rules import Tls
 from aks_inference.findings import Finding, Severity, did_you_mean, under
 from aks_inference.names import COMPUTE, RESERVED_COMPUTE
 from aks_inference.values import Flag, Leaf, Leaves, Object, Read, Spec, Text, Whole, read
@@ -26,8 +27,15 @@ DEV_TEST_VCPU = 2
 """Recommended for DevTest."""
 DEFAULT_VM_SIZE = "Standard_D3_v2"
 DEFAULT_SYSTEM_VM_SIZE = "Standard_D4s_v5"
-KUBENET_END = "2028-03-31"
 LARGEST_POOL = 1_000
+SCORING_ADDRESS = (
+    "load_balancer_type",
+    "load_balancer_subnet",
+    "ssl_cname",
+    "ssl_cert_pem_file",
+    "ssl_key_pem_file",
+    "leaf_domain_label",
+)
 ATTACH = "attaching an existing cluster is not supported yet"
 NEEDS_RUNTIME = "needs the runtime on Kubernetes, which this version does not have yet"
 
@@ -90,6 +98,8 @@ class ClusterPlan:
     gpu: bool
     system_vm_size: str
     system_count: int
+    tier: str
+    """Free or Standard."""
     network: Network
     location: str | None
     resource_group_name: Any
@@ -117,24 +127,25 @@ def plan_cluster(
     size = find_size(spec.vm_size)
     checks, wrong = vcpu_check(got, purpose, nodes, size)
     findings += wrong
-    findings += size_findings(("vm_size",), spec.vm_size, size, spec.vcpus_per_node, today)
+    findings += size_findings(spec.vm_size, size, spec.vcpus_per_node)
     system = read(SystemPoolSpec, spec.system_pool or {})
-    findings += under(("system_pool",), [*system.findings, *system_findings(system.spec, today)])
+    findings += under(("system_pool",), system.findings)
+    dev_test = purpose is Purpose.DEV_TEST
+    count = system.spec.count or (1 if dev_test else PRODUCTION_NODES)
     network, wrong = plan_network(
         {field: getattr(spec, field) for field in FLAT}, spec.network if got.whole("network") else None
     )
     findings += wrong
-    if network.plugin == "kubenet":
-        mend = "plan for network.plugin azure"
-        end = Finding(("network",), f"kubenet is retired on {KUBENET_END}", mend, severity=Severity.WARNING)
-        findings.append(end)
-    findings += balancer_findings(spec)
-    findings += tls_findings(spec)
-    if spec.resource_id is not None:
-        findings.append(Finding(("resource_id",), ATTACH, "leave it out to create a cluster", spec.resource_id))
+    pools = (
+        pool("system", system.spec.vm_size, count, "System", ("system_pool",)),
+        pool("inference", spec.vm_size, nodes, "User", ()),
+    )
+    tier = "Free" if dev_test else "Standard"
+    cluster = judged(spec.location, pools, network, tls_of(spec), tier, today)
+    findings += rule_findings(cluster, network, dev_test)
+    findings += later_findings(spec, {f.path[0] for f in findings if f.path and f.severity is Severity.ERROR})
     if any(f.severity is Severity.ERROR for f in findings):
         return None, findings
-    count = system.spec.count or (1 if purpose is Purpose.DEV_TEST else 2)
     plan = ClusterPlan(
         name=name,
         purpose=purpose,
@@ -143,11 +154,12 @@ def plan_cluster(
         gpu=bool(size and size.gpus),
         system_vm_size=system.spec.vm_size,
         system_count=count,
+        tier=tier,
         network=network,
         location=spec.location,
         resource_group_name=spec.resource_group_name,
         tags=spec.tags,
-        checks=tuple(checks),
+        checks=(*checks, cost_line(cluster)),
     )
     return plan, findings
 
@@ -185,67 +197,39 @@ def _few_nodes(nodes: int, purpose: Purpose) -> Iterator[Finding]:
         yield Finding(("agent_count",), rule, f"use {PRODUCTION_NODES} or more", nodes, Severity.WARNING)
 
 
-def size_findings(
-    path: tuple[str, ...], name: str, size: VmSize | None, vcpus: int | None, today: date
-) -> Iterator[Finding]:
-    """Warnings about a size: not in the table, or soon gone."""
+def size_findings(name: str, size: VmSize | None, vcpus: int | None) -> Iterator[Finding]:
+    """A size that is not in the table, and the user's own word about one that is."""
     if size is None:
         said = f"taken as {vcpus} vCPU" if vcpus else "its vCPU are not checked"
         rule = f"is not in the table of {table_date()}: {said}"
         mends = [mend for mend in (closest(name), "" if vcpus else "@vcpus_per_node says how many") if mend]
-        yield Finding(path, rule, " ".join(mends), name, Severity.WARNING)
-        return
-    if vcpus is not None and vcpus != size.vcpus:
+        yield Finding(("vm_size",), rule, " ".join(mends), name, Severity.WARNING)
+    elif vcpus is not None and vcpus != size.vcpus:
         yield Finding(("vcpus_per_node",), f"{name} has {size.vcpus} vCPU", "leave it out", vcpus)
-    retirement = size_note(size.name).retirement
-    if retirement is not None:
-        gone = retirement <= today
-        rule = f"{'was' if gone else 'will be'} retired on {retirement}"
-        severity = Severity.ERROR if gone else Severity.WARNING
-        yield Finding(path, rule, "choose a newer size, for example Standard_D4s_v5", name, severity)
 
 
-def system_findings(spec: SystemPoolSpec, today: date) -> Iterator[Finding]:
-    """The rules of the system pool (aks-rules.md 7)."""
-    size = find_size(spec.vm_size)
-    yield from size_findings(("vm_size",), spec.vm_size, size, None, today)
-    if size is not None and (size.vcpus < 2 or size.memory_gib < 4):
-        rule = f"{size.vcpus} vCPU, {size.memory_gib:g} GiB; a system pool needs at least 2 vCPU and 4 GiB"
-        yield Finding(("vm_size",), rule, f"for example {DEFAULT_SYSTEM_VM_SIZE}", spec.vm_size)
-    elif size is not None and size.vcpus < 4:
-        rule = f"{size.vcpus} vCPU; 4 are recommended for a system pool"
-        yield Finding(("vm_size",), rule, f"for example {DEFAULT_SYSTEM_VM_SIZE}", spec.vm_size, Severity.WARNING)
+def tls_of(spec: AksInferenceClusterSpec) -> Tls:
+    """The arguments about the scoring address."""
+    return Tls(
+        cname=spec.ssl_cname,
+        cert_pem_file=spec.ssl_cert_pem_file,
+        key_pem_file=spec.ssl_key_pem_file,
+        leaf_domain_label=spec.leaf_domain_label,
+        overwrite_existing_domain=bool(spec.overwrite_existing_domain),
+        load_balancer_type=spec.load_balancer_type,
+        load_balancer_subnet=spec.load_balancer_subnet,
+    )
 
 
-def balancer_findings(spec: AksInferenceClusterSpec) -> Iterator[Finding]:
-    """The load balancer of the scoring address."""
-    kinds = ("PublicIp", "InternalLoadBalancer")
-    if spec.load_balancer_type not in kinds:
-        rule = "is not a type of load balancer"
-        yield Finding(("load_balancer_type",), rule, f"use {' or '.join(kinds)}", spec.load_balancer_type)
-    elif spec.load_balancer_type == "InternalLoadBalancer":
+def later_findings(spec: AksInferenceClusterSpec, wrong: Set[str | int]) -> Iterator[Finding]:
+    """What this version does not have; refused, never ignored. `wrong`: arguments that have another error."""
+    if spec.resource_id is not None:
+        yield Finding(("resource_id",), ATTACH, "leave it out to create a cluster", spec.resource_id)
+    if not wrong.isdisjoint(SCORING_ADDRESS):
+        return
+    if spec.load_balancer_type == "InternalLoadBalancer":
         yield Finding(("load_balancer_type",), NEEDS_RUNTIME, "leave it out", spec.load_balancer_type)
-    elif spec.load_balancer_subnet is not None:
-        rule = "has no use with @load_balancer_type PublicIp"
-        yield Finding(("load_balancer_subnet",), rule, "leave it out", spec.load_balancer_subnet)
-
-
-def tls_findings(spec: AksInferenceClusterSpec) -> Iterator[Finding]:
-    """TLS of the scoring address: the rules of azureml-v1.md 1.3, then that it is not there yet."""
-    own = ("ssl_cname", "ssl_cert_pem_file", "ssl_key_pem_file")
-    given = [name for name in own if getattr(spec, name) is not None]
-    sound = True
-    if given and len(given) < len(own):
-        missing = " and ".join(f"@{name}" for name in own if name not in given)
-        sound = False
-        yield Finding((given[0],), f"{missing} missing", f"give {', '.join(f'@{name}' for name in own)}, or none")
-    if given and spec.leaf_domain_label is not None:
-        sound = False
-        rule = f"cannot be combined with @{given[0]}"
-        yield Finding(("leaf_domain_label",), rule, "give a certificate or a label", spec.leaf_domain_label)
-    if spec.overwrite_existing_domain is not None and spec.leaf_domain_label is None:
-        sound = False
-        rule = "has no use without @leaf_domain_label"
-        yield Finding(("overwrite_existing_domain",), rule, "leave it out", spec.overwrite_existing_domain)
-    if sound and (given or spec.leaf_domain_label is not None):
-        yield Finding((given[0] if given else "leaf_domain_label",), f"TLS {NEEDS_RUNTIME}", "leave it out")
+    if None not in (spec.ssl_cname, spec.ssl_cert_pem_file, spec.ssl_key_pem_file):
+        yield Finding(("ssl_cname",), f"TLS {NEEDS_RUNTIME}", "leave it out")
+    if spec.leaf_domain_label is not None:
+        yield Finding(("leaf_domain_label",), f"TLS {NEEDS_RUNTIME}", "leave it out", spec.leaf_domain_label)
