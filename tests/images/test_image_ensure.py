@@ -328,7 +328,6 @@ async def test_packages_for_another_interpreter(
     """Markers are judged for the image's Python and machine, not for this one."""
     make_wheel(packages, "only-old")
     make_wheel(packages, "delta", requires=("only-old; python_version < '3.10'", "missing; python_version >= '3.10'"))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     async with quick() as client:
         base = await push_base(client, f"{registry.host}/other/base:1", {"usr/bin/python3.9": b""})
@@ -349,8 +348,11 @@ async def test_tag_appears_last_and_a_broken_push_is_taken_up(
         base = await push_base(client, f"{proxy.host}/broken/base:1")
         definition = environment(base.reference, "gamma")
         where = place(proxy.host, "broken/env")
-        wrong = web.Response(status=500)
-        proxy.fault = lambda request: wrong if request.method == "PUT" and "/manifests/" in request.path else None
+
+        def no_manifest(request: web.Request) -> web.Response | None:
+            return web.Response(status=500) if request.method == "PUT" and "/manifests/" in request.path else None
+
+        proxy.fault = no_manifest
         with pytest.raises(RegistryUnavailable):
             await ensure_image(client, definition, where, settings=settings)
         proxy.fault = lambda _request: None
