@@ -4,7 +4,7 @@ import io
 import os
 import pty
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -214,6 +214,55 @@ Duration: 1m5s
 
 """
     )
+
+
+def test_what_goes_on_is_told_line_by_line_where_nothing_is_drawn_again() -> None:
+    now = 0.0
+    timers: list[tuple[float, Callable[[], None]]] = []
+    stream = io.StringIO()
+    display = Display(
+        stream.write, "up", "dev", False, clock=lambda: now, later=lambda wait, call: timers.append((wait, call))
+    )
+    create = step("create", None, NEW_SERVER)
+
+    def status(at: float, text: str, urn: str = SERVER) -> None:
+        nonlocal now
+        now = at
+        display(Diagnostic("info", text, urn, ephemeral=True))
+
+    status(0, "too early")
+    display(ResourcePre(create))
+    status(1, "0/2 ready\nand more")
+    status(2, "0/2 ready")
+    status(3, "1/2 ready")
+    status(4, "building")
+    status(4, "formatting", DISK)
+    assert [wait for wait, _ in timers] == [3]
+    now = 6.0
+    timers.pop()[1]()
+    status(9, "building")
+    status(11, "2/2 ready")
+    status(12, "almost")
+    display(ResourceOutputs(create))
+    now = 16.0
+    timers.pop()[1]()
+    status(17, "late")
+    assert stream.getvalue() == (
+        """Updating (dev):
+ +   cloud:compute:Server web-server creating
+ +   cloud:compute:Server web-server creating: 0/2 ready
+ +   cloud:compute:Server web-server creating: building
+ +   cloud:compute:Server web-server creating: 2/2 ready
+ +   cloud:compute:Server web-server created (12s)
+"""
+    )
+
+
+@pytest.mark.parametrize("options", [{"preview": True}, {"preview": False, "live": True}])
+def test_no_line_for_what_goes_on_in_a_preview_or_where_it_is_drawn(options: dict[str, Any]) -> None:
+    create = step("create", None, NEW_SERVER)
+    text = told(ResourcePre(create), Diagnostic("info", "building", SERVER, ephemeral=True), **options)
+    assert "creating: building" not in text
 
 
 def test_a_replacement_is_one_row_also_while_its_parts_go_on() -> None:

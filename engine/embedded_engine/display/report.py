@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from embedded_engine.display.details import full_step, output_lines, short_changes
 from embedded_engine.display.live import LiveArea
+from embedded_engine.display.statuses import Later, Statuses, after
 from embedded_engine.display.tree import Row, in_order, seconds, tree_lines, visible
 from embedded_engine.display.words import COUNTED, HALVES, label, paint, safe, short_type, words_of
 from embedded_engine.events import (
@@ -53,11 +54,13 @@ class Display:
         live: bool = False,
         show_secrets: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        later: Later = after,
     ) -> None:
         self._put = write
         self._kind, self._preview, self._diff, self._color = kind, preview, diff, color
         self._show_secrets = show_secrets
-        self._clock = clock
+        self._clock, self._later = clock, later
+        self._statuses = Statuses()
         self._rows: dict[str, Row] = {}
         self._starts: dict[tuple[str, str], float] = {}
         self._messages: dict[str, list[Diagnostic]] = {}
@@ -109,6 +112,7 @@ class Display:
 
     def _ended(self, metadata: StepMetadata, state: str) -> None:
         row, now = self._row(metadata), self._clock()
+        self._statuses.ended(metadata.urn)
         row.ended = now
         if state == "failed" or not _half_of(row, metadata.op):
             row.state = state
@@ -128,6 +132,8 @@ class Display:
             first = next((line for line in safe(message.message).splitlines() if line.strip()), "")
             if message.severity == "info" or message.ephemeral:
                 row.note = first[:_NOTE_WIDTH]
+            if message.ephemeral and first and row.metadata is not None and row.state == "running":
+                self._status(row.metadata, first)
             row.errors += message.severity == "error"
             row.warnings += message.severity == "warning"
         if not message.ephemeral and message.severity in _SHOWN_SEVERITIES and message.message.strip():
@@ -156,6 +162,21 @@ class Display:
         line = f" {words.sign.ljust(2)}  {short_type(metadata.urn)} {urn_name(metadata.urn)} {text}"
         self._write(paint(line, words.color, self._color))
 
+    def _status(self, metadata: StepMetadata, text: str) -> None:
+        if self._live is not None or self._preview:
+            return
+        wait = self._statuses.said(metadata.urn, text, self._clock())
+        if wait == 0:
+            self._progress(metadata, f"{words_of(metadata.op).doing}: {text}")
+        elif wait is not None:
+            self._later(wait, lambda: self._held_status(metadata))
+
+    def _held_status(self, metadata: StepMetadata) -> None:
+        with self._lock:
+            text = self._statuses.due(metadata.urn, self._clock())
+            if text is not None:
+                self._progress(metadata, f"{words_of(metadata.op).doing}: {text}")
+
     def _frame(self, room: int) -> list[str]:
         with self._lock:
             rows = visible(self._rows.values())
@@ -167,6 +188,7 @@ class Display:
 
     def _finish(self, summary: Summary) -> None:
         for row in self._rows.values():
+            self._statuses.ended(row.urn)
             if row.state == "running":
                 row.state = "unfinished"
             # It stands among the messages.
