@@ -57,17 +57,41 @@ def rollout(script: str) -> Json:
     }
 
 
+def cluster() -> Json:
+    return {
+        "agentCount": 3.0,
+        "vmSize": "Standard_D3_v2",
+        "clusterPurpose": "FastProd",
+        "location": "westeurope",
+        "network": {"plugin": "kubenet", "podCidr": "10.244.0.0/16"},
+        "systemPool": {"count": 2.0},
+        "resourceGroupName": "rg",
+        "tags": {"team": "a"},
+    }
+
+
 def valid(kind: str, script: str, model_file: str) -> Json:
     inputs: dict[str, Callable[[], Json]] = {
         "LocalInferenceCluster": lambda: {"port": 8899.0},
         "RegisteredModel": lambda: {"target": TARGET, "modelPath": model_file, "tags": {"a": "b"}},
         "ModelWebService": lambda: service(script),
         "ControlledRolloutEndpoint": lambda: rollout(script),
+        "AksInferenceCluster": cluster,
     }
     return inputs[kind]()
 
 
-KINDS = ("LocalInferenceCluster", "RegisteredModel", "ModelWebService", "ControlledRolloutEndpoint")
+CHILDREN = {
+    "LocalInferenceCluster": [PREFIX + "LocalRuntime"],
+    "RegisteredModel": [PREFIX + "Model"],
+    "ModelWebService": [PREFIX + "LocalEndpoint"],
+    "ControlledRolloutEndpoint": [PREFIX + "LocalEndpoint"],
+    "AksInferenceCluster": [
+        "azure-native:containerservice:ManagedCluster",
+        "azure-native:containerservice:AgentPool",
+    ],
+}
+KINDS = list(CHILDREN)
 
 
 def registered(plugin: Any, kind: str) -> Json:
@@ -94,21 +118,18 @@ def replaced(value: Any, path: tuple[Any, ...], change: Callable[[Any], Any]) ->
     return copy
 
 
-@pytest.mark.parametrize(
-    ("kind", "child"),
-    list(zip(KINDS, ("LocalRuntime", "Model", "LocalEndpoint", "LocalEndpoint"), strict=True)),
-)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("preview", [True, False])
-def test_a_component_registers_its_child(
-    plugin: Any, kind: str, child: str, preview: bool, script: str, model_file: str
+def test_a_component_registers_its_children(
+    plugin: Any, kind: str, preview: bool, script: str, model_file: str
 ) -> None:
     inputs = valid(kind, script, model_file)
     answer = plugin.construct(kind, inputs, preview=preview)
     assert answer.urn == f"urn:pulumi:dev::proj::{PREFIX}{kind}::{kind.lower()}"
-    assert plugin.monitor.types() == [PREFIX + kind, PREFIX + child]
-    parent, own = plugin.monitor.registered
-    assert own.parent == answer.urn
-    assert own.version, "a child asks for the plugin of the same version"
+    assert plugin.monitor.types() == [PREFIX + kind, *CHILDREN[kind]]
+    parent, *own = plugin.monitor.registered
+    assert {child.parent for child in own} == {answer.urn}
+    assert all(child.version for child in own), "a child asks for a plugin of one version"
     assert set(inputs) <= set(parent.object.fields), "inputs show in diffs"
 
 
@@ -204,6 +225,9 @@ def _parent_input(plugin: Any, name: str) -> Any:
     [
         ("LocalInferenceCluster", (), "prot", "port"),
         ("RegisteredModel", (), "modelPaht", "modelPath"),
+        ("AksInferenceCluster", (), "agentCounts", "agentCount"),
+        ("AksInferenceCluster", ("network",), "podCdir", "podCidr"),
+        ("AksInferenceCluster", ("systemPool",), "vmsize", "vmSize"),
         ("ModelWebService", (), "autoscaleEnable", "autoscaleEnabled"),
         ("ModelWebService", (), "num_replica", "numReplicas"),
         ("ModelWebService", ("inferenceConfig",), "entryScrip", "entryScript"),
@@ -262,6 +286,7 @@ def test_all_that_is_wrong_at_once(plugin: Any, script: str, errors_of: Any) -> 
         ("ModelWebService", "inferenceConfig"),
         ("ControlledRolloutEndpoint", "versions"),
         ("RegisteredModel", "tags"),
+        ("AksInferenceCluster", "network"),
     ],
 )
 def test_a_container_that_is_an_output_is_refused(
