@@ -1,20 +1,36 @@
-"""A supervisor in this process, with a stand-in for the router: it keeps what it is told and forwards nothing."""
+"""A supervisor in this process with a stand-in for the router (`cluster`), and a whole local cluster (`local`).
+
+The stand-in keeps what it is told and forwards nothing.
+"""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
+from aks_inference_runtime.api.client import (
+    EndpointSubmission,
+    LocalSettings,
+    SupervisorClient,
+    SupervisorInfo,
+    destroy,
+    launch,
+)
 from aks_inference_runtime.api.content import directory_digest
 from aks_inference_runtime.api.endpoint import Code, EndpointVersion, Environment, ScoringEndpoint
+from aks_inference_runtime.api.errors import Conflict, InvalidInput, OperationFailed
 from aks_inference_runtime.api.status import EndpointStatus
-from aks_inference_runtime.api.supervisor import EndpointSubmission, LocalSettings
 from aks_inference_runtime.local.process import STATE_VARIABLE, kill_all, marked
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.supervisor import Supervisor
@@ -151,3 +167,158 @@ async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 def bare() -> Environment:
     """The environment that all these tests share: the scoring server alone."""
     return Environment()
+
+
+LOCAL_SCRIPT = """
+import json, os, time
+
+def init():
+    print("init of a replica")
+
+def run(data):
+    time.sleep(json.loads(data).get("sleep", 0))
+    folder = os.environ["AZUREML_MODEL_DIR"]
+    return {"pid": os.getpid(), "answer": ANSWER, "files": sorted(os.listdir(folder)), "folder": folder}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Local:
+    """A cluster under a temporary folder and short words for tests."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = root / "state"
+        self.settings = LocalSettings(name="test", state_directory=str(self.state), port=free_port())
+        self.client = SupervisorClient(self.state)
+        self.run_directory: Path | None = None
+
+    async def launch(self) -> SupervisorInfo:
+        info = await launch(self.settings)
+        self.run_directory = Path(info.socket).parent
+        return info
+
+    def declared(
+        self, endpoint: str, answer: object = 1, script: str = LOCAL_SCRIPT, **version: Any
+    ) -> EndpointSubmission:
+        spec = version.pop("spec", {})
+        source = self.root / f"source-{endpoint}-{answer}"
+        source.mkdir(exist_ok=True)
+        (source / "score.py").write_text(script.replace("ANSWER", repr(answer)))
+        code = {
+            "source_directory": str(source),
+            "entry_script": "score.py",
+            "digest": directory_digest(source),
+        }
+        one = {"name": "ver-a", "is_default": True, "traffic_percentile": 100, "code": code} | version
+        return EndpointSubmission(
+            endpoint=ScoringEndpoint.model_validate(
+                {"metadata": {"name": endpoint}, "spec": {"versions": [one]} | spec}
+            )
+        )
+
+    async def deploy(self, submission: EndpointSubmission, seconds: float = 90) -> EndpointStatus:
+        status = await self.client.put_endpoint(submission)
+        return await self.client.wait_endpoint(status.name, status.generation, seconds)
+
+    async def status(self, name: str) -> EndpointStatus:
+        return (await self.client.get_endpoint(name)).status
+
+    async def until(
+        self, name: str, condition: Callable[[EndpointStatus], bool], seconds: float = 30
+    ) -> EndpointStatus:
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition(status := await self.status(name)):
+                    await asyncio.sleep(0.05)
+                return status
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds} s: {await self.status(name)}") from None
+
+    async def key(self, name: str) -> str:
+        return (await self.client.keys(name)).primary_key
+
+    def processes(self) -> list[psutil.Process]:
+        """Ours by their mark, and HAProxy by the folder in its command line."""
+        found = marked(self.state)
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if self.run_directory and any(str(self.run_directory) in part for part in process.cmdline()):
+                    found.append(process)
+        return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[Local]:
+    made = Local(tmp_path)
+    try:
+        yield made
+    finally:
+        try:
+            await destroy(made.state)
+        except (InvalidInput, OperationFailed, Conflict):
+            kill_all(made.processes())  # the test broke the state on purpose
+            if made.run_directory:
+                shutil.rmtree(made.run_directory, ignore_errors=True)
+        left = made.processes()
+        kill_all(left)
+        assert left == []
+        assert made.run_directory is None or not made.run_directory.exists()
+
+
+class Clients:
+    """Closed-loop clients that count what they get."""
+
+    def __init__(self, status: EndpointStatus, key: str, count: int, body: dict[str, Any] | None = None) -> None:
+        self.seen: Counter[Any] = Counter()
+        self.answers: Counter[Any] = Counter()
+        self._status, self._key, self._count, self._body = status, key, count, body or {}
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Clients":
+        self._tasks = [asyncio.create_task(self._loop()) for _ in range(self._count)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _loop(self) -> None:
+        async with aiohttp.ClientSession() as session:
+            while not self._stop.is_set():
+                status, reason, body = await score_once(session, self._status, self._key, self._body)
+                self.seen[status, reason] += 1
+                if isinstance(body, dict):
+                    self.answers[body.get("answer")] += 1
+
+    async def at_least(self, requests: int) -> None:
+        target = self.seen.total() + requests
+        async with asyncio.timeout(30):
+            while self.seen.total() < target:
+                await asyncio.sleep(0.02)
+
+
+async def score_once(
+    session: aiohttp.ClientSession, status: EndpointStatus, key: str, body: dict[str, Any] | None = None
+) -> tuple[int, str | None, Any]:
+    headers = {"authorization": f"Bearer {key}"}
+    async with session.post(status.scoring_uri, json=body or {}, headers=headers) as answer:
+        return answer.status, answer.headers.get("x-aks-inference-reason"), await answer.json()
+
+
+@pytest.fixture
+def clients() -> type[Clients]:
+    """Closed-loop clients: `clients(status, key, count, body)`."""
+    return Clients
+
+
+@pytest.fixture
+def score() -> Callable[..., Any]:
+    """One request: `score(session, status, key, body)`."""
+    return score_once

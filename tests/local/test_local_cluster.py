@@ -4,177 +4,27 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 import pytest
 
 from aks_inference_runtime.api.client import (
-    EndpointSubmission,
     LocalSettings,
     ModelRegistration,
-    SupervisorClient,
-    SupervisorInfo,
     destroy,
     launch,
     read_record,
 )
-from aks_inference_runtime.api.content import directory_digest
-from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound, OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.api.status import EndpointStatus, ServiceState
-from aks_inference_runtime.local.process import kill_all, marked
-
-SCRIPT = """
-import json, os, time
-
-def init():
-    print("init of a replica")
-
-def run(data):
-    time.sleep(json.loads(data).get("sleep", 0))
-    folder = os.environ["AZUREML_MODEL_DIR"]
-    return {"pid": os.getpid(), "answer": ANSWER, "files": sorted(os.listdir(folder)), "folder": folder}
-"""
+from aks_inference_runtime.api.status import ServiceState
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Local:
-    """A cluster under a temporary folder and short words for tests."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.state = root / "state"
-        self.settings = LocalSettings(name="test", state_directory=str(self.state), port=free_port())
-        self.client = SupervisorClient(self.state)
-        self.run_directory: Path | None = None
-
-    async def launch(self) -> SupervisorInfo:
-        info = await launch(self.settings)
-        self.run_directory = Path(info.socket).parent
-        return info
-
-    def declared(self, endpoint: str, answer: object = 1, script: str = SCRIPT, **version: Any) -> EndpointSubmission:
-        spec = version.pop("spec", {})
-        source = self.root / f"source-{endpoint}-{answer}"
-        source.mkdir(exist_ok=True)
-        (source / "score.py").write_text(script.replace("ANSWER", repr(answer)))
-        code = {
-            "source_directory": str(source),
-            "entry_script": "score.py",
-            "digest": directory_digest(source),
-        }
-        one = {"name": "ver-a", "is_default": True, "traffic_percentile": 100, "code": code} | version
-        return EndpointSubmission(
-            endpoint=ScoringEndpoint.model_validate(
-                {"metadata": {"name": endpoint}, "spec": {"versions": [one]} | spec}
-            )
-        )
-
-    async def deploy(self, submission: EndpointSubmission, seconds: float = 90) -> EndpointStatus:
-        status = await self.client.put_endpoint(submission)
-        return await self.client.wait_endpoint(status.name, status.generation, seconds)
-
-    async def status(self, name: str) -> EndpointStatus:
-        return (await self.client.get_endpoint(name)).status
-
-    async def until(
-        self, name: str, condition: Callable[[EndpointStatus], bool], seconds: float = 30
-    ) -> EndpointStatus:
-        try:
-            async with asyncio.timeout(seconds):
-                while not condition(status := await self.status(name)):
-                    await asyncio.sleep(0.05)
-                return status
-        except TimeoutError:
-            raise AssertionError(f"not within {seconds} s: {await self.status(name)}") from None
-
-    async def key(self, name: str) -> str:
-        return (await self.client.keys(name)).primary_key
-
-    def processes(self) -> list[psutil.Process]:
-        """Ours by their mark, and HAProxy by the folder in its command line."""
-        found = marked(self.state)
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if self.run_directory and any(str(self.run_directory) in part for part in process.cmdline()):
-                    found.append(process)
-        return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-
-
-@pytest.fixture
-async def local(tmp_path: Path) -> AsyncIterator[Local]:
-    made = Local(tmp_path)
-    try:
-        yield made
-    finally:
-        try:
-            await destroy(made.state)
-        except (InvalidInput, OperationFailed, Conflict):
-            kill_all(made.processes())  # the test broke the state on purpose
-            if made.run_directory:
-                shutil.rmtree(made.run_directory, ignore_errors=True)
-        left = made.processes()
-        kill_all(left)
-        assert left == []
-        assert made.run_directory is None or not made.run_directory.exists()
-
-
-class Clients:
-    """Closed-loop clients that count what they get."""
-
-    def __init__(self, status: EndpointStatus, key: str, count: int, body: dict[str, Any] | None = None) -> None:
-        self.seen: Counter[Any] = Counter()
-        self.answers: Counter[Any] = Counter()
-        self._status, self._key, self._count, self._body = status, key, count, body or {}
-        self._stop = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> "Clients":
-        self._tasks = [asyncio.create_task(self._loop()) for _ in range(self._count)]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        await asyncio.gather(*self._tasks)
-
-    async def _loop(self) -> None:
-        async with aiohttp.ClientSession() as session:
-            while not self._stop.is_set():
-                status, reason, body = await score(session, self._status, self._key, self._body)
-                self.seen[status, reason] += 1
-                if isinstance(body, dict):
-                    self.answers[body.get("answer")] += 1
-
-    async def at_least(self, requests: int) -> None:
-        target = self.seen.total() + requests
-        async with asyncio.timeout(30):
-            while self.seen.total() < target:
-                await asyncio.sleep(0.02)
-
-
-async def score(
-    session: aiohttp.ClientSession, status: EndpointStatus, key: str, body: dict[str, Any] | None = None
-) -> tuple[int, str | None, Any]:
-    headers = {"authorization": f"Bearer {key}"}
-    async with session.post(status.scoring_uri, json=body or {}, headers=headers) as answer:
-        return answer.status, answer.headers.get("x-aks-inference-reason"), await answer.json()
-
-
-async def test_deployed_served_and_gone(local: Local) -> None:
+async def test_deployed_served_and_gone(local: Any, score: Any) -> None:
     info = await local.launch()
     assert (await local.launch()).pid == info.pid, "idempotent"
     (local.root / "weights.bin").write_bytes(b"weights")
@@ -210,7 +60,7 @@ async def test_deployed_served_and_gone(local: Local) -> None:
         probe.bind(("127.0.0.1", local.settings.port))
 
 
-async def test_files_and_sockets_are_the_owners_alone(local: Local) -> None:
+async def test_files_and_sockets_are_the_owners_alone(local: Any) -> None:
     await local.launch()
     await local.deploy(local.declared("svc"))
     assert local.run_directory is not None
@@ -225,80 +75,80 @@ async def test_files_and_sockets_are_the_owners_alone(local: Local) -> None:
     assert key not in (local.state / "supervisor.log").read_text()
 
 
-async def test_a_changed_model_changes_under_load_without_a_failed_request(local: Local) -> None:
+async def test_a_changed_model_changes_under_load_without_a_failed_request(local: Any, clients: Any) -> None:
     await local.launch()
     status = await local.deploy(local.declared("svc", 1))
-    async with Clients(status, await local.key("svc"), 2) as clients:
-        await clients.at_least(50)
+    async with clients(status, await local.key("svc"), 2) as load:
+        await load.at_least(50)
         await local.deploy(local.declared("svc", 2))
-        await clients.at_least(50)
-    assert set(clients.seen) == {(200, None)}
-    assert set(clients.answers) == {1, 2}
+        await load.at_least(50)
+    assert set(load.seen) == {(200, None)}
+    assert set(load.answers) == {1, 2}
 
 
-async def test_both_keys_are_accepted_and_rotation_fails_no_request(local: Local) -> None:
+async def test_both_keys_are_accepted_and_rotation_fails_no_request(local: Any, clients: Any, score: Any) -> None:
     await local.launch()
     first = local.declared("svc").model_copy(update={"primary_key": "one", "secondary_key": "two"})
     status = await local.deploy(first)
-    async with Clients(status, "two", 2) as clients, aiohttp.ClientSession() as session:
+    async with clients(status, "two", 2) as load, aiohttp.ClientSession() as session:
         assert (await score(session, status, "one"))[0] == 200
         await local.deploy(first.model_copy(update={"primary_key": "three"}))
         assert (await score(session, status, "three"))[0] == 200
         assert (await score(session, status, "one"))[0] == 401
-        await clients.at_least(20)
-    assert set(clients.seen) == {(200, None)}
+        await load.at_least(20)
+    assert set(load.seen) == {(200, None)}
 
 
-async def test_scales_up_and_down_with_load(local: Local) -> None:
+async def test_scales_up_and_down_with_load(local: Any, clients: Any) -> None:
     await local.launch()
     scaling = {"autoscale_max_replicas": 4, "autoscale_scale_down_delay_seconds": 2}
     status = await local.deploy(local.declared("svc", scaling=scaling))
-    async with Clients(status, await local.key("svc"), 3, {"sleep": 0.1}) as clients:
+    async with clients(status, await local.key("svc"), 3, {"sleep": 0.1}) as load:
         await local.until("svc", lambda s: s.versions[0].replicas_ready >= 3)
-    assert set(clients.seen) == {(200, None)}
+    assert set(load.seen) == {(200, None)}
     done = await local.until("svc", lambda s: len(s.versions[0].replicas) == 1)
     assert "were needed for 2 s" in done.versions[0].last_scaling
 
 
-async def test_a_supervisor_killed_under_load_is_not_missed(local: Local) -> None:
+async def test_a_supervisor_killed_under_load_is_not_missed(local: Any, clients: Any) -> None:
     info = await local.launch()
     status = await local.deploy(local.declared("svc"))
     before = status.versions[0].replicas
-    async with Clients(status, await local.key("svc"), 2) as clients:
+    async with clients(status, await local.key("svc"), 2) as load:
         os.kill(info.pid, signal.SIGKILL)
-        await clients.at_least(50)
+        await load.at_least(50)
         with pytest.raises(RuntimeUnavailable, match="aks-inference start"):
             await local.client.info()
         assert (await local.launch()).pid != info.pid
-        await clients.at_least(50)
+        await load.at_least(50)
         after = await local.until("svc", lambda s: s.versions[0].replicas_ready == 1)
         assert [r.id for r in after.versions[0].replicas] == [r.id for r in before]
         # It governs again: a change goes through.
         await local.deploy(local.declared("svc", 2))
-        await clients.at_least(20)
-    assert set(clients.seen) == {(200, None)}
+        await load.at_least(20)
+    assert set(load.seen) == {(200, None)}
 
 
-async def test_a_replica_killed_under_load_is_replaced(local: Local) -> None:
+async def test_a_replica_killed_under_load_is_replaced(local: Any, clients: Any) -> None:
     await local.launch()
     fixed = {"autoscale_enabled": False, "num_replicas": 2}
     status = await local.deploy(local.declared("svc", scaling=fixed))
     victim = status.versions[0].replicas[0].id
     record = json.loads((local.state / "replicas" / f"{victim}.json").read_text())
-    async with Clients(status, await local.key("svc"), 2) as clients:
-        await clients.at_least(20)
+    async with clients(status, await local.key("svc"), 2) as load:
+        await load.at_least(20)
         os.kill(record["serverPid"], signal.SIGKILL)
         done = await local.until(
             "svc", lambda s: s.versions[0].replicas_ready == 2 and victim not in [r.id for r in s.versions[0].replicas]
         )
-        await clients.at_least(20)
+        await load.at_least(20)
     assert done.state is ServiceState.HEALTHY
-    lost = {key: n for key, n in clients.seen.items() if key != (200, None)}
+    lost = {key: n for key, n in load.seen.items() if key != (200, None)}
     assert set(lost) <= {(502, "replica-lost")}
     assert sum(lost.values()) <= 2, "no more than what ran there"
 
 
-async def test_what_a_killed_supervisor_left_is_destroyed_too(local: Local) -> None:
+async def test_what_a_killed_supervisor_left_is_destroyed_too(local: Any) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))
     os.kill(info.pid, signal.SIGKILL)
@@ -308,7 +158,7 @@ async def test_what_a_killed_supervisor_left_is_destroyed_too(local: Local) -> N
     await destroy(local.state)
 
 
-async def test_a_replica_that_died_meanwhile_and_one_nobody_knows(local: Local) -> None:
+async def test_a_replica_that_died_meanwhile_and_one_nobody_knows(local: Any) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))
     os.kill(info.pid, signal.SIGKILL)
@@ -320,13 +170,13 @@ async def test_a_replica_that_died_meanwhile_and_one_nobody_knows(local: Local) 
     assert len(list((local.state / "replicas").glob("*.json"))) == 1
 
 
-async def test_two_at_once_start_one(local: Local) -> None:
+async def test_two_at_once_start_one(local: Any) -> None:
     infos = await asyncio.gather(*(launch(local.settings) for _ in range(3)))
     local.run_directory = Path(infos[0].socket).parent
     assert len({info.pid for info in infos}) == 1
 
 
-async def test_a_port_in_use_is_named_with_its_holder(local: Local) -> None:
+async def test_a_port_in_use_is_named_with_its_holder(local: Any, score: Any) -> None:
     says = rf"port {local.settings.port} .* in use by process {os.getpid()}"
     with socket.create_server(("127.0.0.1", local.settings.port)), pytest.raises(Conflict, match=says):
         await launch(local.settings)
@@ -341,10 +191,10 @@ async def test_a_port_in_use_is_named_with_its_holder(local: Local) -> None:
         assert (await score(session, status, await local.key("svc")))[0] == 200
 
 
-async def test_other_settings_are_refused(local: Local) -> None:
+async def test_other_settings_are_refused(local: Any) -> None:
     await local.launch()
     with pytest.raises(Conflict, match="already runs"):
-        await launch(local.settings.model_copy(update={"port": free_port()}))
+        await launch(local.settings.model_copy(update={"port": local.settings.port - 1}))
     with pytest.raises(InvalidInput, match="not absolute"):
         await launch(LocalSettings(name="x", state_directory="relative"))
     (local.root / "mine").mkdir()
@@ -364,7 +214,7 @@ async def test_other_settings_are_refused(local: Local) -> None:
     ],
 )
 async def test_a_damaged_or_newer_state_file_is_refused_and_nothing_destroyed(
-    local: Local, which: str, damage: str
+    local: Any, which: str, damage: str
 ) -> None:
     info = await local.launch()
     submission = local.declared("svc", script="def init():\n    raise OSError\ndef run(d):\n    pass\n")
@@ -396,14 +246,14 @@ async def test_a_damaged_or_newer_state_file_is_refused_and_nothing_destroyed(
         ({"code": {"source_directory": None, "entry_script": "/no/s.py", "digest": "sha256:0"}}, "does not exist"),
     ],
 )
-async def test_bad_declarations_are_refused_at_once(local: Local, change: dict[str, Any], says: str) -> None:
+async def test_bad_declarations_are_refused_at_once(local: Any, change: dict[str, Any], says: str) -> None:
     await local.launch()
     with pytest.raises((InvalidInput, NotFound), match=says):
         await local.client.put_endpoint(local.declared("svc", **change))
     assert await local.client.endpoints() == []
 
 
-async def test_code_that_changed_since_it_was_declared_is_refused(local: Local) -> None:
+async def test_code_that_changed_since_it_was_declared_is_refused(local: Any) -> None:
     await local.launch()
     submission = local.declared("svc")
     (local.root / "source-svc-1" / "score.py").write_text("changed")
@@ -420,7 +270,7 @@ async def test_code_that_changed_since_it_was_declared_is_refused(local: Local) 
         ("def init():\n    raise RuntimeError('no weights')\ndef run(data):\n    pass\n", "no weights"),
     ],
 )
-async def test_a_script_that_cannot_start_fails_with_its_log(local: Local, script: str, says: str) -> None:
+async def test_a_script_that_cannot_start_fails_with_its_log(local: Any, script: str, says: str) -> None:
     await local.launch()
     with pytest.raises(OperationFailed, match=says) as failed:
         await local.deploy(local.declared("bad", script=script))
@@ -428,7 +278,7 @@ async def test_a_script_that_cannot_start_fails_with_its_log(local: Local, scrip
     assert (await local.status("bad")).state is ServiceState.FAILED
 
 
-async def test_a_server_that_never_gets_healthy_is_given_up(local: Local) -> None:
+async def test_a_server_that_never_gets_healthy_is_given_up(local: Any) -> None:
     await local.launch()
     probe = {"initial_delay_seconds": 1, "period_seconds": 1, "failure_threshold": 1}
     script = "import time\ndef init():\n    time.sleep(600)\ndef run(data):\n    pass\n"
@@ -436,7 +286,7 @@ async def test_a_server_that_never_gets_healthy_is_given_up(local: Local) -> Non
         await local.deploy(local.declared("slow", script=script, liveness_probe=probe))
 
 
-async def test_a_broken_environment_fails_with_the_end_of_pips_output(local: Local) -> None:
+async def test_a_broken_environment_fails_with_the_end_of_pips_output(local: Any) -> None:
     await local.launch()
     nothing = {"pip_packages": ["aks-inference-no-such-package @ file:///nowhere/none-1-py3-none-any.whl"]}
     with pytest.raises(OperationFailed, match="could not be built") as failed:
@@ -444,7 +294,7 @@ async def test_a_broken_environment_fails_with_the_end_of_pips_output(local: Loc
     assert "nowhere" in str(failed.value)
 
 
-async def test_more_than_the_machine_holds_is_unschedulable_and_says_why(local: Local) -> None:
+async def test_more_than_the_machine_holds_is_unschedulable_and_says_why(local: Any) -> None:
     await local.launch()
     submission = local.declared("big", resources={"cpu_cores": 4096})
     status = await local.client.put_endpoint(submission)
@@ -454,7 +304,7 @@ async def test_more_than_the_machine_holds_is_unschedulable_and_says_why(local: 
         await local.client.wait_endpoint("big", status.generation, 0.2)
 
 
-async def test_a_full_disk_is_told_and_changes_nothing(local: Local) -> None:
+async def test_a_full_disk_is_told_and_changes_nothing(local: Any, score: Any) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs to mount a small file system")
     local.state.mkdir(mode=0o700)
@@ -484,7 +334,7 @@ async def test_a_full_disk_is_told_and_changes_nothing(local: Local) -> None:
         subprocess.run(["umount", str(local.state)], check=True)
 
 
-async def test_the_record_names_the_socket(local: Local) -> None:
+async def test_the_record_names_the_socket(local: Any) -> None:
     info = await local.launch()
     record = read_record(local.state)
     assert record is not None

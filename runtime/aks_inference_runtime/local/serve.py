@@ -97,6 +97,7 @@ async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callab
     finally:
         api.ended.set()
         await runner.cleanup()
+        record.socket.unlink(missing_ok=True)
 
 
 async def _lock(directory: Path) -> TextIO | None:

@@ -133,10 +133,10 @@ class Supervisor:
     async def put_endpoint(self, submission: EndpointSubmission) -> EndpointStatus:
         """See SupervisorClient.put_endpoint."""
         name = submission.endpoint.metadata.name
+        if name in self._endpoints and self._endpoints[name].record.deleting:
+            raise Conflict(f"endpoint {name} is being deleted; declare it again when it is gone")
         async with self._changing.setdefault(name, asyncio.Lock()):
             present = self._endpoints.get(name)
-            if present is not None and present.record.deleting:
-                raise Conflict(f"endpoint {name} is being deleted; declare it again when it is gone")
             await asyncio.to_thread(check, submission, self.models)
             self._check_port(submission.endpoint, present)
             async with self._stores:
