@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aks_inference.findings import Casing
+from aks_inference.findings import Casing, Severity
 from aks_inference.service.code import contract_findings, read_code
 
 
@@ -117,6 +117,16 @@ def test_the_digest_follows_the_content_only(tmp_path: Path, monkeypatch: pytest
     assert changed != before
     (tmp_path / "src" / "lib.py").rename(tmp_path / "src" / "lib2.py")
     assert digest() not in (before, changed)
+
+
+def test_a_folder_that_holds_too_much_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path / "src")
+    monkeypatch.setattr("aks_inference.service.code.MANY_FILES", 3)
+    for number in range(3):
+        script(tmp_path / "src" / "data", f"{number}.py")
+    code, found = read_code("score.py", str(tmp_path / "src"))
+    assert code is not None
+    assert [(f.severity, "holds 4 files, 0 MB" in f.rule) for f in found] == [(Severity.WARNING, True)]
 
 
 def test_a_script_in_a_subfolder(tmp_path: Path) -> None:

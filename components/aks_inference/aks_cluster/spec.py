@@ -7,17 +7,18 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from aks_inference.aks_cluster.network import FLAT, Network, plan_network
-from aks_inference.aks_cluster.rules import cost_line, judged, pool, rule_findings
-from aks_inference.cluster_rules import Tls
 from aks_inference.findings import Finding, Severity, did_you_mean, under
 from aks_inference.names import COMPUTE, RESERVED_COMPUTE
 from aks_inference.values import Flag, Leaf, Leaves, Object, Read, Spec, Text, Whole, read
 from aks_inference.vm_sizes import VmSize, closest, find_size, table_date
+
+if TYPE_CHECKING:
+    from aks_inference.cluster_rules import Tls
 
 PRODUCTION_VCPU = 12
 """What a production cluster needs (source documents 000, 002, 004)."""
@@ -112,6 +113,9 @@ def plan_cluster(
     resource_name: str, declared: Mapping[str, Any], today: date
 ) -> tuple[ClusterPlan | None, list[Finding]]:
     """The plan, or what is wrong."""
+    # Rules and prices of AKS take longer to load than all the rest; programs without AKS do not wait for them.
+    from aks_inference.aks_cluster.rules import cost_line, judged, pool, rule_findings
+
     got = read(AksInferenceClusterSpec, declared)
     spec, findings = got.spec, list(got.findings)
     name = spec.cluster_name or resource_name
@@ -208,8 +212,10 @@ def size_findings(name: str, size: VmSize | None, vcpus: int | None) -> Iterator
         yield Finding(("vcpus_per_node",), f"{name} has {size.vcpus} vCPU", "leave it out", vcpus)
 
 
-def tls_of(spec: AksInferenceClusterSpec) -> Tls:
+def tls_of(spec: AksInferenceClusterSpec) -> "Tls":
     """The arguments about the scoring address."""
+    from aks_inference.cluster_rules import Tls
+
     return Tls(
         cname=spec.ssl_cname,
         cert_pem_file=spec.ssl_cert_pem_file,

@@ -7,15 +7,19 @@ import ast
 import keyword
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
-from aks_inference.findings import Finding
+from aks_inference.findings import Finding, Severity
 from aks_inference.findings import Path as PropertyPath
-from aks_inference_runtime.api.content import directory_digest, script_digest
+from aks_inference_runtime.api.content import directory_digest, directory_files, script_digest
 from aks_inference_runtime.api.endpoint import Code
 from aks_inference_runtime.api.errors import InvalidInput
 
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+MANY_FILES = 2_000
+MANY_BYTES = 300_000_000
+"""Azure ML's limits of a project folder: beyond them something is probably in the wrong place."""
 ENTRY: PropertyPath = ("entry_script",)
 SOURCE: PropertyPath = ("source_directory",)
 
@@ -44,10 +48,28 @@ def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | N
     if findings:
         return None, findings
     try:
-        digest = directory_digest(source) if source else script_digest(script)
+        files = directory_files(source) if source else {script.name: script}
+        stats = {name: path.stat() for name, path in files.items()}
+        signature = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items()))
+        digest = _digest(source or script, signature)
     except (InvalidInput, OSError) as error:
         return None, [Finding(SOURCE if source else ENTRY, str(error), "make every file readable")]
-    return Code(source_directory=str(source) if source else None, entry_script=name, digest=digest), []
+    code = Code(source_directory=str(source) if source else None, entry_script=name, digest=digest)
+    size = sum(stat.st_size for stat in stats.values())
+    return code, list(_large(source_directory, len(files), size)) if source else []
+
+
+@lru_cache(maxsize=64)
+def _digest(source: Path, signature: tuple[tuple[str, int, int], ...]) -> str:
+    """Many services share a folder; sizes and times tell whether it has changed in between."""
+    return directory_digest(source) if source.is_dir() else script_digest(source)
+
+
+def _large(given: str | None, files: int, size: int) -> Iterator[Finding]:
+    if files > MANY_FILES or size > MANY_BYTES:
+        rule = f"holds {files:,} files, {size / 1e6:,.0f} MB; all of them are copied for each change"
+        mend = "give a folder of its own to what the script needs"
+        yield Finding(SOURCE, rule, mend, given, Severity.WARNING)
 
 
 def _script_findings(script: Path, given: str) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aks_inference.findings import Finding, in_file, under
+from aks_inference.findings import Finding, Severity, in_file, under
 from aks_inference.service.code import absolute, read_code
 from aks_inference.service.environment import (
     LOCAL_ONLY,
@@ -110,7 +110,8 @@ def _read(raw: Mapping[str, object]) -> tuple[Inference | None, list[Finding]]:
     if spec.entry_script and got.whole("source_directory"):
         code, wrong = read_code(spec.entry_script, spec.source_directory)
         findings += wrong
-    return (None if code is None or findings else Inference(code, environment)), findings
+    sound = not any(f.severity is Severity.ERROR for f in findings)
+    return (Inference(code, environment) if code is not None and sound else None), findings
 
 
 def _legacy(spec: InferenceSpec) -> list[Finding]:

@@ -14,6 +14,9 @@ from aks_inference.service.endpoint import EndpointPlan
 from aks_inference.targets import checked_target
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointVersion
 
+SHOWN_PACKAGES = 4
+"""Of an environment, in the preview's text."""
+
 
 class Serving(Component):
     """A component that is an endpoint on a target."""
@@ -141,7 +144,16 @@ def describe(plan: EndpointPlan, machine: Machine) -> list[str]:
             f"  {version.name:<{_width(plan)}} {plan.traffic[version.name]:>6.2f} %"
             f"{shown}: {_replicas(version)}; models {models}"
         )
+        lines.append(f"  {'':<{_width(plan)}} runs {_runs(version)}")
     return lines + [f"note: {note}" for note in plan.notes]
+
+
+def _runs(version: EndpointVersion) -> str:
+    packages = version.environment.pip_packages
+    shown = ", ".join(packages[:SHOWN_PACKAGES])
+    more = f" and {len(packages) - SHOWN_PACKAGES} more" if len(packages) > SHOWN_PACKAGES else ""
+    digest = version.code.digest.removeprefix("sha256:")[:12]
+    return f"{version.code.entry_script} ({digest}) with {shown or 'no packages of its own'}{more}"
 
 
 def _width(plan: EndpointPlan) -> int:
