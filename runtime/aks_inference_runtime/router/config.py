@@ -97,21 +97,21 @@ def _deny(status: int, reason: str, message: str, condition: str, extra: str = "
 
 def _answers() -> list[str]:
     """What the answers that HAProxy makes itself say; a replica's own pass unchanged."""
-    own = "!{ var(txn.replied) -m found }"
     slot = "var(txn.route),field(2,|)"
     return [
-        "  http-response set-var(txn.replied) int(1)",
-        f"  http-after-response set-header x-aks-inference-version %[var(txn.route),field(5,|)]"
-        f" if {{ var(txn.route) -m found }} {own}",
+        "  http-response set-var(txn.replied) int(1) if { status ge 400 }",
+        "  http-after-response allow if { status lt 400 }",
+        "  http-after-response allow if { var(txn.replied) -m found }",
+        "  http-after-response set-header x-aks-inference-version %[var(txn.route),field(5,|)]"
+        " if { var(txn.route) -m found }",
         # A server was chosen and could not be reached: the replica is lost; else the request waited in the queue.
-        "  http-after-response set-header x-aks-inference-reason replica-lost"
-        f" if {{ status 503 }} {{ srv_id -m found }} {own}",
-        f"  http-after-response set-status 502 if {{ status 503 }} {{ srv_id -m found }} {own}",
-        f"  http-after-response set-header x-aks-inference-reason no-replica if {{ status 503 }} {own}"
+        "  http-after-response set-header x-aks-inference-reason replica-lost if { status 503 } { srv_id -m found }",
+        "  http-after-response set-status 502 if { status 503 } { srv_id -m found }",
+        "  http-after-response set-header x-aks-inference-reason no-replica if { status 503 }"
         f" !{{ {slot},map_str(@READY@) -m found }}",
-        "  http-after-response set-header x-aks-inference-reason router-lost"
-        f" if {{ status 502 }} {{ var(txn.hop) -m found }} {own}",
-        f"  http-after-response set-header retry-after %[{slot},map_str(@RETRY@,1)] if {{ status 429 503 }} {own}",
+        "  http-after-response set-header x-aks-inference-reason router-lost if { status 502 }"
+        " { var(txn.hop) -m found }",
+        f"  http-after-response set-header retry-after %[{slot},map_str(@RETRY@,1)] if {{ status 429 503 }}",
     ]
 
 
@@ -126,22 +126,15 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         "frontend public from base",
         f"  bind {_address(host)}:{port}",
         f"  bind {paths.socket(name, 'in')} mode 600",
-        "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
-        "  http-request set-var(txn.endpoint) path,field(5,/)",
-        f"  http-request set-var(txn.meta) var(txn.endpoint),map_str({routes})",
-        r"  acl known path_reg ^/api/v1/service/[^/]+/(score|swagger\.json)$",
-        _deny(404, "not-found", "no such endpoint", "if !known || !{ var(txn.meta) -m found }"),
-        "  http-request set-var(txn.digest) http_auth_bearer,sha2(256),hex,lower if { var(txn.meta) -m beg key }",
-        _deny(
-            401,
-            "auth",
-            "the key or token is missing or wrong",
-            "if { var(txn.meta) -m beg key }"
-            f" !{{ var(txn.endpoint),concat(\\#,txn.digest),map_str({routes}) -m found }}",
-            " hdr www-authenticate Bearer",
-        ),
+        # Each rule costs every request: most end at their first condition.
+        f"  http-request set-var(txn.meta) path,map_str({routes})",
+        "  acl served var(txn.meta) -m found",
+        "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
+        " { method GET HEAD }",
+        _deny(404, "not-found", "no such endpoint", "unless served"),
+        *_authentication(routes),
         _deny(405, "method", "only GET and POST", "unless { method GET POST }", ' hdr allow "GET, POST"'),
-        _deny(405, "method", "only GET", "if { path_end /swagger.json } !{ method GET }", " hdr allow GET"),
+        _deny(405, "method", "only GET", "if { method POST } { path_end /swagger.json }", " hdr allow GET"),
         _deny(
             413,
             "too-large",
@@ -151,17 +144,17 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         ),
         # The body, or as much of it as fits the buffer, is there before a replica is taken. From the choice of a route
         # to the queue nothing may wait: the slot could be given up meanwhile.
-        f"  http-request wait-for-body time {HEADER_SECONDS}s",
-        "  http-request lua.parked unless { var(proc.parked) -m bool }",
-        "  http-request del-header authorization if { var(txn.meta) -m beg key }",
-        "  acl asks_version var(txn.meta),field(3,|) 1",
-        "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version) if asks_version"
-        " { req.hdr(x-aks-inference-version) -m found }",
+        f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ method GET }}",
+        "  http-request lua.parked unless { var(proc.parked) -m int 1 }",
+        # The key is the router's business: it must not reach the model server or its logs.
+        "  http-request del-header authorization if keyed",
+        "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)"
+        " if { req.hdr(x-aks-inference-version) -m found } { var(txn.meta),field(3,|) 1 }",
         "  http-request set-var(txn.buckets) var(txn.meta),field(2,|),add(0)",
         "  http-request set-var(txn.bucket) rand(10000),mod(txn.buckets)",
-        f"  http-request set-var(txn.route) var(txn.endpoint),concat(:,txn.bucket),map_str({routes})"
+        f"  http-request set-var(txn.route) path,concat(:,txn.bucket),map_str({routes})"
         " unless { var(txn.asked) -m found }",
-        f"  http-request set-var(txn.route) var(txn.endpoint),concat(@,txn.asked),map_str({routes})"
+        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes})"
         " if { var(txn.asked) -m found }",
         _deny(404, "not-found", "no such version", "unless { var(txn.route) -m found }"),
         *_answers(),
@@ -175,6 +168,27 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
     return _text(paths, name, lines)
 
 
+def _authentication(routes: Path) -> list[str]:
+    """The bearer key's digest must stand in the map. A connection's last good key is remembered while the endpoint's
+    set of keys (a part of `meta`) stays what it is: hashing would be the most expensive rule."""
+    return [
+        "  acl keyed var(txn.meta) -m beg key",
+        "  http-request set-var(txn.good) int(1) if { var(sess.meta),strcmp(txn.meta) eq 0 }"
+        " { http_auth_bearer,strcmp(sess.key) eq 0 }",
+        "  acl good var(txn.good) -m found",
+        "  http-request set-var(txn.digest) http_auth_bearer,sha2(256),hex,lower if !good keyed",
+        _deny(
+            401,
+            "auth",
+            "the key or token is missing or wrong",
+            f"if !good keyed !{{ path,concat(\\#,txn.digest),map_str({routes}) -m found }}",
+            " hdr www-authenticate Bearer",
+        ),
+        "  http-request set-var(sess.meta) var(txn.meta) if !good keyed",
+        "  http-request set-var(sess.key) http_auth_bearer if !good keyed",
+    ]
+
+
 def further_process(paths: Paths, number: int, layout: Layout, connections: int) -> str:
     """A process that owns slots which the first one has not; it gets requests only from there."""
     name = f"p{number}"
@@ -184,7 +198,7 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int)
         *_defaults(),
         "frontend hopped from base",
         f"  bind {paths.socket(name, 'in')} mode 600",
-        "  http-request lua.parked unless { var(proc.parked) -m bool }",
+        "  http-request lua.parked unless { var(proc.parked) -m int 1 }",
         "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
         "  http-request del-header x-aks-inference-route",
         *_answers(),
@@ -223,6 +237,8 @@ def _park_globals(paths: Paths, name: str, layout: Layout) -> list[str]:
     return [
         f"  setenv PARK_COUNT {len(layout.timeouts_ms)}",
         f"  setenv PARK_SOCKET {paths.socket(name, 'park')}",
+        # A variable of the process must be there before Lua can set it.
+        "  set-var proc.parked int(0)",
         f"  lua-load {Path(__file__).with_name('park.lua')}",
     ]
 
@@ -246,10 +262,11 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             f"backend s{number} from slot",
             f"  timeout queue {timeout}ms",
             "  http-request set-timeout server var(txn.route),field(3,|) if { var(txn.route) -m found }",
-            "  http-request set-var(txn.most) var(txn.route),field(4,|),add(0) if { var(txn.route) -m found }",
+            "  acl full be_conn_free le 0",
+            "  http-request set-var(txn.most) var(txn.route),field(4,|),add(0) if full { var(txn.route) -m found }",
             "  http-request deny status 429 content-type application/json"
             ' string \'{"message": "too many requests wait already"}\' hdr x-aks-inference-reason queue-full'
-            " if { var(txn.most) -m found } { queue,sub(txn.most) ge 0 } { be_conn_free le 0 }",
+            " if full { var(txn.most) -m found } { queue,sub(txn.most) ge 0 }",
             "  use-server park unless { var(txn.route) -m found }",
             f"  server park {paths.socket(name, 'hold')} maxconn 1",
         ]

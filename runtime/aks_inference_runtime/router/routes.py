@@ -2,10 +2,12 @@
 
 | key | value |
 | --- | --- |
-| `<endpoint>` | `<key or none>|<number of buckets>|<1: a version may be asked for>` |
-| `<endpoint>#<sha256 of a key>` | `1` |
-| `<endpoint>:<bucket>` | route |
-| `<endpoint>@<version>` | route |
+| `<path>` | `<key or none>|<number of buckets>|<1: a version may be asked for>|<fingerprint of name and keys>` |
+| `<path>#<sha256 of a key>` | `1` |
+| `<path>:<bucket>` | route |
+| `<path>@<version>` | route |
+
+Paths are `/api/v1/service/<endpoint>/score` and, with one bucket, `…/swagger.json`: a path finds its entry at once.
 
 A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`; backend is a slot of this process or
 the hop to another one. One map, so that one commit changes everything at once.
@@ -15,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.errors import InvalidInput
@@ -71,14 +74,19 @@ def table(state: RouterState, slots: Mapping[VersionKey, Slot]) -> dict[str, str
 
 
 def _endpoint(endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot]) -> dict[str, str]:
-    name = endpoint.name
-    routes = [route(v, slots[VersionKey(name, v.name)]) for v in endpoint.versions]
-    parts = buckets(endpoint.versions)
+    routes = [route(v, slots[VersionKey(endpoint.name, v.name)]) for v in endpoint.versions]
+    digests = sorted(digest.lower() for digest in endpoint.key_digests)
     auth = "none" if endpoint.auth is AuthMode.NONE else "key"
-    entries = {name: f"{auth}|{len(parts)}|{int(endpoint.version_header_enabled)}"}
-    entries.update({f"{name}#{digest.lower()}": "1" for digest in endpoint.key_digests})
-    entries.update({f"{name}:{number}": routes[index] for number, index in enumerate(parts)})
-    entries.update({f"{name}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
+    fingerprint = sha256("\n".join([endpoint.name, *digests]).encode()).hexdigest()[:32]
+    parts = buckets(endpoint.versions)
+    largest = max(range(len(routes)), key=lambda index: endpoint.versions[index].traffic)
+    entries: dict[str, str] = {}
+    for file, chosen in (("score", parts), ("swagger.json", [largest])):
+        path = f"/api/v1/service/{endpoint.name}/{file}"
+        entries[path] = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint}"
+        entries.update({f"{path}#{digest}": "1" for digest in digests})
+        entries.update({f"{path}:{number}": routes[index] for number, index in enumerate(chosen)})
+        entries.update({f"{path}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
     return entries
 
 

@@ -1,0 +1,78 @@
+"""Requests at a constant rate, each timed from the moment at which it should have been sent.
+
+    python -m bench.constant_rate PORT RATE SECONDS PATH [HEADER …]      prints one JSON object
+
+A process of its own. `select` in place of an event loop: its timeouts are exact to microseconds, those of epoll are
+whole milliseconds, which would be most of what is measured.
+"""
+
+import json
+import select
+import socket
+import statistics
+import sys
+import time
+from collections import deque
+
+CONNECTIONS = 32
+LATE_SECONDS = 5.0
+
+
+def run(port: int, rate: float, seconds: float, headers: list[str], path: str) -> dict[str, float]:
+    """Sends `rate` × `seconds` requests; what is not answered 200 counts as failed."""
+    lines = [f"GET {path} HTTP/1.1", "host: bench", *headers, "", ""]
+    request = "\r\n".join(lines).encode()
+    idle = deque(_connect(port) for _ in range(CONNECTIONS))
+    busy: dict[socket.socket, float] = {}
+    latencies: list[float] = []
+    lags: list[float] = []
+    failed = sent = 0
+    total = int(rate * seconds)
+    began = time.perf_counter() + 0.01
+    while len(latencies) + failed < total:
+        now = time.perf_counter()
+        while sent < total and began + sent / rate <= now and idle:
+            connection = idle.popleft()
+            due = began + sent / rate
+            connection.send(request)
+            lags.append(time.perf_counter() - due)
+            busy[connection] = due
+            sent += 1
+            now = time.perf_counter()
+        wait = max(0.0, began + sent / rate - now) if sent < total and idle else 0.05
+        for connection in select.select(list(busy), [], [], wait)[0]:
+            data = connection.recv(65_536)
+            due = busy.pop(connection)
+            if data.startswith(b"HTTP/1.1 200"):
+                latencies.append(time.perf_counter() - due)
+            else:
+                failed += 1
+            if data:
+                idle.append(connection)
+            else:
+                connection.close()
+                idle.append(_connect(port))
+        if now - began > seconds + LATE_SECONDS:
+            break
+    for connection in (*idle, *busy):
+        connection.close()
+    latencies.sort()
+    return {
+        "requests": total,
+        "failed": total - len(latencies),
+        "mean_ms": statistics.fmean(latencies) * 1000,
+        "p50_ms": latencies[len(latencies) // 2] * 1000,
+        "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
+        "send_lag_mean_ms": statistics.fmean(lags) * 1000,
+    }
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+if __name__ == "__main__":
+    where, how_many, how_long, at, *extra = sys.argv[1:]
+    print(json.dumps(run(int(where), float(how_many), float(how_long), extra, at)))
