@@ -13,11 +13,11 @@ class Machine:
 
     cores: float
     memory_gb: float
-    """10^9 bytes."""
+    """2^30 bytes, as the supervisor counts."""
 
 
 @cache
 def this_machine() -> Machine:
     """The machine that runs the program; with a local target also the one that serves."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(cores=cores, memory_gb=psutil.virtual_memory().total / 1e9)
+    return Machine(cores=cores, memory_gb=psutil.virtual_memory().total / 2**30)

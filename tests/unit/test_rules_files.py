@@ -88,6 +88,12 @@ def test_the_minimal_form_and_a_serialised_environment() -> None:
     assert got.environment.notes[0].startswith("base image mcr.microsoft.com/azureml/openmpi")
 
 
+def test_package_indexes_may_be_named() -> None:
+    packages = ["--extra-index-url https://example.invalid/simple", "--pre", "numpy"]
+    config = {"entryScript": "score.py", "sourceDirectory": "src", "environment": {"pipPackages": packages}}
+    assert inference(config) == []
+
+
 def test_a_byte_order_mark_is_no_obstacle() -> None:
     Path("bom.json").write_text("\ufeff" + json.dumps({"entryScript": "score.py", "sourceDirectory": "src"}))
     assert read_inference("bom.json", None)[1] == []
@@ -124,7 +130,7 @@ BAD_INFERENCE: list[tuple[dict[str, Any], str]] = [
     ),
     ({"environment": {"spark": {"packages": [{"group": "g"}]}}}, ": environment.spark: asks for Spark packages"),
     ({"environment": {"databricks": {"jarLibraries": ["x"]}}}, ": environment.databricks: asks for Databricks"),
-    ({"environment": {"pipPackages": ["-r x.txt"]}}, ': environment.pipPackages[0] = "-r x.txt": is an option of pip'),
+    ({"environment": {"pipPackages": ["-r x.txt"]}}, ': environment.pipPackages[0] = "-r x.txt": is not an option for'),
     ({"environment": {"pipPackages": ["sci kit"]}}, ': environment.pipPackages[0] = "sci kit": is not a requirement'),
     ({"environment": {"environmentVariables": {"A": 1}}}, ": environment.environmentVariables.A = 1: must be a text"),
     (

@@ -1,5 +1,6 @@
 """What the versions of an endpoint share, and the plan of a whole endpoint."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointV
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
 LATER = "is not supported on the local target yet"
+_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class EndpointSettings(Spec):
@@ -108,9 +110,9 @@ def _auth(settings: EndpointSettings) -> Iterator[Finding]:
         yield Finding(("token_auth_enabled",), LATER, "leave it out to use keys", value=True)
     keys = {"primary_key": settings.primary_key, "secondary_key": settings.secondary_key}
     for name, key in keys.items():
-        if key is not None and not is_late(key) and (not key or key != key.strip() or not key.isprintable()):
-            rule = "is empty, or has spaces around it or characters that a header cannot carry"
-            yield Finding((name,), rule, "use letters, digits and punctuation", NOTHING)
+        if key is not None and not is_late(key) and not _KEY.fullmatch(key):
+            rule = "is empty, or has spaces or characters that no header can carry"
+            yield Finding((name,), rule, "use letters, digits and punctuation (ASCII)", NOTHING)
         elif key is not None and auth_mode(settings) is not AuthMode.KEY:
             yield Finding((name,), "has no use: keys are switched off", "leave it out, or leave out @auth_enabled")
     if settings.secondary_key is not None and settings.primary_key is None:

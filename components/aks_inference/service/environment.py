@@ -33,6 +33,9 @@ SET_BY_RUNTIME = {
     "SEPERATE_HEALTH_ENDPOINT": "the probe settings",
     "AML_APP_ROOT": "AML_APP_ROOT as the script finds it",
     "AZUREML_MODEL_DIR": "@models",
+    "SERVICE_NAME": "the name of the service",
+    "SERVICE_PATH_PREFIX": "the name of the service",
+    "AML_APP_INSIGHTS_ENABLED": "@enable_app_insights",
 }
 """Variables of the scoring server that the runtime sets itself (serving depends on them)."""
 
@@ -83,6 +86,10 @@ class DockerSpec(Spec):
     arguments: Texts = ()
     base_image_registry: Part
     platform: Part
+
+
+PIP_OPTIONS = ("--index-url", "--extra-index-url", "--find-links", "--no-index", "--pre", "--prefer-binary")
+"""Options of a requirements file that mean the same wherever they are read; no paths of other files."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +197,10 @@ def _requirement(at: PropertyPath, package: object) -> Iterator[Finding]:
     mend = "write a requirement such as scikit-learn==1.9.0"
     if not isinstance(package, str):
         yield Finding(at, "must be a text", mend, package)
-    elif package.lstrip().startswith("-"):
-        yield Finding(at, "is an option of pip, not a requirement", mend, package)
+    elif package.startswith("-"):
+        if package.split("=")[0].split()[0] not in PIP_OPTIONS:
+            rule = "is not an option for every environment"
+            yield Finding(at, rule, f"known are {', '.join(PIP_OPTIONS)}", package)
     else:
         try:
             Requirement(package)

@@ -115,7 +115,7 @@ def crowded(components: Sequence[Component], last: Serving) -> Iterable[Componen
         (("cores", "cores", machine.cores), ("memory", "GB", machine.memory_gb))
     ):
         total = sum(figures[position] for figures in demands.values())
-        if total > held + 1e-9:
+        if total > held + 1e-6:
             parts = " + ".join(f"{name} {figures[position]:g}" for name, figures in demands.items())
             rule = (
                 f"{what} at the minimum of replicas: {parts} = {total:g} {unit}; "
