@@ -41,7 +41,7 @@ def usable(subnet: Range) -> int:
 
 def smallest_prefix(addresses: int) -> int:
     """Prefix length of the smallest IPv4 subnet with that many usable addresses; /29 is Azure's smallest."""
-    return min(29, 32 - math.ceil(math.log2(addresses + AZURE_RESERVED)))
+    return min(29, 32 - math.ceil(math.log2(max(1, addresses) + AZURE_RESERVED)))
 
 
 def smallest_block(addresses: int) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
 
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.facts import PriceList
@@ -107,7 +106,9 @@ def _pool(pool: Pool, region: str | None, prices: PriceList) -> CostLine:
 
 def _spot(pool: Pool, name: str, hourly: float | None, prices: PriceList) -> CostLine:
     """The spot price itself changes by the hour; its bounds are the pay-as-you-go price and the user's own."""
-    limit = pool.spot_max_price if pool.spot_max_price is not None and pool.spot_max_price > Decimal(0) else None
+    limit = pool.spot_max_price
+    if limit is not None and not (limit.is_finite() and limit > 0):
+        limit = None
     bounds = [bound for bound in (hourly, float(limit) if limit is not None else None) if bound is not None]
     lowest = 0.0 if pool.least_nodes == 0 else None
     if not bounds:

@@ -280,10 +280,10 @@ def _certificate(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iter
             "no certificate is issued, or it is not renewed before it ends",
         )
     scoring = names.scoring_host or cluster.tls.cname
-    if scoring is None and cluster.tls.leaf_domain_label is not None:
+    if not scoring and cluster.tls.leaf_domain_label is not None:
         suffix = cloud.scoring.replace("<region>", _region(cluster) or "<region>")
         scoring = f"{cluster.tls.leaf_domain_label}<suffix>.{suffix}"
-    if scoring is not None:
+    if scoring:
         yield _own_host(
             scoring,
             (Phase.ROUTER_RUNNING,),

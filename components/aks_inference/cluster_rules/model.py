@@ -57,12 +57,12 @@ class Pool:
     @property
     def least_nodes(self) -> int:
         """With the autoscaler its minimum."""
-        return self.min_count if self.autoscale and self.min_count is not None else self.count
+        return max(0, self.min_count if self.autoscale and self.min_count is not None else self.count)
 
     @property
     def most_nodes(self) -> int:
         """With the autoscaler its maximum."""
-        return self.max_count if self.autoscale and self.max_count is not None else self.count
+        return max(0, self.max_count if self.autoscale and self.max_count is not None else self.count)
 
 
 @dataclass(frozen=True)

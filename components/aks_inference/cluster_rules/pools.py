@@ -46,6 +46,7 @@ GPU_PROFILES = ("MIG1g", "MIG2g", "MIG3g", "MIG4g", "MIG7g")
 _B_SERIES = re.compile(r"standard_b[0-9]")
 _NVV4 = re.compile(r"standard_nv[0-9]+as_v4")
 _DECIMALS = 5
+_HIGHEST_PRICE = 10_000
 
 
 def check_pools(cluster: Cluster) -> Iterator[RuleFinding]:
@@ -217,8 +218,8 @@ def _spot(pool: Pool) -> Iterator[RuleFinding]:
         return
     if pool.mode == "System":
         yield SPOT.broken((*pool.path, "spot"), True, "a system pool cannot be spot", "use a user pool for spot nodes")
-    if price is not None and price != -1 and not _is_price(price):
-        rounded = round(price, _DECIMALS) if price.is_finite() else Decimal(0)
+    if price is not None and not _is_price(price):
+        rounded = round(price, _DECIMALS) if price.is_finite() and 0 < price < _HIGHEST_PRICE else Decimal(0)
         yield SPOT.broken(
             (*pool.path, "spot_max_price"),
             str(price),
@@ -242,7 +243,10 @@ def _spot(pool: Pool) -> Iterator[RuleFinding]:
 
 
 def _is_price(price: Decimal) -> bool:
-    return price.is_finite() and price > 0 and price == round(price, _DECIMALS)
+    if not price.is_finite():
+        return False
+    decimals = -int(price.normalize().as_tuple().exponent)
+    return price == -1 or (price > 0 and decimals <= _DECIMALS)
 
 
 def _zones(cluster: Cluster, pool: Pool) -> Iterator[RuleFinding]:
