@@ -12,18 +12,13 @@ ENGINE = f"{sys.executable} -m embedded_engine"
 # One of each kind of operation, option and value; the others are variations.
 CHOSEN = (
     "component-remote",
-    "create-unchanged-destroy",
     "delete-before-replace-option",
     "fail-create",
-    "ignore-changes",
     "import-option",
-    "protect",
     "provider-explicit",
     "refresh-changed",
     "rename-alias",
     "secrets-in-program",
-    "target",
-    "unknown-in-preview",
 )
 LIMIT_S = 290
 LONG_LIMIT_S = 1500

@@ -1,7 +1,6 @@
 """The provider `pulumi`, which is the engine itself: stack references and reading resources of this run."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from embedded_engine import values
 from embedded_engine.errors import EngineError
@@ -99,6 +98,3 @@ class Builtin:
         if token in ("pulumi:pulumi:readStackOutputs", "pulumi:pulumi:readStackResourceOutputs"):
             return {"name": args.get("name"), "outputs": self._stack_outputs(str(values.unwrap(args.get("name"))))}, []
         raise EngineError(f"unrecognized function name: '{token}'")
-
-    async def handshake(self, engine_address: str, folder: Path) -> None:
-        return None

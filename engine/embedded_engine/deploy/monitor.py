@@ -254,13 +254,9 @@ class Engine(engine_pb2_grpc.EngineServicer):
         self._emit = emit
         self._stopping = stopping
         self._root = ""
-        # What the program called an error: it has failed even if it goes on.
-        self.errors = 0
 
     async def Log(self, request: Message, context: Message) -> empty_pb2.Empty:
         severity = _SEVERITIES.get(request.severity, "info")
-        if severity == "error":
-            self.errors += 1
         if severity != "debug" and not self._stopping.is_set():
             self._emit(Diagnostic(severity, request.message, request.urn, request.streamId, request.ephemeral))
         return empty_pb2.Empty()
