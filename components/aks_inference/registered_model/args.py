@@ -1,5 +1,6 @@
 """Arguments of RegisteredModel, as they come over the wire."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pulumi
@@ -19,22 +20,22 @@ class RegisteredModelArgs(TypedDict):
     """Required. Where the model is stored: the `target` output of a cluster; in Python also the cluster itself."""
     model_path: str
     """Required. File or folder, relative to the working directory of the program or absolute."""
-    model_name: NotRequired[str]
+    model_name: NotRequired[str | None]
     """Optional. 1 to 255 characters: letters, digits, `-`, `.`, `_`, first a letter or digit. Default: the resource's
     name. Registering other files under the same name makes the next version."""
-    child_paths: NotRequired[list[str]]
+    child_paths: NotRequired[Sequence[str] | None]
     """Optional. Of a folder, only these files and folders, relative to it. Default: all."""
-    tags: NotRequired[dict[str, str]]
+    tags: NotRequired[Mapping[str, str] | None]
     """Optional. Labels that may change. Default: none."""
-    properties: NotRequired[dict[str, str]]
+    properties: NotRequired[Mapping[str, str] | None]
     """Optional. Labels that never change once set; new ones may be added. Default: none."""
-    description: NotRequired[str]
+    description: NotRequired[str | None]
     """Optional. For people."""
-    model_framework: NotRequired[str]
+    model_framework: NotRequired[str | None]
     """Optional. Custom, TensorFlow, ScikitLearn, Onnx, TfKeras (deprecated), PyTorch or Multi."""
-    model_framework_version: NotRequired[str]
+    model_framework_version: NotRequired[str | None]
     """Optional. Only with `model_framework`."""
-    datasets: NotRequired[list[Any]]
+    datasets: NotRequired[Sequence[Any] | None]
     """Optional. Not supported yet: refused."""
     sample_input_dataset: NotRequired[Any]
     """Optional. Not supported yet: refused."""

@@ -3,6 +3,7 @@
 What all versions share stands on the endpoint, the rest on each version (reference: azureml-v1.md 3).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import pulumi
@@ -16,78 +17,78 @@ class VersionArgs(TypedDict):
     version_name: str
     """Required. 3 to 32 lower-case letters, digits and dashes, first a letter, last a letter or digit; unique in the
     endpoint."""
-    traffic_percentile: NotRequired[float]
+    traffic_percentile: NotRequired[float | None]
     """Optional. Percent of the requests, 0 to 100 with up to two decimals; what no version has goes to the default
     version. Default: 0."""
-    is_default: NotRequired[bool]
+    is_default: NotRequired[bool | None]
     """Optional. Whether it gets what no version has. Default: the first version is the default."""
-    type: NotRequired[str]
+    type: NotRequired[str | None]
     """Optional. Control or Treatment; at most one control. Default: Treatment where another version is the control."""
-    is_control_version_type: NotRequired[bool]
+    is_control_version_type: NotRequired[bool | None]
     """Optional. Azure ML's other way to say `type` Control."""
-    models: NotRequired[list[ModelInput]]
+    models: NotRequired[Sequence[ModelInput] | None]
     """Optional. Ids `name:version` (the `model_id` output); in Python also RegisteredModel components. At most 1,000.
     Default: none, the files beside the script."""
-    inference_config: NotRequired[InferenceInput]
+    inference_config: NotRequired[InferenceInput | None]
     """Conditional. The script and its environment; in Python also the path of an inferenceconfig.json. This or
     `inference_config_file` is required."""
-    inference_config_file: NotRequired[str]
+    inference_config_file: NotRequired[str | None]
     """Conditional. Path of an inferenceconfig.json."""
     deployment_config: NotRequired[Any]
     """Optional. Path or content of a deploymentconfig.json, whose settings count like arguments; a setting given both
     ways is refused."""
-    cpu_cores: NotRequired[float]
+    cpu_cores: NotRequired[float | None]
     """Optional. Cores that a replica asks for. Default: 0.1."""
-    cpu_cores_limit: NotRequired[float]
+    cpu_cores_limit: NotRequired[float | None]
     """Optional. Cores that a replica may use, at least `cpu_cores`. Default: no limit."""
-    memory_gb: NotRequired[float]
+    memory_gb: NotRequired[float | None]
     """Optional. Memory that a replica asks for, GB. Default: 0.5."""
-    memory_gb_limit: NotRequired[float]
+    memory_gb_limit: NotRequired[float | None]
     """Optional. Memory that a replica may use, GB, at least `memory_gb`. Default: no limit."""
-    gpu_cores: NotRequired[int]
+    gpu_cores: NotRequired[int | None]
     """Optional. Whole GPUs of a replica; the local target has none. Default: 0."""
-    num_replicas: NotRequired[int]
+    num_replicas: NotRequired[int | None]
     """Optional. A fixed number of replicas; not with autoscaling. Default: none, so autoscaling."""
-    autoscale_enabled: NotRequired[bool]
+    autoscale_enabled: NotRequired[bool | None]
     """Optional. Default: true unless `num_replicas` is given. The other autoscale settings need it set to true."""
-    autoscale_min_replicas: NotRequired[int]
+    autoscale_min_replicas: NotRequired[int | None]
     """Optional. Default: 1. 0 scales to zero when idle (not in Azure ML)."""
-    autoscale_max_replicas: NotRequired[int]
+    autoscale_max_replicas: NotRequired[int | None]
     """Optional. Default: 10."""
-    autoscale_refresh_seconds: NotRequired[float]
+    autoscale_refresh_seconds: NotRequired[float | None]
     """Optional. Seconds between two decisions. Default: 1."""
-    autoscale_target_utilization: NotRequired[float]
+    autoscale_target_utilization: NotRequired[float | None]
     """Optional. Percent of busy replicas to keep, above 0 and up to 100. Default: 70."""
-    autoscale_scale_down_delay_seconds: NotRequired[float]
+    autoscale_scale_down_delay_seconds: NotRequired[float | None]
     """Optional. Not in Azure ML: how long fewer replicas must have been enough before some go. Default: 60."""
-    scoring_timeout_ms: NotRequired[int]
+    scoring_timeout_ms: NotRequired[int | None]
     """Optional. Milliseconds until a request is answered with 504. Default: 60,000."""
-    replica_max_concurrent_requests: NotRequired[int]
+    replica_max_concurrent_requests: NotRequired[int | None]
     """Optional. Requests at once on a replica, never more. Default: 1."""
-    max_request_wait_time: NotRequired[int]
+    max_request_wait_time: NotRequired[int | None]
     """Optional. Milliseconds that a request waits for a replica; then 503. Default: 500."""
-    max_queued_requests: NotRequired[int]
+    max_queued_requests: NotRequired[int | None]
     """Optional. Not in Azure ML: waiting requests; beyond them 429. Default: 1,000."""
-    cold_start_timeout_ms: NotRequired[int]
+    cold_start_timeout_ms: NotRequired[int | None]
     """Optional. Not in Azure ML: milliseconds that requests wait for the first replica when scaled to zero. Default:
     60,000."""
-    period_seconds: NotRequired[int]
+    period_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds between two. Default: 10."""
-    initial_delay_seconds: NotRequired[int]
+    initial_delay_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds before the first. Default: 310."""
-    timeout_seconds: NotRequired[int]
+    timeout_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds for an answer. Default: 2."""
-    success_threshold: NotRequired[int]
+    success_threshold: NotRequired[int | None]
     """Optional. Liveness probe: successes until it counts as alive. Default: 1."""
-    failure_threshold: NotRequired[int]
+    failure_threshold: NotRequired[int | None]
     """Optional. Liveness probe: failures until it is restarted. Default: 3."""
-    collect_model_data: NotRequired[bool]
+    collect_model_data: NotRequired[bool | None]
     """Optional. Not supported yet: true is refused. Default: false."""
-    tags: NotRequired[dict[str, pulumi.Input[str]]]
+    tags: NotRequired[Mapping[str, pulumi.Input[str]] | None]
     """Optional. Labels that may change. Default: none."""
-    properties: NotRequired[dict[str, str]]
+    properties: NotRequired[Mapping[str, str] | None]
     """Optional. Labels that never change once set; new ones may be added. Default: none."""
-    description: NotRequired[pulumi.Input[str]]
+    description: NotRequired[pulumi.Input[str] | None]
     """Optional. For people."""
 
 
@@ -96,35 +97,35 @@ class ControlledRolloutEndpointArgs(TypedDict):
 
     target: Target
     """Required. Where it runs: the `target` output of a cluster; in Python also the cluster itself."""
-    versions: list[VersionArgs]
+    versions: Sequence[VersionArgs]
     """Required. One to six versions."""
-    endpoint_name: NotRequired[str]
+    endpoint_name: NotRequired[str | None]
     """Optional. 3 to 32 lower-case letters, digits and dashes, first a letter, last a letter or digit; unique on the
     target. Default: the resource's name."""
-    auth_enabled: NotRequired[bool]
+    auth_enabled: NotRequired[bool | None]
     """Optional. Whether a key is needed to score. Default: true, unless `token_auth_enabled` is true."""
-    token_auth_enabled: NotRequired[bool]
+    token_auth_enabled: NotRequired[bool | None]
     """Optional. Whether a token is needed to score; not with `auth_enabled` true. Not supported yet: true is refused.
     Default: false."""
-    primary_key: NotRequired[pulumi.Input[str]]
+    primary_key: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret. Default: generated."""
-    secondary_key: NotRequired[pulumi.Input[str]]
+    secondary_key: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret; only with `primary_key`. Default: generated."""
-    enable_app_insights: NotRequired[bool]
+    enable_app_insights: NotRequired[bool | None]
     """Optional. Not supported yet: true is refused. Default: false."""
-    namespace: NotRequired[str]
+    namespace: NotRequired[str | None]
     """Optional. Kubernetes namespace, 1 to 63 lower-case letters, digits and dashes; only a label on the local target.
     Default: default."""
-    compute_target_name: NotRequired[str]
+    compute_target_name: NotRequired[str | None]
     """Optional. Name of the target, for deploymentconfig.json's sake: must be the one that `target` names."""
-    version_header_enabled: NotRequired[bool]
+    version_header_enabled: NotRequired[bool | None]
     """Optional. Not in Azure ML: whether a request may ask for a version with the header `x-aks-inference-version`.
     Default: true."""
-    port: NotRequired[int]
+    port: NotRequired[int | None]
     """Optional. Local target only: also served at `http://127.0.0.1:<port>/score`. Default: none."""
-    tags: NotRequired[dict[str, pulumi.Input[str]]]
+    tags: NotRequired[Mapping[str, pulumi.Input[str]] | None]
     """Optional. Labels that may change. Default: none."""
-    properties: NotRequired[dict[str, str]]
+    properties: NotRequired[Mapping[str, str] | None]
     """Optional. Labels that never change once set; new ones may be added. Default: none."""
-    description: NotRequired[pulumi.Input[str]]
+    description: NotRequired[pulumi.Input[str] | None]
     """Optional. For people."""

@@ -5,6 +5,7 @@ are plain; texts that other resources give may be outputs. (Documentation of inh
 schema, so VersionArgs repeats what both have; a test keeps them the same.)
 """
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pulumi
@@ -24,13 +25,13 @@ else:
 class EnvironmentArgs(TypedDict):
     """A Python environment: Azure ML's environment object, with `pip_packages` as its short form."""
 
-    name: NotRequired[str]
+    name: NotRequired[str | None]
     """Optional. For people; the identity of an environment is its content."""
-    version: NotRequired[str]
+    version: NotRequired[str | None]
     """Optional. For people."""
-    pip_packages: NotRequired[list[str]]
+    pip_packages: NotRequired[Sequence[str] | None]
     """Optional. Requirements such as `scikit-learn==1.9.0`. The scoring server is added. Default: none."""
-    environment_variables: NotRequired[dict[str, pulumi.Input[str]]]
+    environment_variables: NotRequired[Mapping[str, pulumi.Input[str]] | None]
     """Optional. For the scoring server's process. Default: none."""
     python: NotRequired[Any]
     """Optional. `condaDependencies` or `condaDependenciesFile`, with Python and pip packages only."""
@@ -42,9 +43,9 @@ class EnvironmentArgs(TypedDict):
     """Optional. Accepted when empty."""
     r: NotRequired[Any]
     """Optional. Accepted when empty."""
-    inferencing_stack_version: NotRequired[str]
+    inferencing_stack_version: NotRequired[str | None]
     """Optional. Accepted, without effect: the scoring server comes from the environment."""
-    asset_id: NotRequired[str]
+    asset_id: NotRequired[str | None]
     """Optional. Accepted, without effect: the content is the identity."""
 
 
@@ -53,26 +54,26 @@ class InferenceConfigArgs(TypedDict):
 
     entry_script: str
     """Required. Python file with `init()` and `run(data)`, relative to `source_directory` where that is given."""
-    source_directory: NotRequired[str]
+    source_directory: NotRequired[str | None]
     """Optional. Folder of all files that the script needs, relative to the working directory of the program or
     absolute. Default: the script alone."""
-    environment: NotRequired[EnvironmentArgs]
+    environment: NotRequired[EnvironmentArgs | None]
     """Optional. Default: an environment with the scoring server only."""
-    description: NotRequired[str]
+    description: NotRequired[str | None]
     """Optional. For people."""
-    runtime: NotRequired[str]
+    runtime: NotRequired[str | None]
     """Optional. Old form, `python` only; not with `environment`."""
-    conda_file: NotRequired[str]
+    conda_file: NotRequired[str | None]
     """Optional. Old form: a conda definition, relative to `source_directory`; not with `environment`."""
-    extra_docker_file_steps: NotRequired[str]
+    extra_docker_file_steps: NotRequired[str | None]
     """Optional. Old form; refused on the local target."""
     enable_gpu: NotRequired[Any]
     """Optional. Old form; refused on the local target."""
-    base_image: NotRequired[str]
+    base_image: NotRequired[str | None]
     """Optional. Old form; refused on the local target."""
     base_image_registry: NotRequired[Any]
     """Optional. Old form; refused on the local target."""
-    cuda_version: NotRequired[str]
+    cuda_version: NotRequired[str | None]
     """Optional. Old form; refused on the local target."""
 
 
@@ -87,93 +88,93 @@ class ModelWebServiceArgs(TypedDict):
 
     target: Target
     """Required. Where it runs: the `target` output of a cluster; in Python also the cluster itself."""
-    service_name: NotRequired[str]
+    service_name: NotRequired[str | None]
     """Optional. 3 to 32 lower-case letters, digits and dashes, first a letter, last a letter or digit; unique on the
     target. Default: the resource's name."""
-    models: NotRequired[list[ModelInput]]
+    models: NotRequired[Sequence[ModelInput] | None]
     """Optional. Ids `name:version` (the `model_id` output); in Python also RegisteredModel components. At most 1,000.
     Default: none, the files beside the script."""
-    inference_config: NotRequired[InferenceInput]
+    inference_config: NotRequired[InferenceInput | None]
     """Conditional. The script and its environment; in Python also the path of an inferenceconfig.json. This or
     `inference_config_file` is required."""
-    inference_config_file: NotRequired[str]
+    inference_config_file: NotRequired[str | None]
     """Conditional. Path of an inferenceconfig.json."""
     deployment_config: NotRequired[Any]
     """Optional. Path or content of a deploymentconfig.json, whose settings count like arguments; a setting given both
     ways is refused."""
-    cpu_cores: NotRequired[float]
+    cpu_cores: NotRequired[float | None]
     """Optional. Cores that a replica asks for. Default: 0.1."""
-    cpu_cores_limit: NotRequired[float]
+    cpu_cores_limit: NotRequired[float | None]
     """Optional. Cores that a replica may use, at least `cpu_cores`. Default: no limit."""
-    memory_gb: NotRequired[float]
+    memory_gb: NotRequired[float | None]
     """Optional. Memory that a replica asks for, GB. Default: 0.5."""
-    memory_gb_limit: NotRequired[float]
+    memory_gb_limit: NotRequired[float | None]
     """Optional. Memory that a replica may use, GB, at least `memory_gb`. Default: no limit."""
-    gpu_cores: NotRequired[int]
+    gpu_cores: NotRequired[int | None]
     """Optional. Whole GPUs of a replica; the local target has none. Default: 0."""
-    num_replicas: NotRequired[int]
+    num_replicas: NotRequired[int | None]
     """Optional. A fixed number of replicas; not with autoscaling. Default: none, so autoscaling."""
-    autoscale_enabled: NotRequired[bool]
+    autoscale_enabled: NotRequired[bool | None]
     """Optional. Default: true unless `num_replicas` is given. The other autoscale settings need it set to true."""
-    autoscale_min_replicas: NotRequired[int]
+    autoscale_min_replicas: NotRequired[int | None]
     """Optional. Default: 1. 0 scales to zero when idle (not in Azure ML)."""
-    autoscale_max_replicas: NotRequired[int]
+    autoscale_max_replicas: NotRequired[int | None]
     """Optional. Default: 10."""
-    autoscale_refresh_seconds: NotRequired[float]
+    autoscale_refresh_seconds: NotRequired[float | None]
     """Optional. Seconds between two decisions. Default: 1."""
-    autoscale_target_utilization: NotRequired[float]
+    autoscale_target_utilization: NotRequired[float | None]
     """Optional. Percent of busy replicas to keep, above 0 and up to 100. Default: 70."""
-    autoscale_scale_down_delay_seconds: NotRequired[float]
+    autoscale_scale_down_delay_seconds: NotRequired[float | None]
     """Optional. Not in Azure ML: how long fewer replicas must have been enough before some go. Default: 60."""
-    scoring_timeout_ms: NotRequired[int]
+    scoring_timeout_ms: NotRequired[int | None]
     """Optional. Milliseconds until a request is answered with 504. Default: 60,000."""
-    replica_max_concurrent_requests: NotRequired[int]
+    replica_max_concurrent_requests: NotRequired[int | None]
     """Optional. Requests at once on a replica, never more. Default: 1."""
-    max_request_wait_time: NotRequired[int]
+    max_request_wait_time: NotRequired[int | None]
     """Optional. Milliseconds that a request waits for a replica; then 503. Default: 500."""
-    max_queued_requests: NotRequired[int]
+    max_queued_requests: NotRequired[int | None]
     """Optional. Not in Azure ML: waiting requests; beyond them 429. Default: 1,000."""
-    cold_start_timeout_ms: NotRequired[int]
+    cold_start_timeout_ms: NotRequired[int | None]
     """Optional. Not in Azure ML: milliseconds that requests wait for the first replica when scaled to zero. Default:
     60,000."""
-    period_seconds: NotRequired[int]
+    period_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds between two. Default: 10."""
-    initial_delay_seconds: NotRequired[int]
+    initial_delay_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds before the first. Default: 310."""
-    timeout_seconds: NotRequired[int]
+    timeout_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds for an answer. Default: 2."""
-    success_threshold: NotRequired[int]
+    success_threshold: NotRequired[int | None]
     """Optional. Liveness probe: successes until it counts as alive. Default: 1."""
-    failure_threshold: NotRequired[int]
+    failure_threshold: NotRequired[int | None]
     """Optional. Liveness probe: failures until it is restarted. Default: 3."""
-    collect_model_data: NotRequired[bool]
+    collect_model_data: NotRequired[bool | None]
     """Optional. Not supported yet: true is refused. Default: false."""
-    tags: NotRequired[dict[str, pulumi.Input[str]]]
+    tags: NotRequired[Mapping[str, pulumi.Input[str]] | None]
     """Optional. Labels that may change. Default: none."""
-    properties: NotRequired[dict[str, str]]
+    properties: NotRequired[Mapping[str, str] | None]
     """Optional. Labels that never change once set; new ones may be added. Default: none."""
-    description: NotRequired[pulumi.Input[str]]
+    description: NotRequired[pulumi.Input[str] | None]
     """Optional. For people."""
-    auth_enabled: NotRequired[bool]
+    auth_enabled: NotRequired[bool | None]
     """Optional. Whether a key is needed to score. Default: true, unless `token_auth_enabled` is true."""
-    token_auth_enabled: NotRequired[bool]
+    token_auth_enabled: NotRequired[bool | None]
     """Optional. Whether a token is needed to score; not with `auth_enabled` true. Not supported yet: true is refused.
     Default: false."""
-    primary_key: NotRequired[pulumi.Input[str]]
+    primary_key: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret. Default: generated."""
-    secondary_key: NotRequired[pulumi.Input[str]]
+    secondary_key: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret; only with `primary_key`. Default: generated."""
-    enable_app_insights: NotRequired[bool]
+    enable_app_insights: NotRequired[bool | None]
     """Optional. Not supported yet: true is refused. Default: false."""
-    namespace: NotRequired[str]
+    namespace: NotRequired[str | None]
     """Optional. Kubernetes namespace, 1 to 63 lower-case letters, digits and dashes; only a label on the local target.
     Default: default."""
-    compute_target_name: NotRequired[str]
+    compute_target_name: NotRequired[str | None]
     """Optional. Name of the target, for deploymentconfig.json's sake: must be the one that `target` names."""
-    version_header_enabled: NotRequired[bool]
+    version_header_enabled: NotRequired[bool | None]
     """Optional. Not in Azure ML: whether a request may ask for a version with the header `x-aks-inference-version`.
     Default: true."""
-    port: NotRequired[int]
+    port: NotRequired[int | None]
     """Optional. Local target only: also served at `http://127.0.0.1:<port>/score`. Default: none."""
-    blobfuse_enabled: NotRequired[bool]
+    blobfuse_enabled: NotRequired[bool | None]
     """Optional. Accepted with a note: models are mounted as files, without blobfuse. Default: true."""
