@@ -39,7 +39,7 @@ from aks_inference.vm_sizes import find_size
 SIZES = ("Standard_D4s_v5", "Standard_NC4as_T4_v3", "Standard_B2s", "Standard_D4ps_v5", "Standard_New_v9")
 TEXTS = st.one_of(st.none(), st.text(max_size=12), st.sampled_from(["azure", "kubenet", "none", "overlay", "cilium"]))
 CIDRS = st.sampled_from(
-    [None, "", "10.0.0.0/16", "10.244.0.0/16", "10.1.0.0/24", "10.0.0.5/24", "0.0.0.0/0", "fd00::/8", "x"]
+    [None, "", "10.0.0.0/16", "10.244.0.0/16", "10.1.0.0/24", "10.0.0.5/24", "0.0.0.0/0", "fd00::/8", "fd12::/64", "x"]
 )
 NUMBERS = st.one_of(st.none(), st.integers(-5, 2500))
 FLAGS = st.booleans()

@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aks_inference.cluster_rules.addresses import (
     PRIVATE_RANGES,
@@ -15,7 +15,7 @@ from aks_inference.cluster_rules.addresses import (
 from aks_inference.cluster_rules.kinds import NetworkKind, network_kind
 from aks_inference.cluster_rules.model import Cluster, Network
 from aks_inference.cluster_rules.rulebook import RuleFinding, error, warning
-from aks_inference.findings import Path
+from aks_inference.findings import Path, Severity
 
 _PLAN = "Doc concepts-network-ip-address-planning.md 2026-04-16"
 FORMAT = error(
@@ -64,6 +64,8 @@ class _Named:
     called: str
     text: str
     range: Range
+    connected: bool = False
+    """Peered, or behind a gateway."""
 
     def __str__(self) -> str:
         return f"{self.called} {self.text}"
@@ -78,7 +80,7 @@ def check_ranges(cluster: Cluster) -> Iterator[RuleFinding]:
     subnets = _subnets(cluster)
     outside = _outside(network)
     if service is not None:
-        yield from _service_rules(network, service, subnets, outside)
+        yield from _service_rules(service, subnets, outside)
         yield from _dns(network, service)
     if pod is not None:
         yield from _pod_rules(pod, service, subnets, outside)
@@ -129,20 +131,18 @@ def _formats(network: Network) -> Iterator[RuleFinding]:
             )
 
 
-def _service_rules(
-    network: Network, service: _Named, subnets: list[_Named], outside: list[_Named]
-) -> Iterator[RuleFinding]:
-    if service.range.version == 4 and service.range.prefixlen <= 12:
+def _service_rules(service: _Named, subnets: list[_Named], outside: list[_Named]) -> Iterator[RuleFinding]:
+    taken: list[Range] = [*RESERVED_RANGES, *(one.range for one in (*subnets, *outside))]
+    if service.range.prefixlen <= 12:
         yield SERVICE_SIZE.broken(
             service.path,
             service.text,
             "is too large: a service range is smaller than /12",
-            f"write {service.text.split('/')[0]}/16",
+            _instead(16, taken),
         )
         return
     clashes = [subnet for subnet in subnets if overlaps(service.range, subnet.range)]
-    taken: list[Range] = [*RESERVED_RANGES, *(one.range for one in (*subnets, *outside))]
-    instead = _instead(service.range, taken)
+    instead = _instead(service.range.prefixlen, taken)
     for subnet in clashes:
         yield SERVICE_SUBNET.broken(service.path, service.text, f"overlaps {subnet}", instead)
     if clashes:
@@ -157,7 +157,7 @@ def _service_rules(
 def _dns(network: Network, service: _Named) -> Iterator[RuleFinding]:
     text = network.dns_service_ip or DEFAULT_DNS
     address = _address(text)
-    if address is None or service.range.version != 4:
+    if address is None:
         return
     path = (*network.path, "dns_service_ip")
     first = service.range.network_address
@@ -180,12 +180,17 @@ def _dns(network: Network, service: _Named) -> Iterator[RuleFinding]:
 def _pod_rules(
     pod: _Named, service: _Named | None, subnets: list[_Named], outside: list[_Named]
 ) -> Iterator[RuleFinding]:
-    others = [*([service] if service else []), *subnets, *outside]
-    instead = _instead(pod.range, [*RESERVED_RANGES, *(one.range for one in others)])
-    for other in others:
-        if overlaps(pod.range, other.range):
-            yield POD_OVERLAP.broken(pod.path, pod.text, f"overlaps {other}", instead)
-    if pod.range.version == 4 and not any(within(pod.range, private) for private in PRIVATE_RANGES):
+    others = [*([service] if service else []), *subnets]
+    instead = _instead(pod.range.prefixlen, [*RESERVED_RANGES, *(one.range for one in (*others, *outside))])
+    clashes = [other for other in others if overlaps(pod.range, other.range)]
+    for other in clashes:
+        yield POD_OVERLAP.broken(pod.path, pod.text, f"overlaps {other}", instead)
+    for other in outside:
+        if overlaps(pod.range, other.range) and (other.connected or not clashes):
+            # A part of the virtual network without a subnet may be given one later.
+            severity = Severity.ERROR if other.connected else Severity.WARNING
+            yield POD_OVERLAP.broken(pod.path, pod.text, f"overlaps {other}", instead, severity)
+    if not any(within(pod.range, private) for private in PRIVATE_RANGES):
         yield POD_PRIVATE.broken(
             pod.path,
             pod.text,
@@ -230,14 +235,16 @@ def _api_server(cluster: Cluster) -> Iterator[RuleFinding]:
 def _service(network: Network) -> _Named | None:
     text = network.service_cidr or DEFAULT_SERVICE
     parsed = parse_range(text)
-    return _Named((*network.path, "service_cidr"), "@service_cidr", text, parsed) if parsed else None
+    if parsed is None or parsed.version != 4:
+        return None  # said by the rule of formats
+    return _Named((*network.path, "service_cidr"), "@service_cidr", text, parsed)
 
 
 def _pod(network: Network) -> _Named | None:
     kind = network_kind(network)
     text = network.pod_cidr or (DEFAULT_POD if kind in _HAVE_POD_RANGE else None)
     parsed = parse_range(text)
-    if text is None or parsed is None or kind not in _HAVE_POD_RANGE:
+    if text is None or parsed is None or parsed.version != 4 or kind not in _HAVE_POD_RANGE:
         return None
     return _Named((*network.path, "pod_cidr"), "@pod_cidr", text, parsed)
 
@@ -261,9 +268,10 @@ def _subnets(cluster: Cluster) -> list[_Named]:
 
 
 def _outside(network: Network) -> list[_Named]:
+    connected = _named(network.connected_cidrs, network.path, "the connected network")
     return [
         *_named(network.vnet_cidrs, network.path, "the virtual network"),
-        *_named(network.connected_cidrs, network.path, "the connected network"),
+        *(replace(one, connected=True) for one in connected),
     ]
 
 
@@ -271,8 +279,8 @@ def _named(texts: tuple[str, ...], path: Path, called: str) -> list[_Named]:
     return [_Named(path, called, text, parsed) for text in texts if (parsed := parse_range(text)) is not None]
 
 
-def _instead(wrong: Range, taken: list[Range]) -> str:
-    free = free_range(wrong.prefixlen, taken) if wrong.version == 4 else None
+def _instead(prefix: int, taken: list[Range]) -> str:
+    free = free_range(prefix, taken)
     return f"write {free}" if free else "use a smaller range apart from those"
 
 
