@@ -15,7 +15,7 @@ from embedded_engine.deploy.targets import Targets
 from embedded_engine.errors import EngineError
 from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Resource
-from embedded_engine.plugins.client import Diff
+from embedded_engine.plugins.answers import Diff
 
 STACK = "urn:pulumi:dev::p::pulumi:pulumi:Stack::p-dev"
 JSON = st.recursive(

@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from embedded_engine.plugins.client import Provider, ProviderError, init_message
+from embedded_engine.plugins.answers import ProviderError, init_message
+from embedded_engine.plugins.client import Provider
 from embedded_engine.plugins.find import Finder, Launch, PluginNotFoundError, ProjectPlugin, launch
 from embedded_engine.plugins.process import PluginProcess, PluginStartError
 

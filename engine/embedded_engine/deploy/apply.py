@@ -13,7 +13,8 @@ from embedded_engine.deploy.texts import protected_message
 from embedded_engine.errors import EngineError
 from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Properties, Resource
-from embedded_engine.plugins.client import Diff, Provider, ProviderError, State
+from embedded_engine.plugins.answers import Diff, ProviderError, State
+from embedded_engine.plugins.client import Provider
 
 Clock = Callable[[], datetime.datetime]
 

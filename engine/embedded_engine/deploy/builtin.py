@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from embedded_engine import values
 from embedded_engine.errors import EngineError
 from embedded_engine.model import Properties
-from embedded_engine.plugins.client import Diff, Failure, Protocol, State
+from embedded_engine.plugins.answers import Diff, Failure, Protocol, State
 
 STACK_REFERENCE = "pulumi:pulumi:StackReference"
 # The outputs of another stack, secrets as secrets. Raises `EngineError` if there is no such stack.

@@ -16,7 +16,8 @@ from embedded_engine.deploy.requests import Wanted
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic
 from embedded_engine.model import Properties
-from embedded_engine.plugins.client import Provider, ProviderError
+from embedded_engine.plugins.answers import ProviderError
+from embedded_engine.plugins.client import Provider
 from embedded_engine.values import Message, Wire, from_struct, to_struct
 
 

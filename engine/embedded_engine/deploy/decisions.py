@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from embedded_engine.deploy import paths
 from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Resource
-from embedded_engine.plugins.client import Diff
+from embedded_engine.plugins.answers import Diff
 
 # The option names it where a resource that was never well is to be made anew.
 INIT_ERROR = "#initerror"

@@ -25,7 +25,8 @@ from embedded_engine.deploy.replacing import Replacements
 from embedded_engine.errors import EngineError
 from embedded_engine.events import STACK_TYPE, Diagnostic, Sink
 from embedded_engine.model import Properties, Resource
-from embedded_engine.plugins.client import Diff, DiffUnavailableError, Failure, Provider
+from embedded_engine.plugins.answers import Diff, DiffUnavailableError, Failure
+from embedded_engine.plugins.client import Provider
 
 SEED_BYTES = 32
 

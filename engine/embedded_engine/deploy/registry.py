@@ -15,7 +15,8 @@ from embedded_engine.deploy.builtin import Builtin
 from embedded_engine.deploy.cells import package_of_urn, split_reference
 from embedded_engine.errors import EngineError
 from embedded_engine.model import Properties, Resource
-from embedded_engine.plugins.client import Diff, Failure, Provider
+from embedded_engine.plugins.answers import Diff, Failure
+from embedded_engine.plugins.client import Provider
 from embedded_engine.plugins.find import Finder
 from embedded_engine.plugins.process import PluginProcess
 

@@ -15,7 +15,7 @@ from embedded_engine.deploy.registry import Registry
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
 from embedded_engine.model import Resource
-from embedded_engine.plugins.client import Diff
+from embedded_engine.plugins.answers import Diff
 
 
 class Replacements:
