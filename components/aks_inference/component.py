@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import pulumi
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 
 from aks_inference._version import PACKAGE
 from aks_inference.findings import Casing, Finding, Severity
@@ -101,18 +101,17 @@ def unknown(kind: type[T]) -> pulumi.Output[T]:
 
 def shown_inputs(declared: Mapping[str, Any]) -> dict[str, Any]:
     """A component's inputs as its state and diffs show them: camelCase, keys secret, components by their outputs."""
-    return {
-        to_camel(key): pulumi.Output.secret(value) if key in SECRETS else _shown(value)
-        for key, value in declared.items()
-        if value is not None
-    }
+    return {to_camel(key): _shown(key, value) for key, value in declared.items() if value is not None}
 
 
-def _shown(value: object) -> object:
+def _shown(key: str, value: object) -> object:
+    if to_snake(key) in SECRETS:
+        # Also where it stands in a deployment configuration.
+        return pulumi.Output.secret(value)
     if isinstance(value, Component):
         return value._reference
     if isinstance(value, Mapping):
-        return {key: _shown(item) for key, item in value.items()}
+        return {name: _shown(str(name), item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
+        return [_shown("", item) for item in value]
     return value

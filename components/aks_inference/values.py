@@ -13,12 +13,12 @@ from typing import Annotated, Any, Generic, TypeVar
 import pulumi
 from pulumi.output import Unknown
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_snake
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from aks_inference.findings import NOTHING, Finding, Path, Verbatim, did_you_mean
 
-SECRETS = frozenset({"primary_key", "secondary_key", "ssl_key_pem_file"})
+SECRETS = frozenset({"primary_key", "secondary_key"})
 """Arguments whose value is never shown."""
 
 
@@ -141,10 +141,11 @@ def read(spec: type[S], given: Mapping[str, object], required: tuple[str, ...] =
 def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[str, object], list[Finding]]:
     raw: dict[str, object] = {}
     findings = []
+    camel = {to_camel(field): field for field in spec.model_fields}
     for key, value in given.items():
         if value is None:
             continue
-        name = key if key in spec.model_fields else to_snake(key)
+        name = camel.get(key, key)
         if name not in spec.model_fields:
             findings.append(Finding((Verbatim(key),), "is not known here", did_you_mean(key, spec.model_fields)))
         elif name in raw:

@@ -90,6 +90,22 @@ def test_a_components_inputs_are_in_its_state_and_the_key_is_secret(run_program:
     assert engine.outputs["service"]["scoringUri"].endswith("/service/score")
 
 
+def test_keys_of_a_deployment_configuration_are_secret(run_program: Callable[..., Any]) -> None:
+    outcome = run_program("""
+        from aks_inference import LocalInferenceCluster, ModelWebService
+        index = "--extra-index-url https://user:hush@example.invalid/simple"
+        ModelWebService("service", target=LocalInferenceCluster("local").target,
+                        inference_config={"entry_script": "score.py", "environment": {"pip_packages": [index, "x"]}},
+                        deployment_config={"computeType": "aks", "keys": {"primaryKey": "first"}})
+    """)
+    assert outcome.code == 0, outcome.error
+    (service,), (endpoint,) = outcome.engine.of("ModelWebService"), outcome.engine.of("LocalEndpoint")
+    assert service.inputs["deploymentConfig"]["keys"]["primaryKey"] == {**SECRET, "value": "first"}
+    assert endpoint.inputs["primaryKey"] == {**SECRET, "value": "first"}
+    assert "runs" in outcome.engine.said()
+    assert "hush" not in outcome.engine.said()
+
+
 def test_checks_are_said_with_their_figures(run_program: Callable[..., Any]) -> None:
     outcome = run_program(PROGRAM)
     said = outcome.engine.said()

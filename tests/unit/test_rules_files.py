@@ -291,6 +291,14 @@ def test_a_setting_in_the_file_and_as_an_argument() -> None:
     assert errors == ["cpu_cores: is also given in d.json: containerResourceRequirements.cpu; give it once"]
 
 
+def test_keys_of_a_file_are_never_shown() -> None:
+    for keys in ("hush", ["hush"], {"primaryKey": 5, "secondaryKey": ["hush"]}, {"primaryKey": "hush hush"}):
+        made, errors = service(deployment_config=write("d.json", {"computeType": "aks", "keys": keys}))
+        assert made is None
+        assert errors
+        assert "hush" not in "".join(errors)
+
+
 def test_a_path_that_is_not_there() -> None:
     _, errors = service(deployment_config="gone.json")
     assert errors[0].startswith('deployment_config = "gone.json": does not exist')

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aks_inference.findings import Finding, did_you_mean
+from aks_inference.findings import NOTHING, Finding, did_you_mean
 from aks_inference.service.code import absolute
 from aks_inference.service.inference import read_json
 from aks_inference.values import is_late
@@ -127,7 +127,8 @@ def _group(
 ) -> Iterator[Finding]:
     table = _TABLES[kind]
     if not isinstance(value, Mapping):
-        yield Finding((), "must be an object", "mend the file", value, place=f"{name}: {key}")
+        shown = NOTHING if key == "keys" else value
+        yield Finding((), "must be an object", "mend the file", shown, place=f"{name}: {key}")
         return
     known = {path.split(".")[1] for path in table if path.startswith(f"{key}.")}
     for inner, item in value.items():

@@ -149,7 +149,8 @@ def describe(plan: EndpointPlan, machine: Machine) -> list[str]:
 
 
 def _runs(version: EndpointVersion) -> str:
-    packages = version.environment.pip_packages
+    # Options may name an index with its credentials.
+    packages = [package for package in version.environment.pip_packages if not package.startswith("-")]
     shown = ", ".join(packages[:SHOWN_PACKAGES])
     more = f" and {len(packages) - SHOWN_PACKAGES} more" if len(packages) > SHOWN_PACKAGES else ""
     digest = version.code.digest.removeprefix("sha256:")[:12]
