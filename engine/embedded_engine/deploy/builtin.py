@@ -7,7 +7,6 @@ from embedded_engine.errors import EngineError
 from embedded_engine.model import Properties
 from embedded_engine.plugins.answers import Diff, Failure, Protocol, State
 
-STACK_REFERENCE = "pulumi:pulumi:StackReference"
 # The outputs of another stack, secrets as secrets. Raises `EngineError` if there is no such stack.
 StackOutputs = Callable[[str], Properties]
 # (id, outputs) of a resource of this run, or None.
@@ -20,7 +19,6 @@ class Builtin:
     configured = True
     protocol = Protocol(True, True, True, True)
     name = "pulumi"
-    version = ""
 
     def __init__(self, stack_outputs: StackOutputs, lookup: Lookup) -> None:
         self._stack_outputs = stack_outputs

@@ -108,7 +108,6 @@ class Generator:
     async def _import(self, registration: Registration) -> None:
         """Reads the resource to adopt; it becomes the old one. Raises `StepFailedError`."""
         goal, old, new = registration.goal, registration.old, registration.new
-        self.history.imports.add(registration.urn)
         if old is not None and registration.urn not in self.history.deletes:
             steps = [
                 Step(op="import-replacement", old=old, new=new, logical=False, pending_delete=True),

@@ -49,15 +49,3 @@ def _descendants(urn: str, children: Mapping[str, Sequence[Cell]]) -> set[Cell]:
             found.add(cell)
             waiting += children.get(cell.urn, ())
     return found
-
-
-def transitive(start: Cell, needed: Mapping[Cell, set[Cell]]) -> set[Cell]:
-    """All that `start` needs, directly or through others."""
-    found: set[Cell] = set()
-    waiting = list(needed.get(start, ()))
-    while waiting:
-        cell = waiting.pop()
-        if cell not in found:
-            found.add(cell)
-            waiting += needed.get(cell, ())
-    return found

@@ -26,7 +26,6 @@ class History:
         self.replaces: set[str] = set()
         self.deletes: set[str] = set()
         self.reads: set[str] = set()
-        self.imports: set[str] = set()
         self.skipped_creates: set[str] = set()
         self.targets_actual: set[str] = set()
         # Why a dependent of a replaced resource is replaced, by URN.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedded_engine import values
 from embedded_engine.deploy.builtin import Builtin
-from embedded_engine.deploy.cells import package_of_urn, split_reference
+from embedded_engine.deploy.cells import package_of_urn
 from embedded_engine.errors import EngineError
 from embedded_engine.model import Properties, Resource
 from embedded_engine.plugins.answers import Diff, Failure
@@ -20,8 +20,6 @@ from embedded_engine.plugins.client import Provider
 from embedded_engine.plugins.find import Finder
 from embedded_engine.plugins.process import PluginProcess
 
-# The old provider resources of the stack, by reference.
-OldProviders = Mapping[str, Resource]
 Told = Callable[[str, str], None]
 
 
@@ -143,8 +141,3 @@ class Registry:
     def kill(self) -> None:
         for process, _ in self._processes:
             process.kill()
-
-
-def resolves(reference: str) -> bool:
-    """Whether the id in a provider reference is known."""
-    return split_reference(reference)[1] != values.UNKNOWN

@@ -20,9 +20,6 @@ class Targets:
         """Everything is contained where nothing is restricted."""
         return not self or urn in self._known or any(p.fullmatch(urn) for p in self._patterns)
 
-    def add(self, urn: str) -> None:
-        self._known.add(urn)
-
 
 def _pattern(text: str) -> re.Pattern[str]:
     parts = re.split(r"(\*\*|\*)", text)

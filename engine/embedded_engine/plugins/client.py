@@ -42,7 +42,6 @@ class Provider:
         self.name = name
         self.protocol = Protocol()
         self.configured = True
-        self.version = ""
         self._handshaken = False
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS)
         # The generated stubs are typed for the synchronous kind of channel.
@@ -69,7 +68,8 @@ class Provider:
             self._handshaken = True
             self.protocol = Protocol(answer.accept_secrets, answer.accept_resources, answer.accept_outputs, True)
         try:
-            self.version = (await self._stub.GetPluginInfo(empty_pb2.Empty())).version
+            # As the CLI does at every start; some plugins count on it.
+            await self._stub.GetPluginInfo(empty_pb2.Empty())
         except grpc.aio.AioRpcError as error:
             if error.code() != grpc.StatusCode.UNIMPLEMENTED:
                 raise error_of(error) from error
