@@ -334,6 +334,61 @@ async def test_a_full_disk_is_told_and_changes_nothing(local: Any, score: Any) -
         subprocess.run(["umount", str(local.state)], check=True)
 
 
+async def test_names_at_their_limits(local: Any, score: Any) -> None:
+    await local.launch()
+    for name in ("abc", "a" + "-" * 30 + "9"):
+        status = await local.deploy(local.declared(name, name="v" + "-" * 30 + "9" if len(name) > 3 else "v-1"))
+        async with aiohttp.ClientSession() as session:
+            assert (await score(session, status, await local.key(name)))[0] == 200
+
+
+async def test_the_api_refuses_what_it_does_not_understand(local: Any) -> None:
+    info = await local.launch()
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(info.socket)) as session:
+        for method, path, body, status in [
+            ("PUT", "/v1/endpoints/svc", b"{", 400),
+            ("PUT", "/v1/endpoints/svc", b'{"endpoint": {}, "nonsense": 1}', 400),
+            ("POST", "/v1/models", b"[]", 400),
+            ("POST", "/v1/shutdown", b"", 400),
+            ("GET", "/v1/endpoints/none", b"", 404),
+            ("DELETE", "/v1/models/none/1", b"", 404),
+            ("GET", "/v1/models/none/one", b"", 404),
+            ("GET", "/v2/info", b"", 404),
+            ("PATCH", "/v1/info", b"", 405),
+        ]:
+            async with session.request(method, f"http://supervisor{path}", data=body) as answer:
+                found = answer.status, sorted(await answer.json())
+            assert found == (status, ["error", "message"]), (method, path)
+
+
+async def test_another_user_is_refused_even_when_the_socket_is_open_to_all(local: Any) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs to become another user")
+    info = await local.launch()
+    ask = (
+        "import os, socket, sys\n"
+        "os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX)\n"
+        "s.connect(sys.argv[1])\n"
+        "s.sendall(b'GET /v1/info HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')\n"
+        "print(s.recv(100).split()[1].decode())\n"
+    )
+
+    async def another_user() -> tuple[bytes, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            "python3", "-c", ask, info.socket, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        return await process.communicate()
+
+    assert b"Permission" in (await another_user())[1]
+    local.run_directory.chmod(0o711)
+    Path(info.socket).chmod(0o777)
+    try:
+        assert (await another_user())[0].strip() == b"403"
+    finally:
+        local.run_directory.chmod(0o700)
+
+
 async def test_the_record_names_the_socket(local: Any) -> None:
     info = await local.launch()
     record = read_record(local.state)

@@ -71,7 +71,7 @@ def test_up_within_about_a_second() -> None:
     world.run(3, Load(0, 0))
     world.run(2, Load(1, 4))
     assert world.replicas == 8
-    assert "needs 8" in world.reason
+    assert "8 needed" in world.reason
 
 
 def test_down_only_after_the_delay_and_only_to_the_highest_need() -> None:

@@ -121,18 +121,20 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
         need = max(need, 1)
     if need > current:
         if current > 0 and now - memory.samples[0].at < UP_WINDOW_S / 2:
-            return Decision(current, f"{_load(mean, rules)} needs {need}; looks twice")
+            return Decision(current, f"{_load(mean, rules)}: {need} needed; looks twice")
         return _up(need, mean, current, rules, room)
     lowest = max([need, rules.minimum, *(p.need for p in memory.peaks)])
     if lowest >= current:
-        return Decision(current, f"{_load(mean, rules)} needs {need}")
+        return Decision(current, f"{_load(mean, rules)}: {need} needed")
     if memory.since is None or now - memory.since < rules.scale_down_delay_s:
-        return Decision(current, f"{_load(mean, rules)} needs {need}; waits {rules.scale_down_delay_s:g} s to be sure")
+        return Decision(
+            current, f"{_load(mean, rules)}: {need} needed; waits {rules.scale_down_delay_s:g} s to be sure"
+        )
     return Decision(lowest, f"no more than {lowest} were needed for {rules.scale_down_delay_s:g} s")
 
 
 def _up(need: int, mean: float, current: int, rules: Rules, room: int) -> Decision:
-    reason = f"{_load(mean, rules)} needs {need}"
+    reason = f"{_load(mean, rules)}: {need} needed"
     wanted = min(need, rules.maximum)
     if wanted < need:
         reason += f", the maximum is {rules.maximum}"
@@ -147,4 +149,4 @@ def _mean(samples: tuple[Sample, ...]) -> float:
 
 
 def _load(mean: float, rules: Rules) -> str:
-    return f"{mean:.1f} requests at once at {rules.target * 100:g} % of {rules.max_concurrent} each"
+    return f"{mean:.1f} requests at once, {rules.target * 100:g} % of {rules.max_concurrent} per replica"

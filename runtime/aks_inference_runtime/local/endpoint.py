@@ -39,6 +39,8 @@ class EndpointController:
         self._sets: dict[tuple[str, str], ReplicaSet] = {}
         self._scale: dict[str, int] = {}
         self._scaling: dict[str, str] = {}
+        """The last change of the number, and why; until there was one, why there was none."""
+        self._reasons: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._templates = _templates(record.endpoint)
@@ -86,14 +88,12 @@ class EndpointController:
 
     def scale(self, version: str, replicas: int, reason: str) -> None:
         """The autoscaler's decision."""
-        present = self._scale.get(version)
+        present = next((self.wanted(v) for v in self.record.endpoint.spec.versions if v.name == version), replicas)
+        self._reasons[version] = f"{replicas}: {reason}"
+        self._scale[version] = replicas
         if present != replicas:
-            when = time.strftime("%H:%M:%S")
-            self._scaling[version] = f"{when} {'' if present is None else f'{present} → '}{replicas}: {reason}"
-            self._scale[version] = replicas
+            self._scaling[version] = f"{time.strftime('%H:%M:%S')} {present} → {replicas}: {reason}"
             self.wake()
-        else:
-            self._scaling.setdefault(version, f"{replicas}: {reason}")
 
     def scalable(self) -> list[EndpointVersion]:
         """The versions that the autoscaler looks after: those that were ready once."""
@@ -291,7 +291,7 @@ class EndpointController:
             busy=load.busy,
             queued=load.queued,
             utilization=round(utilization(Load(load.busy, load.queued), ready, _cap(version.requests)), 1),
-            last_scaling=self._scaling.get(version.name, ""),
+            last_scaling=self._scaling.get(version.name) or self._reasons.get(version.name, ""),
             message="" if quiet else replicas.failed or replicas.unschedulable or replicas.message,
             replicas=tuple(replica.status(s.restarts) for s in mine for replica in s.replicas.values()),
         )
