@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from bench.harness import Bench, listening
+
 from aks_inference_runtime.api.endpoint import AuthMode, Requests
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, RouterState, VersionRoute
-
-from bench.harness import Bench, listening
 
 KEY = "bench-key"
 SCORE = "/api/v1/service/svc/score"

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-from aks_inference_runtime.router.model import ReplicaTarget
-
 from bench import contenders
 from bench.contenders import SCORE, Contender
 from bench.harness import Bench, bench, machine, save, versions
+
+from aks_inference_runtime.router.model import ReplicaTarget
 
 RATE = 2_000
 ROUNDS, QUICK_ROUNDS = 9, 3
