@@ -6,6 +6,7 @@ deployment does. Tests against the real one are in `test_provider_end_to_end.py`
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -47,6 +48,7 @@ from aks_inference_runtime.api.supervisor import (
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
 ROOT = Path(__file__).resolve().parents[2]
+ENGINE = Path(sys.executable).parent / "embedded-engine"
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
 OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
@@ -529,3 +531,63 @@ def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
     yield stand_in
     stop[0]()
     thread.join(10)
+
+
+# -- whole stacks -----------------------------------------------------------------------------------------------------
+
+
+class Stack:
+    """A project with a stack of its own backend."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        self.project = folder / "project"
+        (self.project / "source").mkdir(parents=True)
+        (self.project / "source" / "score.py").write_text(
+            "def init():\n    pass\n\n\ndef run(data):\n    return data\n"
+        )
+        (self.project / "model.bin").write_bytes(b"one")
+        self.program(program)
+        described = {
+            "name": "proj",
+            "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}},
+            "plugins": {"providers": [{"name": "aks-inference", "path": str(ROOT / "provider")}]},
+        }
+        (self.project / "Pulumi.yaml").write_text(json.dumps(described))
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")} | {
+            "PULUMI_BACKEND_URL": f"file://{folder}",
+            "PULUMI_HOME": str(folder / "home"),
+            "PULUMI_CONFIG_PASSPHRASE": "x",
+        }
+        self.run("stack", "init", "dev", stack=False)
+
+    def program(self, text: str) -> None:
+        (self.project / "__main__.py").write_text(text)
+
+    def run(self, *arguments: str, stack: bool = True, code: int = 0) -> str:
+        done = subprocess.run(
+            [str(ENGINE), *arguments, *(["--stack", "dev"] if stack else []), "--non-interactive"],
+            cwd=self.project,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def preview(self) -> dict[str, Any]:
+        text = self.run("preview", "--json")
+        return dict(json.loads(text[text.index("{") :]))
+
+    def up(self, code: int = 0) -> str:
+        return self.run("up", "--yes", "--skip-preview", code=code)
+
+    def outputs(self) -> dict[str, Any]:
+        return dict(json.loads(self.run("stack", "output", "--json", "--show-secrets")))
+
+
+@pytest.fixture
+def make_stack(tmp_path: Path) -> Callable[[str], Stack]:
+    """A stack of a program."""
+    return lambda program: Stack(tmp_path, program)

@@ -1,19 +1,12 @@
 """A program with components through the embedded engine and the plugin; the supervisor is the stand-in."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aks_inference_runtime.api.status import ServiceState
 
-ROOT = Path(__file__).resolve().parents[2]
-ENGINE = Path(sys.executable).parent / "embedded-engine"
 PROGRAM = """
 import pulumi
 from aks_inference import ControlledRolloutEndpoint, LocalInferenceCluster, ModelWebService, RegisteredModel
@@ -42,60 +35,9 @@ pulumi.export("model", model.model_id)
 """
 
 
-class Stack:
-    """A project with a stack of its own backend."""
-
-    def __init__(self, folder: Path) -> None:
-        self.project = folder / "project"
-        (self.project / "source").mkdir(parents=True)
-        (self.project / "source" / "score.py").write_text(
-            "def init():\n    pass\n\n\ndef run(data):\n    return data\n"
-        )
-        (self.project / "model.bin").write_bytes(b"one")
-        self.program(PROGRAM)
-        described = {
-            "name": "proj",
-            "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}},
-            "plugins": {"providers": [{"name": "aks-inference", "path": str(ROOT / "provider")}]},
-        }
-        (self.project / "Pulumi.yaml").write_text(json.dumps(described))
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")} | {
-            "PULUMI_BACKEND_URL": f"file://{folder}",
-            "PULUMI_HOME": str(folder / "home"),
-            "PULUMI_CONFIG_PASSPHRASE": "x",
-        }
-        self.run("stack", "init", "dev", stack=False)
-
-    def program(self, text: str) -> None:
-        (self.project / "__main__.py").write_text(text)
-
-    def run(self, *arguments: str, stack: bool = True, code: int = 0) -> str:
-        done = subprocess.run(
-            [str(ENGINE), *arguments, *(["--stack", "dev"] if stack else []), "--non-interactive"],
-            cwd=self.project,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def preview(self) -> dict[str, Any]:
-        text = self.run("preview", "--json")
-        return dict(json.loads(text[text.index("{") :]))
-
-    def up(self, code: int = 0) -> str:
-        return self.run("up", "--yes", "--skip-preview", code=code)
-
-    def outputs(self) -> dict[str, Any]:
-        return dict(json.loads(self.run("stack", "output", "--json", "--show-secrets")))
-
-
 @pytest.fixture
-def stack(tmp_path: Path, supervisor: Any) -> Iterator[Stack]:
-    made = Stack(tmp_path)
+def stack(make_stack: Callable[[str], Any], supervisor: Any) -> Iterator[Any]:
+    made = make_stack(PROGRAM)
     made.run("config", "set", "state", str(supervisor.directory))
     made.run("config", "set", "port", str(supervisor.port))
     yield made
@@ -112,7 +54,7 @@ def changed(preview: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_life_of_a_stack(stack: Stack, supervisor: Any) -> None:
+def test_the_life_of_a_stack(stack: Any, supervisor: Any) -> None:
     assert stack.preview()["changeSummary"] == {"create": 9}
     assert not supervisor.endpoints, "a preview touches nothing"
     stack.up()
@@ -159,7 +101,7 @@ def test_the_life_of_a_stack(stack: Stack, supervisor: Any) -> None:
     assert supervisor.down == {"remove": True}
 
 
-def test_keys_stay_secret(stack: Stack, supervisor: Any) -> None:
+def test_keys_stay_secret(stack: Any, supervisor: Any) -> None:
     stack.run("config", "set", "--secret", "key", "very-secret-key")
     said = stack.run("preview", "--diff") + stack.run("preview", "--json") + stack.up()
     assert supervisor.keys["svc-one"].primary_key == "very-secret-key"
@@ -176,7 +118,7 @@ def test_keys_stay_secret(stack: Stack, supervisor: Any) -> None:
     assert supervisor.keys["svc-one"].secondary_key == "generated-2"
 
 
-def test_a_failed_deployment_leaves_the_others_and_is_tried_again(stack: Stack, supervisor: Any) -> None:
+def test_a_failed_deployment_leaves_the_others_and_is_tried_again(stack: Any, supervisor: Any) -> None:
     stack.up()
     supervisor.becomes = ServiceState.FAILED
     supervisor.message = "NameError in init"
@@ -190,7 +132,7 @@ def test_a_failed_deployment_leaves_the_others_and_is_tried_again(stack: Stack, 
     assert stack.preview()["changeSummary"] == {"same": 9}
 
 
-def test_mistakes_are_refused_together_and_nothing_is_touched(stack: Stack, supervisor: Any) -> None:
+def test_mistakes_are_refused_together_and_nothing_is_touched(stack: Any, supervisor: Any) -> None:
     stack.program(
         PROGRAM.replace('"traffic_percentile": 100 - share', '"traffic_percentile": 130').replace(
             "num_replicas=1", "num_replica=1"
@@ -205,7 +147,7 @@ def test_mistakes_are_refused_together_and_nothing_is_touched(stack: Stack, supe
     assert not supervisor.models
 
 
-def test_drift_is_found_and_put_right(stack: Stack, supervisor: Any) -> None:
+def test_drift_is_found_and_put_right(stack: Any, supervisor: Any) -> None:
     stack.up()
     supervisor.delete_endpoint("svc-one")
     stack.run("refresh", "--yes")
@@ -222,9 +164,7 @@ def busy(supervisor: Any) -> Callable[[], None]:
     return hold
 
 
-def test_a_deployment_waits_as_long_as_the_program_says(
-    stack: Stack, supervisor: Any, busy: Callable[[], None]
-) -> None:
+def test_a_deployment_waits_as_long_as_the_program_says(stack: Any, supervisor: Any, busy: Callable[[], None]) -> None:
     stack.program(
         PROGRAM.replace(
             "from aks_inference import",

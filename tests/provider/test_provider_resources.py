@@ -351,6 +351,14 @@ class TestLocalEndpoint:
         assert outputs["secondaryKey"] == values.secret(values.UNKNOWN)
         assert outputs["state"] == values.UNKNOWN
 
+    def test_a_port_of_its_own_is_where_it_is_served(self, plugin: Any, supervisor: Any, values: Any) -> None:
+        value = endpoint()
+        for port, base in ((9001.0, "http://127.0.0.1:9001"), (values.UNKNOWN, None)):
+            value["spec"]["port"] = port
+            outputs = plugin.create("LocalEndpoint", self.inputs(plugin, supervisor, value), preview=True).outputs
+            places = [outputs["scoringUri"], outputs["swaggerUri"]]
+            assert places == ([f"{base}/score", f"{base}/swagger.json"] if base else [values.UNKNOWN] * 2)
+
     def test_life(self, plugin: Any, supervisor: Any, values: Any) -> None:
         olds = self.inputs(plugin, supervisor, endpoint(a=100))
         made = plugin.create("LocalEndpoint", olds)

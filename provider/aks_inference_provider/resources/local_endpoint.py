@@ -91,16 +91,18 @@ def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> Diff:
 
 
 def places(inputs: Raw) -> Computed:
-    """The URIs, from raw inputs."""
-    name = pick(inputs.get("endpoint"), "metadata", "name")
-    target = inputs.get("target")
+    """The URIs, from raw inputs: an endpoint with a port of its own is served at its root."""
+    endpoint = inputs.get("endpoint")
+    sources = inputs.get("target"), pick(endpoint, "metadata", "name"), pick(endpoint, "spec", "port")
     return {
-        "scoringUri": derive(lambda t, n: f"{_base(t, n)}/score", target, name),
-        "swaggerUri": derive(lambda t, n: f"{_base(t, n)}/swagger.json", target, name),
+        "scoringUri": derive(lambda *known: f"{_base(*known)}/score", *sources),
+        "swaggerUri": derive(lambda *known: f"{_base(*known)}/swagger.json", *sources),
     }
 
 
-def _base(target: str, name: str) -> str:
+def _base(target: str, name: str, port: float | None) -> str:
+    if port is not None:
+        return f"http://127.0.0.1:{int(port)}"
     return f"http://127.0.0.1:{local_target(target).port}/api/v1/service/{name}"
 
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aks_inference_runtime.api.client import SupervisorClient, read_record
-from aks_inference_runtime.api.errors import Conflict, InvalidInput, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.errors import (
+    AksInferenceError,
+    Conflict,
+    InvalidInput,
+    OperationFailed,
+    RuntimeUnavailable,
+)
 from aks_inference_runtime.api.problems import raise_problem
 from aks_inference_runtime.api.supervisor import LocalSettings, Problem, SupervisorInfo
 
@@ -50,8 +56,13 @@ async def launch(settings: LocalSettings, timeout_s: float = 30) -> SupervisorIn
     _private_directory(directory)
     with contextlib.suppress(RuntimeUnavailable):
         return _same(await SupervisorClient(directory).info(), settings)
-    read_record(directory, missing_ok=True)
-    await _start(settings, directory, timeout_s)
+    first = read_record(directory, missing_ok=True) is None
+    try:
+        await _start(settings, directory, timeout_s)
+    except AksInferenceError:
+        if first:
+            _clear(directory)
+        raise
     return _same(await SupervisorClient(directory).info(), settings)
 
 
@@ -72,6 +83,16 @@ def _private_directory(directory: Path) -> None:
         )
     if stat.S_IMODE(found.st_mode) & 0o077:
         directory.chmod(0o700)
+
+
+def _clear(directory: Path) -> None:
+    """Takes away what a first start left that failed: nobody would ever destroy it."""
+    if (directory / RECORD_FILE).exists():
+        return
+    for name in _FIRST_FILES:
+        (directory / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def _same(info: SupervisorInfo, settings: LocalSettings) -> SupervisorInfo:

@@ -1,0 +1,137 @@
+"""A program through the embedded engine and the plugin on the real runtime of this machine: replicas, router, keys."""
+
+import json
+import os
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+PROGRAM = """
+import pulumi
+from aks_inference import LocalInferenceCluster, ModelWebService, RegisteredModel
+
+config = pulumi.Config()
+cluster = LocalInferenceCluster("local", port=config.require_int("port"), state_directory=config.require("state"))
+model = RegisteredModel("m", target=cluster, model_path="model.bin")
+common = {"target": cluster, "models": [model], "num_replicas": 1}
+service = ModelWebService("good", inference_config={"entry_script": "score.py", "source_directory": "source"}, **common)
+if config.get_bool("broken"):
+    inference = {"entry_script": "broken.py", "source_directory": "source"}
+    ModelWebService("bad", inference_config=inference, **common)
+pulumi.export("uri", service.scoring_uri)
+pulumi.export("key", service.primary_key)
+"""
+SCRIPT = """
+import os
+from pathlib import Path
+
+
+def init():
+    global weights
+    weights = (Path(os.environ["AZUREML_MODEL_DIR"]) / "model.bin").read_text()
+
+
+def run(data):
+    return {"weights": weights}
+"""
+BROKEN = "def init():\n    raise RuntimeError('no such tokenizer')\n\n\ndef run(data):\n    return data\n"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def score(outputs: dict[str, Any], key: str | None = None) -> tuple[int, Any]:
+    request = urllib.request.Request(  # noqa: S310 - our own http
+        outputs["uri"], b"{}", {"Authorization": f"Bearer {key or outputs['key']}", "Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own http
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["x-aks-inference-reason"]
+
+
+def of(directory: Path) -> list[psutil.Process]:
+    """The processes that have to do with a state directory."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(directory) in argument for argument in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+@pytest.fixture
+def stack(make_stack: Callable[[str], Any], tmp_path: Path) -> Iterator[Any]:
+    made = make_stack(PROGRAM)
+    state = tmp_path / "runtime"
+    (made.project / "source" / "score.py").write_text(SCRIPT)
+    (made.project / "source" / "broken.py").write_text(BROKEN)
+    made.state, made.port = state, free_port()
+    made.run("config", "set", "state", str(state))
+    made.run("config", "set", "port", str(made.port))
+    yield made
+    made.run("destroy", "--yes", "--skip-preview")
+    assert not state.exists(), "no file is left"
+    deadline = time.monotonic() + 10
+    while of(state) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not of(state), "no process is left"
+    with socket.socket() as listener:
+        # Closed connections of the test's own may linger; a listener would still be in the way.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", made.port))
+
+
+@pytest.mark.timeout(600)
+def test_a_service_from_declaration_to_answer(stack: Any) -> None:
+    stack.up()
+    outputs = stack.outputs()
+    assert outputs["uri"] == f"http://127.0.0.1:{stack.port}/api/v1/service/good/score", "what the preview had said"
+    assert score(outputs) == (200, {"weights": "one"})
+    assert score(outputs, "wrong") == (401, "auth")
+    assert set(stack.preview()["changeSummary"]) == {"same"}
+
+    # Another file: another version, served when the update has ended.
+    (stack.project / "model.bin").write_text("two")
+    stack.up()
+    assert score(outputs) == (200, {"weights": "two"})
+
+    # A supervisor that was killed: seen by the preview, started again by the next up, and nothing is lost.
+    os.kill(json.loads((stack.state / "supervisor.json").read_text())["pid"], signal.SIGKILL)
+    assert score(outputs) == (200, {"weights": "two"}), "what it had started goes on"
+    operations = {step["urn"].rsplit(":", 1)[-1]: step["op"] for step in stack.preview()["steps"]}
+    assert operations["local"] == "update"
+    stack.up()
+    assert stack.outputs() == outputs, "the keys are the same"
+    assert score(outputs) == (200, {"weights": "two"})
+
+    # A script that throws in init: Failed with its log, and the other service is untouched.
+    stack.run("config", "set", "broken", "true")
+    said = stack.up(code=1)
+    assert "no such tokenizer" in said
+    assert score(outputs) == (200, {"weights": "two"})
+    stack.run("config", "set", "broken", "false")
+    stack.up()
+    assert set(stack.preview()["changeSummary"]) == {"same"}
+
+
+def test_a_port_in_use_is_named(stack: Any) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", stack.port))
+        listener.listen()
+        said = stack.up(code=1)
+    assert str(stack.port) in said
+    assert "Traceback" not in said
+    assert "LocalEndpoint" not in stack.run("stack", "export")
