@@ -279,7 +279,6 @@ def push_base() -> Callable[..., Awaitable[SmallImage]]:
                 "created": "2024-01-01T00:00:00Z",
                 "config": {"Env": ["PATH=/usr/bin:/bin", "BASE=1"], **(config or {})},
                 "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-                "history": [{"created_by": "test"}],
             }
         )
         config_blob = Descriptor(OCI_CONFIG, sha256(raw), len(raw))

@@ -92,6 +92,9 @@ async def test_build_then_find(
         assert config["Env"][0].startswith("PATH=/opt/aks-inference/environment/bin:/usr/bin")
         assert len(image.layers) == len(image.config["rootfs"]["diff_ids"]) == 4
         assert image.layers[0].digest == base.layer.digest
+        assert len(image.config["history"]) == 4, (
+            "build tools want an entry for each layer, also where the base has none"
+        )
         again = await ensure_image(client, definition, where, settings=BuildSettings(cache=tmp_path / "a"))
         assert (again.built, again.image) == (False, made.image)
 
