@@ -1,4 +1,4 @@
-"""The whole system as a user has it: a program, the engine's process, the plugin, a supervisor, its router and replicas.
+"""The whole system as a user has it: a program, the engine, the plugin, a supervisor, its router and replicas.
 
 Starting it takes longest, so that all tests share one stack; each leaves it as it was. The scoring environment holds
 the server alone and is kept in the user's cache, as the product keeps it.
@@ -127,7 +127,7 @@ class System:
 
     # the engine
 
-    def start(self, *arguments: str, stack: bool = True, **more: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stack: bool = True) -> subprocess.Popen[str]:
         """The engine's process, in a session of its own as from a shell."""
         return subprocess.Popen(
             [str(ENGINE), *arguments, *(["--stack", "dev"] if stack else []), "--non-interactive"],
@@ -138,20 +138,23 @@ class System:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            **more,
         )
 
-    def run(self, *arguments: str, stack: bool = True, code: int = 0, **more: Any) -> str:
-        """Runs the engine to its end; whatever is wrong, a user sees no traceback."""
-        process = self.start(*arguments, stack=stack, **more)
+    def run(self, *arguments: str, stack: bool = True, code: int | None = 0, script_fails: bool = False) -> str:
+        """Runs the engine to its end with an exit code; None: any but 0.
+
+        Whatever is wrong, a user sees no traceback but one of the user's own script.
+        """
+        process = self.start(*arguments, stack=stack)
         try:
             out, err = process.communicate(timeout=LIMIT_S)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         text = out + err
-        assert process.returncode == code, f"{arguments}: {process.returncode}\n{text}"
-        assert "Traceback" not in text, text
+        right = process.returncode != 0 if code is None else process.returncode == code
+        assert right, f"{arguments}: {process.returncode}\n{text}"
+        assert script_fails or "Traceback" not in text, text
         return text
 
     def up(self, code: int = 0) -> str:
@@ -224,7 +227,7 @@ class System:
             self.run("destroy", "--yes", "--skip-preview")
             left = self.processes(run)
             assert [(p.pid, p.cmdline()) for p in left] == []
-            assert not self.state.exists()
+            assert not self.state.exists() or self.state.is_mount()
             assert not any(folder.exists() for folder in run)
         finally:
             for process in self.processes(run):
@@ -254,6 +257,7 @@ class Load:
         self.uri, self.key, self._body = uri, key, body
         self.seen: Counter[Any] = Counter()
         self.versions: Counter[str | None] = Counter()
+        self.slowest_s = 0.0
         self._clients = clients
         self._stopped = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -270,11 +274,13 @@ class Load:
         async with aiohttp.ClientSession() as session:
             while not self._stopped:
                 headers = {"authorization": f"Bearer {self.key}"}
+                began = time.monotonic()
                 try:
                     async with session.post(self.uri, json=self._body, headers=headers) as answer:
                         await answer.read()
                         self.seen[answer.status, answer.headers.get("x-aks-inference-reason")] += 1
                         self.versions[answer.headers.get("x-aks-inference-version")] += 1
+                        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
                 except aiohttp.ClientError as error:
                     self.seen["reset", type(error).__name__] += 1
                     await asyncio.sleep(0.05)
@@ -289,6 +295,12 @@ class Load:
     @property
     def failed(self) -> dict[Any, int]:
         return {key: count for key, count in self.seen.items() if key != (200, None)}
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nobody listens on."""
+    return free_port()
 
 
 @pytest.fixture(scope="session")

@@ -37,3 +37,78 @@ async def test_the_same_program_again_changes_nothing(system: Any) -> None:
     assert "unchanged" in text
     after = await system.status()
     assert (after.generation, sorted(system.replica_pids())) == (status.generation, pids)
+
+
+async def test_versions_come_move_and_go_without_a_failed_request(system: Any) -> None:
+    """B comes at 50 %, becomes the default, A goes: nobody notices (I4)."""
+    stages = [
+        [("ver-a", 100, True)],
+        [("ver-a", 50, True), ("ver-b", 50, False)],
+        [("ver-a", 0, False), ("ver-b", 40, True)],
+        [("ver-b", 100, True)],
+    ]
+
+    def program(stage: list[tuple[str, int, bool]]) -> str:
+        versions = ", ".join(
+            f"{{'version_name': {name!r}, 'traffic_percentile': {share}, 'is_default': {default},"
+            f" 'max_request_wait_time': 5000, **common}}"
+            for name, share, default in stage
+        )
+        return f"ControlledRolloutEndpoint('roll', target=cluster, versions=[{versions}], primary_key='roll-key')\n"
+
+    system.write(program(stages[0]))
+    await system.up_async()
+    async with system.load(2, "roll-key", "roll") as load:
+        for stage in stages:
+            system.write(program(stage))
+            await system.up_async()
+            load.versions.clear()
+            await load.more(60)
+            # One request of each client may have begun before.
+            expected = {name for name, share, default in stage if share or default}
+            assert {name for name, count in load.versions.items() if count > 2} == expected
+    assert load.failed == {}
+    view = await system.client.get_endpoint("roll")
+    assert [v.name for v in view.endpoint.spec.versions] == ["ver-b"]
+
+
+async def test_a_killed_supervisor_comes_back_with_the_next_up(system: Any) -> None:
+    pid, replicas = (await system.client.info()).pid, sorted(system.replica_pids())
+    async with system.load(2, "primary-one") as load:
+        os.kill(pid, signal.SIGKILL)
+        await load.more(20)
+        preview = await asyncio.to_thread(system.preview)
+        changes = {s["urn"].rsplit("::", 1)[-1]: s["op"] for s in preview["steps"] if s["op"] != "same"}
+        assert changes == {"local": "update"}
+        await system.up_async()
+        await load.more(20)
+    assert load.failed == {}
+    assert (await system.client.info()).pid != pid
+    assert sorted(system.replica_pids()) == replicas, "what served goes on"
+    assert set((await asyncio.to_thread(system.preview))["changeSummary"]) == {"same"}
+
+
+async def test_a_local_deploymentconfig_gives_a_port_of_its_own(system: Any, unused_port: int) -> None:
+    system.write(
+        f"own = ModelWebService('own', target=cluster, primary_key='own-key',"
+        f" deployment_config={{'computeType': 'local', 'port': {unused_port}}}, **common)\n"
+        "pulumi.export('ownUri', own.scoring_uri)\n"
+    )
+    await system.up_async()
+    uri = f"http://127.0.0.1:{unused_port}/score"
+    assert uri in await asyncio.to_thread(system.run, "stack", "output", "ownUri")
+    async with aiohttp.ClientSession() as session:
+        for key, expected in (("own-key", 200), ("other", 401)):
+            async with session.post(uri, json={}, headers={"authorization": f"Bearer {key}"}) as answer:
+                assert answer.status == expected
+
+
+async def test_a_second_stack_on_the_same_port_is_refused(system: Any, new_system: Any) -> None:
+    holder = (await system.client.info()).port
+    other = await asyncio.to_thread(new_system, "other", port=holder)
+    other.write()
+    said = await other.up_async(code=1)
+    assert f"port {holder} on 127.0.0.1 is in use by process" in said
+    assert "give another port" in said
+    assert (await system.score()).status == 200
+    assert not (other.state / "supervisor.json").exists()
