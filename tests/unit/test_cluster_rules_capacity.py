@@ -116,6 +116,16 @@ def test_pack(nodes: int, workloads: list[Workload], verdict: Verdict, pending: 
     assert packing.verdict is verdict
 
 
+def test_gpus_are_used_up() -> None:
+    packing = pack(
+        [NodeGroup("gpu", 1, node(gpus=2))], [Workload("a", pod(1, 1, 1), 2), Workload("b", pod(1, 2, 1), 1)]
+    )
+    assert packing.pending[0].reason == "GPU"
+    assert packing.verdict is Verdict.CANNOT_FIT
+    mixed = [Workload("a", pod(100, 100, 1), 1), Workload("b", pod(90, 90, 2), 1)]
+    assert pack([NodeGroup("gpu", 1, node(gpus=3))], mixed).verdict is Verdict.FITS
+
+
 def test_gpu_pods_go_to_gpu_nodes_and_others_stay_away() -> None:
     groups = [
         NodeGroup("gpu", 1, node(gpus=1), {"kind": "gpu"}, ("sku=gpu:NoSchedule",)),

@@ -356,6 +356,7 @@ ADDON_CASES = [
     Case("13e", "security.kms_network_access", "vnet_integration, which is off", having(security=Security(kms=True, kms_key_id="k", kms_network_access="Private", kms_vault_id="v"))),
     Case("13e", "security.kms_network_access", "neither", having(security=Security(kms=True, kms_key_id="k", kms_network_access="Closed"))),
     Case("13e", "security.kms_vault_id", "goes only with", having(security=Security(kms=True, kms_key_id="k", kms_vault_id="v"))),
+    Case("13f", "security.app_routing", "was supported until", having(security=Security(app_routing=True), today=date(2026, 12, 1)), WARNING),
     Case("13f", "security.app_routing", "is supported until 2026-11-30", having(security=Security(app_routing=True)), WARNING),
     Case("tls-a", "ssl_key_pem_file", "needed with ssl_cname and ssl_cert_pem_file", having(tls=Tls(cname="a.example", cert_pem_file="c.pem"))),
     Case("tls-a", "ssl_cname", "needed with ssl_key_vault_secret_id", having(tls=Tls(key_vault_secret_id="s"))),
