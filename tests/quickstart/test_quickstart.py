@@ -69,7 +69,9 @@ def test_the_transcript_of_the_readme_is_true() -> None:
     done = quickstart()
     assert done.returncode == 0, done.stdout + done.stderr
     now = {shape(line) for line in done.stdout.splitlines()}
-    told = [shape(line) for line in transcript[1].splitlines() if line.strip() and line.strip() != "…"]
+    told = [shape(line) for line in transcript[1].splitlines() if line.strip() and not line.endswith("│ …")]
+    # How often the count of replicas moves, and for which need, depends on the machine.
+    told = [line for line in told if not re.match(r"N s █", line)]
     assert len(told) > 40
     assert [line for line in told if line not in now] == []
     headings = [line for line in done.stdout.splitlines() if re.match(r"\d\. ", line)]

@@ -163,8 +163,13 @@ async def scale(story: Story) -> None:
         seen, tally = await scale_up_and_down(
             story.work / "runtime", outputs["serviceUri"], outputs["serviceKey"], story.rows, step.say
         )
-        step.say(f"{tally.sent} requests; by status {dict(tally.statuses)}")
+        step.say(
+            f"{tally.sent} requests: {tally.statuses[200]} answered, {tally.statuses[503]} refused with 503 after 500 ms "
+            f"in the queue, {tally.failed - tally.statuses[503]} failed"
+        )
         step.result(replicas=seen, peak=max(seen), requests=tally.sent, statuses=_by_text(tally))
+        if tally.failed > tally.statuses[503]:
+            raise StoryError(f"requests failed: {_by_text(tally)} {tally.failures[:3]}")
 
 
 async def apply_again(story: Story) -> None:
