@@ -15,6 +15,13 @@ from embedded_engine.model import Json, Resource
 
 DEFAULT_PROVIDER = "pulumi:providers:"
 STACK_TYPE = "pulumi:pulumi:Stack"
+_REPLACEMENT_HALVES = (
+    "create-replacement",
+    "delete-replaced",
+    "discard-replaced",
+    "import-replacement",
+    "read-replacement",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +235,7 @@ def _shown_in_digest(metadata: StepMetadata) -> bool:
         changed = old is not None and new is not None and old.protect != new.protect
         return changed or (metadata.type == STACK_TYPE)
     # The two halves of a replacement are told by its logical step.
-    return metadata.op not in ("create-replacement", "delete-replaced", "discard-replaced")
+    return metadata.logical or metadata.op not in _REPLACEMENT_HALVES
 
 
 def _digest_step(metadata: StepMetadata) -> Json:
