@@ -164,8 +164,8 @@ async def scale(story: Story) -> None:
             story.work / "runtime", outputs["serviceUri"], outputs["serviceKey"], story.rows, step.say
         )
         step.say(
-            f"{tally.sent} requests: {tally.statuses[200]} answered, {tally.statuses[503]} refused with 503 after 500 ms "
-            f"in the queue, {tally.failed - tally.statuses[503]} failed"
+            f"{tally.sent} requests: {tally.statuses[200]} answered, {tally.statuses[503]} refused with 503 after "
+            f"500 ms in the queue, {tally.failed - tally.statuses[503]} failed"
         )
         step.result(replicas=seen, peak=max(seen), requests=tally.sent, statuses=_by_text(tally))
         if tally.failed > tally.statuses[503]:
