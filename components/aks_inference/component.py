@@ -38,7 +38,8 @@ class Component(pulumi.ComponentResource):
         self._casing = Casing.SNAKE if self._program else Casing.CAMEL
         self._kind = type(self).__name__
         self._resource_name = name
-        found = list(dict.fromkeys(findings))
+        # Values may be of any kind, also such as have no hash.
+        found = list({finding.text(self._casing): finding for finding in findings}.values())
         errors = tuple(f for f in found if f.severity is Severity.ERROR)
         warnings = [f for f in found if f.severity is Severity.WARNING]
         if self._program:
@@ -49,7 +50,9 @@ class Component(pulumi.ComponentResource):
         elif errors:
             raise input_error(self._kind, name, errors)
         join(self)
-        super().__init__(f"{PACKAGE}:index:{self._kind}", name, shown_inputs(declared), opts)
+        # What is wrong may be nothing that can be sent; it is never registered.
+        inputs = {} if errors else shown_inputs(declared)
+        super().__init__(f"{PACKAGE}:index:{self._kind}", name, inputs, opts)
         for warning in warnings:
             self._say(pulumi.log.warn, warning.text(self._casing))
 

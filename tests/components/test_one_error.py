@@ -55,6 +55,27 @@ def test_without_the_mistakes_everything_is_registered(run_program: Callable[...
     assert "FastProd needs at least 12: ok" in outcome.engine.said()
 
 
+@pytest.mark.parametrize(
+    "value", ["object()", "b'bytes'", "{1, 2}", "[[1]]", "float('nan')", "print", "pulumi.FileAsset('score.py')"]
+)
+def test_values_that_cannot_be_sent_are_findings_like_others(run_program: Callable[..., Any], value: str) -> None:
+    outcome = run_program(
+        f"""
+        import pulumi
+        from aks_inference import LocalInferenceCluster, ModelWebService
+        cluster = LocalInferenceCluster("local")
+        service = ModelWebService("service", target=cluster, inference_config={{"entry_script": {value}}},
+                                  num_replicas={value}, tags={{"a": {value}}}, models=[{value}])
+        pulumi.export("x", service.state)
+    """,
+        preview=False,
+    )
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.stderr
+    for start in ("num_replicas", "tags.a", "models[0]", "inference_config.entry_script"):
+        assert f"  {start}" in outcome.error, outcome.error
+
+
 def test_an_error_of_the_program_is_still_shown(run_program: Callable[..., Any]) -> None:
     outcome = run_program("""
         from aks_inference import LocalInferenceCluster
