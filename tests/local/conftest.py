@@ -292,7 +292,11 @@ class Clients:
     async def _loop(self) -> None:
         async with aiohttp.ClientSession() as session:
             while not self._stop.is_set():
-                status, reason, body = await score_once(session, self._status, self._key, self._body)
+                try:
+                    status, reason, body = await score_once(session, self._status, self._key, self._body)
+                except aiohttp.ServerDisconnectedError:
+                    self.seen["disconnected", None] += 1
+                    continue
                 self.seen[status, reason] += 1
                 if isinstance(body, dict):
                     self.answers[body.get("answer")] += 1

@@ -176,6 +176,10 @@ class EndpointController:
                 pass
 
     async def _step(self) -> None:
+        lost = [replicas.collect() for replicas in self._sets.values()]
+        if any(lost):
+            # Before new ones are started: until the router knows, what died is the replica that answers fastest.
+            await self._publish()
         settled = True
         for version in self.record.endpoint.spec.versions:
             new = self._set(version, self._templates[version.name])

@@ -105,7 +105,7 @@ class ReplicaSet:
 
     def reconcile(self, wanted: int) -> None:
         """One step towards a number of replicas; returns at once, the rest happens in the background."""
-        self._collect()
+        self.collect()
         self.ever_ready = self.ever_ready or self.ready > 0
         serving = self.serving()
         for replica in sorted(serving, key=lambda r: (r.ready, -r.started))[: max(0, len(serving) - wanted)]:
@@ -188,8 +188,9 @@ class ReplicaSet:
         logs.prune(folder, {path.stem for path in folder.glob("*.log") if path.stem in self.replicas})
         return True
 
-    def _collect(self) -> None:
-        """Looks after those that died, never started, or do not answer any more."""
+    def collect(self) -> bool:
+        """Looks after those that died, never started, or do not answer any more; whether there were any."""
+        lost = len(self._stopping)
         probe = self.version.liveness_probe
         now = time.monotonic()
         for replica in list(self.replicas.values()):
@@ -204,6 +205,7 @@ class ReplicaSet:
             elif replica.unready_since and now - replica.unready_since > probe.period_seconds * probe.failure_threshold:
                 replica.reason = "did not answer any more"
                 self._lost(replica)
+        return len(self._stopping) > lost
 
     def _lost(self, replica: Replica) -> None:
         tail = "\n".join(logs.tail(replica.record.log, LOG_TAIL_LINES))
