@@ -534,3 +534,24 @@ def test_plan_that_no_longer_helps_is_not_proposed() -> None:
     for version, premium in (("1.33", True), ("1.29", False)):
         (found,) = check_cluster(having(kubernetes_version=version))
         assert ("Premium" in found.mend) is premium
+
+
+@pytest.mark.parametrize(
+    ("number", "cluster"),
+    [
+        ("1.6", replace(private(), network=KUBENET)),
+        ("1.6", replace(private(), network=replace(KUBENET, own_route_table=True))),
+        ("1.6", having(network=replace(KUBENET, own_route_table=True, dns_servers=("10.9.0.4",)))),
+        (
+            "1.10",
+            replace(
+                in_subnet(pod_subnet=subnet("pods", "10.2.0.0/16"), pod_ip_allocation="StaticBlock"),
+                kubernetes_version="1.28",
+            ),
+        ),
+        ("2.13", nodes(900, replace(OVERLAY, pod_cidr="10.128.0.0/9"))),
+        ("7e", replace(nodes(7), tier="Free")),
+    ],
+)
+def test_just_inside_the_limit(number: str, cluster: Cluster) -> None:
+    assert number not in {one.number for one in check_cluster(cluster)}
