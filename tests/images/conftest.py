@@ -16,7 +16,7 @@ import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -244,7 +244,8 @@ def quick() -> Callable[..., RegistryClient]:
         await asyncio.sleep(0)
 
     def make(store: CredentialStore | None = None, *, tries: int = 6, **options: object) -> RegistryClient:
-        return RegistryClient(store, TransportOptions(backoff=Backoff(tries=tries), sleep=sleep, **options))  # type: ignore[arg-type]
+        settings = TransportOptions(backoff=Backoff(tries=tries), sleep=sleep, chunk_bytes=512 * 1024)
+        return RegistryClient(store, replace(settings, **options))  # type: ignore[arg-type]
 
     make.waited = waited  # type: ignore[attr-defined]
     return make

@@ -143,6 +143,15 @@ async def test_tokens_are_asked_for_once_per_scope(token_registry: Any, quick: C
     assert sorted(scopes) == wanted
 
 
+async def test_mounting_with_a_token_of_both_repositories(token_registry: Any, quick: Any) -> None:
+    _, proxy = token_registry
+    async with quick(CredentialStore({proxy.host: Login("user", PASSWORD)})) as client:
+        await client.push_blob(at(proxy.host, "mount/from"), BLOB, UploadSource.of(b"content"))
+        assert await client.mount(at(proxy.host, "mount/to"), BLOB.digest, "mount/from")
+    async with quick() as client:
+        assert not await client.mount(at(proxy.host, "mount/other"), BLOB.digest, "mount/from")
+
+
 async def test_without_a_login_public_images_are_read(
     token_registry: Any, quick: Callable[..., RegistryClient]
 ) -> None:
@@ -310,7 +319,10 @@ def test_challenges(headers: Any, expected: Any) -> None:
 
 def test_question_for_a_token() -> None:
     challenge = Challenge("bearer", "https://r/token", "r")
-    assert ask_for_token(challenge, None, "s").query == {"service": "r", "scope": "s"}
+    assert ask_for_token(challenge, None, "s").query == (("service", "r"), ("scope", "s"))
+    asked = Challenge("bearer", "https://r/token", "r", "repository:a:pull,push")
+    mount = ask_for_token(asked, None, "repository:a:pull,push repository:b:pull")
+    assert mount.query[1:] == (("scope", "repository:a:pull,push"), ("scope", "repository:b:pull"))
     assert ask_for_token(challenge, None, "s").authorization is None
     basic = ask_for_token(challenge, Login("u", "p"), "s")
     assert (basic.form, basic.authorization) == (None, "Basic " + base64.b64encode(b"u:p").decode())

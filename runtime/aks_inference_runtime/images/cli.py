@@ -199,7 +199,7 @@ def build_command(
         others = [RegistryPlace.parse(one) for one in shared]
         store = reach.store(place.registry, definition)
         plain = not reach.options.uses_tls(place.registry)
-        tool = ToolOptions(tool_argument, build_argument, plain, reach.ca_file, limits)
+        tool = ToolOptions(tool_argument, build_argument, plain_http=plain, ca_file=reach.ca_file, limits=limits)
         settings = BuildSettings(Builder(builder), refresh=refresh, tool=tool, credentials=store)
         async with reach.client(store) as client:
             made = await ensure_image(client, definition, place, others, settings, _progress)

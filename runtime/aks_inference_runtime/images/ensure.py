@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
@@ -13,10 +13,11 @@ from aks_inference_runtime.images.build.choose import Builder, choose
 from aks_inference_runtime.images.build.publish import Pushed, push_blobs
 from aks_inference_runtime.images.build.resolve import resolve
 from aks_inference_runtime.images.build.run import Progress
-from aks_inference_runtime.images.build.sbom import SPDX_JSON, spdx
+from aks_inference_runtime.images.build.sbom import SPDX_JSON, declared_packages, spdx, wheel_packages
 from aks_inference_runtime.images.build.tools import ToolOptions, build_and_push
 from aks_inference_runtime.images.build.wheel import Wheel
 from aks_inference_runtime.images.environment.containerfile import python_version, with_default_base
+from aks_inference_runtime.images.environment.key import base_references
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, pins
 from aks_inference_runtime.images.once import build_lock, cache_directory
@@ -90,10 +91,14 @@ async def ensure_image(
             return await _assemble(client, definition, workspace, looked, base_pins, settings, progress)
         target = workspace.image(looked.key)
         logins = settings.credentials.logins
-        await build_and_push(choice.builder, definition, target, base_pins, logins, settings.tool, progress)
+        options = replace(settings.tool, refresh=settings.refresh)
+        await build_and_push(choice.builder, definition, target, base_pins, logins, options, progress)
         built = await client.head(target)
         if built is None:
             raise OperationFailed(f"{choice.builder.value} ended well, but {target} is not in the registry")
+        bases = tuple(one.at(base_pins.get(str(one), one.digest or "")) for one in base_references(definition))
+        document = spdx(built.digest, looked.key, bases, declared_packages(definition))
+        await client.attach(target, built, SPDX_JSON, document)
         return Ensured(looked.key, target.at(built.digest), True, choice.builder.value, NOTHING_SENT, notes)
 
 
@@ -135,7 +140,7 @@ async def _assemble(
         progress(f"{looked.key[:12]} was pushed by another machine meanwhile; taking that one")
         return Ensured(looked.key, tagged.at(theirs.digest), False, notes=looked.notes)
     await client.push_manifest(ImageReference(tagged.registry, tagged.repository, None, image.digest), image.manifest)
-    document = await asyncio.to_thread(spdx, image.digest, looked.key, base.reference, wheels)
+    document = spdx(image.digest, looked.key, (base.reference,), await asyncio.to_thread(wheel_packages, wheels))
     await client.attach(tagged, image.manifest.descriptor(), SPDX_JSON, document)
     # The tag comes last: who finds the key finds everything.
     await client.push_manifest(tagged, image.manifest)

@@ -201,11 +201,24 @@ class RegistryClient:
 
     async def push_manifest(self, target: ImageReference, manifest: Manifest) -> Descriptor:
         """Puts a manifest or an index under the tag or digest of the reference."""
-        answer = await self._put(target, manifest)
+        answer = await self._put_patiently(target, manifest)
         said = answer.get("Docker-Content-Digest")
         if said and said != manifest.digest:
             raise DigestMismatch(f"{target}: sent {manifest.digest}, the registry says {said}")
         return manifest.descriptor()
+
+    async def _put_patiently(self, target: ImageReference, manifest: Manifest) -> dict[str, str]:
+        """What the manifest names was sent before; a registry may see it a moment later, above all while another
+        client sends the same."""
+        failures = 0
+        while True:
+            try:
+                return await self._put(target, manifest)
+            except RegistryError as error:
+                failures += 1
+                if _UNKNOWN not in str(error) or failures == _UNKNOWN_TRIES:
+                    raise
+                await self._transport.pause(failures, None, str(error))
 
     async def _put(self, target: ImageReference, manifest: Manifest) -> dict[str, str]:
         place = _push(target)
@@ -245,7 +258,7 @@ class RegistryClient:
         await self.push_blob(subject, layer, UploadSource.of(content))
         artifact = artifact_manifest(artifact_type, layer, to)
         target = ImageReference(subject.registry, subject.repository, None, artifact.digest)
-        headers = await self._put(target, artifact)
+        headers = await self._put_patiently(target, artifact)
         found = artifact.descriptor()
         entry = Descriptor(found.media_type, found.digest, found.size, artifact_type=artifact_type)
         if not any(name.lower() == "oci-subject" for name in headers):
@@ -267,6 +280,8 @@ class RegistryClient:
 
 
 _FOUND = frozenset({200, 404})
+_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"
+_UNKNOWN_TRIES = 4
 
 
 def _accept() -> dict[str, str]:

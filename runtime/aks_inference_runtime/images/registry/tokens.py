@@ -20,10 +20,10 @@ CLIENT_ID = "aks-inference"
 
 @dataclass(frozen=True)
 class Ask:
-    """One request for a token: `form` given means POST (OAuth 2), else GET with `query`."""
+    """One request for a token: `form` given means POST (OAuth 2), else GET with `query`, where `scope` may repeat."""
 
     url: str
-    query: Mapping[str, str]
+    query: tuple[tuple[str, str], ...]
     form: Mapping[str, str] | None
     authorization: str | None
 
@@ -36,14 +36,15 @@ class _Kept:
 
 def ask_for_token(challenge: Challenge, login: Login | None, scope: str) -> Ask:
     """How to get the token that a challenge wants. Pure."""
-    wanted = challenge.scope or scope
+    # What the registry asks for, and what we need beside it: it knows nothing of the repository to mount from.
+    scopes = tuple(dict.fromkeys([*challenge.scope.split(), *scope.split()]))
     if login and login.identity_token:
         form = {"grant_type": "refresh_token", "refresh_token": login.identity_token, "client_id": CLIENT_ID}
-        return Ask(challenge.realm, {}, form | {"service": challenge.service, "scope": wanted}, None)
-    query = {"service": challenge.service, "scope": wanted}
+        return Ask(challenge.realm, (), form | {"service": challenge.service, "scope": " ".join(scopes)}, None)
+    query = [("service", challenge.service), *(("scope", one) for one in scopes)]
     if login:
-        query["account"] = login.username
-    return Ask(challenge.realm, {k: v for k, v in query.items() if v}, None, login.basic if login else None)
+        query.append(("account", login.username))
+    return Ask(challenge.realm, tuple(pair for pair in query if pair[1]), None, login.basic if login else None)
 
 
 class Authorizer:

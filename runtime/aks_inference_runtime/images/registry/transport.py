@@ -8,7 +8,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,8 @@ class TransportOptions:
     plain_http: frozenset[str] = frozenset()
     """Optional. Hosts (with port) without TLS. This machine's own (loopback) are, unless `ca_file` is given."""
     backoff: Backoff = field(default_factory=Backoff)
+    chunk_bytes: int = 8 * 1024 * 1024
+    """Optional. What is uploaded at once: lost at worst by a break, and held in memory per upload."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     now: Callable[[], float] = time.time
     random: Callable[[], float] = field(default=random.random)
@@ -199,7 +201,7 @@ class Transport:
         *,
         headers: Mapping[str, str],
         data: bytes | Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
+        params: Sequence[tuple[str, str]] = (),
     ) -> "aiohttp.client._RequestContextManager":
         if self._session is None:
             raise RuntimeError("the transport is used outside of its context")

@@ -13,8 +13,6 @@ from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS
 from aks_inference_runtime.images.registry.manifest import Descriptor
 from aks_inference_runtime.images.registry.transport import NETWORK_ERRORS, Answer, Transport, refusal
 
-CHUNK = 8 * 1024 * 1024
-"""What is sent at once: lost at worst by a break, and held in memory per upload."""
 _STARTED = frozenset({201, 202})
 _LOST = frozenset({404, 416})
 """The upload is gone, or stands somewhere else than we think."""
@@ -66,10 +64,10 @@ async def upload(
     start: str,
     blob: Descriptor,
     source: UploadSource,
-    chunk: int = CHUNK,
 ) -> Sent:
     """Sends a blob by an upload that `start` (a URL) opens. Raises the errors of Transport.request."""
     failures = total = 0
+    chunk = transport.options.chunk_bytes
     while True:
         answer = await transport.request("POST", start, host=host, scope=scope, expected=_STARTED, body=b"")
         if answer.status == 201:
