@@ -135,7 +135,7 @@ class Cluster:
                 raise AssertionError(f"not within {seconds} s: {what}\n" + "\n".join(statuses))
             await asyncio.sleep(0.02)
 
-    async def served(self, name: str, seconds: float = 60) -> EndpointStatus:
+    async def served(self, name: str, seconds: float = 200) -> EndpointStatus:
         await self.until(lambda: self.status(name).observed_generation == self.status(name).generation, name, seconds)
         return self.status(name)
 
@@ -222,7 +222,7 @@ class Local:
             )
         )
 
-    async def deploy(self, submission: EndpointSubmission, seconds: float = 90) -> EndpointStatus:
+    async def deploy(self, submission: EndpointSubmission, seconds: float = 200) -> EndpointStatus:
         status = await self.client.put_endpoint(submission)
         return await self.client.wait_endpoint(status.name, status.generation, seconds)
 
@@ -230,7 +230,7 @@ class Local:
         return (await self.client.get_endpoint(name)).status
 
     async def until(
-        self, name: str, condition: Callable[[EndpointStatus], bool], seconds: float = 30
+        self, name: str, condition: Callable[[EndpointStatus], bool], seconds: float = 60
     ) -> EndpointStatus:
         try:
             async with asyncio.timeout(seconds):

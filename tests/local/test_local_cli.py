@@ -53,7 +53,7 @@ async def state(tmp_path: Path) -> AsyncIterator[Path]:
         await launch(LocalSettings(name="demo", state_directory=str(directory), port=port))
         client = SupervisorClient(directory)
         status = await client.put_endpoint(EndpointSubmission(endpoint=endpoint))
-        await client.wait_endpoint("svc", status.generation, 90)
+        await client.wait_endpoint("svc", status.generation, 200)
         yield directory
     finally:
         await destroy(directory)

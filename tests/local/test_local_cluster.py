@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from aks_inference_runtime.api.client import (
@@ -178,6 +179,21 @@ async def test_a_replica_that_died_meanwhile_and_one_nobody_knows(local: Any) ->
     after = await local.until("svc", lambda s: s.versions[0].replicas_ready == 1)
     assert [r.id for r in after.versions[0].replicas] != [record.stem]
     assert len(list((local.state / "replicas").glob("*.json"))) == 1
+
+
+async def test_a_damaged_record_of_a_replica_costs_the_replica_alone(local: Any) -> None:
+    info = await local.launch()
+    status = await local.deploy(local.declared("svc"))
+    os.kill(info.pid, signal.SIGKILL)
+    (record,) = (local.state / "replicas").glob("*.json")
+    lost = [p for p in local.processes() if any(record.stem in part for part in p.environ().values())]
+    record.write_text("{")
+    await local.launch()
+    after = await local.until("svc", lambda s: s.versions[0].replicas_ready == 1)
+    assert after.versions[0].replicas[0].id != status.versions[0].replicas[0].id
+    assert lost
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in lost)
+    assert len(list((local.state / "replicas").iterdir())) == 2, "one record and one gate's settings"
 
 
 async def test_two_at_once_start_one(local: Any) -> None:

@@ -11,7 +11,7 @@ from aks_inference_runtime.api.status import ServiceState
 async def test_deploys_scores_and_deletes(cluster: Any) -> None:
     status = await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1")))
     assert (status.state, status.generation, status.observed_generation) == (ServiceState.TRANSITIONING, 1, 0)
-    status = await cluster.served("svc", 120)
+    status = await cluster.served("svc")
     assert (status.state, status.versions[0].replicas_ready) == (ServiceState.HEALTHY, 1)
     (target,) = cluster.router.targets(ready=True)
     code, body = await cluster.score(target)

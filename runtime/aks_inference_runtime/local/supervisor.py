@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from aks_inference_runtime.api.client import refuse_newer
 from aks_inference_runtime.api.endpoint import Resources, ScoringEndpoint
-from aks_inference_runtime.api.errors import AksInferenceError, Conflict, NotFound
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, InvalidInput, NotFound
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord
 from aks_inference_runtime.api.supervisor import EndpointKeys, EndpointSubmission, LocalSettings, ModelRegistration
 from aks_inference_runtime.autoscaler.controller import Autoscaler, ScalingTarget
@@ -77,7 +78,7 @@ class Supervisor:
         # All files are read before anything is touched: one that is damaged stops the start and destroys nothing.
         records = [read_wire(path, EndpointRecord) for path in sorted(self.paths.endpoints.glob("*.json"))]
         keys = {path.stem: read_wire(path, KeysRecord) for path in self.paths.keys.glob("*.json")}
-        replicas = [read_wire(path, ReplicaRecord) for path in sorted(self.paths.replicas.glob("*.json"))]
+        replicas = self._replica_records()
         for record in records:
             name = record.endpoint.metadata.name
             self._endpoints[name] = self._controller(record, keys.get(name))
@@ -239,6 +240,17 @@ class Supervisor:
     def _controller(self, record: EndpointRecord, keys: EndpointKeys | None) -> EndpointController:
         return EndpointController(record, keys, self._host, self._publisher.publish)
 
+    def _replica_records(self) -> list[ReplicaRecord]:
+        """Those of running replicas. A damaged one declares nothing: its processes are ended, others follow."""
+        records = []
+        for path in sorted(self.paths.replicas.glob("*.json")):
+            refuse_newer(path, path.read_text(errors="replace"))
+            try:
+                records.append(read_wire(path, ReplicaRecord))
+            except InvalidInput as error:
+                _log.warning("%s", error)
+        return records
+
     async def _take_over(self, records: list[ReplicaRecord]) -> None:
         """Replicas that still run go on under this supervisor; what is left of others is ended."""
         adopted: set[str] = set()
@@ -254,6 +266,9 @@ class Supervisor:
         for record in records:
             if record.id not in adopted:
                 remove_files(record, self.paths)
+        for path in self.paths.replicas.iterdir():
+            if path.stem not in adopted:
+                path.unlink()
         _log.info("took over %d replicas", len(adopted))
 
     def _router_state(self) -> RouterState:
