@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from aiohttp import web
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import (
@@ -562,6 +563,14 @@ class Stack:
 
     def program(self, text: str) -> None:
         (self.project / "__main__.py").write_text(text)
+
+    def configure(self, **values: str) -> None:
+        """As `config set` of plain values, without a command each."""
+        path = self.project / "Pulumi.dev.yaml"
+        content = yaml.safe_load(path.read_text()) if path.exists() else {}
+        config = content.setdefault("config", {})
+        config.update({f"proj:{key}": value for key, value in values.items()})
+        path.write_text(json.dumps(content))
 
     def run(self, *arguments: str, stack: bool = True, code: int = 0) -> str:
         done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,19 @@ def test_a_container_that_is_an_output_is_refused(
         plugin.construct(kind, inputs, preview=True)
     assert any(place.startswith(name) for place in errors_of(caught.value)), errors_of(caught.value)
     assert not plugin.monitor.registered
+
+
+def test_constructs_at_the_same_time_do_not_mix(plugin: Any, script: str) -> None:
+    def construct(index: int) -> str:
+        inputs = {**service(script), "description": f"number {index}", "cpuCores": 0.01, "memoryGb": 0.01}
+        return str(plugin.construct("ModelWebService", inputs, name=f"together-{index}", preview=True).urn)
+
+    with ThreadPoolExecutor(12) as pool:
+        urns = list(pool.map(construct, range(24)))
+    assert urns == [f"urn:pulumi:dev::proj::{PREFIX}ModelWebService::together-{index}" for index in range(24)]
+    children = {each.name: each for each in plugin.monitor.registered if each.type == PREFIX + "LocalEndpoint"}
+    assert len(children) == 24
+    for index in range(24):
+        child = children[f"together-{index}"]
+        assert child.parent == urns[index]
+        assert child.object["endpoint"]["spec"]["versions"][0]["description"] == f"number {index}"

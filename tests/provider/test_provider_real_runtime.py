@@ -79,8 +79,7 @@ def stack(make_stack: Callable[[str], Any], tmp_path: Path) -> Iterator[Any]:
     (made.project / "source" / "score.py").write_text(SCRIPT)
     (made.project / "source" / "broken.py").write_text(BROKEN)
     made.state, made.port = state, free_port()
-    made.run("config", "set", "state", str(state))
-    made.run("config", "set", "port", str(made.port))
+    made.configure(state=str(state), port=str(made.port))
     yield made
     made.run("destroy", "--yes", "--skip-preview")
     assert not state.exists(), "no file is left"
@@ -118,11 +117,11 @@ def test_a_service_from_declaration_to_answer(stack: Any) -> None:
     assert score(outputs) == (200, {"weights": "two"})
 
     # A script that throws in init: Failed with its log, and the other service is untouched.
-    stack.run("config", "set", "broken", "true")
+    stack.configure(broken="true")
     said = stack.up(code=1)
     assert "no such tokenizer" in said
     assert score(outputs) == (200, {"weights": "two"})
-    stack.run("config", "set", "broken", "false")
+    stack.configure(broken="false")
     stack.up()
     assert set(stack.preview()["changeSummary"]) == {"same"}
 

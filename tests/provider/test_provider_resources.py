@@ -55,6 +55,58 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 15) -> None:
         time.sleep(0.02)
 
 
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if not isinstance(value, dict | list):
+        return [path]
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    return [leaf for key, each in inner for leaf in leaves(each, (*path, key))]
+
+
+def put(value: Any, path: tuple[Any, ...], change: Callable[[Any], Any]) -> Any:
+    if not path:
+        return change(value)
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = put(copy[path[0]], path[1:], change)
+    return copy
+
+
+@pytest.mark.parametrize("kind", ["LocalRuntime", "Model", "LocalEndpoint"])
+def test_each_leaf_in_each_form(plugin: Any, supervisor: Any, model_file: Path, values: Any, kind: str) -> None:
+    given: Json = {
+        "LocalRuntime": {"name": "local", "port": 9000.0, "stateDirectory": "/s", "haproxy": "/bin/haproxy"},
+        "Model": {
+            "target": supervisor.target, "name": "m", "path": str(model_file), "tags": {"a": "b"}, "description": "d",
+            "properties": {"c": "d"}, "framework": "Onnx", "frameworkVersion": "1",
+        },
+        "LocalEndpoint": {
+            "target": supervisor.target, "endpoint": endpoint(a=90, b=10), "primaryKey": "k1", "secondaryKey": "k2",
+            "timeoutSeconds": 5.0,
+        },
+    }[kind]  # fmt: skip
+    plain = plugin.check(kind, given).inputs
+    known: dict[str, Callable[[Any], Any]] = {
+        "output": values.output,
+        "secret": values.secret,
+        "secret output": lambda value: values.output(value, secret=True),
+    }
+    unknown: dict[str, Callable[[Any], Any]] = {
+        "unknown": lambda _: values.UNKNOWN,
+        "unknown output": lambda _: values.output(),
+        "unknown secret": lambda _: values.secret(values.UNKNOWN),
+    }
+    for path in leaves(given):
+        for form, make in {**known, **unknown}.items():
+            checked = plugin.check(kind, put(given, path, make))
+            assert not checked.failures, (path, form)
+            diff = plugin.diff(kind, plain, checked.inputs, id=str(supervisor.directory))
+            changed = [each for each in diff.detailedDiff if each.startswith(str(path[0]))]
+            assert bool(changed) == (form in unknown), (path, form)
+            outputs = plugin.create(kind, checked.inputs, preview=True).outputs
+            assert values.plain(outputs[path[0]]) == values.plain(checked.inputs[path[0]]), (path, form)
+            hidden = outputs[path[0]] != values.plain(outputs[path[0]])
+            assert hidden == ("secret" in form or path[0] in ("primaryKey", "secondaryKey")), (path, form)
+
+
 class TestLocalRuntime:
     def test_check_fills_in_the_defaults(self, plugin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         checked = plugin.check("LocalRuntime", {"name": "local"})
