@@ -46,6 +46,8 @@ pytestmark = [
 for program in ("debootstrap", "buildah"):
     pytestmark.append(pytest.mark.skipif(shutil.which(program) is None, reason=f"no {program}: install Debian's"))
 
+AUTHORITIES = os.environ.get("PIP_CERT")
+"""Where the package index is reached by a private authority, pip in the build container must know it too."""
 SCRIPT = """
 import json, os, alpha_probe
 def init(): pass
@@ -78,7 +80,7 @@ async def base(debian: Path, registry: Any, quick: Callable[..., RegistryClient]
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Env": ["PATH=/usr/bin:/bin"]},
+            "config": {"Env": ["PATH=/usr/bin:/bin", *([f"PIP_CERT={AUTHORITIES}"] if AUTHORITIES else [])]},
             "rootfs": {"type": "layers", "diff_ids": [sha256(plain)]},
             "history": [{"created_by": "debootstrap"}],
         }
@@ -206,7 +208,8 @@ async def test_our_builder_against_buildah(
     """The same packages by both; the times are printed, not asserted."""
     packages = ["numpy==2.2.6", "flask==3.1.0"]
     definition = read_environment({"docker": {"baseImage": str(base)}, "pipPackages": packages}, Path())
-    options = ToolOptions(buildah.options, ("--isolation=chroot",), plain_http=True)
+    mounts = [f"--volume={AUTHORITIES}:{AUTHORITIES}:ro"] if AUTHORITIES else []
+    options = ToolOptions(buildah.options, ("--isolation=chroot", *mounts), plain_http=True)
     seconds: dict[str, float] = {}
     sizes: dict[str, int] = {}
     async with quick() as client:

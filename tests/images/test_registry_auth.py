@@ -219,8 +219,10 @@ async def test_basic_login(tmp_path: Path, registry_with: Any, quick: Callable[.
 
 
 async def test_login_is_not_sent_in_clear_to_another_machine(server: Any, quick: Callable[..., RegistryClient]) -> None:
+    realm = "http://evil.example/token"
+
     async def handle(_request: web.Request) -> web.Response:
-        return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer realm="http://evil.example/token"'})
+        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
 
     host = await server(handle)
     async with quick(CredentialStore({host: Login("user", PASSWORD)})) as client:

@@ -10,7 +10,6 @@ from aks_inference_runtime.images.errors import AccessDenied, RegistryError
 from aks_inference_runtime.images.registry.challenge import Challenge
 from aks_inference_runtime.images.registry.credentials import CredentialStore, Login
 
-Fetch = Callable[[str, str, Mapping[str, str], Mapping[str, str]], "asyncio.Future[Mapping[str, object]]"]
 DEFAULT_LIFE_S = 60.0
 """A token without `expires_in` lives at least so long (distribution specification, "Token authentication")."""
 MARGIN_S = 10.0
@@ -54,9 +53,12 @@ class Authorizer:
         self,
         store: CredentialStore,
         send: Callable[[Ask], "asyncio.Task[Mapping[str, object]]"],
+        uses_tls: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`send` asks for a token; `uses_tls` says whether a registry is spoken to by https."""
         self._store = store
+        self._uses_tls = uses_tls
         self._send = send
         self._clock = clock
         self._kept: dict[tuple[str, str], _Kept] = {}
@@ -66,6 +68,10 @@ class Authorizer:
         """The Authorization header for a request; None while nobody asked for one."""
         kept = self._kept.get((host, scope))
         return kept.value if kept and kept.ends_s > self._clock() else None
+
+    def refused(self, host: str) -> AccessDenied:
+        """The error when a registry refuses what it has just asked for: these credentials may not do this."""
+        return denied(host, self._store.get(host), "a fresh token was refused")
 
     async def answer(self, host: str, scope: str, challenges: tuple[Challenge, ...], refused: str | None) -> None:
         """Answers a 401. `refused`: the header that was sent. Raises AccessDenied when there is no answer."""
@@ -86,7 +92,7 @@ class Authorizer:
                 raise denied(host, login)
 
     async def _token(self, host: str, challenge: Challenge, login: Login | None, scope: str) -> _Kept:
-        _check_realm(host, challenge.realm)
+        self._check_realm(host, challenge.realm)
         try:
             answer = await self._send(ask_for_token(challenge, login, scope))
         except RegistryError as error:
@@ -100,19 +106,17 @@ class Authorizer:
         seconds = float(life) if isinstance(life, int | float) and life > 0 else DEFAULT_LIFE_S
         return _Kept(f"Bearer {token}", self._clock() + max(seconds - MARGIN_S, seconds / 2))
 
+    def _check_realm(self, host: str, realm: str) -> None:
+        """Credentials must not go in clear to another machine because a registry says so."""
+        url = urlsplit(realm)
+        name = urlsplit(f"//{host}").hostname
+        known = url.hostname in {"localhost", "127.0.0.1", "::1"} or (url.hostname == name and not self._uses_tls(host))
+        if url.scheme != "https" and not (url.scheme == "http" and known):
+            raise AccessDenied(f"{host}: wants its login sent to {realm}, which is not https; check its settings")
+
 
 def denied(host: str, login: Login | None, why: str = "") -> AccessDenied:
     """The error for credentials that do not do, without showing them."""
     who = f"the login of {login.username!r} does not do" if login else "no login is known"
     mend = f"run `docker login {host}`, or give a user name and password"
     return AccessDenied(f"{host}: {who}{f' ({why})' if why else ''}; {mend}", 401)
-
-
-def _check_realm(host: str, realm: str) -> None:
-    """Credentials must not go in clear to another machine because a registry says so."""
-    url = urlsplit(realm)
-    local = url.hostname in {"localhost", "127.0.0.1", "::1"} or url.hostname == host.rpartition(":")[0]
-    if url.scheme != "https" and not (url.scheme == "http" and local):
-        raise AccessDenied(
-            f"{host}: wants its login sent to {realm}, which is not https; check the registry's settings"
-        )

@@ -23,7 +23,7 @@ from aks_inference_runtime.images.errors import AccessDenied, RegistryError, Reg
 from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS, Backoff
 from aks_inference_runtime.images.registry.challenge import parse_challenges
 from aks_inference_runtime.images.registry.credentials import CredentialStore
-from aks_inference_runtime.images.registry.tokens import Ask, Authorizer, denied
+from aks_inference_runtime.images.registry.tokens import Ask, Authorizer
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,9 @@ class Transport:
 
     def __init__(self, credentials: CredentialStore, options: TransportOptions) -> None:
         self.options = options
-        self._authorizer = Authorizer(credentials, lambda ask: asyncio.ensure_future(self._token(ask)))
+        self._authorizer = Authorizer(
+            credentials, lambda ask: asyncio.ensure_future(self._token(ask)), options.uses_tls
+        )
         self._tls = tls_context(options.ca_file)
         self._session: aiohttp.ClientSession | None = None
 
@@ -160,7 +162,7 @@ class Transport:
                 if response.status == 401 and own:
                     challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
                     if renewals == MAX_RENEWALS:
-                        raise denied(host, None, "a fresh token was refused")
+                        raise self._authorizer.refused(host)
                     renewals += 1
                     await response.release()
                     await self._authorizer.answer(host, scope, challenges, authorization)
