@@ -80,7 +80,7 @@ class Deployment:
         except EngineError as error:
             self._bailed = True
             self._error("", str(error))
-        return await self._finish(started, source)
+        return await self._finish(started)
 
     async def refresh(self) -> bool:
         started = self._clock()
@@ -93,7 +93,7 @@ class Deployment:
         except EngineError as error:
             self._bailed = True
             self._error("", str(error))
-        return await self._finish(started, None)
+        return await self._finish(started)
 
     async def _update(self, source: Source | None) -> None:
         if self.options.refresh:
@@ -144,7 +144,7 @@ class Deployment:
         while self._running:
             await asyncio.wait(self._running)
 
-    async def _finish(self, started: float, source: Source | None) -> bool:
+    async def _finish(self, started: float) -> bool:
         kind = "preview" if self.options.dry_run else "update"
         await self._settle()
         errored = self._bailed or self._step_failed or self.generator.errored or self._cancelled
