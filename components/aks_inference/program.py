@@ -12,15 +12,18 @@ components that the same deployment constructed before it.
 """
 
 import asyncio
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pulumi
 from pulumi.runtime import get_root_resource, register_stack_transformation
+from pulumi.runtime.sync_await import _sync_await
 
 from aks_inference._version import PACKAGE
 from aks_inference.findings import Casing, Finding, render
@@ -38,12 +41,19 @@ class ComponentFindings:
     findings: tuple[Finding, ...]
 
 
+LONGEST_WAIT_S = 5
+"""A synchronous invoke runs the event loop in the middle of the body; the gate waits until it is over. One that waits
+itself for a resource behind the gate would never end: then the gate decides by what is declared so far."""
+_WAIT_S = 0.01
+
+
 class Gate:
     """Holds registrations until the body of the program has been checked."""
 
     def __init__(self, decide: Callable[[], str | None]) -> None:
         """`decide`, called once when the body is over, returns the error's text or None."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        self._latest = loop.time() + LONGEST_WAIT_S
         self._decide = decide
         self._result: asyncio.Future[list[pulumi.Resource]] = loop.create_future()
         self.passed: pulumi.Output[list[pulumi.Resource]] = pulumi.Output(
@@ -52,11 +62,23 @@ class Gate:
         loop.call_soon(self._end)
 
     def _end(self) -> None:
+        if _body_waits() and self._loop.time() < self._latest:
+            self._loop.call_later(_WAIT_S, self._end)
+            return
         error = self._decide()
         if error is None:
             self._result.set_result([])
         else:
             self._result.set_exception(pulumi.RunError(error))
+
+
+def _body_waits() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _sync_await.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _immediately(loop: asyncio.AbstractEventLoop, value: bool) -> asyncio.Future[bool]:

@@ -86,6 +86,45 @@ def test_an_error_of_the_program_is_still_shown(run_program: Callable[..., Any])
     assert "my own mistake" in outcome.stderr
 
 
+def test_an_invoke_in_the_middle_of_the_body(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(
+        """
+        import pulumi
+        from aks_inference import LocalInferenceCluster, RegisteredModel
+        cluster = LocalInferenceCluster("local")
+        assert pulumi.runtime.invoke("other:index:getThing", {}) is not None
+        RegisteredModel("missing", target=cluster, model_path="nowhere")
+    """,
+        preview=False,
+    )
+    assert outcome.code == 1
+    assert 'RegisteredModel "missing":' in outcome.error
+    assert {r.type for r in outcome.engine.registered} <= {"pulumi:pulumi:Stack"}
+
+
+def test_an_invoke_that_waits_for_a_resource(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(
+        """
+        import pulumi
+        import aks_inference.program
+        from aks_inference import LocalInferenceCluster
+        aks_inference.program.LONGEST_WAIT_S = 0.5
+
+        class Other(pulumi.ProviderResource):
+            def __init__(self, name, props):
+                super().__init__("other", name, props)
+
+        cluster = LocalInferenceCluster("local")
+        provider = Other("explicit", {"target": cluster.target})
+        pulumi.runtime.invoke("other:index:getThing", {}, pulumi.InvokeOptions(provider=provider))
+        LocalInferenceCluster("second", port=8899)
+    """,
+        preview=False,
+    )
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    assert {r.name for r in outcome.engine.of("LocalRuntime")} == {"local", "second"}
+
+
 def test_an_asynchronous_program(run_program: Callable[..., Any]) -> None:
     outcome = run_program("""
         import pulumi
