@@ -82,7 +82,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("plan", "strategy"), PLANS, ids=["service", "rollout", "model", "local", "aks"])
 @given(data=st.data())
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_a_plan_or_findings(plan: Callable[..., Any], strategy: Any, data: st.DataObject) -> None:
     made, findings = plan("the-name", data.draw(strategy))
