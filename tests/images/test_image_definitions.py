@@ -1,6 +1,7 @@
 """Reading definitions: the shapes that are taken, and all that is wrong with one at once."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,46 @@ def test_build_file_for_conda(tmp_path: Path) -> None:
         "channels": ["conda-forge"],
         "dependencies": ["numpy =1.21", "python =3.10", "pip", {"pip": ["joblib"]}],
     }
+
+
+FAKE_CONDA = """#!/bin/sh
+echo "${{0##*/}} $*" >> {log}
+"""
+
+
+@pytest.mark.parametrize(
+    ("tools", "dependencies", "expected"),
+    [
+        (["conda"], ["numpy"], ["conda env create", "conda clean"]),
+        (["conda", "mamba"], ["numpy"], ["mamba env create", "mamba clean"]),
+        (["micromamba", "conda"], ["numpy"], ["micromamba create", "micromamba clean"]),
+        (["python3.11"], ["python=3.11"], ["python3.11 -m venv"]),
+        ([], ["numpy"], None),
+        (["python3.10"], ["python=3.11"], None),
+    ],
+)
+def test_conda_step_takes_what_the_base_has(
+    tmp_path: Path, tools: list[str], dependencies: list[str], expected: list[str] | None
+) -> None:
+    """The shell line of the build file, run with programs that only write down how they were called."""
+    for tool in tools:
+        (tmp_path / tool).write_text(FAKE_CONDA.format(log=tmp_path / "log"))
+        (tmp_path / tool).chmod(0o755)
+    docker = {"baseImage": "registry.example/base:1"}
+    raw = {"docker": docker, "python": {"condaDependencies": {"dependencies": dependencies}}}
+    (line,) = [
+        one for one in build_files(read_environment(raw, tmp_path)).containerfile.splitlines() if one[:4] == "RUN "
+    ]
+    script = line.removeprefix("RUN ").replace("/opt/aks-inference/environment/bin/python", ":")
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    if expected is None:
+        assert done.returncode != 0
+        return
+    assert done.returncode == 0, done.stderr
+    called = (tmp_path / "log").read_text().splitlines()
+    assert [one.partition(" --")[0].partition(" /")[0] for one in called] == expected
 
 
 def test_build_file_for_pip_steps_and_dockerfile(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ USER = "10001:10001"
 KEY_LABEL = "dev.aks-inference.image-key"
 DEFAULT_PYTHON = "3.11"
 CONDA_BASE = "docker.io/condaforge/miniforge3:25.3.0-3"
+CONDA_FILE = f"{FILES}/environment.yml"
 FOLDER = ".aks-inference"
 """Where the generated files are in the build context."""
 
@@ -64,7 +65,10 @@ def build_files(definition: EnvironmentDefinition, pins: Mapping[str, str] | Non
     installs = not definition.user_managed and (definition.conda.dependencies or definition.pip)
     if installs and definition.conda.dependencies and (needs_conda(definition) or not _is_python_image(definition)):
         files[f"{FOLDER}/environment.yml"] = conda_file(definition)
-        lines += _conda_steps()
+        minor = None if needs_conda(definition) else ".".join((python_version(definition) or "3").split(".")[:2])
+        if minor:
+            files[f"{FOLDER}/requirements.txt"] = requirements_file(definition)
+        lines += _conda_steps(minor)
     elif installs:
         files[f"{FOLDER}/requirements.txt"] = requirements_file(definition)
         lines += _pip_steps()
@@ -111,19 +115,28 @@ def _base(definition: EnvironmentDefinition, pins: Mapping[str, str]) -> list[st
     return [f"FROM --platform={definition.platform} {pinned}"]
 
 
-def _conda_steps() -> list[str]:
-    target = f"{FILES}/environment.yml"
+def _conda_steps(minor: str | None) -> list[str]:
+    """With conda, mamba or micromamba, whichever the base has. `minor`: only this Python and pip packages are wanted,
+    so that a base without any of them will do when it has that Python."""
+    without = "echo 'the base image has no conda or mamba on PATH' >&2; exit 1"
+    if minor:
+        # Not `&&`: a list that fails before its last command does not end a shell with `set -e`.
+        without = f"python{minor} -m venv {VENV}; {_pip_install()}"
     run = (
-        "set -e; for tool in micromamba mamba conda; do command -v $tool >/dev/null && break; done; "
-        "command -v $tool >/dev/null || { echo 'the base image has no conda or mamba on PATH' >&2; exit 1; }; "
-        'if [ "$tool" = micromamba ]; then '
-        f"micromamba create --yes --prefix {VENV} --file {target}; "
-        f"else $tool env create --prefix {VENV} --file {target}; fi; $tool clean --all --yes"
+        "set -e; tool=; for one in micromamba mamba conda; do "
+        "if command -v $one >/dev/null; then tool=$one; break; fi; done; "
+        f'if [ -z "$tool" ]; then {without}; '
+        f'elif [ "$tool" = micromamba ]; then micromamba create --yes --prefix {VENV} --file {CONDA_FILE}; '
+        f"else $tool env create --prefix {VENV} --file {CONDA_FILE}; fi; "
+        'if [ -n "$tool" ]; then $tool clean --all --yes; fi'
     )
-    return [f"COPY {FOLDER}/environment.yml {target}", f"RUN {run}"]
+    return [f"COPY {FOLDER}/ {FILES}/", f"RUN {run}"]
 
 
 def _pip_steps() -> list[str]:
-    target = f"{FILES}/requirements.txt"
-    run = shlex.join([f"{VENV}/bin/python", "-m", "pip", "install", "--no-cache-dir", "--requirement", target])
-    return [f"COPY {FOLDER}/requirements.txt {target}", f"RUN python3 -m venv {VENV} && {run}"]
+    return [f"COPY {FOLDER}/ {FILES}/", f"RUN python3 -m venv {VENV} && {_pip_install()}"]
+
+
+def _pip_install() -> str:
+    listed = f"{FILES}/requirements.txt"
+    return shlex.join([f"{VENV}/bin/python", "-m", "pip", "install", "--no-cache-dir", "--requirement", listed])
