@@ -38,6 +38,7 @@ class Component(pulumi.ComponentResource):
         self._casing = Casing.SNAKE if self._program else Casing.CAMEL
         self._kind = type(self).__name__
         self._resource_name = name
+        self._given_options = opts or pulumi.ResourceOptions()
         # Values may be of any kind, also such as have no hash.
         found = list({finding.text(self._casing): finding for finding in findings}.values())
         errors = tuple(f for f in found if f.severity is Severity.ERROR)
@@ -68,7 +69,13 @@ class Component(pulumi.ComponentResource):
             log(message, resource=self)
 
     def _child(self, delete_before_replace: bool | None = None) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, delete_before_replace=delete_before_replace)
+        """Options of a child. Of a component's own only `protect` and providers reach it by themselves."""
+        return pulumi.ResourceOptions(
+            parent=self,
+            delete_before_replace=delete_before_replace,
+            retain_on_delete=self._given_options.retain_on_delete,
+            custom_timeouts=self._given_options.custom_timeouts,
+        )
 
     @property
     def _reference(self) -> pulumi.Output[str]:

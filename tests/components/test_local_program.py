@@ -132,10 +132,14 @@ def test_arguments_as_a_dict(run_program: Callable[..., Any]) -> None:
     outcome = run_program("""
         import pulumi
         from aks_inference import LocalInferenceCluster, RegisteredModel
-        cluster = LocalInferenceCluster("local", {"port": 8899}, pulumi.ResourceOptions(protect=True))
+        options = pulumi.ResourceOptions(
+            protect=True, retain_on_delete=True, custom_timeouts=pulumi.CustomTimeouts(create="9m"))
+        cluster = LocalInferenceCluster("local", {"port": 8899}, options)
         RegisteredModel("m", {"target": cluster.target, "model_path": "model.joblib"})
     """)
     assert outcome.code == 0, outcome.error
     (runtime,) = outcome.engine.of("LocalRuntime")
     assert runtime.inputs["port"] == 8899
     assert runtime.request.protect is True
+    assert runtime.request.retainOnDelete is True
+    assert runtime.request.customTimeouts.create == "9m"

@@ -72,10 +72,12 @@ class AksInferenceCluster(Cluster):
             inputs = {"location": plan.location, "tags": dict(plan.tags) or None}
             group = AzureResource("resources:ResourceGroup", name, inputs, self._child()).azure_name
         subnet, identity, waits = self._subnet(name, plan, group)
-        options = pulumi.ResourceOptions(parent=self, custom_timeouts=CREATE, depends_on=waits)
+        slow = pulumi.ResourceOptions(custom_timeouts=CREATE)
+        options = pulumi.ResourceOptions.merge(slow, self._child())
+        options = pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(depends_on=waits))
         inputs = cluster_inputs(plan, group, subnet, identity)
         cluster = AzureResource("containerservice:ManagedCluster", name, inputs, options)
-        pool_options = pulumi.ResourceOptions(parent=self, custom_timeouts=CREATE, delete_before_replace=False)
+        pool_options = pulumi.ResourceOptions.merge(slow, self._child(delete_before_replace=False))
         pool = f"{name}-{pool_name(plan)}"
         AzureResource(
             "containerservice:AgentPool", pool, pool_inputs(plan, group, cluster.azure_name, subnet), pool_options
