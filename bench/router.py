@@ -1,7 +1,8 @@
 """What the router costs: latency and throughput beside the replica directly, bare HAProxy, nginx and Envoy.
 
-Every contender has one thread, the same upstream and the same load, in turns, so that whatever else the machine does
-falls on all. 1 and 16 connections closed-loop (wrk); 2,000 requests/s at a constant rate, timed from the intended start.
+Every contender has one thread, the same upstream and the same load, in turns. 1 and 16 connections closed-loop (wrk);
+2,000 requests/s at a constant rate, timed from the intended start. Of each figure the best round counts: the one that
+whatever else the machine does disturbed least.
 
     ./bench/run router [--quick] [--json]
 """

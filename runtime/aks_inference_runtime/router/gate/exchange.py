@@ -13,6 +13,8 @@ from aks_inference_runtime.router.gate.upstream import UpstreamConnection, Upstr
 
 ACKNOWLEDGE_SECONDS = 0.05
 """How long an answer waits until the router's agent has taken the slot away; then it goes out anyway."""
+WAITING_BYTES = 65_536
+"""Of a body that are kept while its request waits. Up to that is read on, so that a caller who leaves is noticed."""
 UPLOAD_GRACE_SECONDS = 30.0
 UPLOAD_BYTES_PER_SECOND = 50_000
 """A body may take the grace and this rate: slower ones would hold a replica for nothing."""
@@ -80,7 +82,6 @@ class Exchange:
         self._replica_slow = False
         self._deadline: asyncio.TimerHandle | None = None
         if not context.admission.enter(self._ticket):
-            side.hold("slot", True)
             self._deadline = context.loop.call_later(context.settings.queue_timeout_ms / 1000, self._waited_too_long)
 
     # --- from the router
@@ -96,6 +97,8 @@ class Exchange:
             self._give_up(413, "too-large", f"the body is larger than {limit} bytes")
             return
         self._send(wire.chunk(data) if self._request.chunked else data)
+        if self._upstream is None and self._body_bytes > WAITING_BYTES:
+            self._side.hold("slot", True)
 
     def body_end(self) -> None:
         """The request is whole: from here on the scoring timeout counts."""
