@@ -585,6 +585,17 @@ class Stack:
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """A command that the caller ends."""
+        return subprocess.Popen(
+            [str(ENGINE), *arguments, "--stack", "dev", "--non-interactive"],
+            cwd=self.project,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def preview(self) -> dict[str, Any]:
         text = self.run("preview", "--json")
         return dict(json.loads(text[text.index("{") :]))

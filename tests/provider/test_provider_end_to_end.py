@@ -1,5 +1,8 @@
 """A program with components through the embedded engine and the plugin; the supervisor is the stand-in."""
 
+import json
+import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -149,6 +152,30 @@ def test_drift_is_found_and_put_right(stack: Any, supervisor: Any) -> None:
     assert changed(stack.preview())["svc-one"][0] == "create"
     stack.up()
     assert "svc-one" in supervisor.endpoints
+
+
+def test_an_interrupted_apply_goes_on_with_the_next_one(stack: Any, supervisor: Any) -> None:
+    supervisor.becomes = ServiceState.TRANSITIONING
+    with stack.begin("up", "--yes", "--skip-preview") as running:
+        try:
+            deadline = time.monotonic() + 60
+            while set(supervisor.endpoints) != {"roll", "svc-one"}:
+                assert time.monotonic() < deadline
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.05)
+            running.send_signal(signal.SIGINT)
+            said, _ = running.communicate(timeout=30)
+        finally:
+            running.kill()
+    assert running.returncode != 0
+    assert "Traceback" not in said
+    state = json.loads(stack.run("stack", "export"))["deployment"]
+    waited = [each for each in state["resources"] if each["type"] == "aks-inference:index:LocalEndpoint"]
+    assert len(waited) == 2, "both are in the state: they are there"
+    assert not state.get("pending_operations")
+    supervisor.becomes = ServiceState.HEALTHY
+    stack.up()
+    assert set(stack.preview()["changeSummary"]) == {"same"}
 
 
 @pytest.fixture
