@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 _MAX_MESSAGE = 400 * 1024 * 1024
 """Bytes; as the engine's own limit."""
+_PARENT_POLL_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,6 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(_serve(engine, lambda port: print(port, file=port_line, flush=True)))
 
 
+async def _end_with(parent: int, stop: asyncio.Event) -> None:
+    """An engine that was killed cannot end its plugins: without it nobody ever would."""
+    while os.getppid() == parent:  # noqa: ASYNC110 - the system tells nobody when a parent ends
+        await asyncio.sleep(_PARENT_POLL_S)
+    stop.set()
+
+
 async def _serve(engine: str, announce: Callable[[int], None]) -> None:
     import grpc.aio
     from pulumi.runtime.proto import provider_pb2_grpc
@@ -43,7 +51,9 @@ async def _serve(engine: str, announce: Callable[[int], None]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     announce(port)
+    orphaned = asyncio.create_task(_end_with(os.getppid(), stop))
     await stop.wait()
+    orphaned.cancel()
     await server.stop(grace=1)
 
 

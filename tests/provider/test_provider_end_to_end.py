@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from aks_inference_runtime.api.status import ServiceState
@@ -154,7 +155,8 @@ def test_drift_is_found_and_put_right(stack: Any, supervisor: Any) -> None:
     assert "svc-one" in supervisor.endpoints
 
 
-def test_an_interrupted_apply_goes_on_with_the_next_one(stack: Any, supervisor: Any) -> None:
+def interrupt(stack: Any, supervisor: Any, number: signal.Signals) -> tuple[int, str, list[psutil.Process]]:
+    """An apply that gets a signal while both endpoints are on their way: its end, what it said, its processes."""
     supervisor.becomes = ServiceState.TRANSITIONING
     with stack.begin("up", "--yes", "--skip-preview") as running:
         try:
@@ -163,18 +165,35 @@ def test_an_interrupted_apply_goes_on_with_the_next_one(stack: Any, supervisor: 
                 assert time.monotonic() < deadline
                 assert running.poll() is None, running.communicate()
                 time.sleep(0.05)
-            running.send_signal(signal.SIGINT)
+            children = psutil.Process(running.pid).children(recursive=True)
+            running.send_signal(number)
             said, _ = running.communicate(timeout=30)
         finally:
             running.kill()
-    assert running.returncode != 0
+    supervisor.becomes = ServiceState.HEALTHY
+    return running.returncode, said, children
+
+
+def test_an_interrupted_apply_goes_on_with_the_next_one(stack: Any, supervisor: Any) -> None:
+    code, said, _ = interrupt(stack, supervisor, signal.SIGINT)
+    assert code != 0
     assert "Traceback" not in said
     state = json.loads(stack.run("stack", "export"))["deployment"]
     waited = [each for each in state["resources"] if each["type"] == "aks-inference:index:LocalEndpoint"]
     assert len(waited) == 2, "both are in the state: they are there"
     assert not state.get("pending_operations")
-    supervisor.becomes = ServiceState.HEALTHY
     stack.up()
+    assert set(stack.preview()["changeSummary"]) == {"same"}
+
+
+def test_a_killed_apply_goes_on_with_the_next_one(stack: Any, supervisor: Any) -> None:
+    _, _, children = interrupt(stack, supervisor, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert gone
+    assert not alive, "the plugin ends with its engine"
+    before = {name: generation for name, (_, generation) in supervisor.endpoints.items()}
+    stack.up()
+    assert {name: generation for name, (_, generation) in supervisor.endpoints.items()} == before, "created once"
     assert set(stack.preview()["changeSummary"]) == {"same"}
 
 
