@@ -8,7 +8,7 @@ import pulumi
 from pydantic.alias_generators import to_camel, to_snake
 
 from aks_inference._version import PACKAGE
-from aks_inference.findings import Casing, Finding, Severity
+from aks_inference.findings import Casing, Finding, Severity, show_path
 from aks_inference.program import ComponentFindings, Program, current_program, join
 from aks_inference.values import SECRETS
 
@@ -85,10 +85,14 @@ class Component(pulumi.ComponentResource):
 
 def input_error(kind: str, name: str, errors: Iterable[Finding]) -> pulumi.InputPropertiesError:
     """The structured error of a plugin: property paths in camelCase."""
-    return pulumi.InputPropertiesError(
-        f"Invalid arguments for {kind} {name!r}",
-        [{"property_path": f.location(Casing.CAMEL), "reason": f.reason(Casing.CAMEL)} for f in errors],
-    )
+    details: list[pulumi.InputPropertyErrorDetails] = [
+        {
+            "property_path": show_path(f.path, Casing.CAMEL),
+            "reason": f"{f.place}: {f.reason(Casing.CAMEL)}" if f.place else f.reason(Casing.CAMEL),
+        }
+        for f in errors
+    ]
+    return pulumi.InputPropertiesError(f"Invalid arguments for {kind} {name!r}", details)
 
 
 def merged(args: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

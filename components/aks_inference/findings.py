@@ -58,7 +58,7 @@ class Finding:
     value: object = NOTHING
     severity: Severity = Severity.ERROR
     place: str | None = None
-    """Where it stands when that is not an argument: `deploymentconfig.json: autoScaler.minReplicas`."""
+    """Where it stands inside of the argument: `deploymentconfig.json: autoScaler.minReplicas`."""
 
     def location(self, casing: Casing) -> str:
         """The path as the caller would write it."""
@@ -81,19 +81,19 @@ def under(prefix: Path, findings: Iterable[Finding]) -> Iterator[Finding]:
     return (replace(finding, path=prefix + finding.path) for finding in findings)
 
 
-def placed(places: Mapping[str, str], findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings about values that came from a file name the place in the file."""
+def placed(places: Mapping[str, str], argument: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings about values that came from a file name the place in the file, and the argument that names the file."""
     for finding in findings:
         place = places.get(str(finding.path[0])) if finding.path and finding.place is None else None
-        yield replace(finding, place=place) if place else finding
+        yield replace(finding, path=(argument,), place=place) if place else finding
 
 
-def in_file(name: str, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings about a JSON file, whose keys are in camelCase whoever reads it."""
+def in_file(name: str, argument: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings about a JSON file, whose keys are in camelCase whoever reads it, and which an argument names."""
     for finding in findings:
         place = f"{name}: {show_path(finding.path, Casing.CAMEL)}" if finding.path else name
         rule, mend = _in_casing(finding.rule, Casing.CAMEL), _in_casing(finding.mend, Casing.CAMEL)
-        yield replace(finding, rule=rule, mend=mend, place=finding.place or place)
+        yield replace(finding, path=(argument,), rule=rule, mend=mend, place=finding.place or place)
 
 
 def show_path(path: Path, casing: Casing) -> str:

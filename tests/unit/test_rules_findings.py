@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aks_inference.component import input_error
 from aks_inference.findings import (
     Casing,
     Finding,
@@ -44,8 +45,12 @@ def test_texts() -> None:
     assert finding.reason(Casing.CAMEL).startswith("1: is below cpuCores 2")
     assert next(under(("versions", 0), [finding])).location(Casing.CAMEL) == "versions[0].cpuCoresLimit"
     place = "d.json: containerResourceRequirements.cpuLimit"
-    assert next(placed({"cpu_cores_limit": place}, [finding])).location(Casing.SNAKE) == place
-    assert next(in_file("i.json", [finding])).text(Casing.SNAKE).startswith("i.json: cpuCoresLimit = 1: is below cpuCo")
+    assert next(placed({"cpu_cores_limit": place}, "deployment_config", [finding])).location(Casing.SNAKE) == place
+    found = next(in_file("i.json", "inference_config", [finding]))
+    assert found.text(Casing.SNAKE).startswith("i.json: cpuCoresLimit = 1: is below cpuCo")
+    (detail,) = input_error("ModelWebService", "svc", [found]).errors or []
+    assert detail["property_path"] == "inferenceConfig"
+    assert detail["reason"].startswith("i.json: cpuCoresLimit: 1: is below cpuCores 2")
 
 
 def test_one_text_for_a_program() -> None:

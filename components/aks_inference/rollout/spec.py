@@ -8,7 +8,7 @@ from typing import Any
 
 from aks_inference.findings import Finding, Severity, placed, under
 from aks_inference.names import SERVICE
-from aks_inference.service.deployment import ENDPOINT_KEYS
+from aks_inference.service.deployment import ENDPOINT_KEYS, FILE
 from aks_inference.service.endpoint import (
     EndpointPlan,
     EndpointSettings,
@@ -88,7 +88,7 @@ def _plan_versions(versions: Sequence[Any], target_key: object) -> tuple[list[Ve
         for shared in sorted(ENDPOINT_KEYS & deployment.values.keys()):
             rule = "belongs to the endpoint, not to one of its versions"
             mend = f"set @{shared} on the endpoint"
-            findings.append(Finding((*at, shared), rule, mend, place=deployment.places[shared]))
+            findings.append(Finding((*at, FILE), rule, mend, place=deployment.places[shared]))
         reads.append((index, got, deployment.places))
     specs = [got for _, got, _ in reads]
     findings += version_rules(len(versions), specs)
@@ -104,7 +104,7 @@ def _plan_versions(versions: Sequence[Any], target_key: object) -> tuple[list[Ve
         }
         plan, wrong = plan_version(got.spec.version_name or "", got, target_key, places, traffic)
         findings += under(("versions", index), wrong)
-        findings += under(("versions", index), placed(places, traffic_findings(got)))
+        findings += under(("versions", index), placed(places, FILE, traffic_findings(got)))
         if plan is not None:
             plans.append(plan)
     return plans, findings

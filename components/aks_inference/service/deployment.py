@@ -41,6 +41,8 @@ _AKS: dict[str, str] = {
     "livenessProbeRequirements.failureThreshold": "failure_threshold",
     "namespace": "namespace",
 }
+FILE = "deployment_config"
+"""The argument."""
 _TABLES: dict[str, dict[str, str]] = {
     "aks": _AKS | {"computeTargetName": "compute_target_name"},
     "aksendpoint": _AKS | {"versionName": "version_name", "trafficPercentile": "traffic_percentile"},
@@ -64,14 +66,14 @@ def read_deployment(config: object, accepted: frozenset[str]) -> tuple[Deploymen
     """Reads a path or an object. `accepted`: the compute types that the component takes."""
     if config is None:
         return Deployment(), []
-    at = ("deployment_config",)
+    at = (FILE,)
     if isinstance(config, str):
         raw, findings = read_json(absolute(config), config)
         if findings:
             return Deployment(), [Finding(at, f.rule, f.mend, f.value) for f in findings]
         name = config
     elif isinstance(config, Mapping):
-        raw, name = dict(config), "deployment_config"
+        raw, name = dict(config), FILE
     else:
         rule = "must be known at preview" if is_late(config) else "must be an object or a path"
         return Deployment(), [Finding(at, rule, "give the path of a deploymentconfig.json", config)]
@@ -109,16 +111,16 @@ def _compute_type(raw: Mapping[str, object], name: str, accepted: frozenset[str]
     given = raw.get("computeType")
     allowed = " or ".join(sorted(accepted))
     if given is None:
-        return None, [Finding((), "is required", f"add {allowed}", place=place)]
+        return None, [Finding((FILE,), "is required", f"add {allowed}", place=place)]
     kind = given.lower() if isinstance(given, str) else ""
     if kind == "aci":
         rule = "Azure Container Instances are not supported yet"
-        return None, [Finding((), rule, f"use {allowed}", given, place=place)]
+        return None, [Finding((FILE,), rule, f"use {allowed}", given, place=place)]
     if kind not in _TABLES:
-        return None, [Finding((), "is not a compute type", f"use {allowed}", given, place=place)]
+        return None, [Finding((FILE,), "is not a compute type", f"use {allowed}", given, place=place)]
     if kind not in accepted:
         other = "a ControlledRolloutEndpoint" if kind == "aksendpoint" else "a ModelWebService"
-        return None, [Finding((), f"belongs to {other}", f"use {allowed}", given, place=place)]
+        return None, [Finding((FILE,), f"belongs to {other}", f"use {allowed}", given, place=place)]
     return kind, []
 
 
@@ -128,7 +130,7 @@ def _group(
     table = _TABLES[kind]
     if not isinstance(value, Mapping):
         shown = NOTHING if key == "keys" else value
-        yield Finding((), "must be an object", "mend the file", shown, place=f"{name}: {key}")
+        yield Finding((FILE,), "must be an object", "mend the file", shown, place=f"{name}: {key}")
         return
     known = {path.split(".")[1] for path in table if path.startswith(f"{key}.")}
     for inner, item in value.items():
@@ -145,4 +147,4 @@ def _unknown(name: str, key: str, kind: str, known: set[str]) -> Finding:
     others = [other for other, table in _TABLES.items() if any(path.split(".")[0] == key for path in table)]
     rule = f"`{key}` is not a key of computeType {kind}"
     mend = f"it belongs to {' and '.join(others)}" if others else did_you_mean(key, known)
-    return Finding((), rule, mend.replace("@", ""), place=name)
+    return Finding((FILE,), rule, mend.replace("@", ""), place=name)

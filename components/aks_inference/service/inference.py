@@ -83,7 +83,7 @@ def read_inference(config: object, file: object) -> tuple[Inference | None, list
         if findings:
             return None, list(under((name,), findings))
         inference, findings = _read(raw)
-        return inference, list(in_file(path, findings))
+        return inference, list(in_file(path, name, findings))
     if config is None and file is None:
         return None, [Finding(("inference_config",), f"is required: {NO_CODE}", "add @inference_config")]
     if not isinstance(config, Mapping):

@@ -6,6 +6,7 @@ from typing import Any
 
 from aks_inference.findings import Finding, Severity, placed
 from aks_inference.names import SERVICE
+from aks_inference.service.deployment import FILE
 from aks_inference.service.endpoint import (
     EndpointPlan,
     EndpointSettings,
@@ -38,7 +39,7 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     findings += wrong + list(target_findings(target))
     name = spec.service_name or resource_name
     findings += SERVICE.check(("service_name",), name)
-    findings += placed(deployment.places, endpoint_rules(got, target))
+    findings += placed(deployment.places, FILE, endpoint_rules(got, target))
     key = target.key if target else None
     version, wrong = plan_version(VERSION_NAME, got, key, deployment.places, {"is_default": True})
     findings += wrong

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from aks_inference.findings import Finding, Severity, placed
-from aks_inference.service.deployment import Deployment, merge, read_deployment
+from aks_inference.service.deployment import FILE, Deployment, merge, read_deployment
 from aks_inference.service.endpoint import LATER, VersionPlan, late_fields
 from aks_inference.service.inference import read_inference
 from aks_inference.service.models import read_models
@@ -30,7 +30,7 @@ def read_settings(
     known = {name: value for name, value in deployment.values.items() if name in spec.model_fields}
     given, twice = merge(declared, Deployment(known, deployment.places))
     got = read(spec, given, required)
-    return got, [*findings, *twice, *placed(deployment.places, got.findings)], deployment
+    return got, [*findings, *twice, *placed(deployment.places, FILE, got.findings)], deployment
 
 
 def plan_version(
@@ -38,8 +38,8 @@ def plan_version(
 ) -> tuple[VersionPlan | None, list[Finding]]:
     """The plan of a version whose settings are right one by one. `traffic`: percentile, default and type."""
     settings: VersionSettings = got.spec
-    findings = list(placed(places, setting_rules(got)))
-    findings += placed(places, local_rules(settings))
+    findings = list(placed(places, FILE, setting_rules(got)))
+    findings += placed(places, FILE, local_rules(settings))
     inference, wrong = read_inference(settings.inference_config, settings.inference_config_file)
     findings += wrong
     models, wrong = read_models(settings.models, target_key)
