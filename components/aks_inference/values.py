@@ -8,6 +8,7 @@ that the rules between fields still see everything that is right.
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
 import pulumi
@@ -138,10 +139,15 @@ def read(spec: type[S], given: Mapping[str, object], required: tuple[str, ...] =
             raw = {name: value for name, value in raw.items() if name not in names}
 
 
+@cache
+def _camel_names(spec: type[Spec]) -> Mapping[str, str]:
+    return {to_camel(field): field for field in spec.model_fields}
+
+
 def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[str, object], list[Finding]]:
     raw: dict[str, object] = {}
     findings = []
-    camel = {to_camel(field): field for field in spec.model_fields}
+    camel = _camel_names(spec)
     for key, value in given.items():
         if value is None:
             continue
