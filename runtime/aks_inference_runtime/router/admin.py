@@ -102,13 +102,21 @@ def parse_stat(text: str) -> Stat:
     """From the CSV of `show stat`."""
     backends: dict[str, BackendRow] = {}
     servers: dict[str, list[ServerRow]] = {}
+    parked: dict[str, int] = {}
     for row in csv.DictReader(text.removeprefix("# ").splitlines()):
         backend, name = row["pxname"], row["svname"]
         if name == "BACKEND":
             backends[backend] = BackendRow(
-                backend, _int(row["qcur"]), _int(row["stot"]), _int(row["dreq"]), _int(row["econ"])
+                name=backend,
+                queued=_int(row["qcur"]),
+                total=_int(row["stot"]) - parked.get(backend, 0),
+                denied=_int(row["dreq"]),
+                failed=_int(row["econ"]),
             )
-        elif name != "park":
+        elif name == "park":
+            # Its requests are the router's own; HAProxy lists servers before their backend.
+            parked[backend] = _int(row["stot"])
+        else:
             servers.setdefault(backend, []).append(
                 ServerRow(backend, name, _int(row["scur"]), _int(row["slim"]), row["status"], _int(row["stot"]))
             )

@@ -139,13 +139,14 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
             413,
             "too-large",
             f"the body is larger than {MAX_BODY_BYTES} bytes",
-            f"if {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}",
+            # Without a method that has a body the gate counts, should there be one.
+            f"if !{{ method GET }} {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}",
             " hdr connection close",
         ),
         # The body, or as much of it as fits the buffer, is there before a replica is taken. From the choice of a route
         # to the queue nothing may wait: the slot could be given up meanwhile.
         f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ method GET }}",
-        "  http-request lua.parked unless { var(proc.parked) -m int 1 }",
+        "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         # The key is the router's business: it must not reach the model server or its logs.
         "  http-request del-header authorization if keyed",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)"
@@ -198,7 +199,7 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int)
         *_defaults(),
         "frontend hopped from base",
         f"  bind {paths.socket(name, 'in')} mode 600",
-        "  http-request lua.parked unless { var(proc.parked) -m int 1 }",
+        "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
         "  http-request del-header x-aks-inference-route",
         *_answers(),
@@ -237,14 +238,15 @@ def _park_globals(paths: Paths, name: str, layout: Layout) -> list[str]:
     return [
         f"  setenv PARK_COUNT {len(layout.timeouts_ms)}",
         f"  setenv PARK_SOCKET {paths.socket(name, 'park')}",
-        # A variable of the process must be there before Lua can set it.
-        "  set-var proc.parked int(0)",
         f"  lua-load {Path(__file__).with_name('park.lua')}",
     ]
 
 
 def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
     lines = [
+        # Its server is made ready by Lua once all slots are parked: the cheapest thing to ask for each request.
+        "backend parked from base",
+        "  server all 127.0.0.1:1 disabled",
         "frontend park from base",
         f"  bind {paths.socket(name, 'park')} mode 600",
         "  timeout client 24d",

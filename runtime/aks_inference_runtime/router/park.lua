@@ -29,5 +29,5 @@ core.register_action("parked", { "http-req" }, function(txn)
   while held < count do
     core.msleep(1)
   end
-  txn:set_var("proc.parked", 1)
+  core.backends["parked"].servers["all"]:set_ready()
 end, 0)
