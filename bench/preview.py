@@ -12,6 +12,7 @@ does falls on all.
 import argparse
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.harness import machine, save, versions
 
@@ -106,6 +107,13 @@ class Failed(Exception):
     """A command failed; the text is what it said."""
 
 
+class Cost(NamedTuple):
+    """Of one command: time by the clock, and of processors (all its processes), seconds."""
+
+    clock: float
+    processor: float
+
+
 @dataclass(frozen=True)
 class Stack:
     """A project with one program and a stack."""
@@ -128,11 +136,12 @@ class Stack:
             raise Failed(f"{' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def seconds(self, *arguments: str) -> float:
-        """How long a command takes."""
-        begun = time.perf_counter()
+    def cost(self, *arguments: str) -> Cost:
+        """What a command takes."""
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         self.run(*arguments)
-        return time.perf_counter() - begun
+        seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Cost(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 @contextmanager
@@ -184,13 +193,16 @@ def declared_inputs(preview: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def in_turns(rounds: int, stacks: Mapping[str, Stack], *command: str) -> dict[str, list[float]]:
-    """Seconds of a command by stack, each measured once a round."""
-    seconds: dict[str, list[float]] = {name: [] for name in stacks}
+def in_turns(rounds: int, stacks: Mapping[str, Stack], *command: str) -> dict[str, Cost]:
+    """What a command takes, by stack: the least of the rounds, since what else the machine does only adds."""
+    costs: dict[str, list[Cost]] = {name: [] for name in stacks}
     for _ in range(rounds):
         for name, stack in stacks.items():
-            seconds[name].append(stack.seconds(*command))
-    return seconds
+            costs[name].append(stack.cost(*command))
+    return {
+        name: Cost(round(min(c.clock for c in each), 3), round(min(c.processor for c in each), 3))
+        for name, each in costs.items()
+    }
 
 
 def free_port() -> int:
@@ -230,9 +242,12 @@ def measure(services: int = SERVICES, quick: bool = False) -> dict[str, Any]:
     return {
         "preview_vs_bare": ratio(previews, "bare"),
         "unchanged_up_vs_bare": ratio(ups, "bare"),
-        "preview_vs_flat": None if quick else ratio(previews, "flat"),
-        "unchanged_up_vs_flat": None if quick else ratio(ups, "flat"),
-        "seconds": {"preview": fastest(previews), "unchanged_up": fastest(ups)},
+        "preview_vs_flat": ratio(previews, "flat"),
+        "unchanged_up_vs_flat": ratio(ups, "flat"),
+        "seconds": {
+            measured: {name: cost._asdict() for name, cost in costs.items()}
+            for measured, costs in (("preview", previews), ("unchanged_up", ups))
+        },
         "to_reach": TO_REACH,
         "services": services,
         "rounds": rounds,
@@ -248,14 +263,9 @@ def unchanged(stack: Stack) -> None:
         raise Failed(f"an unchanged stack changed: {summary}")
 
 
-def ratio(seconds: Mapping[str, list[float]], beside: str) -> float:
-    """Components over another, of the fastest: what else the machine does only adds."""
-    return round(min(seconds["components"]) / min(seconds[beside]), 3)
-
-
-def fastest(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """By program."""
-    return {name: round(min(each), 3) for name, each in seconds.items()}
+def ratio(costs: Mapping[str, Cost], beside: str) -> float | None:
+    """Components over another, by the clock; None where that was not measured."""
+    return round(costs["components"].clock / costs[beside].clock, 3) if beside in costs else None
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -264,10 +274,12 @@ def table(result: Mapping[str, Any]) -> str:
     beside = [name for name in PROGRAMS if name != "components" and name in result["seconds"]["preview"]]
     lines = [f"{head:<38}{'components':>12}" + "".join(f"{name:>10}{'ratio':>8}" for name in beside)]
     for measured in ("preview", "unchanged_up"):
-        seconds = result["seconds"][measured]
-        cells = "".join(f"{seconds[name]:>8.2f} s{result[f'{measured}_vs_{name}']:>8.2f}" for name in beside)
-        lines.append(f"{measured.replace('_', ' '):<38}{seconds['components']:>10.2f} s{cells}")
-    return "\n".join([*lines, f"to reach: components at most {result['to_reach']} × bare"])
+        for kind in Cost._fields:
+            seconds = {name: cost[kind] for name, cost in result["seconds"][measured].items()}
+            ours, label = seconds["components"], f"{measured.replace('_', ' ')}, {kind} time"
+            cells = "".join(f"{seconds[name]:>8.2f} s{ours / seconds[name]:>8.2f}" for name in beside)
+            lines.append(f"{label:<38}{ours:>10.2f} s{cells}")
+    return "\n".join([*lines, f"to reach by the clock: components at most {result['to_reach']} × bare"])
 
 
 def main() -> None:
