@@ -1,6 +1,7 @@
 """The router's HAProxy processes: the first, those with further slots, one per endpoint with a port of its own."""
 
 import json
+import re
 import resource
 from asyncio import CancelledError
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
 
 MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
+OURS = re.compile(r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|log|admin|in|park|hold)(\.1|\.new)?")
+"""Names of files that this package makes in the router's directory."""
 FORMAT = 1
 """Of the configuration: an agent does not take over processes of another one."""
 
@@ -89,6 +92,10 @@ class Fleet:
             await self._end(name)
         self.layouts.clear()
         self.ports.clear()
+        if self.paths.directory.is_dir():
+            for path in self.paths.directory.iterdir():
+                if OURS.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def detach(self) -> None:
         """Lets all go on."""

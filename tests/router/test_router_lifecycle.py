@@ -1,0 +1,175 @@
+"""Starting, ending, and what happens when processes of the router are lost."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from aks_inference_runtime.api.errors import Conflict, InvalidInput
+from aks_inference_runtime.router.binary import find_haproxy
+from aks_inference_runtime.router.model import RouterState
+
+
+async def test_a_port_in_use_is_named(bed):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        bed.port = holder.getsockname()[1]
+        router = await bed.router(start=False)
+        with pytest.raises(Conflict, match=f"port {bed.port} on 127.0.0.1 is in use"):
+            await router.start()
+    await router.stop()
+    assert not (bed.directory / "router").exists()
+
+
+async def test_two_routers_never_share_a_port(bed, make_state):
+    """HAProxy would let two processes of one user bind the same port and share its connections in silence."""
+    await bed.router()
+    other = type(bed.routers[0])(bed.directory / "other", port=bed.port)
+    with pytest.raises(Conflict):
+        await other.start()
+    await other.stop()
+
+
+async def test_a_port_of_an_endpoint_in_use_leaves_the_rest_served(bed, make_state):
+    replica = await bed.replica()
+    router = await bed.router()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(Conflict, match=f"port {port} "):
+            await router.apply(make_state({"A": (10_000, [replica])}, port=port))
+    assert (await bed.ask()).status == 200
+    await router.apply(make_state({"A": (10_000, [replica])}, port=port))
+    assert (await bed.ask(port=port, path="/score")).status == 200
+
+
+async def test_nothing_is_left(bed, make_state, unused_port):
+    replica = await bed.replica()
+    router = await bed.router()
+    # A deadline that no slot is prepared for, and a port: three processes.
+    await router.apply(make_state({"A": (10_000, [replica])}, port=unused_port, max_request_wait_time=1_234))
+    pids = [bed.haproxy_pid(name) for name in ("p0", "p1", f"port-{unused_port}")]
+    assert (await bed.ask(port=unused_port, path="/score")).status == 200
+    await router.stop()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not (bed.directory / "router").exists()
+
+
+@pytest.mark.parametrize("victim", ["p1", "port"])
+async def test_every_process_is_restarted(bed, make_state, unused_port, victim):
+    replica = await bed.replica()
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}, port=unused_port, max_request_wait_time=1_234))
+    name = f"port-{unused_port}" if victim == "port" else victim
+    pid = bed.haproxy_pid(name)
+    os.kill(pid, signal.SIGKILL)
+
+    async def back() -> bool:
+        return bed.haproxy_pid(name) != pid
+
+    await bed.until(back)
+    assert (await bed.ask(port=unused_port, path="/score")).status == 200
+
+
+async def test_haproxy_lost_while_no_agent_is_there(bed, make_state):
+    """The next agent starts a new one, with the caps that are left."""
+    replica = await bed.replica()
+    state = make_state({"A": (10_000, [replica])}, keys=("one",), max_request_wait_time=10_000)
+    first = await bed.router()
+    await first.apply(state)
+    long = asyncio.create_task(bed.ask(key="one", x_sleep_ms="1500"))
+    await bed.counts(first, busy=1)
+    await bed.routers.pop().detach()
+    os.kill(bed.haproxy_pid(), signal.SIGKILL)
+    router = await bed.router()
+    await router.apply(state)
+    assert (await bed.ask(key="one")).status == 200
+    await asyncio.gather(long, return_exceptions=True)
+    assert (await replica.stats())["most"] == 1
+
+
+async def test_files_are_the_owners_alone_and_hold_no_key(bed, make_state):
+    replica = await bed.replica()
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}, keys=("a-secret-key",)))
+    assert (await bed.ask(key="a-secret-key")).status == 200
+    assert (await bed.ask(key="another-guess")).status == 401
+    folder = bed.directory / "router"
+    assert folder.stat().st_mode & 0o077 == 0
+    for path in folder.iterdir():
+        if path.is_file():
+            assert path.stat().st_mode & 0o077 == 0, path
+            assert b"a-secret-key" not in path.read_bytes()
+            assert b"another-guess" not in path.read_bytes()
+
+
+async def test_the_log_is_bounded(bed):
+    router = await bed.router()
+    log = bed.directory / "router" / "p0.log"
+    with log.open("ab") as file:
+        file.write(b"x" * 5_000_000)
+    router._fleet.rotate_logs()
+    assert log.stat().st_size < 100_000
+    assert log.with_suffix(".log.1").stat().st_size <= 4 * 1024 * 1024
+
+
+async def test_a_damaged_memory_is_no_obstacle(bed, make_state):
+    replica = await bed.replica()
+    first = await bed.router()
+    state = make_state({"A": (10_000, [replica])})
+    await first.apply(state)
+    await bed.routers.pop().detach()
+    (bed.directory / "router" / "slots.json").write_text('[["x"')
+    router = await bed.router()
+    await router.apply(state)
+    assert (await bed.ask()).status == 200
+
+
+async def test_a_long_directory_gets_short_sockets(bed, make_state):
+    bed.directory = bed.directory / ("d" * 90)
+    bed.directory.mkdir()
+    router = await bed.router()
+    await router.apply(RouterState())
+    sockets = router._sockets
+    assert sockets != bed.directory / "router"
+    assert (await bed.ask()).status == 404
+    await router.stop()
+    assert not sockets.exists()
+    parent, bed.directory = bed.directory, bed.directory.parent
+    assert list(parent.iterdir()) == []
+
+
+def test_the_record_names_one_process_only(tmp_path):
+    """A reused pid is not taken for HAProxy."""
+    from aks_inference_runtime.router.config import Paths
+    from aks_inference_runtime.router.process import HaproxyProcess
+
+    process = HaproxyProcess(Paths(tmp_path, tmp_path), "p0", find_haproxy())
+    for record in ({"pid": os.getpid(), "created": 1.0}, {"pid": "x"}, {}, [], {"pid": 2**22 + 1, "created": 1.0}):
+        (tmp_path / "p0.json").write_text(json.dumps(record))
+        assert not asyncio.run(process.attach())
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("#!/bin/sh\necho 'HAProxy version 2.6.1'\n", "at least 2.8"),
+        ("#!/bin/sh\necho 'HAProxy version 3.0.1'\n", "without Lua"),
+        ("#!/bin/sh\nexit 3\n", "does not run"),
+        ("", "does not run"),
+    ],
+)
+def test_an_haproxy_that_does_not_serve(tmp_path: Path, script, said):
+    binary = tmp_path / "haproxy"
+    if script:
+        binary.write_text(script)
+        binary.chmod(0o755)
+    with pytest.raises(InvalidInput, match=said):
+        find_haproxy(str(binary))
