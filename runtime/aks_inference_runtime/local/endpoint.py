@@ -212,18 +212,14 @@ class EndpointController:
                 replicas.reconcile(max(1, len(replicas.serving())) if kept else 0)
 
     async def _switch(self) -> None:
-        """The declared is ready: from now on it is what is served."""
-        record = self.record.model_copy(
-            update={"served": self.record.endpoint, "observed_generation": self.record.generation}
-        )
-        previous, self.record = self.record, record
-        try:
-            # Told to the router first: what is reported as served is served.
-            await self._publish()
-            write_wire(self._host.paths.endpoints / f"{self.name}.json", record)
-        except AksInferenceError:
-            self.record = previous
-            raise
+        """The declared is ready: from now on it is what is served. It is reported as served when the router has it."""
+        told = self.record = self.record.model_copy(update={"served": self.record.endpoint})
+        await self._publish()
+        if self.record is not told:
+            return  # declared anew meanwhile
+        record = told.model_copy(update={"observed_generation": told.generation})
+        write_wire(self._host.paths.endpoints / f"{self.name}.json", record)
+        self.record = record
         self._keep_removed()
 
     def _forget_empty(self) -> None:

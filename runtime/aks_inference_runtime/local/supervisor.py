@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aks_inference_runtime.api.client import refuse_newer
 from aks_inference_runtime.api.endpoint import Resources, ScoringEndpoint
-from aks_inference_runtime.api.errors import AksInferenceError, Conflict, InvalidInput, NotFound
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, InvalidInput, NotFound, OperationFailed
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord
 from aks_inference_runtime.api.supervisor import EndpointKeys, EndpointSubmission, LocalSettings, ModelRegistration
 from aks_inference_runtime.autoscaler.controller import Autoscaler, ScalingTarget
@@ -167,7 +167,11 @@ class Supervisor:
             if self._endpoints.get(name) is not endpoint:
                 return
             endpoint.record = endpoint.record.model_copy(update={"deleting": True})
-            write_wire(self.paths.endpoints / f"{name}.json", endpoint.record)
+            try:
+                write_wire(self.paths.endpoints / f"{name}.json", endpoint.record)
+            except OperationFailed as error:
+                # The mark only helps a supervisor that is killed meanwhile, and deleting makes room on a full disk.
+                _log.warning("endpoint %s is deleted without a mark: %s", name, error)
             await self._remove(endpoint)
 
     async def _remove(self, endpoint: EndpointController) -> None:
