@@ -76,6 +76,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -295,42 +296,56 @@ async def test_the_router_killed_under_load(system: Any) -> None:
     assert (await system.score(key="wrong")).status == 401
 
 
-async def test_a_client_that_leaves_while_its_request_runs(system: Any) -> None:
+@pytest.fixture
+def send(system: Any) -> Iterator[Callable[[float], socket.socket]]:
+    """Sends a request that takes so many seconds and does not wait for the answer."""
+    clients: list[socket.socket] = []
+
+    def one(seconds: float) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", system.port))
+        clients.append(client)
+        content = json.dumps({"sleep": seconds}).encode()
+        client.sendall(head(len(content)) + content)
+        return client
+
+    yield one
+    for client in clients:
+        client.close()
+
+
+async def is_idle(system: Any) -> None:
+    await system.until(lambda s: (s.versions[0].busy, s.versions[0].queued) == (0, 0), seconds=15)
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+async def test_a_client_that_leaves_while_its_request_runs(system: Any, send: Any, reset: bool) -> None:
     """Its replica is not given to the next one before it has finished."""
-    for reset in (False, True):
-        leaving = [send(system, {"sleep": 1.5}) for _ in range(2)]
-        await system.until(lambda s: s.versions[0].busy == 2, seconds=1.2)
-        for client in leaving:
-            if reset:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.close()
-        began = time.monotonic()
-        assert (await system.score()).status == 200
-        assert time.monotonic() - began > 0.2
+    await is_idle(system)
+    began = time.monotonic()
+    leaving = [send(2) for _ in range(2)]
+    await system.until(lambda s: s.versions[0].busy == 2)
+    for client in leaving:
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    assert (await system.score()).status == 200
+    assert time.monotonic() - began > 2
 
 
-async def test_clients_that_leave_while_their_requests_wait(system: Any) -> None:
+async def test_clients_that_leave_while_their_requests_wait(system: Any, send: Any) -> None:
     """Their requests keep their places and are run (HAProxy could drop them only by freeing running ones' slots too,
     and a slot that is freed early breaks the cap): those who come later are served after them, and nothing is left."""
-    running = [send(system, {"sleep": 1}) for _ in range(2)]
-    await system.until(lambda s: s.versions[0].busy == 2, seconds=0.8)
-    waiting = [send(system, {"sleep": 0.05}) for _ in range(20)]
-    await system.until(lambda s: s.versions[0].queued == 20, seconds=0.8)
+    await is_idle(system)
+    running = [send(3) for _ in range(2)]
+    await system.until(lambda s: s.versions[0].busy == 2)
+    waiting = [send(0.01) for _ in range(20)]
+    await system.until(lambda s: s.versions[0].queued == 20)
     for client in waiting:
         client.close()
     assert (await system.score()).status == 200
-    await system.until(lambda s: (s.versions[0].busy, s.versions[0].queued) == (0, 0), seconds=5)
+    await is_idle(system)
     for client in running:
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
-        client.close()
-
-
-def send(system: Any, body: dict[str, Any]) -> socket.socket:
-    """A request whose answer is not awaited."""
-    client = socket.create_connection(("127.0.0.1", system.port))
-    content = json.dumps(body).encode()
-    client.sendall(head(len(content)) + content)
-    return client
 
 
 def head(length: int | None) -> bytes:
@@ -425,9 +440,7 @@ async def test_a_damaged_or_newer_state_of_the_engine(system: Any, damage: str) 
 @pytest.mark.parametrize(
     ("which", "damage", "says"),
     [
-        ("supervisor.json", '{"recordVersion": 99}', "newer version"),
         ("supervisor.json", "{", "is damaged"),
-        ("endpoints/steady.json", "\0", "is damaged"),
         ("endpoints/steady.json", '{"recordVersion": 99}', "newer version"),
     ],
 )
@@ -477,7 +490,7 @@ async def test_full_disks(tmp_path: Path, small_disks: Any, new_system: Any) -> 
     system.steady = "ModelWebService('steady', target=cluster, primary_key='primary-one', **common)\n"
     system.write()
     await system.up_async()
-    resources = json.loads(system.state_file.read_text())["checkpoint"]["latest"]["resources"]
+    before = system.declared()
     for folder in (system.backend, system.state):
         system.write("ModelWebService('more', target=cluster, primary_key='k', **common)\n")
         filler = folder / "filler"
@@ -485,14 +498,15 @@ async def test_full_disks(tmp_path: Path, small_disks: Any, new_system: Any) -> 
         said = await asyncio.to_thread(system.run, "up", "--yes", "--skip-preview", code=None)
         assert re.search("disk is full|no room is left on the disk", said)
         assert (await system.score()).status == 200
-        kept = json.loads(system.state_file.read_text())["checkpoint"]["latest"]["resources"]
-        assert [r["urn"] for r in kept][: len(resources)] == [r["urn"] for r in resources]
+        assert set(before) <= set(system.declared())
         filler.unlink()
         await system.up_async()
         assert (await system.score(name="more", key="k")).status == 200
         assert set((await asyncio.to_thread(system.preview))["changeSummary"]) == {"same"}
         system.write()
         await system.up_async()
+    # A disk may be full of what is to be destroyed (the stack is, after the test).
+    fill(system.state / "logs" / "filler")
 
 
 def fill(file: Path) -> None:
