@@ -43,6 +43,7 @@ class EndpointController:
         self._reasons: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self._templates = _templates(record.endpoint)
 
     @property
@@ -116,6 +117,7 @@ class EndpointController:
 
     async def close(self, drain_s: float | None) -> None:
         """Ends all replicas within a drain time each; None: lets them go on and only stops looking."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -161,7 +163,7 @@ class EndpointController:
     # --- working
 
     async def _work(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.clear()
             try:
                 await self._step()

@@ -114,8 +114,7 @@ class Replica:
     async def stop(self, paths: StatePaths) -> None:
         """Ends both processes and removes what belongs to it, the log excepted."""
         self._watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watch
+        await asyncio.gather(self._watch, return_exceptions=True)
         self.dead = True
         await self._server.stop(STOP_GRACE_S)
         # After the server: the gate still has to tell those who waited for it.
@@ -129,8 +128,7 @@ class Replica:
     async def detach(self) -> None:
         """Stops looking at it; it goes on."""
         self._watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watch
+        await asyncio.gather(self._watch, return_exceptions=True)
 
     async def _watching(self) -> None:
         client = GateClient(self.record.control)

@@ -46,8 +46,8 @@ class GateWatch:
     async def close(self) -> None:
         """Ends the watch."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        # Not suppress(CancelledError): that would swallow a cancellation of the caller too.
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self) -> None:
         while True:

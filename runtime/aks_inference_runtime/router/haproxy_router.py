@@ -245,8 +245,8 @@ class HaproxyRouter:
     async def _end_watching(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not suppress(CancelledError): that would swallow a cancellation of the caller too.
+            await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         for version in self._versions.values():
             await version.close()
