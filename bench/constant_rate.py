@@ -24,6 +24,7 @@ def run(port: int, rate: float, seconds: float, headers: list[str], path: str) -
     request = "\r\n".join(lines).encode()
     idle = deque(_connect(port) for _ in range(CONNECTIONS))
     busy: dict[socket.socket, float] = {}
+    parts: dict[socket.socket, bytes] = {}
     latencies: list[float] = []
     lags: list[float] = []
     failed = sent = 0
@@ -41,13 +42,17 @@ def run(port: int, rate: float, seconds: float, headers: list[str], path: str) -
             now = time.perf_counter()
         wait = max(0.0, began + sent / rate - now) if sent < total and idle else 0.05
         for connection in select.select(list(busy), [], [], wait)[0]:
-            data = connection.recv(65_536)
+            piece = connection.recv(65_536)
+            data = parts.pop(connection, b"") + piece
+            if piece and not _whole(data):
+                parts[connection] = data
+                continue
             due = busy.pop(connection)
             if data.startswith(b"HTTP/1.1 200"):
                 latencies.append(time.perf_counter() - due)
             else:
                 failed += 1
-            if data:
+            if piece:
                 idle.append(connection)
             else:
                 connection.close()
@@ -65,6 +70,11 @@ def run(port: int, rate: float, seconds: float, headers: list[str], path: str) -
         "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
         "send_lag_mean_ms": statistics.fmean(lags) * 1000,
     }
+
+
+def _whole(data: bytes) -> bool:
+    head, mark, body = data.partition(b"\r\n\r\n")
+    return bool(mark) and len(body) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
 
 
 def _connect(port: int) -> socket.socket:

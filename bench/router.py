@@ -26,7 +26,7 @@ from bench.harness import Bench, bench, machine, save, versions
 from aks_inference_runtime.router.model import ReplicaTarget
 
 RATE = 2_000
-ROUNDS, QUICK_ROUNDS = 9, 3
+ROUNDS, QUICK_ROUNDS = 9, 2
 SECONDS, QUICK_SECONDS = 2.0, 0.8
 TO_REACH = {"added_mean_ms": 0.3, "added_p99_ms": 2.0, "throughput_vs_haproxy": 0.8}
 

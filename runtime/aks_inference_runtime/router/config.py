@@ -10,6 +10,10 @@ HEADER_SECONDS = 10
 """For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
 
 
+PARK_ID = 9_999
+"""Number of the frontend through which the slots are parked."""
+
+
 @dataclass(frozen=True)
 class Paths:
     """Files of the router's directory; sockets in a short one (108 bytes is the system's limit)."""
@@ -103,7 +107,7 @@ def _answers() -> list[str]:
         "  http-after-response allow if { status lt 400 }",
         "  http-after-response allow if { var(txn.replied) -m found }",
         "  http-after-response set-header x-aks-inference-version %[var(txn.route),field(5,|)]"
-        " if { var(txn.route) -m found }",
+        " if { var(txn.route) -m found } !{ var(txn.route) -m str none }",
         # A server was chosen and could not be reached: the replica is lost; else the request waited in the queue.
         "  http-after-response set-header x-aks-inference-reason replica-lost if { status 503 } { srv_id -m found }",
         "  http-after-response set-status 502 if { status 503 } { srv_id -m found }",
@@ -153,11 +157,10 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         " if { req.hdr(x-aks-inference-version) -m found } { var(txn.meta),field(3,|) 1 }",
         "  http-request set-var(txn.buckets) var(txn.meta),field(2,|),add(0)",
         "  http-request set-var(txn.bucket) rand(10000),mod(txn.buckets)",
-        f"  http-request set-var(txn.route) path,concat(:,txn.bucket),map_str({routes})"
-        " unless { var(txn.asked) -m found }",
-        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes})"
+        f"  http-request set-var(txn.route) path,concat(:,txn.bucket),map_str({routes})",
+        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)"
         " if { var(txn.asked) -m found }",
-        _deny(404, "not-found", "no such version", "unless { var(txn.route) -m found }"),
+        _deny(404, "not-found", "no such version", "if { var(txn.asked) -m found } { var(txn.route) -m str none }"),
         *_answers(),
         "  use_backend %[var(txn.route),field(1,|)]",
         *_slots(paths, name, layout),
@@ -174,19 +177,18 @@ def _authentication(routes: Path) -> list[str]:
     set of keys (a part of `meta`) stays what it is: hashing would be the most expensive rule."""
     return [
         "  acl keyed var(txn.meta) -m beg key",
-        "  http-request set-var(txn.good) int(1) if { var(sess.meta),strcmp(txn.meta) eq 0 }"
-        " { http_auth_bearer,strcmp(sess.key) eq 0 }",
+        "  http-request set-var(txn.good) int(1)"
+        " if { http_auth_bearer,concat(\\#,txn.meta),strcmp(sess.seen) eq 0 } keyed",
         "  acl good var(txn.good) -m found",
-        "  http-request set-var(txn.digest) http_auth_bearer,sha2(256),hex,lower if !good keyed",
         _deny(
             401,
             "auth",
             "the key or token is missing or wrong",
-            f"if !good keyed !{{ path,concat(\\#,txn.digest),map_str({routes}) -m found }}",
+            "if !good keyed"
+            f" !{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}",
             " hdr www-authenticate Bearer",
         ),
-        "  http-request set-var(sess.meta) var(txn.meta) if !good keyed",
-        "  http-request set-var(sess.key) http_auth_bearer if !good keyed",
+        "  http-request set-var(sess.seen) http_auth_bearer,concat(\\#,txn.meta) if !good keyed",
     ]
 
 
@@ -248,6 +250,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
         "backend parked from base",
         "  server all 127.0.0.1:1 disabled",
         "frontend park from base",
+        f"  id {PARK_ID}",
         f"  bind {paths.socket(name, 'park')} mode 600",
         "  timeout client 24d",
         "  use_backend %[req.hdr(x-slot)]",
@@ -269,7 +272,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             "  http-request deny status 429 content-type application/json"
             ' string \'{"message": "too many requests wait already"}\' hdr x-aks-inference-reason queue-full'
             " if full { var(txn.most) -m found } { queue,sub(txn.most) ge 0 }",
-            "  use-server park unless { var(txn.route) -m found }",
+            f"  use-server park if {{ fe_id {PARK_ID} }}",
             f"  server park {paths.socket(name, 'hold')} maxconn 1",
         ]
     return lines

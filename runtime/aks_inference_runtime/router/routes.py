@@ -3,7 +3,7 @@
 | key | value |
 | --- | --- |
 | `<path>` | `<key or none>|<number of buckets>|<1: a version may be asked for>|<fingerprint of name and keys>` |
-| `<path>#<sha256 of a key>` | `1` |
+| `<sha256 of a key>#<value of the path>` | `1` |
 | `<path>:<bucket>` | route |
 | `<path>@<version>` | route |
 
@@ -83,8 +83,8 @@ def _endpoint(endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot]) -> dict
     entries: dict[str, str] = {}
     for file, chosen in (("score", parts), ("swagger.json", [largest])):
         path = f"/api/v1/service/{endpoint.name}/{file}"
-        entries[path] = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint}"
-        entries.update({f"{path}#{digest}": "1" for digest in digests})
+        entries[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint}"
+        entries.update({f"{digest}#{meta}": "1" for digest in digests})
         entries.update({f"{path}:{number}": routes[index] for number, index in enumerate(chosen)})
         entries.update({f"{path}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
     return entries
