@@ -151,16 +151,24 @@ def current_program() -> Program | None:
 
 
 _deployment: ContextVar[str] = ContextVar("deployment", default="")
+_target: ContextVar[str | None] = ContextVar("target", default=None)
 _constructed: OrderedDict[str, list["Component"]] = OrderedDict()
 _KEPT_DEPLOYMENTS = 4
 
 
-def use_deployment(monitor: str) -> None:
-    """Tells a plugin which deployment (by its monitor's address) the components to construct belong to.
+def use_deployment(monitor: str, target: str | None = None) -> None:
+    """Tells a plugin which deployment (by its monitor's address) the component to construct belongs to.
 
-    Without it components in a plugin do not know of each other.
+    Without it components in a plugin do not know of each other. `target`: the text of the argument of that name where
+    it is known; the component itself gets an output, whatever is known of it.
     """
     _deployment.set(monitor)
+    _target.set(target)
+
+
+def known_target() -> str | None:
+    """In a plugin: the target of the component under construction, where it is known already."""
+    return _target.get()
 
 
 def peers(newcomer: tuple[type, str] | None = None) -> Sequence["Component"]:

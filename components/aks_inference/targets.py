@@ -1,14 +1,14 @@
 """Where something runs: a cluster component, its `target` output, or the text of one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
 
 from aks_inference.component import Component
 from aks_inference.findings import Finding
-from aks_inference.program import peers
+from aks_inference.program import known_target, peers
 from aks_inference.values import is_late
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.target import LocalTarget, parse_target
@@ -41,7 +41,6 @@ class TargetChoice:
     """None: an output whose cluster is not in sight."""
     name: str | None
     port: int | None = None
-    state_directory: str | None = None
 
     @property
     def key(self) -> object:
@@ -63,6 +62,9 @@ def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
     for component in peers():
         if isinstance(component, Cluster) and component._target is given:
             return _of_cluster(component), []
+    if (text := known_target()) is not None:
+        choice, findings = _of_text(text)
+        return (replace(choice, value=given) if choice else None), findings
     return TargetChoice(given, None, None), []
 
 

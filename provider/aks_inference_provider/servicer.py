@@ -21,7 +21,7 @@ from aks_inference_provider.host import Host
 from aks_inference_provider.progress import EngineLog, Progress
 from aks_inference_provider.resources import RESOURCES
 from aks_inference_provider.resources.base import Computed, CustomResource, Operation, Raw, State, Urn
-from aks_inference_provider.wire import secret, to_raw, to_struct
+from aks_inference_provider.wire import UNKNOWN, secret, to_raw, to_struct
 from aks_inference_runtime.api.errors import AksInferenceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -75,7 +75,9 @@ class Servicer(ProviderServicer):
 
     async def Construct(self, request: pb.ConstructRequest, context: Context) -> pb.ConstructResponse:
         """As the base class; a RunError is a message for the user and no crash."""
-        use_deployment(request.monitorEndpoint)
+        target = to_raw(request.inputs).get("target")
+        known = isinstance(target, str) and target != UNKNOWN
+        use_deployment(request.monitorEndpoint, target if known else None)
         try:
             return await super().Construct(request, context)
         except pulumi.RunError as error:

@@ -168,6 +168,23 @@ def test_names_are_unique_among_the_components_of_a_deployment(plugin: Any, scri
     }
 
 
+@pytest.mark.parametrize("preview", [True, False])
+def test_a_known_target_that_is_an_output_is_judged_like_a_text(
+    plugin: Any, script: str, values: Any, errors_of: Any, preview: bool
+) -> None:
+    """The form in which `${cluster.target}` arrives: its text is known in the preview, too."""
+    inputs = {**service(script), "target": values.output(TARGET), "serviceName": "same", "port": 9001.0}
+    plugin.construct("ModelWebService", inputs, name="one", preview=preview)
+    assert values.plain(registered(plugin, "LocalEndpoint")["target"]) == TARGET
+    with pytest.raises(grpc.RpcError) as error:
+        plugin.construct("ModelWebService", inputs, name="other", preview=preview)
+    assert set(errors_of(error.value)) == {"serviceName", "port"}
+    aks = 'aks-inference+kubernetes:{"name": "prod", "clusterPurpose": "FastProd", "gpu": false}'
+    with pytest.raises(grpc.RpcError) as error:
+        plugin.construct("ModelWebService", {**inputs, "target": values.output(aks)}, name="third", preview=preview)
+    assert set(errors_of(error.value)) == {"target"}
+
+
 def test_what_a_rollout_declares(plugin: Any, script: str) -> None:
     plugin.construct("ControlledRolloutEndpoint", rollout(script))
     inputs = registered(plugin, "LocalEndpoint")
