@@ -366,6 +366,20 @@ class TestLocalEndpoint:
         news = {"target": supervisor.target, "endpoint": endpoint(a=90, b=10), "effectiveTraffic": {"a": 100}}
         assert "the endpoint makes it" in plugin.check("LocalEndpoint", news).failures["effectiveTraffic"]
 
+    def test_properties_never_change_once_set(self, plugin: Any, supervisor: Any) -> None:
+        def declared(shared: Json, version: Json, name: str = "svc") -> Json:
+            content = endpoint(name, a=90, b=10)
+            content["spec"]["properties"] = shared
+            content["spec"]["versions"][1]["properties"] = version
+            return {"target": supervisor.target, "endpoint": content}
+
+        olds = declared({"owner": "x"}, {"data": "1"})
+        assert not plugin.check("LocalEndpoint", declared({"owner": "x", "more": "y"}, {"data": "1"}), olds).failures
+        failures = plugin.check("LocalEndpoint", declared({}, {"data": "2"}), olds).failures
+        assert set(failures) == {"endpoint.spec.properties.owner", "endpoint.spec.versions[1].properties.data"}
+        assert "never change once set" in failures["endpoint.spec.versions[1].properties.data"]
+        assert not plugin.check("LocalEndpoint", declared({}, {"data": "2"}, name="other"), olds).failures
+
     def test_keys_need_auth_by_key(self, plugin: Any, supervisor: Any) -> None:
         news = {"target": supervisor.target, "endpoint": endpoint(auth="none"), "primaryKey": "k"}
         assert list(plugin.check("LocalEndpoint", news).failures) == ["primaryKey"]

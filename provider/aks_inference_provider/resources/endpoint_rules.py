@@ -43,6 +43,33 @@ def traffic(value: Value) -> dict[str, float] | None:
     return {name: hundredths / 100 for name, hundredths in effective_traffic(shares).items()}
 
 
+def fixed_properties(old: Value, new: Value) -> list[Failure]:
+    """Properties, of the endpoint and of versions that stay, that are not what they were; new ones may be added."""
+    path = f"{_ROOT}.spec"
+    failures = _fixed(pick(old, "spec", "properties"), pick(new, "spec", "properties"), path)
+    before, after = (pick(each, "spec", "versions") for each in (old, new))
+    if not isinstance(before, list) or not isinstance(after, list):
+        return failures
+    known = {pick(version, "name"): pick(version, "properties") for version in before}
+    for index, version in enumerate(after):
+        place = join_path(f"{path}.versions", index)
+        failures += _fixed(known.get(pick(version, "name")), pick(version, "properties"), place)
+    return failures
+
+
+def _fixed(old: Value, new: Value, path: str) -> list[Failure]:
+    if not isinstance(old, dict) or UNKNOWN in (new, *old.values()):
+        return []
+    now = new or {}
+    # Without the values: these are plain, and may have been secret.
+    rule = "is not what it was: properties never change once set; set it back, or use tags for what may change"
+    return [
+        Failure(join_path(f"{path}.properties", key), rule)
+        for key, value in old.items()
+        if now.get(key) not in (value, UNKNOWN)
+    ]
+
+
 def _distinct(value: Value, seen: list[str]) -> Value:
     """The value with a text of its own for each unknown: two unknown names are not the same name."""
     if value == UNKNOWN:

@@ -9,7 +9,12 @@ from aks_inference_provider.differences import Diff, Difference, changes, top
 from aks_inference_provider.errors import OperationCancelled, ResourceFailed, ResourcePartlyFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
-from aks_inference_provider.resources.endpoint_rules import check_endpoint, read_endpoint, traffic
+from aks_inference_provider.resources.endpoint_rules import (
+    check_endpoint,
+    fixed_properties,
+    read_endpoint,
+    traffic,
+)
 from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
 from aks_inference_provider.wire import UNKNOWN, Value, derive, has_unknown, pick, plain, secret, whole_numbers
 from aks_inference_runtime.api.client import EndpointKeys, EndpointSubmission, SupervisorClient
@@ -47,8 +52,8 @@ OUTPUTS = (
 NAME_PATH = "endpoint.metadata.name"
 
 
-def check(news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
-    """Defaults for plain inputs, and all that is wrong with them."""
+def check(olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
+    """Defaults for plain inputs, and all that is wrong with them, also beside the old ones (none: empty)."""
     failures = check_fields(INPUTS, news) + check_target(news.get("target"))
     endpoint, timeout = news.get("endpoint"), news.get("timeoutSeconds")
     in_endpoint = check_endpoint(endpoint)
@@ -73,7 +78,15 @@ def check(news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
                 defaults["effectiveTraffic"] = effective
             elif isinstance(given, dict) and not has_unknown([given, effective]) and given != effective:
                 failures.append(Failure("effectiveTraffic", f"is {given}, but the endpoint makes it {effective}"))
+    if not in_endpoint and not _another(olds, news):
+        in_endpoint += fixed_properties(olds.get("endpoint"), endpoint)
     return defaults, failures + in_endpoint
+
+
+def _another(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    """Whether the new inputs describe another endpoint than the old ones."""
+    names = [pick(each, *NAME_PATH.split(".")) for each in (olds, news)]
+    return names[0] != names[1] or not same_target(olds.get("target"), news.get("target"))
 
 
 def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> Diff:
@@ -116,7 +129,7 @@ class LocalEndpoint:
 
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
         """See `check`."""
-        defaults, failures = check(plain(news))
+        defaults, failures = check(plain(olds), plain(news))
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
