@@ -1,7 +1,9 @@
-"""Every command of the README is run, in order, as one shell session of a new user."""
+"""Every command of the README is run, in order, as one shell session of a new user, and its program is previewed."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,3 +37,29 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     assert not (ROOT / "Pulumi.dev.yaml").exists()
     state = tmp_path / ".local" / "state" / "aks-inference"
     assert not list(state.rglob("supervisor.json"))
+
+
+def test_the_program_of_the_readme_works(tmp_path: Path) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "__main__.py").write_text(program)
+    provider = {"name": "aks-inference", "path": str(ROOT / "provider")}
+    project = {"name": "readme", "runtime": "python", "plugins": {"providers": [provider]}}
+    # JSON is YAML.
+    (tmp_path / "Pulumi.yaml").write_text(json.dumps(project))
+    shutil.copytree(ROOT / "examples/quickstart/source", tmp_path / "source")
+    (tmp_path / "models/ridge").mkdir(parents=True)
+    (tmp_path / "models/ridge/model.joblib").write_bytes(b"a model")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")}
+    environment |= {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "x", "HOME": str(tmp_path)}
+    for command in (["stack", "init", "dev"], ["preview", "--stack", "dev"]):
+        done = subprocess.run(
+            [str(ROOT / ".venv/bin/embedded-engine"), *command, "--non-interactive"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"ridge 100\.00 % \(default\): 1 to 4 replicas", done.stdout), done.stdout
