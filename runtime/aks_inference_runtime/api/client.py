@@ -43,6 +43,7 @@ __all__ = [
 REQUEST_TIMEOUT_S = 30.0
 """Of requests that ask or declare; what takes longer (storing a model, draining) has its own."""
 STORE_TIMEOUT_S = 3_600.0
+SHUTDOWN_TIMEOUT_S = 120.0
 POLL_S = 0.1
 _T = TypeVar("_T")
 _NONE: TypeAdapter[None] = TypeAdapter(None)
@@ -215,7 +216,7 @@ class SupervisorClient:
         Raises RuntimeUnavailable when it does not run; `destroy` also ends what a killed one left.
         """
         record = read_record(self._directory)
-        await self._ask("POST", "/shutdown", _NONE, {"remove": remove}, timeout_s=STORE_TIMEOUT_S)
+        await self._ask("POST", "/shutdown", _NONE, {"remove": remove}, timeout_s=SHUTDOWN_TIMEOUT_S)
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while record is not None and is_running(record.pid, record.process_mark):
             if time.monotonic() >= deadline:

@@ -39,6 +39,7 @@ from aks_inference_runtime.router.model import Router, RouterState, VersionKey
 ROTATE_S = 2.0
 SHUTDOWN_DRAIN_S = 10.0
 """How long requests that are under way may take when everything is destroyed."""
+SHUTDOWN_MARGIN_S = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -101,8 +102,12 @@ class Supervisor:
 
     async def shutdown(self) -> None:
         """Ends everything that it started; the files of what is declared stay."""
-        await self._end_tasks()
-        await asyncio.gather(*(endpoint.close(SHUTDOWN_DRAIN_S) for endpoint in self._endpoints.values()))
+        try:
+            async with asyncio.timeout(SHUTDOWN_DRAIN_S + SHUTDOWN_MARGIN_S):
+                await self._end_tasks()
+                await asyncio.gather(*(endpoint.close(SHUTDOWN_DRAIN_S) for endpoint in self._endpoints.values()))
+        except TimeoutError:
+            _log.error("not all ended in order in time; the rest is killed")
         await self._router.stop()
         await asyncio.to_thread(lambda: kill_all(marked(self.paths.root)))
 
