@@ -107,6 +107,8 @@ class Exchange:
             return
         if self._request.chunked:
             self._send(wire.LAST_CHUNK)
+        if self._upstream is not None:
+            self._upstream.request_whole = True
         if self._ticket.running and not self._answering:
             self._arm_scoring()
 
@@ -225,6 +227,7 @@ class Exchange:
         upstream.transport.write(b"".join([self._request.bytes, *self._pending]))
         self._pending.clear()
         side.hold("slot", False)
+        upstream.request_whole = self._body_done
         if self._body_done:
             self._arm_scoring()
         else:

@@ -42,6 +42,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
         self.closed = False
+        self.request_whole = False
+        """Whether all of the present request went out: else the replica would take the next one for its body."""
         self._sink: ResponseSink | None = None
         self._head_request = False
         self._headers: Headers = []
@@ -56,6 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_request = head_request
         self._head_done = False
         self._until_eof = False
+        self.request_whole = False
 
     # --- asyncio.Protocol
 
@@ -132,7 +135,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._sink is None or not self._head_done:
             return
         sink, self._sink = self._sink, None
-        if self._parser.should_keep_alive():
+        if self.request_whole and self._parser.should_keep_alive():
             self._released(self)
         else:
             self.close()

@@ -1,0 +1,107 @@
+"""Which connections to the replica the gate uses again: never one that a request was only half sent on."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aks_inference_runtime.router.gate.server import Gate, serving
+from aks_inference_runtime.router.gate.settings import GateSettings
+
+HALF = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n" + b"x" * 1_000
+WHOLE = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi"
+
+
+class EarlyReplica:
+    """Answers before it has read the body, or when the body broke off, and keeps the connection."""
+
+    def __init__(self, *, waits_for_end: bool) -> None:
+        self.connections = 0
+        self.open = 0
+        self._waits_for_end = waits_for_end
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+                if self._waits_for_end:
+                    with contextlib.suppress(asyncio.IncompleteReadError):
+                        await reader.readexactly(length)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                if not self._waits_for_end:
+                    await reader.readexactly(length)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        self.open -= 1
+
+
+@contextlib.asynccontextmanager
+async def listening(replica: EarlyReplica) -> AsyncIterator[int]:
+    server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        async with asyncio.timeout(10):
+            while replica.open:
+                await asyncio.sleep(0.01)
+
+
+async def ask(gate: Gate, request: bytes) -> tuple[bytes, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        return await reader.readuntil(b"\r\n\r\n"), writer
+
+
+async def until_free(gate: Gate) -> None:
+    async with asyncio.timeout(10):
+        while gate.admission.running:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["answered early", "caller left"])
+async def test_the_next_request_is_not_taken_for_the_rest_of_a_body(tmp_path, how):
+    async with listening(EarlyReplica(waits_for_end=how == "caller left")) as port:
+        settings = GateSettings(
+            replica_id="r", version="A", upstream_port=port, control=tmp_path / "gate", scoring_timeout_ms=2_000
+        )
+        async with serving(settings) as gate:
+            writers = []
+            if how == "answered early":
+                head, writer = await ask(gate, HALF)
+                assert head.startswith(b"HTTP/1.1 200")
+                writers.append(writer)
+            else:
+                _, leaving = await asyncio.open_connection("127.0.0.1", gate.port)
+                leaving.write(HALF)
+                async with asyncio.timeout(10):
+                    while not gate.admission.running:
+                        await asyncio.sleep(0.01)
+                leaving.transport.abort()
+            await until_free(gate)
+            for _ in range(2):
+                head, writer = await ask(gate, WHOLE)
+                assert head.startswith(b"HTTP/1.1 200")
+                writers.append(writer)
+                await until_free(gate)
+            for writer in writers:
+                writer.close()
+
+
+async def test_a_connection_whose_request_was_whole_is_used_again(tmp_path):
+    replica = EarlyReplica(waits_for_end=True)
+    async with listening(replica) as port:
+        settings = GateSettings(
+            replica_id="r", version="A", upstream_port=port, health_port=1, control=tmp_path / "gate"
+        )
+        async with serving(settings) as gate:
+            for _ in range(3):
+                _, writer = await ask(gate, WHOLE)
+                writer.close()
+            assert replica.connections == 1
