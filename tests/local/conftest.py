@@ -294,7 +294,7 @@ class Clients:
             while not self._stop.is_set():
                 try:
                     status, reason, body = await score_once(session, self._status, self._key, self._body)
-                except aiohttp.ServerDisconnectedError:
+                except aiohttp.ClientConnectionError:
                     self.seen["disconnected", None] += 1
                     continue
                 self.seen[status, reason] += 1
