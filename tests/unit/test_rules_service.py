@@ -257,9 +257,14 @@ def test_a_wait_longer_than_the_score_is_a_warning() -> None:
 
 
 def test_notes_about_what_has_no_effect_here() -> None:
-    made, _, _ = plan(blobfuse_enabled=False, namespace="prod")
+    made, _, _ = plan(blobfuse_enabled=False, namespace="prod", cpu_cores_limit=1, memory_gb_limit=2)
     assert made is not None
-    assert [note.split(":")[0] for note in made.notes] == ["blobfuse_enabled", "namespace prod"]
+    assert [note.split(":")[0] for note in made.notes] == [
+        "cpu_cores_limit 1",
+        "memory_gb_limit 2",
+        "blobfuse_enabled",
+        "namespace prod",
+    ]
 
 
 async def test_outputs_are_for_texts_of_other_resources_only() -> None:

@@ -1,6 +1,6 @@
 """The plan of one version, from its arguments; shared by services and rollouts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from aks_inference.findings import Finding, Severity, placed
@@ -61,7 +61,17 @@ def plan_version(
         **traffic,
     )
     environment = inference.environment
-    return VersionPlan(version, tuple(models), environment.late_variables, late, environment.notes), findings
+    notes = (*environment.notes, *limit_notes(settings))
+    return VersionPlan(version, tuple(models), environment.late_variables, late, notes), findings
+
+
+def limit_notes(settings: VersionSettings) -> Iterator[str]:
+    """Limits that processes of this machine are not held to: said, so that nobody counts on them."""
+    not_held = "a replica on the local target is not held to it"
+    if settings.cpu_cores_limit is not None:
+        yield f"cpu_cores_limit {settings.cpu_cores_limit:g}: sets the threads of numeric libraries; {not_held}"
+    if settings.memory_gb_limit is not None:
+        yield f"memory_gb_limit {settings.memory_gb_limit:g}: {not_held}"
 
 
 def local_rules(settings: VersionSettings) -> list[Finding]:
