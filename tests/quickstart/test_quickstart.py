@@ -1,5 +1,7 @@
 """`./quickstart` as a new user runs it: the story's figures, its transcript, Ctrl-C, --keep."""
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -106,6 +109,39 @@ def test_ctrl_c_in_the_middle_leaves_nothing(sign: signal.Signals, tmp_path: Pat
         process.kill()
     assert process.returncode == 130, complaint
     assert "Traceback" not in complaint
+    assert list(tmp_path.iterdir()) == []
+    assert running_under(str(tmp_path)) == []
+    assert not STACK_FILE.exists()
+
+
+@pytest.mark.long
+def test_kept_running_until_the_command_that_it_prints(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [str(ROOT / "quickstart"), "--json", "--keep"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+    )
+    kept = json.loads(done.stdout.splitlines()[-1])
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert kept["name"] == "keep"
+        (keys,) = Path(kept["keys"]).glob("diabetes.json")
+        uri = urlsplit(kept["endpointUri"])
+        with contextlib.closing(http.client.HTTPConnection(uri.netloc)) as connection:
+            connection.request("POST", uri.path, b"{}")
+            assert connection.getresponse().status == 401
+        assert keys.stat().st_mode & 0o077 == 0
+        again = subprocess.run([str(ROOT / "quickstart")], capture_output=True, text=True, check=False, timeout=60)
+        assert again.returncode == 1
+        assert "kept running" in again.stderr
+    finally:
+        ended = subprocess.run(["sh", "-c", kept["destroy"]], capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert list(tmp_path.iterdir()) == []
     assert running_under(str(tmp_path)) == []
     assert not STACK_FILE.exists()

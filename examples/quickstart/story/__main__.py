@@ -65,7 +65,7 @@ def main() -> int:
     if STACK_FILE.exists():
         print(
             f"{STACK_FILE.name} is there: a quickstart of this checkout was kept running or is under way.\n"
-            "Destroy it with the command that it printed; then `rm` the file if it is still there.",
+            "End it with the command that it printed. Only if nothing of it runs any more: `rm` the file.",
             file=sys.stderr,
         )
         return 1

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -56,8 +57,10 @@ class Engine:
     def destroy_command(self) -> str:
         """What a person types to end what --keep left running."""
         names = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE")
-        settings = " ".join(f"{name}={self._environment[name]}" for name in names)
-        return f"{settings} {self._executable} destroy --stack {STACK} --yes --cwd {self._project}"
+        settings = [f"{name}={shlex.quote(self._environment[name])}" for name in names]
+        where = ["--stack", STACK, "--yes", "--cwd", str(self._project)]
+        commands = (["destroy", "--skip-preview"], ["stack", "rm"])
+        return " && ".join(" ".join([*settings, shlex.join([self._executable, *c, *where])]) for c in commands)
 
     async def run(self, *arguments: str, on_line: Callable[[str], None] | None = None) -> Done:
         """Runs one command to its end; `on_line` hears each line of its output as it comes."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,9 +108,12 @@ async def score_rows(story: Story) -> None:
     with story.report.step("score", "Score real rows through the router; try a wrong key") as step:
         outputs = await story.engine.outputs()
         rows, wanted = story.rows, story.trained.models[0].predictions
-        async with aiohttp.ClientSession() as session:
-            right = await score(session, outputs["endpointUri"], outputs["endpointKey"], rows)
-            wrong = await score(session, outputs["endpointUri"], "wrong-key", rows[:1])
+        try:
+            async with aiohttp.ClientSession() as session:
+                right = await score(session, outputs["endpointUri"], outputs["endpointKey"], rows)
+                wrong = await score(session, outputs["endpointUri"], "wrong-key", rows[:1])
+        except aiohttp.ClientError as error:
+            raise StoryError(f"no answer from {outputs['endpointUri']}: {error}") from error
         if right.status != 200:
             raise StoryError(f"scoring answered {right.status} ({right.reason})")
         gap = max(abs(a - b) for a, b in zip(right.predictions, wanted, strict=True))
@@ -212,15 +216,16 @@ async def keep(story: Story) -> None:
     """8, with --keep: what runs, where the keys are, how to end it."""
     with story.report.step("keep", "Left running, as asked") as step:
         outputs = await story.engine.outputs()
+        ending = f"{story.engine.destroy_command} && rm -r {shlex.quote(str(story.work))}"
         step.say(f"service:  {outputs['serviceUri']}")
         step.say(f"endpoint: {outputs['endpointUri']}")
         step.say(f"keys:     {story.work / 'runtime' / 'keys'}")
-        step.say(f"destroy:  {story.engine.destroy_command} && rm -r {story.work}")
+        step.say(f"destroy:  {ending}")
         step.result(
             serviceUri=outputs["serviceUri"],
             endpointUri=outputs["endpointUri"],
             keys=str(story.work / "runtime" / "keys"),
-            destroy=story.engine.destroy_command,
+            destroy=ending,
             work=str(story.work),
         )
 
