@@ -476,6 +476,20 @@ class TestLocalEndpoint:
         assert inputs["effectiveTraffic"] == {"a": 50, "b": 50}
         assert inputs["endpoint"]["spec"]["versions"][1]["trafficPercentile"] == 50
 
+    def test_secret_variables_stay_secret_where_drift_is_read(self, plugin: Any, supervisor: Any, values: Any) -> None:
+        content = endpoint()
+        content["spec"]["versions"][0]["environment"] = {"environmentVariables": {"TOKEN": values.secret("hush")}}
+        olds = self.inputs(plugin, supervisor, content)
+        made = plugin.create("LocalEndpoint", olds)
+        declared, generation = supervisor.endpoints["svc"]
+        changed = declared.model_copy(update={"spec": declared.spec.model_copy(update={"description": "other"})})
+        supervisor.endpoints["svc"] = (changed, generation + 1)
+        read = plugin.read("LocalEndpoint", made.id, olds, made.outputs)
+        for found in (_dict(read.inputs), _dict(read.properties)):
+            assert found["endpoint"]["spec"]["description"] == "other"
+            variables = found["endpoint"]["spec"]["versions"][0]["environment"]["environmentVariables"]
+            assert variables == values.secret({"TOKEN": "hush"})
+
     @pytest.mark.parametrize(
         ("old", "new", "replaces", "first"),
         [

@@ -16,7 +16,17 @@ from aks_inference_provider.resources.endpoint_rules import (
     traffic,
 )
 from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
-from aks_inference_provider.wire import UNKNOWN, Value, derive, has_unknown, pick, plain, secret, whole_numbers
+from aks_inference_provider.wire import (
+    UNKNOWN,
+    Value,
+    derive,
+    has_secret,
+    has_unknown,
+    pick,
+    plain,
+    secret,
+    whole_numbers,
+)
 from aks_inference_runtime.api.client import EndpointKeys, EndpointSubmission, SupervisorClient
 from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
 from aks_inference_runtime.api.errors import NotFound, OperationFailed, RuntimeUnavailable
@@ -180,7 +190,7 @@ class LocalEndpoint:
         declared = whole_numbers(_without_owner(view.endpoint).to_wire())
         inputs = {**state.inputs, "target": state.inputs.get("target", target)}
         if not state.inputs or _full(plain(state.inputs.get("endpoint"))) != declared:
-            inputs["endpoint"] = declared
+            inputs["endpoint"] = _hidden(declared) if has_secret(state.inputs.get("endpoint")) else declared
             inputs["effectiveTraffic"] = traffic(declared)
         for key, value in keys.items():
             if key in state.inputs and plain(state.inputs[key]) != plain(value):
@@ -225,6 +235,17 @@ def _full(endpoint: Value) -> Value:
         return whole_numbers(read_endpoint(endpoint).to_wire())
     except ValueError:
         return endpoint
+
+
+def _hidden(endpoint: Value) -> Value:
+    """The endpoint with the variables of its versions secret: of what was found nobody knows which of them are."""
+    spec = endpoint["spec"]
+    versions = []
+    for version in spec["versions"]:
+        environment = version["environment"]
+        variables = secret(environment["environmentVariables"])
+        versions.append({**version, "environment": {**environment, "environmentVariables": variables}})
+    return {**endpoint, "spec": {**spec, "versions": versions}}
 
 
 async def _refuse_foreign(client: SupervisorClient, endpoint: ScoringEndpoint, urn: Urn) -> None:
