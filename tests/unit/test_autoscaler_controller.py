@@ -85,7 +85,7 @@ async def test_a_failing_round_ends_nothing(caplog: pytest.LogCaptureFixture) ->
 
     task = asyncio.create_task(Autoscaler(Broken(), world).run())
     async with asyncio.timeout(5):
-        while len(rounds) < 3:  # noqa: ASYNC110 - the controller has no event to wait for
+        while len(rounds) < 3:
             await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aks_inference_runtime.api.content import combined_digest, file_digest
@@ -23,7 +23,7 @@ class Application:
     entry_script: str
     """Relative to the folder, with forward slashes; without a folder the path of the script."""
     source_directory: Path | None = None
-    limits: ContextLimits = ContextLimits()
+    limits: ContextLimits = field(default_factory=ContextLimits)
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ async def application_image(environment: BaseImage, packed: Packed, cache: Path)
     def entries() -> list[Entry]:
         return [Entry(f"{root}/{name}", path, _executable(path)) for name, path in packed.files.items()]
 
-    layer = await asyncio.to_thread(
-        kept, cache / "layers", f"application {packed.digest}", lambda _stack: entries()
-    )
+    layer = await asyncio.to_thread(kept, cache / "layers", f"application {packed.digest}", lambda _stack: entries())
     variables = {"AZUREML_ENTRY_SCRIPT": packed.entry}
     if packed.folder is not None:
         variables["AZUREML_SOURCE_DIRECTORY"] = packed.folder

@@ -98,7 +98,8 @@ async def find_target(
 def _no_python(base: BaseImage, wanted: str | None) -> BuildFailed:
     what = f"Python {wanted}" if wanted else "Python 3 (a file bin/python3.N)"
     return BuildFailed(
-        f"the base image {base.reference} has no {what}; name a base with it, another version, or a builder with a build tool"
+        f"the base image {base.reference} has no {what}; name a base with it, another version, or a builder with a "
+        "build tool"
     )
 
 
@@ -154,7 +155,9 @@ def _scan(path: Path, base: BaseImage) -> tuple[list[str], str | None]:
                     file = tar.extractfile(member)
                     release = file.read().decode("utf-8", "replace") if file else release
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise BuildFailed(f"a layer of {base.reference} cannot be read ({error}); name the interpreter's path") from None
+        raise BuildFailed(
+            f"a layer of {base.reference} cannot be read ({error}); name the interpreter's path"
+        ) from None
     return paths, release
 
 

@@ -52,7 +52,9 @@ def choose(
     """The builder. Raises InvalidInput when the wanted one cannot do it or none is there."""
     why = needs_tool(definition)
     if wanted == Builder.ASSEMBLE and why:
-        raise InvalidInput(f"builder: 'assemble' puts wheels on a base image, but {why}; choose buildah, podman or buildx")
+        raise InvalidInput(
+            f"builder: 'assemble' puts wheels on a base image, but {why}; choose buildah, podman or buildx"
+        )
     if wanted in PROGRAMS:
         program = PROGRAMS[wanted]
         if which(program) is None:
@@ -64,4 +66,6 @@ def choose(
         if which(program) is not None:
             return Choice(builder, why)
     programs = ", ".join(PROGRAMS.values())
-    raise InvalidInput(f"builder: the environment needs a build tool, as {why}, and none is there; install one of {programs}")
+    raise InvalidInput(
+        f"builder: the environment needs a build tool, as {why}, and none is there; install one of {programs}"
+    )

@@ -106,7 +106,10 @@ async def _choose_with_uv(listed: Path, target: Target, folder: Path, progress: 
     index = os.environ.get("PIP_INDEX_URL")
     environment = {key: value for key, value in (("UV_FIND_LINKS", found_links), ("UV_INDEX_URL", index)) if value}
     await run_tool(
-        [*command, str(listed), "--output-file", str(locked)], progress, what="resolving packages", environment=environment
+        [*command, str(listed), "--output-file", str(locked)],
+        progress,
+        what="resolving packages",
+        environment=environment,
     )
     return locked
 

@@ -40,7 +40,9 @@ async def run_tool(
             start_new_session=True,
         )
     except OSError as error:
-        raise BuildFailed(f"{what}: {command[0]} cannot be started ({error}); install it or choose another builder") from None
+        raise BuildFailed(
+            f"{what}: {command[0]} cannot be started ({error}); install it or choose another builder"
+        ) from None
     lines: list[str] = []
     try:
         assert process.stdout is not None  # noqa: S101 - asked for by PIPE

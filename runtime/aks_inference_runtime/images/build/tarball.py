@@ -15,7 +15,7 @@ from typing import IO, Protocol, cast
 from aks_inference_runtime.images.registry.manifest import OCI_LAYER_GZIP, Descriptor
 
 EPOCH = 315_532_800
-"""1980-01-01: all files of a layer carry it, as the content alone shall decide the digest (zip files know no earlier)."""
+"""1980-01-01: all files of a layer carry it, as the content alone shall decide the digest (zip knows no earlier)."""
 COMPRESSION = 4
 """zlib's level: a fifth larger than the slowest at a third of its time."""
 FORMAT = 1
@@ -77,9 +77,13 @@ def pack(entries: Iterable[Entry], path: Path) -> Layer:
     try:
         with part.open("wb") as file:
             packed = _Hashed(file)
-            with gzip.GzipFile(filename="", mode="wb", fileobj=cast(IO[bytes], packed), compresslevel=COMPRESSION, mtime=0) as zipped:
+            with gzip.GzipFile(
+                filename="", mode="wb", fileobj=cast(IO[bytes], packed), compresslevel=COMPRESSION, mtime=0
+            ) as zipped:
                 plain = _Hashed(zipped)
-                with tarfile.open(fileobj=cast(IO[bytes], plain), mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:
+                with tarfile.open(
+                    fileobj=cast(IO[bytes], plain), mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK
+                ) as tar:
                     _add_all(tar, sorted(entries, key=lambda entry: entry.name))
         layer = Layer(path, f"sha256:{packed.sha256.hexdigest()}", f"sha256:{plain.sha256.hexdigest()}", packed.size)
         part.replace(path)

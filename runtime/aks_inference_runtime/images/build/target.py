@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aks_inference_runtime.images.environment.model import Platform
 
@@ -33,7 +33,7 @@ class Target:
     """Two numbers: `3.11`."""
     interpreter: str
     """Absolute path in the image."""
-    platform: Platform = Platform()
+    platform: Platform = field(default_factory=Platform)
     glibc: tuple[int, int] = DEFAULT_GLIBC
 
     @property
@@ -59,7 +59,9 @@ def choose_interpreter(paths: Iterable[str], wanted: str | None) -> tuple[str, s
     for path in paths:
         match = INTERPRETER.search(path)
         if match and (minor is None or match[2] == minor):
-            rank = next((number for number, start in enumerate(PREFERRED) if match[1].startswith(start)), len(PREFERRED))
+            rank = next(
+                (number for number, start in enumerate(PREFERRED) if match[1].startswith(start)), len(PREFERRED)
+            )
             found.append((rank, -int(match[2].partition(".")[2]), match[1], match[2]))
     if not found:
         return None

@@ -6,15 +6,15 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aks_inference_runtime.images.build.choose import PROGRAMS, Builder
 from aks_inference_runtime.images.build.run import Progress, run_tool
+from aks_inference_runtime.images.context import ContextLimits, context_files
 from aks_inference_runtime.images.environment.containerfile import build_files
 from aks_inference_runtime.images.environment.model import BuildContext, EnvironmentDefinition
 from aks_inference_runtime.images.errors import BuildFailed
-from aks_inference_runtime.images.context import ContextLimits, context_files
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.credentials import Login
 
@@ -30,7 +30,7 @@ class ToolOptions:
     refresh: bool = False
     plain_http: bool = False
     ca_file: Path | None = None
-    limits: ContextLimits = ContextLimits()
+    limits: ContextLimits = field(default_factory=ContextLimits)
 
 
 async def build_and_push(
@@ -49,7 +49,10 @@ async def build_and_push(
     with tempfile.TemporaryDirectory(prefix="aks-inference-build-") as name:
         folder = Path(name)
         await asyncio.to_thread(_write, folder, definition, pins, logins, options)
-        environment = {"DOCKER_CONFIG": str(folder / "login"), "REGISTRY_AUTH_FILE": str(folder / "login" / "config.json")}
+        environment = {
+            "DOCKER_CONFIG": str(folder / "login"),
+            "REGISTRY_AUTH_FILE": str(folder / "login" / "config.json"),
+        }
         for command in commands(builder, definition, target, folder, options):
             progress(f"$ {' '.join(command)}")
             await run_tool(command, progress, what=f"{builder.value} of {target}", environment=environment)

@@ -1,14 +1,14 @@
 """Unpacking wheels as an installer does (PEP 427, PEP 376), into entries of a layer."""
 
 import base64
-import contextlib
 import configparser
+import contextlib
 import csv
+import functools
 import hashlib
 import io
 import re
 import zipfile
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
