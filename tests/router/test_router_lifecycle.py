@@ -1,16 +1,19 @@
 """Starting, ending, and what happens when processes of the router are lost."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 
-from aks_inference_runtime.api.errors import Conflict, InvalidInput
+from aks_inference_runtime.api.errors import Conflict, InvalidInput, RuntimeUnavailable
+from aks_inference_runtime.router import admin
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.model import RouterState
 
@@ -152,9 +155,89 @@ def test_the_record_names_one_process_only(tmp_path):
     from aks_inference_runtime.router.process import HaproxyProcess
 
     process = HaproxyProcess(Paths(tmp_path, tmp_path), "p0", find_haproxy())
-    for record in ({"pid": os.getpid(), "created": 1.0}, {"pid": "x"}, {}, [], {"pid": 2**22 + 1, "created": 1.0}):
+    for record in ({"pid": os.getpid(), "mark": "other"}, {"pid": "x"}, {}, [], {"pid": 2**22 + 1, "mark": "other"}):
         (tmp_path / "p0.json").write_text(json.dumps(record))
         assert not asyncio.run(process.attach())
+
+
+async def test_a_moved_clock_does_not_hide_a_running_haproxy(bed, make_state, monkeypatch):
+    """The next agent takes it over: a second one would find the port in use."""
+    replica = await bed.replica()
+    first = await bed.router()
+    await first.apply(make_state({"A": (10_000, [replica])}))
+    pid = bed.haproxy_pid()
+    await bed.routers.pop().detach()
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created(self) + 3_600)
+    await bed.router()
+    assert bed.haproxy_pid() == pid
+    assert (await bed.ask()).status == 200
+
+
+async def test_a_paused_haproxy_gets_later_what_it_missed(bed, make_state, monkeypatch):
+    """Commands that had no answer are not taken for done: neither the routes nor the replicas' caps."""
+    monkeypatch.setattr(admin, "COMMAND_SECONDS", 0.2)
+    old, new = await bed.replica("A"), await bed.replica("B")
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [old])}))
+    pid = bed.haproxy_pid()
+    os.kill(pid, signal.SIGSTOP)
+    state = make_state({"A": (0, [old.target(ready=False)]), "B": (10_000, [new])})
+    try:
+        with pytest.raises(RuntimeUnavailable):
+            await router.apply(state)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await router.apply(state)
+    answer = await bed.ask(timeout=5)
+    assert (answer.status, answer.version) == (200, "B")
+    # Also what the agent itself does between: a gate that comes back.
+    assert new.gate is not None
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(new.gate.pid, signal.SIGSTOP)
+    await asyncio.sleep(1.5)
+    os.kill(new.gate.pid, signal.SIGCONT)
+    await asyncio.sleep(0.5)
+    os.kill(pid, signal.SIGCONT)
+
+    async def served() -> bool:
+        return (await bed.ask(timeout=5)).status == 200
+
+    await bed.until(served)
+
+
+async def test_one_process_that_cannot_start_holds_nothing_else_up(bed, make_state, unused_port):
+    replica = await bed.replica()
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}, port=unused_port))
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        pid = bed.haproxy_pid(f"port-{unused_port}")
+        # Nobody restarts it before the port is taken.
+        async with router._lock:
+            os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(5):
+                while "port-" + str(unused_port) not in router._fleet.dead():
+                    await asyncio.sleep(0.01)
+            holder.bind(("127.0.0.1", unused_port))
+            holder.listen()
+        await asyncio.sleep(0.3)
+        os.kill(bed.haproxy_pid(), signal.SIGKILL)
+
+        async def served() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                return (await bed.ask(timeout=5)).status == 200
+            return False
+
+        await bed.until(served)
+        assert router.load()
+
+    async def back() -> bool:
+        with contextlib.suppress(aiohttp.ClientError):
+            return (await bed.ask(port=unused_port, path="/score", timeout=5)).status == 200
+        return False
+
+    await bed.until(back)
 
 
 @pytest.mark.parametrize(

@@ -55,28 +55,21 @@ class AdminSocket:
         self._path = path
         self._lock = asyncio.Lock()
 
-    async def run(self, command: str, timeout_s: float = COMMAND_SECONDS) -> str:
+    async def run(self, command: str) -> str:
         """Runs a command (or several, divided by `;`). Raises RuntimeUnavailable when HAProxy does not answer."""
         async with self._lock:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    reader, writer = await asyncio.open_unix_connection(str(self._path))
-                    try:
-                        writer.write(command.encode() + b"\n")
-                        await writer.drain()
-                        data = await reader.read(-1)
-                    finally:
-                        writer.close()
-            except OSError as error:
-                raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
-        return data.decode(errors="replace").strip()
+            return await self._run(command)
 
     async def must(self, commands: Sequence[str], accept: Iterable[str] = ()) -> None:
-        """Runs commands whose success is silence (or one of the texts accepted). Raises OperationFailed."""
-        for command in commands:
-            answer = await self.run(command)
-            if answer and not any(text in answer for text in accept):
-                raise OperationFailed(f"haproxy refused {command.splitlines()[0]!r}: {answer}")
+        """Runs commands whose success is silence (or one of the texts accepted), nobody else's between them.
+
+        Raises OperationFailed for one that is refused, RuntimeUnavailable when HAProxy does not answer.
+        """
+        async with self._lock:
+            for command in commands:
+                answer = await self._run(command)
+                if answer and not any(text in answer for text in accept):
+                    raise OperationFailed(f"haproxy refused {command.splitlines()[0]!r}: {answer}")
 
     async def replace_map(self, name: Path, entries: Mapping[str, str]) -> None:
         """Replaces a map's content in one instant."""
@@ -96,6 +89,20 @@ class AdminSocket:
     async def stat(self) -> Stat:
         """Queue, counts and servers of every backend."""
         return parse_stat(await self.run("show stat -1 6 -1"))
+
+    async def _run(self, command: str) -> str:
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(str(self._path))
+                try:
+                    writer.write(command.encode() + b"\n")
+                    await writer.drain()
+                    data = await reader.read(-1)
+                finally:
+                    writer.close()
+        except OSError as error:
+            raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
+        return data.decode(errors="replace").strip()
 
 
 def parse_stat(text: str) -> Stat:

@@ -73,14 +73,20 @@ class Fleet:
         await self._start_slots(number, layout_for(missing))
 
     async def set_ports(self, wanted: Mapping[str, int]) -> None:
-        """One process per endpoint with a port; others are ended. Raises Conflict for a port in use."""
+        """One process per endpoint with a port; others are ended. Raises Conflict for a port in use, after the rest."""
         for endpoint, port in list(self.ports.items()):
             if wanted.get(endpoint) != port:
                 await self._end(f"port-{port}")
                 del self.ports[endpoint]
+        problem: AksInferenceError | None = None
         for endpoint, port in wanted.items():
             if endpoint not in self.ports:
-                await self._start_port(endpoint, port)
+                try:
+                    await self._start_port(endpoint, port)
+                except AksInferenceError as error:
+                    problem = problem or error
+        if problem is not None:
+            raise problem
 
     async def restart(self, name: str) -> None:
         """Starts a process anew, as it was."""

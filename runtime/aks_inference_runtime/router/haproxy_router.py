@@ -31,6 +31,8 @@ GATE_SECONDS = 0.5
 SOCKET_PATH_BYTES = 100
 """The system's limit is 108 with the final zero."""
 ROTATE_SECONDS = 10.0
+RESTART_SECONDS = 1.0
+"""Between attempts to start a process that does not start."""
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +70,10 @@ class HaproxyRouter:
         self._hints = Hints(paths, self._fleet.admin)
         self._versions: dict[VersionKey, ServedVersion] = {}
         self._adopted: dict[VersionKey, list[Slot]] = {}
-        self._table: dict[str, str] = {}
+        self._table: dict[str, str] | None = {}
+        """What HAProxy has; None: not known."""
         self._observed: dict[int, Observation] = {}
+        self._restart_after: dict[str, float] = {}
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -171,12 +175,16 @@ class HaproxyRouter:
     async def _commit(self, table: dict[str, str]) -> None:
         if table == self._table:
             return
-        self._table = table
+        self._table = None
         name = self._paths.routes("p0")
         # For a restart; the running process is told by its socket.
         write_private(name, "".join(f"{key} {value}\n" for key, value in table.items()))
-        with contextlib.suppress(RuntimeUnavailable):
+        try:
             await self._fleet.admin(0).replace_map(name, table)
+        except RuntimeUnavailable:
+            if "p0" not in self._fleet.dead():
+                raise
+        self._table = table
 
     # --- keeping
 
@@ -184,7 +192,11 @@ class HaproxyRouter:
         """A gate reports orphans or readiness: its caps follow at once, before it goes on."""
         for version in tuple(self._versions.values()):
             if replica_id in version.replicas:
-                await version.reconcile_replica(replica_id, self._observed, self._servers)
+                try:
+                    await version.reconcile_replica(replica_id, self._observed, self._servers)
+                except AksInferenceError as error:
+                    # The watch over the gate must go on; the next round repeats the command.
+                    log.warning("replica %s: %s", replica_id, error)
 
     async def _reconcile(self) -> None:
         for key, version in tuple(self._versions.items()):
@@ -206,23 +218,36 @@ class HaproxyRouter:
                     await self._restart_dead()
                     await self._observe()
                     await self._reconcile()
-            except (AksInferenceError, OSError):
+            except Exception:  # without this task nothing would be restarted or observed any more
                 log.exception("the router's agent could not do its round; it tries again")
             if loop.time() - rotated > ROTATE_SECONDS:
                 rotated = loop.time()
                 self._fleet.rotate_logs()
 
     async def _restart_dead(self) -> None:
+        now = asyncio.get_running_loop().time()
         for name in self._fleet.dead():
+            if now < self._restart_after.get(name, 0.0):
+                continue
+            self._restart_after[name] = now + RESTART_SECONDS
             log.warning("haproxy (%s) is gone; it is started again", name)
-            if name.startswith("p") and name[1:].isdigit():
-                number = int(name[1:])
-                self._observed.pop(number, None)
-                self._hints.write(number, self._versions.values())
-                await self._fleet.restart(name)
-                self._servers.forget(number)
+            try:
+                await self._restart(name)
+            except (AksInferenceError, OSError) as error:
+                # The others go on, whatever became of this one's port.
+                log.error("haproxy (%s) could not be started again: %s", name, error)
             else:
-                await self._fleet.restart(name)
+                del self._restart_after[name]
+
+    async def _restart(self, name: str) -> None:
+        if not (name.startswith("p") and name[1:].isdigit()):
+            await self._fleet.restart(name)
+            return
+        number = int(name[1:])
+        self._observed.pop(number, None)
+        self._hints.write(number, self._versions.values())
+        await self._fleet.restart(name)
+        self._servers.forget(number)
 
     async def _observe(self) -> None:
         for number in tuple(self._fleet.layouts):
@@ -230,7 +255,8 @@ class HaproxyRouter:
                 stat = await self._fleet.admin(number).stat()
             except RuntimeUnavailable:
                 continue
-            self._observed[number] = Observation(number, stat, asyncio.get_running_loop().time())
+            seen = self._observed[number] = Observation(number, stat, asyncio.get_running_loop().time())
+            self._servers.settle(number, dict(seen.rows()))
 
     async def _adopt(self) -> None:
         """Learns from running processes what they serve."""

@@ -20,7 +20,8 @@ class Hints:
     def __init__(self, paths: Paths, admin_of: Callable[[int], AdminSocket]) -> None:
         self._paths = paths
         self._admin_of = admin_of
-        self._told: dict[tuple[int, str], dict[str, str]] = {}
+        self._told: dict[tuple[int, str], dict[str, str] | None] = {}
+        """What HAProxy has; None: not known."""
         self._rates: dict[object, tuple[float, int, float]] = {}
 
     async def update(self, versions: Iterable[ServedVersion], seen: Observations) -> None:
@@ -34,8 +35,9 @@ class Hints:
                 if retry != "1":
                     wanted.setdefault((slot.process, "retry"), {})[slot.backend] = retry
         for (process, kind), entries in wanted.items():
-            before = self._told.get((process, kind), {})
+            before = self._told.get((process, kind))
             if entries != before:
+                self._told[process, kind] = None
                 try:
                     await self._tell(process, kind, before, entries)
                 except RuntimeUnavailable:
@@ -50,14 +52,19 @@ class Hints:
             write_private(self._paths.directory / f"p{process}.{kind}", text)
             self._told[process, kind] = entries
 
-    async def _tell(self, process: int, kind: str, before: Mapping[str, str], entries: Mapping[str, str]) -> None:
+    async def _tell(
+        self, process: int, kind: str, before: Mapping[str, str] | None, entries: Mapping[str, str]
+    ) -> None:
         name = self._paths.directory / f"p{process}.{kind}"
+        if before is None:
+            await self._admin_of(process).replace_map(name, entries)
+            return
         commands = [f"del map {name} {key}" for key in before if key not in entries]
         commands += [f"add map {name} {key} {value}" for key, value in entries.items() if key not in before]
         commands += [
             f"set map {name} {key} {value}" for key, value in entries.items() if before.get(key, value) != value
         ]
-        await self._admin_of(process).must(commands, accept=("entry not found",))
+        await self._admin_of(process).must(commands)
 
     def _retry_s(self, version: ServedVersion, seen: Observations) -> int:
         """When the queue of now will have been served, at the rate of the last second."""

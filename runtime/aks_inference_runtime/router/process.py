@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.process import is_running, process_mark
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.config import Paths
 
@@ -26,7 +27,7 @@ _let_go: list[subprocess.Popen[bytes]] = []
 
 
 class HaproxyProcess:
-    """Its record (`<name>.json`) says which process it is: pid and start time, so that a reused pid is no mistake."""
+    """Its record (`<name>.json`) says which process it is: pid and mark, so that a reused pid is no mistake."""
 
     def __init__(self, paths: Paths, name: str, binary: str) -> None:
         self.name = name
@@ -53,7 +54,7 @@ class HaproxyProcess:
         try:
             record = json.loads(self._paths.record(self.name).read_bytes())
             process = psutil.Process(int(record["pid"]))
-            if abs(process.create_time() - float(record["created"])) > 0.02 or not _runs(process):
+            if not is_running(process.pid, str(record["mark"])):
                 return False
             await self.admin.run("show info")
         except (OSError, ValueError, KeyError, TypeError, psutil.Error, RuntimeUnavailable):
@@ -83,7 +84,7 @@ class HaproxyProcess:
             await self.stop()
             raise
         self._process = psutil.Process(self._child.pid)
-        record = {"pid": self._child.pid, "created": self._process.create_time()}
+        record = {"pid": self._child.pid, "mark": process_mark(self._child.pid)}
         write_private(self._paths.record(self.name), json.dumps(record))
 
     async def stop(self) -> None:

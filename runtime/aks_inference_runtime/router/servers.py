@@ -1,5 +1,6 @@
 """The replicas as servers of HAProxy's slots: what the agent has set, and the commands that change it."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
@@ -13,6 +14,9 @@ class Servers:
     def __init__(self, admin_of: Callable[[int], AdminSocket]) -> None:
         self._admin_of = admin_of
         self._caps: dict[Slot, dict[str, int]] = {}
+        self._unsure: set[Slot] = set()
+        """Slots in which a command may or may not have had its effect."""
+        self._under_way: Counter[Slot] = Counter()
 
     def of(self, slot: Slot) -> Mapping[str, int]:
         """The servers of a slot."""
@@ -25,13 +29,20 @@ class Servers:
     def forget(self, process: int) -> None:
         """The process is new: it has none."""
         self._caps = {slot: servers for slot, servers in self._caps.items() if slot.process != process}
+        self._unsure = {slot for slot in self._unsure if slot.process != process}
 
     def adopt(self, slot: Slot, rows: tuple[ServerRow, ...]) -> None:
         """Takes over what a running process has."""
         self._caps[slot] = {row.name: row.maxconn if row.status.startswith(("UP", "no")) else 0 for row in rows}
 
+    def settle(self, process: int, rows: Mapping[Slot, tuple[ServerRow, ...]]) -> None:
+        """Learns from what a process has just shown how it really is where a command's effect is not known."""
+        for slot in [s for s in self._unsure if s.process == process and not self._under_way[s]]:
+            self.adopt(slot, rows.get(slot, ()))
+            self._unsure.discard(slot)
+
     async def set_cap(self, slot: Slot, replica_id: str, address: str, cap: int) -> None:
-        """Adds, raises, lowers or drains. A process that does not answer is left to whoever restarts it."""
+        """Adds, raises, lowers or drains. For a process that does not answer it is settled once it does."""
         servers = self._caps.setdefault(slot, {})
         before = servers.get(replica_id)
         if before == cap or (before is None and cap == 0):
@@ -65,7 +76,13 @@ class Servers:
         return True
 
     async def _send(self, slot: Slot, commands: list[str]) -> None:
+        self._under_way[slot] += 1
         try:
             await self._admin_of(slot.process).must(commands, accept=("New server registered", "Server deleted"))
         except RuntimeUnavailable:
-            return
+            self._unsure.add(slot)
+        except OperationFailed:
+            self._unsure.add(slot)
+            raise
+        finally:
+            self._under_way[slot] -= 1
