@@ -82,6 +82,27 @@ async def test_scaled_to_zero_and_woken_by_a_request(local: Any, clients: Any) -
     assert again.state is ServiceState.HEALTHY
 
 
+async def test_who_comes_while_the_first_replica_starts_waits_for_it_too(local: Any, score: Any) -> None:
+    """The short waiting time counts again once there is a replica."""
+    await local.launch()
+    slow = "import time\n\ndef init():\n    time.sleep(4)\n\ndef run(data):\n    return ANSWER\n"
+    status = await local.deploy(
+        local.declared(
+            "svc",
+            script=slow,
+            scaling={"autoscale_min_replicas": 0, "autoscale_max_replicas": 1},
+            requests={"max_request_wait_time": 500, "cold_start_timeout_ms": 60_000},
+        )
+    )
+    key = await local.key("svc")
+    async with aiohttp.ClientSession() as session:
+        first = asyncio.create_task(score(session, status, key))
+        await local.until("svc", lambda s: s.versions[0].replicas)
+        await asyncio.sleep(1)  # by now the router knows that a replica is wanted; it starts for four seconds
+        later = asyncio.create_task(score(session, status, key))
+        assert [(await task)[0] for task in (first, later)] == [200, 200]
+
+
 async def test_a_deleted_endpoint_finishes_what_is_under_way(local: Any, score: Any) -> None:
     await local.launch()
     status = await local.deploy(local.declared("svc"))

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointVersion, Requests, ScoringEndpoint
 from aks_inference_runtime.api.errors import AksInferenceError
@@ -157,8 +157,12 @@ class EndpointController:
             traffic=traffic,
             requests=requests,
             replicas=tuple(target for target in targets if target is not None),
-            scaled_to_zero=self.wanted(version) == 0,
+            scaled_to_zero=self._cold(version, sets),
         )
+
+    def _cold(self, version: EndpointVersion, sets: Sequence[ReplicaSet]) -> bool:
+        """Scaled to zero, also while its first replica starts: requests go on waiting for that one."""
+        return self._minimum(version) == 0 and (self.wanted(version) == 0 or not any(s.ready for s in sets))
 
     # --- working
 
