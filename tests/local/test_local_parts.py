@@ -4,6 +4,7 @@ import asyncio
 import errno
 import itertools
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,20 @@ def test_a_log_is_cut_and_its_writer_goes_on(tmp_path: Path) -> None:
         writer.write(b"second\n")
     assert path.read_bytes() == b"second\n"
     assert logs.tail(path, 2) == ["first", "second"]
+
+
+def test_a_log_is_cut_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.log"
+    path.write_bytes(b"x" * 1_000)
+
+    def full(_: Path, target: Path) -> None:
+        target.write_bytes(b"x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    logs.rotate(path, max_bytes=500)
+    assert path.stat().st_size == 0
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_only_the_newest_logs_of_the_dead_are_kept(tmp_path: Path) -> None:

@@ -22,7 +22,12 @@ def rotate(path: Path, max_bytes: int = MAX_BYTES) -> None:
     """Cuts a log that has grown too big; its writers append (O_APPEND), so they go on at the new end."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > max_bytes:
-            shutil.copyfile(path, path.with_name(path.name + ".1"))
+            before = path.with_name(path.name + ".1")
+            try:
+                shutil.copyfile(path, before)
+            except OSError:
+                # A full disk: then the past is what makes room.
+                before.unlink(missing_ok=True)
             os.truncate(path, 0)
 
 

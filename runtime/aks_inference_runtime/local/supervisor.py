@@ -349,7 +349,10 @@ class Supervisor:
             await asyncio.sleep(ROTATE_S)
             files = [replica.record.log for e in self._endpoints.values() for replica in e.replicas()]
             for path in (*files, self.paths.root / "supervisor.log"):
-                await asyncio.to_thread(logs.rotate, path)
+                try:
+                    await asyncio.to_thread(logs.rotate, path)
+                except OSError as error:
+                    _log.warning("%s is not rotated: %s", path, error)
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:
