@@ -206,6 +206,26 @@ def test_a_replacement_can_be_asked_for(lab: Lab) -> None:
     assert lab.resources()["b"]["inputs"]["value"] == "made-a-2"
 
 
+def test_a_resource_is_replaced_with_another(lab: Lab) -> None:
+    def text(key: str) -> str:
+        return f"""
+        a = Thing("a", value="1", key="{key}")
+        Thing("b", pulumi.ResourceOptions(replace_with=[a]), value="1")
+        Thing("c", value="1")
+        """
+
+    lab.up(text("1"))
+    lab.program(text("2"))
+    assert {name: ops for name, ops in lab.run("preview").ops.items() if ops != ["same"]} == {
+        "a": ["replace"],
+        "b": ["replace"],
+    }
+    seen = lab.run("up")
+    assert [c for c in seen.calls if c.startswith("Create")] == ["Create a", "Create b"]
+    assert sorted(c for c in seen.calls if c.startswith("Delete")) == ["Delete a", "Delete b"]
+    assert lab.run("up").changes == {"same": 4}
+
+
 def test_a_target_that_is_not_there_is_told(lab: Lab) -> None:
     lab.up('Thing("a", value="1")')
     for command in ("preview", "up", "refresh", "destroy"):
