@@ -253,6 +253,8 @@ async def test_a_killed_replica_under_load(bed, make_state, victim):
         assert load.statuses[502, "replica-lost"] + len(load.errors) <= 2
     else:
         assert not load.errors
+        # What ran there, and what had been sent to it by then: a dead replica does not draw the rest to itself.
+        assert load.statuses[502, "replica-lost"] <= 2
 
 
 async def test_changes_fail_nothing(bed, make_state):

@@ -46,6 +46,8 @@ class Context:
     loop: asyncio.AbstractEventLoop
     when_acknowledged: Callable[[float, Callable[[], None]], None]
     """Calls back once every watcher has acknowledged the newest state, or after so many seconds."""
+    doubted: Callable[[], None]
+    """Says that the replica closed a connection on a request; watchers hear of it."""
     tasks: set[asyncio.Task[None]]
 
 
@@ -176,12 +178,14 @@ class Exchange:
     def upstream_lost(self) -> None:
         self._disarm()
         side, self._side = self._side, None
-        if side is not None:
-            if self._answering:
+        if side is None or self._answering:
+            if side is not None:
                 side.abort()
-            else:
-                self._answer(side, 502, "replica-lost", "the replica closed the connection before it answered")
-        self._c.admission.finish(self._ticket)
+            self._c.admission.finish(self._ticket)
+            return
+        # A dead replica answers quickest: first the router's agent takes it out, then the answer frees its slot.
+        self._c.doubted()
+        self._c.when_acknowledged(ACKNOWLEDGE_SECONDS, partial(self._answer_lost, side))
 
     def upstream_writable(self, writable: bool) -> None:
         self._replica_slow = not writable
@@ -314,6 +318,10 @@ class Exchange:
         if not self._body_done:
             # The replica must learn that the rest never comes; its answer still tells when it is done.
             transport.write_eof()
+
+    def _answer_lost(self, side: RouterSide) -> None:
+        self._answer(side, 502, "replica-lost", "the replica closed the connection before it answered")
+        self._c.admission.finish(self._ticket)
 
     def _answer(
         self, side: RouterSide, status: int, reason: str, message: str, retry_after_s: int | None = None

@@ -1,6 +1,7 @@
 """Whether the replica is ready: its health path answered 200 once, and its port accepts connections since."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from aks_inference_runtime.router.gate.settings import GateSettings
@@ -9,23 +10,30 @@ STARTING_SECONDS = 0.1
 """Between questions until the first 200."""
 RUNNING_SECONDS = 1.0
 """Between looks at the port afterwards."""
+DOUBT_SECONDS = 0.05
+"""Before the look after a lost connection: the port of a process that is just ending still accepts."""
 ANSWER_SECONDS = 5.0
 
 
-async def watch(settings: GateSettings, changed: Callable[[bool], None]) -> None:
-    """Reports readiness whenever it changes, until cancelled."""
+async def watch(settings: GateSettings, changed: Callable[[bool], None], doubt: asyncio.Event) -> None:
+    """Reports readiness whenever it changes, until cancelled; after a doubt (not ready until then) what it found."""
     ready = False
     seen_healthy = False
     while True:
+        if doubted := doubt.is_set():
+            doubt.clear()
+            await asyncio.sleep(DOUBT_SECONDS)
         if not seen_healthy:
             seen_healthy = now = await healthy(settings)
         else:
             # While its one worker scores, the health path has no answer: only the port is looked at.
             now = await accepts(settings.upstream_host, settings.upstream_port)
-        if now != ready:
+        if now != ready or doubted:
             ready = now
             changed(ready)
-        await asyncio.sleep(RUNNING_SECONDS if ready else STARTING_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RUNNING_SECONDS if ready else STARTING_SECONDS):
+                await doubt.wait()
 
 
 async def accepts(host: str, port: int) -> bool:

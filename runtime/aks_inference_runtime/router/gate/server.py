@@ -24,6 +24,7 @@ class Gate:
         self.settings = settings
         self.port = 0
         self.ready = False
+        self.doubt = asyncio.Event()
         self.watchers = Watchers(self.status)
         self.admission = Admission(settings.max_concurrent, self.watchers.changed)
         self.connections: set[RouterConnection] = set()
@@ -48,6 +49,12 @@ class Gate:
         self.ready = ready
         self.watchers.changed()
 
+    def doubted(self) -> None:
+        """The replica closed a connection on a request: no further one goes there before its port was looked at."""
+        if self.ready:
+            self.health_changed(False)
+            self.doubt.set()
+
     async def drained(self) -> None:
         """Returns when nothing runs or waits any more."""
         while self.admission.running or self.admission.waiting:  # noqa: ASYNC110 - only at the end; counting is hot
@@ -65,6 +72,7 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
         pool=gate.pool,
         loop=loop,
         when_acknowledged=gate.watchers.when_acknowledged,
+        doubted=gate.doubted,
         tasks=set(),
     )
     server = await loop.create_server(
@@ -80,7 +88,7 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
         control = await loop.create_unix_server(lambda: ControlConnection(gate.watchers), str(settings.control))
     finally:
         os.umask(mask)
-    watching = asyncio.create_task(health.watch(settings, gate.health_changed))
+    watching = asyncio.create_task(health.watch(settings, gate.health_changed, gate.doubt))
     try:
         yield gate
     finally:
