@@ -160,6 +160,38 @@ def test_the_record_names_one_process_only(tmp_path):
         assert not asyncio.run(process.attach())
 
 
+async def test_what_was_withdrawn_while_no_agent_was_there_finishes(bed, make_state):
+    replica = await bed.replica()
+    first = await bed.router()
+    await first.apply(make_state({"A": (10_000, [replica])}))
+    long = asyncio.create_task(bed.ask(x_sleep_ms="1500"))
+    await bed.counts(first, busy=1)
+    await bed.routers.pop().detach()
+    router = await bed.router()
+    await router.apply(RouterState())
+    assert not await router.drained(replica.id, 0.2)
+    assert await router.drained(replica.id, 10)
+    assert (await long).status == 200
+    assert (await bed.ask()).status == 404
+
+
+async def test_processes_that_nothing_uses_end(bed, make_state):
+    """However often a waiting time changes to one that no slot is prepared for."""
+    replica = await bed.replica()
+    router = await bed.router()
+    for milliseconds in (1_234, 1_235, 1_236, 1_237):
+        await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=milliseconds))
+        assert (await bed.ask()).status == 200
+
+        async def settled() -> bool:
+            return len(router._servers.occupied()) == 1
+
+        await bed.until(settled)
+    # The one in use, and the one before it.
+    assert len(router._fleet.layouts) <= 3
+    assert len(list((bed.directory / "router").glob("p*.layout"))) <= 3
+
+
 async def test_a_moved_clock_does_not_hide_a_running_haproxy(bed, make_state, monkeypatch):
     """The next agent takes it over: a second one would find the port in use."""
     replica = await bed.replica()

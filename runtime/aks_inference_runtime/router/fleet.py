@@ -72,6 +72,11 @@ class Fleet:
             write_private(self.paths.directory / f"p{number}.{kind}", "")
         await self._start_slots(number, layout_for(missing))
 
+    async def end_slots(self, number: int) -> None:
+        """Ends a further process that nothing uses."""
+        await self._end(f"p{number}")
+        del self.layouts[number]
+
     async def set_ports(self, wanted: Mapping[str, int]) -> None:
         """One process per endpoint with a port; others are ended. Raises Conflict for a port in use, after the rest."""
         for endpoint, port in list(self.ports.items()):

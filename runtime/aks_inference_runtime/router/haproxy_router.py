@@ -147,6 +147,10 @@ class HaproxyRouter:
                 if key not in self._versions:
                     self._versions[key] = ServedVersion(key, self._gate_changed, self._adopted.get(key, ()))
                 self._versions[key].declare(route, slots[key])
+        for key, left in self._adopted.items():
+            if key not in wanted:
+                # Withdrawn while no agent was here: its requests are still under way.
+                self._versions[key] = ServedVersion(key, self._gate_changed, left)
         self._adopted = {}
         write_private(self._memory, routes.slots_to_json({key: v.slots for key, v in self._versions.items()}))
         # New replicas are servers before the first request can be sent to them.
@@ -165,6 +169,11 @@ class HaproxyRouter:
         occupied |= self._queued() | {slot for slots in self._adopted.values() for slot in slots}
         found = assign(wanted, current, self._fleet.layouts, occupied)
         if found.missing:
+            for number in self._fleet.layouts.keys() - {slot.process for slot in (*occupied, *found.slots.values())}:
+                if number:  # the first is the one that clients reach
+                    await self._fleet.end_slots(number)
+                    self._observed.pop(number, None)
+                    self._hints.forget(number)
             await self._fleet.add_slots(found.missing)
             found = assign(wanted, current, self._fleet.layouts, occupied)
         return found.slots

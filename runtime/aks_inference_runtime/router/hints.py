@@ -44,6 +44,10 @@ class Hints:
                     continue
                 self._told[process, kind] = entries
 
+    def forget(self, process: int) -> None:
+        """The process has ended; another one may get its number."""
+        self._told = {key: entries for key, entries in self._told.items() if key[0] != process}
+
     def write(self, process: int, versions: Iterable[ServedVersion]) -> None:
         """The files that a process starts with."""
         ready = {s.backend: "1" for v in versions if v.ready_replicas for s in v.slots if s.process == process}

@@ -101,10 +101,8 @@ class ServedVersion:
 
     async def heard(self, timeout_s: float) -> None:
         """Waits until every ready replica's gate has been heard, for a while."""
-        for replica in tuple(self.replicas.values()):
-            gate = self._gates.get(replica.id)
-            if gate is not None and replica.ready:
-                await gate.first(timeout_s)
+        ready = [replica.id for replica in self.replicas.values() if replica.ready]
+        await asyncio.gather(*(self._gates[name].first(timeout_s) for name in ready if name in self._gates))
 
     async def close(self) -> None:
         """Lets the gates go."""
