@@ -6,6 +6,9 @@ import signal
 from typing import Any
 
 from aks_inference_runtime.api.status import ServiceState
+from aks_inference_runtime.autoscaler.policy import Decision
+from aks_inference_runtime.local.capacity import machine
+from aks_inference_runtime.router.model import VersionKey
 
 
 async def test_deploys_scores_and_deletes(cluster: Any) -> None:
@@ -119,3 +122,17 @@ async def test_a_killed_replica_is_replaced(cluster: Any) -> None:
     await cluster.until(lambda: cluster.router.targets(ready=True), "a new one", 30)
     assert cluster.router.targets(ready=True)[0].id != replica.id
     assert cluster.status("svc").state is ServiceState.HEALTHY
+
+
+async def test_room_is_less_by_what_is_already_wanted(cluster: Any) -> None:
+    """Replicas that are still to come have their place: the next decision must not count it as free (I5)."""
+    cores = machine().cpu_cores
+    version = cluster.version("a-1", resources={"cpu_cores": cores / 4}, scaling={"autoscale_refresh_seconds": 3_600})
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", version))
+    await cluster.served("svc")
+    key = VersionKey("svc", "a-1")
+    before = cluster.supervisor.targets()[key]
+    assert (before.current, before.room) == (1, 3)
+    cluster.supervisor.scale(key, Decision(3, "for the test"))
+    after = cluster.supervisor.targets()[key]
+    assert (after.current, after.room) == (3, 1)

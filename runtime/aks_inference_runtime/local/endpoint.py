@@ -115,6 +115,14 @@ class EndpointController:
         """For each replica that runs its version."""
         return [replicas.version for replicas in self._sets.values() for _ in replicas.replicas]
 
+    def versions_to_come(self) -> list[EndpointVersion]:
+        """For each replica that is wanted and not there yet, its version."""
+        missing: list[EndpointVersion] = []
+        for version in self.record.endpoint.spec.versions:
+            there = sum(len(s.serving()) for (name, _), s in self._sets.items() if name == version.name)
+            missing += [version] * max(0, self.wanted(version) - there)
+        return missing
+
     async def close(self, drain_s: float | None) -> None:
         """Ends all replicas within a drain time each; None: lets them go on and only stops looking."""
         self._closing = True

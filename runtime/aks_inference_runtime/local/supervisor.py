@@ -16,7 +16,7 @@ from aks_inference_runtime.autoscaler.controller import Autoscaler, ScalingTarge
 from aks_inference_runtime.autoscaler.policy import Decision, Rules
 from aks_inference_runtime.local import logs
 from aks_inference_runtime.local.apps import CodeStore
-from aks_inference_runtime.local.capacity import machine
+from aks_inference_runtime.local.capacity import machine, room
 from aks_inference_runtime.local.checks import check, check_port
 from aks_inference_runtime.local.endpoint import EndpointController, needs_keys
 from aks_inference_runtime.local.environments import EnvironmentStore, cache_root
@@ -222,6 +222,7 @@ class Supervisor:
     def targets(self) -> Mapping[VersionKey, ScalingTarget]:
         """All versions that are scaled by need."""
         found = {}
+        to_come = [v.resources for endpoint in self._endpoints.values() for v in endpoint.versions_to_come()]
         for endpoint in self._endpoints.values():
             for version in endpoint.scalable():
                 scaling = version.scaling
@@ -235,7 +236,7 @@ class Supervisor:
                         scale_down_delay_s=scaling.autoscale_scale_down_delay_seconds,
                     ),
                     refresh_s=scaling.autoscale_refresh_seconds,
-                    room=self._host.room(version.resources),
+                    room=room(self._host.machine, self._used() + to_come, version.resources),
                 )
         return found
 
