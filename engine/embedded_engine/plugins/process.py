@@ -68,6 +68,8 @@ class PluginProcess:
             what = f"said {text!r} where its port was expected" if text else "ended before it said its port"
             raise PluginStartError(f"plugin {self.name} {what}" + (f":\n{said}" if said else ""))
         self.port = int(text)
+        for early in self._errors:
+            self._pass_on("err", early)
         self._readers.append(asyncio.create_task(self._read(out, "out")))
 
     async def _read(self, stream: asyncio.StreamReader, name: str) -> None:
@@ -79,10 +81,14 @@ class PluginProcess:
             if not line:
                 return
             text = line.decode(errors="replace").rstrip("\r\n")
-            if not self.port:
+            if self.port:
+                self._pass_on(name, text)
+            else:
                 self._errors.append(text)
-            elif text.strip():
-                self._told(name, text)
+
+    def _pass_on(self, name: str, text: str) -> None:
+        if text.strip():
+            self._told(name, text)
 
     async def end(self) -> None:
         """Asks it to end, then ends it and what else is in its process group."""
