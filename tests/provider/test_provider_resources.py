@@ -1,5 +1,7 @@
 """The custom resources over the real protocol, against a stand-in supervisor."""
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -128,6 +130,16 @@ class TestLocalRuntime:
             "stateDirectory": "'here' is not absolute; give an absolute path",
             "haproxy": "must be a string, not 3",
         }
+
+    def test_a_port_that_somebody_else_has_is_refused_before_anything_is_made(self, plugin: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            checked = plugin.check("LocalRuntime", {"name": "local", "port": port})
+            assert set(checked.failures) == {"port"}
+            assert f"{port} on 127.0.0.1 is in use by process {os.getpid()}" in checked.failures["port"]
+            # Of a cluster that is there already the port is its own.
+            assert not plugin.check("LocalRuntime", {"name": "local", "port": port}, checked.inputs).failures
+        assert not plugin.check("LocalRuntime", {"name": "local", "port": port}).failures
 
     def test_the_preview_knows_every_output(self, plugin: Any) -> None:
         inputs = plugin.check("LocalRuntime", {"name": "local", "stateDirectory": "/s", "port": 9000}).inputs

@@ -1,9 +1,13 @@
 """LocalRuntime: the supervisor of this machine, which outlives the plugin."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes
@@ -91,6 +95,27 @@ def diff(olds: Mapping[str, Any], news: Mapping[str, Any], running: bool) -> Dif
     return Diff(found, delete_before_replace=True)
 
 
+def stranger_on(port: int) -> str | None:
+    """The process that listens on a port, if it is certain that no cluster of ours is about to give it back.
+
+    A router's port is judged by the apply: the cluster that has it may be the one that is replaced, or this one.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            pass
+        else:
+            return None
+    with contextlib.suppress(psutil.Error, OSError):
+        for each in psutil.net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid:
+                name = psutil.Process(each.pid).name()
+                return None if name.startswith("haproxy") else f"process {each.pid} ({name})"
+    return None
+
+
 def computed(inputs: Raw) -> Computed:
     """The outputs that follow from the inputs."""
     return {
@@ -112,8 +137,13 @@ class LocalRuntime:
     outputs = OUTPUTS
 
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
-        """See `check`."""
+        """See `check`; for a new cluster looks whether somebody else has the port."""
         defaults, failures = check(urn, plain(olds), plain(news))
+        port = plain({**news, **defaults}).get("port")
+        if not olds and not failures and port != UNKNOWN and (name := await asyncio.to_thread(stranger_on, int(port))):
+            failures.append(
+                Failure("port", f"{int(port)} on 127.0.0.1 is in use by {name}; end it or give another port")
+            )
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
