@@ -102,15 +102,19 @@ def merged(args: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
 
 def unknown(kind: type[T]) -> pulumi.Output[T]:
     """An output that stays unknown: of a component that has findings."""
-    loop = asyncio.get_running_loop()
-
-    def future(value: V) -> "asyncio.Future[V]":
-        result = loop.create_future()
-        result.set_result(value)
-        return result
-
     nothing: Any = None
-    return pulumi.Output(set(), future(nothing), future(False), future(False))
+    return pulumi.Output(set(), _done(nothing), _done(False), _done(False))
+
+
+def known(value: T, resource: pulumi.Resource) -> pulumi.Output[T]:
+    """An output of a resource whose value is known before the resource is there; who uses it waits all the same."""
+    return pulumi.Output({resource}, _done(value), _done(True), _done(False))
+
+
+def _done(value: V) -> "asyncio.Future[V]":
+    future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future
 
 
 def shown_inputs(declared: Mapping[str, Any]) -> dict[str, Any]:

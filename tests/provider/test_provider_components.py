@@ -185,6 +185,14 @@ def test_a_known_target_that_is_an_output_is_judged_like_a_text(
     assert set(errors_of(error.value)) == {"target"}
 
 
+def test_what_an_aks_cluster_is_for_others_is_known_in_the_preview(plugin: Any, values: Any) -> None:
+    """So that a service on it is judged before the cluster is made; it waits for the cluster all the same."""
+    answer = plugin.construct("AksInferenceCluster", cluster(), preview=True)
+    state = json_format.MessageToDict(answer.state)
+    assert values.plain(state["target"]).startswith("aks-inference+kubernetes:")
+    assert any("ManagedCluster" in urn for urn in answer.stateDependencies["target"].urns)
+
+
 def test_what_a_rollout_declares(plugin: Any, script: str) -> None:
     plugin.construct("ControlledRolloutEndpoint", rollout(script))
     inputs = registered(plugin, "LocalEndpoint")

@@ -15,7 +15,7 @@ from aks_inference.aks_cluster.azure import (
     subnet_of,
 )
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
-from aks_inference.component import NO_ARGS, merged, unknown
+from aks_inference.component import NO_ARGS, known, merged, unknown
 from aks_inference.targets import Cluster
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
 
@@ -83,7 +83,7 @@ class AksInferenceCluster(Cluster):
             "containerservice:AgentPool", pool, pool_inputs(plan, group, cluster.azure_name, subnet), pool_options
         )
         text = format_target(KubernetesTarget(name=name, cluster_purpose=plan.purpose.value, gpu=plan.gpu))
-        self.target = self._target = cluster.id.apply(lambda _: text)
+        self.target = self._target = known(text, cluster)
         self.cluster_name, self.cluster_id = cluster.azure_name, cluster.id
         self.resource_group_name = pulumi.Output.from_input(group)
         self._info(*describe(plan))
