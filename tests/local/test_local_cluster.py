@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,21 @@ async def test_a_port_in_use_is_named_with_its_holder(local: Any, score: Any) ->
     assert status.scoring_uri == f"http://127.0.0.1:{port}/score"
     async with aiohttp.ClientSession() as session:
         assert (await score(session, status, await local.key("svc")))[0] == 200
+
+
+async def test_a_start_that_failed_leaves_nothing(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = Path(tempfile.mkdtemp(prefix="aks-t-", dir="/tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(sockets))
+    try:
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", local.settings.port))
+            holder.listen()
+            with pytest.raises(Conflict, match=f"port {local.settings.port} "):
+                await local.launch()
+        assert not local.state.exists()
+        assert list(sockets.iterdir()) == []
+    finally:
+        shutil.rmtree(sockets)
 
 
 async def test_other_settings_are_refused(local: Any) -> None:

@@ -1,6 +1,7 @@
 """A supervisor process from its start to its end."""
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -53,9 +54,15 @@ async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Calla
     try:
         record = _record(settings, directory, version)
         paths = StatePaths(directory, Path(record.run_directory))
-        _check_port(settings.port, paths.router)
-        supervisor = Supervisor(settings, paths, make_router(paths.router, settings))
-        write_wire(directory / "supervisor.json", record)
+        try:
+            _check_port(settings.port, paths.router)
+            supervisor = Supervisor(settings, paths, make_router(paths.router, settings))
+            write_wire(directory / "supervisor.json", record)
+        except BaseException:
+            # Made for this start (else it holds sockets and stays): without a record nobody would find it.
+            with contextlib.suppress(OSError):
+                paths.run.rmdir()
+            raise
         await supervisor.start()
         await _answer(supervisor, record, tell)
     finally:
