@@ -3,7 +3,6 @@
 -- place of answering 503 at once. The tasks live in HAProxy: the slots stay parked when the agent is away.
 local count = tonumber(os.getenv("PARK_COUNT"))
 local address = os.getenv("PARK_SOCKET")
-local held = 0
 
 local function hold(number)
   while true do
@@ -11,9 +10,7 @@ local function hold(number)
     socket:settimeout(2000000)
     if socket:connect(address) then
       socket:send("GET / HTTP/1.1\r\nhost: park\r\nx-slot: s" .. number .. "\r\n\r\n")
-      held = held + 1
       socket:receive("*l")
-      held = held - 1
     end
     socket:close()
     core.msleep(20)
@@ -24,9 +21,20 @@ for number = 0, count - 1 do
   core.register_task(hold, number)
 end
 
--- In the first milliseconds of the process requests wait here until every slot is parked.
+-- What was sent to the slot has not taken its place yet: only the server's own count tells.
+local function free()
+  for number = 0, count - 1 do
+    if core.backends["s" .. number].servers["park"]:get_stats()["scur"] < 1 then
+      return true
+    end
+  end
+  return false
+end
+
+-- In the first milliseconds of the process requests wait here until every slot is parked: one that got the place of
+-- `park` would never be answered.
 core.register_action("parked", { "http-req" }, function(txn)
-  while held < count do
+  while free() do
     core.msleep(1)
   end
   core.backends["parked"].servers["all"]:set_ready()
