@@ -160,6 +160,24 @@ def test_the_record_names_one_process_only(tmp_path):
         assert not asyncio.run(process.attach())
 
 
+@pytest.mark.parametrize("name", ["p0", "p1"])
+async def test_a_hung_haproxy_is_ended_by_the_next_agent(bed, make_state, monkeypatch, name):
+    """It would keep the port."""
+    monkeypatch.setattr(admin, "COMMAND_SECONDS", 0.3)
+    replica = await bed.replica()
+    state = make_state({"A": (10_000, [replica])}, max_request_wait_time=1_234)
+    first = await bed.router()
+    await first.apply(state)
+    pid = bed.haproxy_pid(name)
+    await bed.routers.pop().detach()
+    os.kill(pid, signal.SIGSTOP)
+    router = await bed.router()
+    assert bed.haproxy_pid(name) != pid
+    assert not psutil.pid_exists(pid)
+    await router.apply(state)
+    assert (await bed.ask()).status == 200
+
+
 async def test_what_was_withdrawn_while_no_agent_was_there_finishes(bed, make_state):
     replica = await bed.replica()
     first = await bed.router()

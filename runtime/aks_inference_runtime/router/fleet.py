@@ -174,6 +174,8 @@ class Fleet:
             return
         self._adopt(name, record)
         process = self._processes[name] = HaproxyProcess(self.paths, name, self._binary)
+        await process.attach()
+        await process.stop()
         await process.start(self._config(name))
 
     def _adopt(self, name: str, record: Mapping[str, object]) -> None:

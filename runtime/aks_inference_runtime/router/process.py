@@ -50,16 +50,19 @@ class HaproxyProcess:
         return self._process.pid if self._process is not None else None
 
     async def attach(self) -> bool:
-        """Takes over the process that the record names, if it still runs and answers."""
+        """Takes over the process that the record names, if it still runs and answers.
+
+        One that runs without an answer can still be ended by `stop`.
+        """
         try:
             record = json.loads(self._paths.record(self.name).read_bytes())
             process = psutil.Process(int(record["pid"]))
             if not is_running(process.pid, str(record["mark"])):
                 return False
+            self._process = process
             await self.admin.run("show info")
         except (OSError, ValueError, KeyError, TypeError, psutil.Error, RuntimeUnavailable):
             return False
-        self._process = process
         return True
 
     async def start(self, config: str) -> None:
