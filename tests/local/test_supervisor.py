@@ -2,12 +2,19 @@
 
 import asyncio
 import os
+import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, read_record
+from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.api.status import ServiceState
 from aks_inference_runtime.autoscaler.policy import Decision
 from aks_inference_runtime.local.capacity import machine
+from aks_inference_runtime.local.serve import serve
 from aks_inference_runtime.router.model import VersionKey
 
 
@@ -136,3 +143,25 @@ async def test_room_is_less_by_what_is_already_wanted(cluster: Any) -> None:
     cluster.supervisor.scale(key, Decision(3, "for the test"))
     after = cluster.supervisor.targets()[key]
     assert (after.current, after.room) == (3, 1)
+
+
+async def test_a_shutdown_that_did_not_end_all_says_so(cluster: Any, tmp_path: Path) -> None:
+    directory = tmp_path / "other"
+    directory.mkdir(mode=0o700)
+    router = type(cluster.router)()
+
+    async def stop() -> None:
+        raise RuntimeError("one is still there")
+
+    router.stop = stop
+    ready = asyncio.Event()
+    settings = LocalSettings(name="other", state_directory=str(directory), port=1 + cluster.settings.port)
+    serving = asyncio.create_task(serve(settings, lambda *_: router, lambda _: ready.set(), "1"))
+    async with asyncio.timeout(30):
+        await ready.wait()
+        with pytest.raises(OperationFailed, match="one is still there"):
+            await SupervisorClient(directory).shutdown(remove=True)
+        await serving
+    record = read_record(directory)
+    assert record is not None
+    shutil.rmtree(record.run_directory)

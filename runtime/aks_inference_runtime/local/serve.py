@@ -17,7 +17,7 @@ import psutil
 from aiohttp import web
 
 from aks_inference_runtime.api.client import SupervisorClient, read_record
-from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.process import own_mark
 from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorInfo, SupervisorRecord
 from aks_inference_runtime.local.checks import holder, require_free
@@ -98,7 +98,7 @@ async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callab
         await supervisor.shutdown()
         if api.remove:
             await asyncio.to_thread(remove_state, supervisor.paths)
-    except (AksInferenceError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was: who asked must not be told that all is gone
         _log.exception("the supervisor did not end in order")
         api.problem = OperationFailed(f"not all could be ended: {error}")
     finally:
