@@ -253,3 +253,24 @@ def test_the_summary_is_one_line() -> None:
 
 def test_a_struct_without_values_is_an_empty_object() -> None:
     assert wire.to_raw(struct_pb2.Struct()) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"sourceDirectory": "/elsewhere/source"}, []),
+        ({"sourceDirectory": "/elsewhere/other"}, ["endpoint.spec.versions[0].code.sourceDirectory"]),
+        ({"entryScript": "other.py"}, ["endpoint.spec.versions[0].code.entryScript"]),
+        (
+            {"sourceDirectory": "/elsewhere/source", "digest": "sha256:" + "1" * 64},
+            ["endpoint.spec.versions[0].code.digest", "endpoint.spec.versions[0].code.sourceDirectory"],
+        ),
+    ],
+)
+def test_code_that_only_moved_is_no_change(change: dict[str, str], found: list[str]) -> None:
+    code = {"sourceDirectory": "/checkout/source", "entryScript": "score.py", "digest": "sha256:" + "0" * 64}
+
+    def inputs(code: dict[str, str]) -> dict[str, Any]:
+        return {"endpoint": {"metadata": {"name": "svc"}, "spec": {"versions": [{"name": "a", "code": code}]}}}
+
+    assert sorted(endpoint_diff(inputs(code), inputs({**code, **change})).properties) == found

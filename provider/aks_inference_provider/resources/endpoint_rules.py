@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -55,6 +56,31 @@ def fixed_properties(old: Value, new: Value) -> list[Failure]:
         place = join_path(f"{path}.versions", index)
         failures += _fixed(known.get(pick(version, "name")), pick(version, "properties"), place)
     return failures
+
+
+def without_moves(old: Value, new: Value) -> Value:
+    """The new endpoint with the old places of code that only moved: a checkout elsewhere is no change."""
+    versions = pick(new, "spec", "versions")
+    if not isinstance(versions, list) or not isinstance(new, dict):
+        return new
+    before = {pick(each, "name"): pick(each, "code") for each in pick(old, "spec", "versions") or []}
+    stayed = [
+        {**each, "code": before[each["name"]]}
+        if _only_moved(before.get(pick(each, "name")), pick(each, "code"))
+        else each
+        for each in versions
+    ]
+    return {**new, "spec": {**new["spec"], "versions": stayed}}
+
+
+def _only_moved(old: Value, new: Value) -> bool:
+    """Whether two places hold the same files under the same names, those that the replica sees."""
+    if not isinstance(old, dict) or not isinstance(new, dict) or old.get("digest") in (None, UNKNOWN):
+        return False
+    kept = "sourceDirectory" if old.get("sourceDirectory") and new.get("sourceDirectory") else "entryScript"
+    if UNKNOWN in (old.get(kept), new.get(kept)) or PurePath(old[kept]).name != PurePath(new[kept]).name:
+        return False
+    return {**old, kept: ""} == {**new, kept: ""}
 
 
 def _fixed(old: Value, new: Value, path: str) -> list[Failure]:

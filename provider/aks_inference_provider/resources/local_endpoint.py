@@ -14,6 +14,7 @@ from aks_inference_provider.resources.endpoint_rules import (
     fixed_properties,
     read_endpoint,
     traffic,
+    without_moves,
 )
 from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
 from aks_inference_provider.wire import (
@@ -101,6 +102,7 @@ def _another(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
 
 def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> Diff:
     """What has to happen, from plain inputs: another name or target is another endpoint."""
+    news = {**news, "endpoint": without_moves(olds.get("endpoint"), news.get("endpoint"))}
     found = {
         path: Difference(change, replaces=top(path) == "target" or path == NAME_PATH)
         for path, change in changes(whole_numbers(olds), whole_numbers(news)).items()
