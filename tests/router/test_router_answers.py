@@ -42,6 +42,19 @@ async def test_a_served_request(bed, make_state):
     assert (await bed.ask(key="one", method="GET", data=None, path="/api/v1/service/svc/swagger.json")).status == 200
 
 
+async def test_another_protocol_is_not_spoken(served):
+    asked = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    answer = await served.ask(key="one", method="GET", data=None, **asked)
+    assert (answer.status, answer.reason) == (200, None)
+
+
+async def test_a_connection_header_takes_no_length_away(served):
+    """Else the body would be read as the next request at the replica, uncounted."""
+    answer = await served.ask(key="one", data=b"x" * 1000, connection="keep-alive, content-length, host")
+    assert (answer.status, answer.reason) == (200, None)
+    assert b'"length": 1000' in answer.body
+
+
 @pytest.mark.parametrize(
     ("change", "status", "reason"),
     [
@@ -57,6 +70,9 @@ async def test_a_served_request(bed, make_state):
         ({"path": "/api/v1/service/svc#x/score"}, 404, "not-found"),
         ({"path": "/api/v1/service/svc:0/score"}, 404, "not-found"),
         ({"path": "/api/v1/service/svc@A/score"}, 404, "not-found"),
+        ({"path": "/api/v1/service/svc/score:0"}, 404, "not-found"),
+        ({"path": "/api/v1/service/svc/score:0", "key": None}, 404, "not-found"),
+        ({"path": "/api/v1/service/svc/score@A"}, 404, "not-found"),
         ({"x_aks_inference_version": "Z"}, 404, "not-found"),
         ({"method": "PUT"}, 405, "method"),
         ({"method": "DELETE"}, 405, "method"),

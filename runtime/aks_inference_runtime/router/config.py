@@ -1,5 +1,6 @@
 """HAProxy's configuration. Pure: text from what is asked for. Nothing in it changes while the process lives."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,20 @@ class Paths:
         return self.sockets / f"{name}.{kind}"
 
 
+def quoted(path: Path) -> str:
+    """A path as one word of a line, whatever characters it has: HAProxy's quotes are those of a shell."""
+    return shlex.quote(str(path))
+
+
+def argument(path: Path) -> str:
+    """A path as an argument of a converter: quoted for the list of arguments, and that again for the line."""
+    text = str(path)
+    inner = shlex.quote(text)
+    if inner == text and "," in text:
+        inner = f"'{text}'"
+    return shlex.quote(inner) if inner != text else text
+
+
 def _global(paths: Paths, name: str, connections: int) -> list[str]:
     return [
         "global",
@@ -50,7 +65,7 @@ def _global(paths: Paths, name: str, connections: int) -> list[str]:
         # Two processes on one port would share its connections in silence.
         "  noreuseport",
         f"  maxconn {connections}",
-        f"  stats socket {paths.socket(name, 'admin')} mode 600 level admin",
+        f"  stats socket {quoted(paths.socket(name, 'admin'))} mode 600 level admin",
         "  stats timeout 10s",
         "  stats maxconn 20",
         "  hard-stop-after 10s",
@@ -122,17 +137,18 @@ def _answers() -> list[str]:
 def first_process(paths: Paths, host: str, port: int, layout: Layout, connections: int) -> str:
     """The process that clients reach: admits, authenticates, splits; has slots; hops to the others."""
     name = "p0"
-    routes = paths.routes(name)
+    routes = argument(paths.routes(name))
     lines = [
         *_global(paths, name, connections),
         *_park_globals(paths, name, layout),
         *_defaults(),
         "frontend public from base",
         f"  bind {_address(host)}:{port}",
-        f"  bind {paths.socket(name, 'in')} mode 600",
+        f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
-        "  acl served var(txn.meta) -m found",
+        # Other keys of the map look like paths too; only a path's own entry begins with how it is authenticated.
+        "  acl served var(txn.meta) -m beg key none",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
         _deny(404, "not-found", "no such endpoint", "unless served"),
@@ -151,6 +167,8 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         # to the queue nothing may wait: the slot could be given up meanwhile.
         f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ method GET }}",
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
+        # No other protocol is spoken behind this: who asks to change it is answered in this one.
+        "  http-request del-header upgrade",
         # The key is the router's business: it must not reach the model server or its logs.
         "  http-request del-header authorization if keyed",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)"
@@ -172,7 +190,7 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
     return _text(paths, name, lines)
 
 
-def _authentication(routes: Path) -> list[str]:
+def _authentication(routes: str) -> list[str]:
     """The bearer key's digest must stand in the map. A connection's last good key is remembered while the endpoint's
     set of keys (a part of `meta`) stays what it is: hashing would be the most expensive rule."""
     return [
@@ -200,7 +218,7 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int)
         *_park_globals(paths, name, layout),
         *_defaults(),
         "frontend hopped from base",
-        f"  bind {paths.socket(name, 'in')} mode 600",
+        f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
         "  http-request del-header x-aks-inference-route",
@@ -239,8 +257,8 @@ def port_process(paths: Paths, name: str, host: str, port: int, endpoint: str, c
 def _park_globals(paths: Paths, name: str, layout: Layout) -> list[str]:
     return [
         f"  setenv PARK_COUNT {len(layout.timeouts_ms)}",
-        f"  setenv PARK_SOCKET {paths.socket(name, 'park')}",
-        f"  lua-load {Path(__file__).with_name('park.lua')}",
+        f"  setenv PARK_SOCKET {quoted(paths.socket(name, 'park'))}",
+        f"  lua-load {quoted(Path(__file__).with_name('park.lua'))}",
     ]
 
 
@@ -251,11 +269,11 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
         "  server all 127.0.0.1:1 disabled",
         "frontend park from base",
         f"  id {PARK_ID}",
-        f"  bind {paths.socket(name, 'park')} mode 600",
+        f"  bind {quoted(paths.socket(name, 'park'))} mode 600",
         "  timeout client 24d",
         "  use_backend %[req.hdr(x-slot)]",
         "frontend hold from base",
-        f"  bind {paths.socket(name, 'hold')} mode 600",
+        f"  bind {quoted(paths.socket(name, 'hold'))} mode 600",
         "  timeout client 24d",
         "  timeout tarpit 24d",
         "  http-request tarpit",
@@ -273,7 +291,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             ' string \'{"message": "too many requests wait already"}\' hdr x-aks-inference-reason queue-full'
             " if full { var(txn.most) -m found } { queue,sub(txn.most) ge 0 }",
             f"  use-server park if {{ fe_id {PARK_ID} }}",
-            f"  server park {paths.socket(name, 'hold')} maxconn 1",
+            f"  server park {quoted(paths.socket(name, 'hold'))} maxconn 1",
         ]
     return lines
 
@@ -290,13 +308,13 @@ def _hops(paths: Paths) -> list[str]:
 
 
 def _hop(name: str, socket: Path, extra: list[str]) -> list[str]:
-    return [f"backend {name} from hop", *extra, f"  server next {socket}"]
+    return [f"backend {name} from hop", *extra, f"  server next {quoted(socket)}"]
 
 
 def _text(paths: Paths, name: str, lines: list[str]) -> str:
     text = "\n".join(lines) + "\n"
-    return text.replace("@READY@", str(paths.directory / f"{name}.ready")).replace(
-        "@RETRY@", str(paths.directory / f"{name}.retry")
+    return text.replace("@READY@", argument(paths.directory / f"{name}.ready")).replace(
+        "@RETRY@", argument(paths.directory / f"{name}.retry")
     )
 
 

@@ -25,6 +25,9 @@ HOP_BY_HOP = frozenset(
 )
 """Headers of one connection, not of the message (RFC 9110, 7.6.1); `expect` is answered by the gate."""
 
+OF_THE_MESSAGE = frozenset({b"content-length", b"host", b"authorization"})
+"""What a Connection header may not take away: without its length a body would be read as the next request."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -34,7 +37,7 @@ def named_by_connection(headers: Headers) -> frozenset[bytes]:
     for name, value in headers:
         if name == b"connection":
             named.update(part.strip().lower() for part in value.split(b","))
-    return frozenset(named) | HOP_BY_HOP
+    return frozenset(named) - OF_THE_MESSAGE | HOP_BY_HOP
 
 
 def head(first_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
