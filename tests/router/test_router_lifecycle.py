@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, RuntimeUnavailable
-from aks_inference_runtime.router import admin
+from aks_inference_runtime.router import admin, config
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.model import RouterState
 
@@ -28,6 +29,36 @@ async def test_a_port_in_use_is_named(bed):
             await router.start()
     await router.stop()
     assert not (bed.directory / "router").exists()
+
+
+@pytest.mark.parametrize("folder", ["a b", "it's", 'say "x"', "a,b", "a;b#c$d", "back\\slash", "a(b)]c%d"])
+async def test_any_folder_will_do(bed, make_state, unused_port, folder, monkeypatch):
+    """Of the state (configuration, maps, sockets) and of the checkout (park.lua)."""
+    copy = bed.directory / folder / "checkout" / "config.py"
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(Path(config.__file__).with_name("park.lua"), copy.with_name("park.lua"))
+    monkeypatch.setattr(config, "__file__", str(copy))
+    replica = await bed.replica()
+    home = bed.directory
+    bed.directory = home / folder
+    try:
+        router = await bed.router()
+        # A deadline that no slot is prepared for, and a port: three processes.
+        state = make_state({"A": (10_000, [replica])}, keys=("k",), port=unused_port, max_request_wait_time=1_234)
+        await router.apply(state)
+        assert (await bed.ask(key="k")).status == 200
+        assert (await bed.ask()).reason == "auth"
+        assert (await bed.ask(key="k", port=unused_port, path="/score")).status == 200
+        await router.apply(make_state({"A": (10_000, [])}))
+        gone = await bed.ask()
+        assert (gone.status, gone.reason, gone.headers["retry-after"]) == (503, "no-replica", "1")
+        # The next agent reads the map, and the process starts again from its files.
+        await router.detach()
+        router = await bed.router()
+        await router.apply(make_state({"A": (10_000, [replica])}))
+        assert (await bed.ask()).status == 200
+    finally:
+        bed.directory = home
 
 
 async def test_two_routers_never_share_a_port(bed, make_state):

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,17 +74,17 @@ class AdminSocket:
 
     async def replace_map(self, name: Path, entries: Mapping[str, str]) -> None:
         """Replaces a map's content in one instant."""
-        answer = await self.run(f"prepare map {name}")
+        answer = await self.run(f"prepare map {word(name)}")
         _, _, version = answer.rpartition(" ")
         if not version.isdigit():
             raise OperationFailed(f"haproxy did not prepare {name}: {answer}")
         for payload in _payloads(entries):
-            await self.must([f"add map @{version} {name} <<\n{payload}"])
-        await self.must([f"commit map @{version} {name}"])
+            await self.must([f"add map @{version} {word(name)} <<\n{payload}"])
+        await self.must([f"commit map @{version} {word(name)}"])
 
     async def show_map(self, name: Path) -> dict[str, str]:
         """A map's content."""
-        lines = (line.split(" ", 2) for line in (await self.run(f"show map {name}")).splitlines())
+        lines = (line.split(" ", 2) for line in (await self.run(f"show map {word(name)}")).splitlines())
         return {parts[1]: parts[2] for parts in lines if len(parts) == 3}
 
     async def stat(self) -> Stat:
@@ -103,6 +104,11 @@ class AdminSocket:
         except OSError as error:
             raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
         return data.decode(errors="replace").strip()
+
+
+def word(path: Path) -> str:
+    """A path as one word of a command: what divides words or commands gets a backslash."""
+    return re.sub(r"""([\s\\;"'])""", r"\\\1", str(path))
 
 
 def parse_stat(text: str) -> Stat:

@@ -56,7 +56,7 @@ class HaproxyRouter:
             host, port: Optional. Where clients reach it.
             haproxy: Optional. Path of another binary than the installed one.
             sockets: Optional. A short directory for Unix sockets; default `directory`, or one below the system's
-                temporary directory where that path is too long.
+                temporary directory where that path is too long, or has a comma or dollar.
             layout: Optional. Slots of the first process.
         """
         self._directory = directory
@@ -289,8 +289,11 @@ class HaproxyRouter:
 
 
 def _short(directory: Path) -> Path:
-    """A directory for sockets whose paths keep within the system's limit."""
-    if len(os.fsencode(directory / "port-65535.admin.1234567.tmp")) <= SOCKET_PATH_BYTES:
+    """A directory for sockets whose paths keep within the system's limit, and which HAProxy takes as they are."""
+    if (
+        not set(",$") & set(str(directory))
+        and len(os.fsencode(directory / "port-65535.admin.1234567.tmp")) <= SOCKET_PATH_BYTES
+    ):
         return directory
     digest = sha256(os.fsencode(directory.absolute())).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"aks-inference-{os.getuid()}-{digest}"

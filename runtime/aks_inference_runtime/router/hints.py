@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
-from aks_inference_runtime.router.admin import AdminSocket
+from aks_inference_runtime.router.admin import AdminSocket, word
 from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.versions import Observations, ServedVersion
@@ -59,10 +59,11 @@ class Hints:
     async def _tell(
         self, process: int, kind: str, before: Mapping[str, str] | None, entries: Mapping[str, str]
     ) -> None:
-        name = self._paths.directory / f"p{process}.{kind}"
+        path = self._paths.directory / f"p{process}.{kind}"
         if before is None:
-            await self._admin_of(process).replace_map(name, entries)
+            await self._admin_of(process).replace_map(path, entries)
             return
+        name = word(path)
         commands = [f"del map {name} {key}" for key in before if key not in entries]
         commands += [f"add map {name} {key} {value}" for key, value in entries.items() if key not in before]
         commands += [
