@@ -31,6 +31,7 @@ from aks_inference_provider.wire import (
 from aks_inference_runtime.api.client import EndpointKeys, EndpointSubmission, SupervisorClient
 from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
 from aks_inference_runtime.api.errors import NotFound, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.keys import key_problem
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
@@ -74,9 +75,10 @@ def check(olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[dict[str, A
     elif isinstance(timeout, int | float) and not timeout > 0:
         failures.append(Failure("timeoutSeconds", f"{timeout:g} is not above 0"))
     for key in ("primaryKey", "secondaryKey"):
-        if news.get(key) == "":
-            failures.append(Failure(key, "is empty; leave it out to have one generated"))
-        if news.get(key) is not None and pick(endpoint, "spec", "auth") not in (None, UNKNOWN, AuthMode.KEY):
+        value = news.get(key)
+        if isinstance(value, str) and value != UNKNOWN and (problem := key_problem(value)):
+            failures.append(Failure(key, "; ".join(problem)))
+        elif value is not None and pick(endpoint, "spec", "auth") not in (None, UNKNOWN, AuthMode.KEY):
             failures.append(Failure(key, "is only for auth 'key'; leave it out or change endpoint.spec.auth"))
     if isinstance(endpoint, dict) and not in_endpoint:
         try:

@@ -15,7 +15,7 @@ from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, derive, plain, whole_numbers
 from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, launch, read_record
-from aks_inference_runtime.api.errors import InvalidInput, RuntimeUnavailable
+from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, RuntimeUnavailable
 from aks_inference_runtime.api.supervisor import DEFAULT_PORT, default_state_directory
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
@@ -155,11 +155,24 @@ class LocalRuntime:
         return computed(inputs)
 
     async def create(self, operation: Operation, inputs: Raw) -> Made:
-        """Starts the supervisor, or finds it running."""
+        """Starts the supervisor, or finds it running; one that is cancelled while it starts is ended again."""
         settings = _settings(plain(inputs))
+        found = await _running(settings.state_directory)
+        start = asyncio.ensure_future(self._start(operation, settings))
+        try:
+            await asyncio.shield(start)
+        except asyncio.CancelledError:
+            # No state will know of it. Half started it could not be ended: what serves, can.
+            with contextlib.suppress(AksInferenceError):
+                await start
+                if not found:
+                    await SupervisorClient(settings.state_directory).shutdown(remove=True)
+            raise
+        return Made(settings.state_directory, computed(inputs))
+
+    async def _start(self, operation: Operation, settings: LocalSettings) -> None:
         operation.progress.status(f"starting on port {settings.port}")
         await launch(settings, operation.timeout_s or LAUNCH_TIMEOUT_S)
-        return Made(settings.state_directory, computed(inputs))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """Starts it where it does not run; another HAProxy takes a restart."""
@@ -167,7 +180,8 @@ class LocalRuntime:
         if plain(state.inputs).get("haproxy") != settings.haproxy and await _running(state.id):
             operation.progress.status("restarting with another HAProxy")
             await SupervisorClient(state.id).shutdown(remove=False)
-        return (await self.create(operation, inputs)).computed
+        await self._start(operation, settings)
+        return computed(inputs)
 
     async def read(self, operation: Operation, state: State) -> State | None:
         """As it is; one that does not run but has its files is still there, not running."""
