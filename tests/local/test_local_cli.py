@@ -15,6 +15,7 @@ import pytest
 from aks_inference_runtime.api.client import EndpointSubmission, LocalSettings, SupervisorClient, destroy, launch
 from aks_inference_runtime.api.content import directory_digest
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
+from aks_inference_runtime.api.supervisor import SupervisorRecord
 
 COMMAND = Path(sys.executable).with_name("aks-inference")
 
@@ -126,7 +127,8 @@ async def test_follows_a_log_until_it_is_left(state: Path) -> None:
     [
         (["status"], 3, "no local cluster under"),
         (["--cluster", "x", "--state-directory", "y", "status"], 2, "not both"),
-        (["--cluster", "nobody", "status"], 4, "no supervisor in"),
+        (["--cluster", "nobody", "status"], 3, "no local cluster under"),
+        (["--state-directory", "/nowhere", "status"], 4, "`up` of the stack starts it"),
         (["status", "--nonsense"], 2, "No such option"),
         (["score", "svc", "--data", "/nowhere"], 2, "No such file"),
     ],
@@ -144,3 +146,27 @@ async def test_several_clusters_must_be_told_apart(tmp_path: Path) -> None:
     code, _, err = await run("status", XDG_STATE_HOME=str(tmp_path))
     assert code == 2
     assert "one, two" in err
+
+
+async def test_a_cluster_is_named_by_its_folder_or_its_name(tmp_path: Path) -> None:
+    root = tmp_path / "aks-inference"
+    for folder, name in (("proj-dev-local", "local"), ("proj-prod-local", "local"), ("proj-dev-other", "other")):
+        settings = LocalSettings(name=name, state_directory=str(root / folder))
+        (root / folder).mkdir(parents=True)
+        record = SupervisorRecord(settings=settings, run_directory=str(tmp_path / "run"))
+        (root / folder / "supervisor.json").write_text(record.model_dump_json(by_alias=True))
+
+    async def says(cluster: str) -> tuple[int, str]:
+        code, _, err = await run("--cluster", cluster, "status", XDG_STATE_HOME=str(tmp_path))
+        return code, err
+
+    for name in ("other", "proj-dev-other"):
+        code, err = await says(name)
+        assert (code, f"{root}/proj-dev-other does not answer" in err) == (4, True)
+    code, err = await says("proj-prod-local")
+    assert (code, f"{root}/proj-prod-local does not answer" in err) == (4, True)
+    code, err = await says("local")
+    assert (code, "name the folder: proj-dev-local, proj-prod-local" in err) == (2, True)
+    code, err = await says("wrong")
+    assert (code, "no local cluster 'wrong'" in err) == (3, True)
+    assert "proj-dev-local (cluster local), proj-dev-other (cluster other), proj-prod-local (cluster local)" in err

@@ -57,7 +57,7 @@ def read_record(directory: Path, *, missing_ok: bool = False) -> SupervisorRecor
     except (FileNotFoundError, NotADirectoryError):
         if missing_ok:
             return None
-        raise RuntimeUnavailable(f"no supervisor in {directory}; `pulumi up` of the stack starts it") from None
+        raise RuntimeUnavailable(f"no supervisor in {directory}; `up` of the stack starts it") from None
     except OSError as error:
         raise RuntimeUnavailable(f"{path} cannot be read: {error.strerror}") from None
     refuse_newer(path, text)
@@ -255,7 +255,7 @@ class SupervisorClient:
     def _unavailable(self, error: BaseException) -> RuntimeUnavailable:
         return RuntimeUnavailable(
             f"the supervisor in {self._directory} does not answer ({error or type(error).__name__}); "
-            f"`aks-inference start` or the next `pulumi up` starts it"
+            f"`aks-inference start` or the next `up` of the stack starts it"
         )
 
 
