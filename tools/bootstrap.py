@@ -63,4 +63,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        # The next run makes it whole.
+        sys.exit("setup stopped")

@@ -17,10 +17,23 @@ from aks_inference import (
     RegisteredModel,
 )
 
+
+def percentage(value: float | str) -> float | str:
+    """The number that a text holds; any other text as it is."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
 config = pulumi.Config()
-# In the order of the models' names here: the configuration keeps none, and an order that moves is a change.
-given: dict[str, float] = config.get_object("traffic") or {"ridge": 100}
-traffic = {name: given[name] for name in ("ridge", "boosted") if name in given}
+MODELS = ("ridge", "boosted")
+# `config set` keeps 12.5 as text. What is wrong with a percentage, the component says.
+given: dict[str, float | str] = config.get_object("traffic") or {"ridge": 100}
+if unknown := sorted(set(given) - set(MODELS)):
+    raise pulumi.RunError(f"traffic.{unknown[0]}: no such model; the models are {', '.join(MODELS)}")
+# In this order: the configuration keeps none, and an order that moves is a change.
+traffic = {name: percentage(given[name]) for name in MODELS if name in given}
 models_directory = Path(config.get("modelsDirectory") or "models")
 
 INFERENCE_CONFIG = {

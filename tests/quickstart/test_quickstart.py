@@ -61,6 +61,8 @@ def test_the_story_in_json() -> None:
 def shape(line: str) -> str:
     """A line without what differs from run to run: figures, bars, folders, spaces."""
     line = re.sub(r"\S*/aks-inference-quickstart-\w+", "<work>", line)
+    # Siblings come in the order in which they were registered.
+    line = re.sub(r"[├└│─]", " ", line)
     line = re.sub(r"█+", "█", line)
     line = re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "N", line)
     return re.sub(r"\s+", " ", line).strip()

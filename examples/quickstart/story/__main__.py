@@ -76,8 +76,9 @@ def main() -> int:
     passphrase.touch(mode=0o600)
     passphrase.write_text(secrets.token_urlsafe(24))
     report = Report(options.json)
-    # SIGTERM ends the story like Ctrl-C does: with everything cleaned up.
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    # A terminal that closes and SIGTERM end the story like Ctrl-C does: with everything cleaned up.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         engine = Engine(options.engine, PROJECT, work)
         story = steps.Story(engine, report, work, free_port(options.port))

@@ -57,7 +57,9 @@ class Engine:
     def destroy_command(self) -> str:
         """What a person types to end what --keep left running."""
         names = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE")
-        settings = [f"{name}={shlex.quote(self._environment[name])}" for name in names]
+        # A passphrase that the user's shell exports would win over the file.
+        settings = ["env", "-u", "PULUMI_CONFIG_PASSPHRASE"]
+        settings += [f"{name}={shlex.quote(self._environment[name])}" for name in names]
         where = ["--stack", STACK, "--yes", "--cwd", str(self._project)]
         commands = (["destroy", "--skip-preview"], ["stack", "rm"])
         return " && ".join(" ".join([*settings, shlex.join([self._executable, *c, *where])]) for c in commands)

@@ -1,6 +1,7 @@
 """How the story is told: to a person as text, to a pipeline as one JSON object a step."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -48,7 +49,8 @@ class Report:
         self._number += 1
         step = Step(self._console, self.as_json)
         if not self.as_json:
-            self._console.print(f"\n{self._number}. {title}", style="bold", markup=False, highlight=False)
+            style = None if "NO_COLOR" in os.environ else "bold"
+            self._console.print(f"\n{self._number}. {title}", style=style, markup=False, highlight=False)
         begun = time.monotonic()
         ok = False
         try:

@@ -141,9 +141,11 @@ async def roll_out(story: Story) -> None:
             finally:
                 applied.set()
 
+        step.say(f"scoring {ROWS_WHILE_APPLYING} rows, {ROWS_PER_S} a second, while it is applied …")
         during, _ = await asyncio.gather(
             score_each(uri, key, story.rows, ROWS_WHILE_APPLYING, ROWS_PER_S, until=applied), apply()
         )
+        step.say(f"scoring {ROWS_FOR_SPLIT} more …")
         after = await score_each(uri, key, story.rows, ROWS_FOR_SPLIT, ROWS_PER_S)
         step.say(f"{during.sent} rows while it was applied: {during.failed} failed; by version {dict(during.versions)}")
         step.say(f"{after.sent} rows after: {after.failed} failed; by version {dict(after.versions)}")
@@ -219,6 +221,7 @@ async def keep(story: Story) -> None:
         ending = f"{story.engine.destroy_command} && rm -r {shlex.quote(str(story.work))}"
         step.say(f"service:  {outputs['serviceUri']}")
         step.say(f"endpoint: {outputs['endpointUri']}")
+        step.say(f"look:     aks-inference --state-directory {shlex.quote(str(story.work / 'runtime'))} status")
         step.say(f"keys:     {story.work / 'runtime' / 'keys'}")
         step.say(f"destroy:  {ending}")
         step.result(
