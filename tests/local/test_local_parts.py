@@ -102,6 +102,14 @@ async def test_two_builds_of_one_environment_happen_once(tmp_path: Path) -> None
     assert told == []
 
 
+async def test_a_cache_that_cannot_be_made_says_what_it_is_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    root = tmp_path / "file" / "cache"
+    with pytest.raises(OperationFailed, match=r"Python environments of scoring servers .* XDG_CACHE_HOME") as caught:
+        await EnvironmentStore(root).get((), lambda _: None)
+    assert str(caught.value).startswith(f"{root} cannot be made: Not a directory")
+
+
 async def test_a_build_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
     store = EnvironmentStore(tmp_path / "cache")
     requirement = wheel(tmp_path)

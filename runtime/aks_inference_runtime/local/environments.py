@@ -74,11 +74,21 @@ class EnvironmentStore:
         if found := _read(key, folder):
             return found
         try:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_root()
             async with _locked(self._root / f"{key}.lock", progress):
                 return _read(key, folder) or await self._build(key, folder, lines, progress)
         except OSError as error:
             raise OperationFailed(f"environment {key}: {error.strerror or error} ({error.filename})") from None
+
+    def _make_root(self) -> None:
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OperationFailed(
+                f"{self._root} cannot be made: {error.strerror or error} ({error.filename}); the Python environments "
+                f"of scoring servers are kept there. Make it writable, or start the supervisor anew with "
+                f"XDG_CACHE_HOME set to another folder (an absolute path)"
+            ) from None
 
     async def _build(
         self, key: str, folder: Path, lines: Sequence[str], progress: Callable[[str], None]

@@ -20,8 +20,8 @@ from aks_inference_runtime.api.client import SupervisorClient, read_record
 from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.process import own_mark
 from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorInfo, SupervisorRecord
-from aks_inference_runtime.local.checks import holder, require_free
-from aks_inference_runtime.local.files import write_wire
+from aks_inference_runtime.local.checks import HOST, holder, require_free
+from aks_inference_runtime.local.files import write_text, write_wire
 from aks_inference_runtime.local.process import STATE_VARIABLE
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.server import Api
@@ -29,6 +29,8 @@ from aks_inference_runtime.local.supervisor import Supervisor, remove_state
 from aks_inference_runtime.router.model import Router
 
 LOCK_WAIT_S = 20.0
+OWNER_FILE = "state-directory"
+"""In the folder of the sockets: which state directory it belongs to."""
 _log = logging.getLogger(__name__)
 RouterFactory = Callable[[Path, LocalSettings], Router]
 
@@ -58,6 +60,8 @@ async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Calla
             _check_port(settings.port, paths.router)
             supervisor = Supervisor(settings, paths, make_router(paths.router, settings))
             write_wire(directory / "supervisor.json", record)
+            with contextlib.suppress(OperationFailed):  # it only makes a text better
+                write_text(paths.run / OWNER_FILE, str(directory))
         except BaseException:
             # Made for this start (else it holds sockets and stays): without a record nobody would find it.
             with contextlib.suppress(OSError):
@@ -165,8 +169,25 @@ def _new_run_directory() -> Path:
 def _check_port(port: int, router: Path) -> None:
     """Raises Conflict when somebody else has the router's port; a router that we left running may."""
     pid = holder(port)
-    if pid is None or not any(str(router) in part for part in _command(pid)):
-        require_free(port)
+    command = _command(pid) if pid is not None else []
+    if any(str(router) in part for part in command):
+        return
+    if (owner := _owner(command)) is not None:
+        raise Conflict(
+            f"port {port} on {HOST} is that of another local cluster of yours, whose state is in {owner}; give another "
+            f"port, or destroy the stack of that cluster first"
+        )
+    require_free(port)
+
+
+def _owner(command: list[str]) -> Path | None:
+    """The state directory of the local cluster whose HAProxy has this command line."""
+    for part in command:
+        path = Path(part)
+        if path.suffix == ".cfg" and path.parent.name == "router" and _private(path.parents[1]):
+            with contextlib.suppress(OSError):
+                return Path((path.parents[1] / OWNER_FILE).read_text())
+    return None
 
 
 def _command(pid: int) -> list[str]:
