@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from aks_inference_runtime.api.client import EndpointSubmission, LocalSettings, 
 from aks_inference_runtime.api.content import directory_digest
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.supervisor import SupervisorRecord
+from aks_inference_runtime.cli.show import brief
 
 COMMAND = Path(sys.executable).with_name("aks-inference")
 
@@ -77,8 +79,11 @@ async def test_the_commands(state: Path) -> None:
     code, out, err = await run("score", "svc", "--data", "-", stdin=b'{"x": [1, 2]}', **home)
     assert (code, json.loads(out)) == (0, {"x": [1, 2]})
     assert err.startswith("200, version ver-a in ")
-    code, out, _ = await run("--json", "score", "svc", "--data", "-", "--version", "none", stdin=b"{}", **home)
-    assert (code, json.loads(out)["status"], json.loads(out)["reason"]) == (1, 404, "not-found")
+    code, out, err = await run("score", "svc", "--data", "-", "--version", "none", stdin=b"{}", **home)
+    assert (code, out) == (3, "")
+    assert "no version 'none' (versions: ver-a)" in err
+    code, out, _ = await run("--json", "score", "svc", "--data", "-", "--version", "ver-a", stdin=b"{}", **home)
+    assert (code, json.loads(out)["version"]) == (0, "ver-a")
     code, out, _ = await run("--json", "score", "svc", "--data", "-", stdin=b"{}", AKS_INFERENCE_KEY="wrong", **home)
     assert (code, json.loads(out)["reason"]) == (1, "auth")
 
@@ -103,7 +108,9 @@ async def test_the_commands(state: Path) -> None:
 
 async def test_follows_a_log_until_it_is_left(state: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        COMMAND, "--state-directory", str(state), "logs", "svc", "--follow", "--tail", "0", stdout=subprocess.PIPE
+        *(COMMAND, "--state-directory", str(state), "logs", "svc", "--follow", "--tail", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     try:
@@ -117,9 +124,38 @@ async def test_follows_a_log_until_it_is_left(state: Path) -> None:
                     continue
                 if b"POST /score 200" in line:
                     break
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+            assert (process.returncode, err) == (130, b"")
     finally:
-        process.terminate()
-        await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def test_of_a_long_log_the_error_comes_first() -> None:
+    frames = [f'  File "score.py", line {number}, in f' for number in range(20)]
+    log = [
+        "Found extra keys in the config file that are not supported by the server.",
+        "Extra keys = ['SERVICE_NAME']",
+        "starting",
+        "E azmlinfsrv - Encountered Exception Traceback (most recent call last):",
+        *frames,
+        "RuntimeError: no weights",
+        "",
+        "The above exception was the direct cause of the following exception:",
+        "Traceback (most recent call last):",
+        "UserScriptException: Caught an unhandled exception",
+        *(f"I line {number}" for number in range(20)),
+    ]
+    told = brief("svc", "\n".join(["replica a: exit code 3", *log]))
+    assert told[:2] == ["replica a: exit code 3", "RuntimeError: no weights"]
+    assert told[2:-1] == frames[-10:]
+    assert "`aks-inference logs svc`" in told[-1]
+    without = brief("svc", "\n".join(["pip failed", *(f"line {number}" for number in range(30))]))
+    assert without[:-1] == ["pip failed", *(f"line {number}" for number in range(20, 30))]
+    assert brief("svc", "no room\n" + "\n".join(log[:3])) == ["no room", "starting"]
+    assert brief("svc", "") == []
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def _command(work: Callable[..., Coroutine[None, None, int]]) -> Callable[..., N
             else:
                 click.echo(f"error: {error}", err=True)
             code = next((number for kind, number in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        except KeyboardInterrupt:
+            code = 130  # as a shell says it of one that SIGINT ended
         except BrokenPipeError:
             # Who reads has enough (`| head`); nothing more can be said, also not at the end of the interpreter.
             sys.stdout = sys.stderr

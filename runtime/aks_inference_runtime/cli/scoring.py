@@ -8,7 +8,7 @@ import aiohttp
 
 from aks_inference_runtime.api.client import SupervisorClient
 from aks_inference_runtime.api.endpoint import AuthMode
-from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.api.errors import NotFound, RuntimeUnavailable
 
 VERSION_HEADER = "x-aks-inference-version"
 REASON_HEADER = "x-aks-inference-reason"
@@ -58,12 +58,16 @@ async def score_once(
         timeout_s: Required. Seconds.
 
     Raises:
-        NotFound: no such endpoint.
+        NotFound: no such endpoint, or no such version of it.
         RuntimeUnavailable: the supervisor or the router does not answer.
     """
     view = await client.get_endpoint(name)
+    spec = view.endpoint.spec
+    present = {one.name for one in spec.versions} | {one.name for one in view.status.versions}
+    if version is not None and version not in present:
+        raise NotFound(f"endpoint {name} has no version {version!r} (versions: {', '.join(sorted(present))})")
     headers = {"content-type": "application/json"}
-    if view.endpoint.spec.auth is AuthMode.KEY:
+    if spec.auth is AuthMode.KEY:
         headers["authorization"] = f"Bearer {key or (await client.keys(name)).primary_key}"
     if version is not None:
         headers[VERSION_HEADER] = version

@@ -17,6 +17,11 @@ _COLOURS = {
     ServiceState.FAILED: "bold red",
 }
 
+LOG_LINES = 10
+"""Of a log in a table."""
+_NOISE = ("Found extra keys in the config file", "Extra keys = [")
+"""What azureml-inference-server-http 1.5 says at each start of the variables that it takes itself."""
+
 
 def overview(console: Console, info: SupervisorInfo, statuses: Sequence[EndpointStatus]) -> None:
     """The cluster and one line per version."""
@@ -62,13 +67,38 @@ def details(console: Console, status: EndpointStatus) -> None:
         if version.last_scaling:
             parts.append(f"  last scaling: {version.last_scaling}")
         if version.message:
-            parts.append(Text(f"  {version.message}"))
+            parts += [Text(f"  {line}") for line in brief(status.name, version.message)]
         table = Table("replica", "state", "address", "reason", box=None, pad_edge=False)
         for replica in version.replicas:
             table.add_row(replica.id, str(replica.state), replica.address, replica.reason)
         if version.replicas:
             parts.append(table)
     console.print(Group(*parts), soft_wrap=True)
+
+
+def brief(endpoint: str, message: str) -> list[str]:
+    """A version's message for a person: what happened, the error itself, the end of the log before it, where more is.
+
+    Args:
+        endpoint: Required. Its name.
+        message: Required. Of the version; for one that failed with the tail of its log.
+    """
+    lines = [line for line in message.splitlines() if line.strip() and not line.startswith(_NOISE)]
+    if len(lines) <= LOG_LINES:
+        return lines
+    reason, log = lines[0], lines[1:]
+    cause = _cause(log)
+    shown = log[-LOG_LINES:] if cause is None else [log[cause], *log[max(0, cause - LOG_LINES) : cause]]
+    more = f"more: `aks-inference logs {endpoint}`; the whole message: `aks-inference --json status {endpoint}`"
+    return [reason, *shown, more]
+
+
+def _cause(log: Sequence[str]) -> int | None:
+    """Where the first traceback ends: with the error that the others follow from."""
+    begin = next((number for number, line in enumerate(log) if "Traceback (most recent call last):" in line), None)
+    if begin is None:
+        return None
+    return next((n for n in range(begin + 1, len(log)) if not log[n].startswith(" ")), None)
 
 
 def _state(state: ServiceState) -> Text:
