@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import stat
 import tempfile
@@ -18,6 +19,7 @@ from aiohttp import web
 
 from aks_inference_runtime.api.client import SupervisorClient, read_record
 from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.launch import RECORD_FILE
 from aks_inference_runtime.api.process import own_mark
 from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorInfo, SupervisorRecord
 from aks_inference_runtime.local.checks import HOST, holder, require_free
@@ -29,6 +31,9 @@ from aks_inference_runtime.local.supervisor import Supervisor, remove_state
 from aks_inference_runtime.router.model import Router
 
 LOCK_WAIT_S = 20.0
+RECORD_S = 1.0
+RECORD_LOOKS = 3
+"""In a row without the record, since who puts a backup in place takes it away for a moment."""
 OWNER_FILE = "state-directory"
 """In the folder of the sockets: which state directory it belongs to."""
 _log = logging.getLogger(__name__)
@@ -59,7 +64,7 @@ async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Calla
         try:
             _check_port(settings.port, paths.router)
             supervisor = Supervisor(settings, paths, make_router(paths.router, settings))
-            write_wire(directory / "supervisor.json", record)
+            write_wire(directory / RECORD_FILE, record)
             with contextlib.suppress(OperationFailed):  # it only makes a text better
                 write_text(paths.run / OWNER_FILE, str(directory))
         except BaseException:
@@ -94,7 +99,9 @@ async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callab
     record.socket.unlink(missing_ok=True)
     await web.UnixSite(runner, str(record.socket)).start()
     tell("ready")
+    watch = asyncio.create_task(_watch_record(Path(record.settings.state_directory), api))
     await api.asked_to_end.wait()
+    watch.cancel()
     try:
         if api.remove is None:
             await supervisor.detach()
@@ -102,6 +109,9 @@ async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callab
         await supervisor.shutdown()
         if api.remove:
             await asyncio.to_thread(remove_state, supervisor.paths)
+        elif not (supervisor.paths.root / RECORD_FILE).exists():
+            # Without a record nothing leads to it any more.
+            await asyncio.to_thread(shutil.rmtree, supervisor.paths.run, ignore_errors=True)
     except Exception as error:  # noqa: BLE001 - whatever it was: who asked must not be told that all is gone
         _log.exception("the supervisor did not end in order")
         api.problem = OperationFailed(f"not all could be ended: {error}")
@@ -109,6 +119,27 @@ async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callab
         api.ended.set()
         await runner.cleanup()
         record.socket.unlink(missing_ok=True)
+
+
+async def _watch_record(directory: Path, api: Api) -> None:
+    """Asks for the end of everything when the record stays away: nobody could find this supervisor any more.
+
+    What else is in the folder stays, should it be there still.
+    """
+    looks = 0
+    while looks < RECORD_LOOKS:
+        await asyncio.sleep(RECORD_S)
+        try:
+            (directory / RECORD_FILE).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            looks += 1
+        except OSError as error:
+            _log.warning("%s cannot be looked at: %s", directory / RECORD_FILE, error)
+        else:
+            looks = 0
+    _log.error("%s was removed; all that was started for it ends", directory / RECORD_FILE)
+    api.remove = not await asyncio.to_thread(directory.exists)
+    api.asked_to_end.set()
 
 
 async def _lock(directory: Path) -> TextIO | None:
