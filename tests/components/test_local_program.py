@@ -18,7 +18,7 @@ PROGRAM = """
                         "environment_variables": {"RATE": pulumi.Output.from_input("3")}},
     }
     service = ModelWebService("service", target=cluster, models=[model], inference_config=config,
-                              primary_key="first", description=pulumi.Output.from_input("late"))
+                              primary_key="first-key", description=pulumi.Output.from_input("late"))
     endpoint = ControlledRolloutEndpoint("rollout", target=cluster.target, versions=[
         {"version_name": "ver-a", "traffic_percentile": 20, "models": [model], "inference_config": config},
         {"version_name": "ver-b", "traffic_percentile": 10.5, "models": [model.model_id], "type": "Control",
@@ -62,7 +62,7 @@ def test_inputs_of_the_children(run_program: Callable[..., Any], tmp_path: Any) 
     assert model.inputs["target"].startswith("aks-inference+local:")
     service, rollout = sorted(engine.of("LocalEndpoint"), key=lambda r: r.name, reverse=True)
     assert service.inputs["effectiveTraffic"] == {"default": 100}
-    assert service.inputs["primaryKey"] == {**SECRET, "value": "first"}
+    assert service.inputs["primaryKey"] == {**SECRET, "value": "first-key"}
     spec = service.inputs["endpoint"]["spec"]
     assert spec["description"] == "late"
     (version,) = spec["versions"]
@@ -84,7 +84,7 @@ def test_inputs_of_the_children(run_program: Callable[..., Any], tmp_path: Any) 
 def test_a_components_inputs_are_in_its_state_and_the_key_is_secret(run_program: Callable[..., Any]) -> None:
     engine = run_program(PROGRAM, preview=False).engine
     (service,) = engine.of("ModelWebService")
-    assert service.inputs["primaryKey"] == {**SECRET, "value": "first"}
+    assert service.inputs["primaryKey"] == {**SECRET, "value": "first-key"}
     assert service.inputs["models"] == ["ridge:1"]
     assert service.inputs["target"].startswith("aks-inference+local:")
     assert engine.outputs["service"]["scoringUri"].endswith("/service/score")
@@ -96,12 +96,12 @@ def test_keys_of_a_deployment_configuration_are_secret(run_program: Callable[...
         index = "--extra-index-url https://user:hush@example.invalid/simple"
         ModelWebService("service", target=LocalInferenceCluster("local").target,
                         inference_config={"entry_script": "score.py", "environment": {"pip_packages": [index, "x"]}},
-                        deployment_config={"computeType": "aks", "keys": {"primaryKey": "first"}})
+                        deployment_config={"computeType": "aks", "keys": {"primaryKey": "first-key"}})
     """)
     assert outcome.code == 0, outcome.error
     (service,), (endpoint,) = outcome.engine.of("ModelWebService"), outcome.engine.of("LocalEndpoint")
-    assert service.inputs["deploymentConfig"]["keys"]["primaryKey"] == {**SECRET, "value": "first"}
-    assert endpoint.inputs["primaryKey"] == {**SECRET, "value": "first"}
+    assert service.inputs["deploymentConfig"]["keys"]["primaryKey"] == {**SECRET, "value": "first-key"}
+    assert endpoint.inputs["primaryKey"] == {**SECRET, "value": "first-key"}
     assert "runs" in outcome.engine.said()
     assert "hush" not in outcome.engine.said()
 

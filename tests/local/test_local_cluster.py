@@ -91,13 +91,13 @@ async def test_a_changed_model_changes_under_load_without_a_failed_request(local
 
 async def test_both_keys_are_accepted_and_rotation_fails_no_request(local: Any, clients: Any, score: Any) -> None:
     await local.launch()
-    first = local.declared("svc").model_copy(update={"primary_key": "one", "secondary_key": "two"})
+    first = local.declared("svc").model_copy(update={"primary_key": "first-key", "secondary_key": "second-key"})
     status = await local.deploy(first)
-    async with clients(status, "two", 2) as load, aiohttp.ClientSession() as session:
-        assert (await score(session, status, "one"))[0] == 200
-        await local.deploy(first.model_copy(update={"primary_key": "three"}))
-        assert (await score(session, status, "three"))[0] == 200
-        assert (await score(session, status, "one"))[0] == 401
+    async with clients(status, "second-key", 2) as load, aiohttp.ClientSession() as session:
+        assert (await score(session, status, "first-key"))[0] == 200
+        await local.deploy(first.model_copy(update={"primary_key": "third-key"}))
+        assert (await score(session, status, "third-key"))[0] == 200
+        assert (await score(session, status, "first-key"))[0] == 401
         await load.at_least(20)
     assert set(load.seen) == {(200, None)}
 

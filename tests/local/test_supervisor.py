@@ -84,10 +84,10 @@ async def test_weights_keys_and_waits_touch_no_replica(cluster: Any) -> None:
     both = {t.id for t in cluster.router.targets()}
     assert before < both
     submission = cluster.endpoint("svc", a.model_copy(update={"traffic_percentile": 20}), b)
-    await cluster.supervisor.put_endpoint(submission.model_copy(update={"primary_key": "new-key"}))
+    await cluster.supervisor.put_endpoint(submission.model_copy(update={"primary_key": "new-key-1"}))
     await cluster.served("svc")
     assert {t.id for t in cluster.router.targets()} == both
-    assert cluster.supervisor.keys("svc").primary_key == "new-key"
+    assert cluster.supervisor.keys("svc").primary_key == "new-key-1"
     # The same again is nothing new, although no key is given.
     status = await cluster.supervisor.put_endpoint(submission)
     assert status.generation == status.observed_generation == 3

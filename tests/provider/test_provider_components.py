@@ -42,8 +42,8 @@ def service(script: str) -> Json:
         "replicaMaxConcurrentRequests": 3.0,
         "tags": {"team": "a"},
         "description": "d",
-        "primaryKey": "k1",
-        "secondaryKey": "k2",
+        "primaryKey": "key-k1-long",
+        "secondaryKey": "key-k2-long",
     }
 
 
@@ -148,7 +148,7 @@ def test_what_a_service_declares(plugin: Any, script: str, values: Any) -> None:
     inputs = registered(plugin, "LocalEndpoint")
     assert inputs["target"] == TARGET
     assert inputs["effectiveTraffic"] == {version["name"]: 100 for version in inputs["endpoint"]["spec"]["versions"]}
-    assert inputs["primaryKey"] == values.secret("k1")
+    assert inputs["primaryKey"] == values.secret("key-k1-long")
     endpoint = inputs["endpoint"]
     assert endpoint["metadata"]["name"] == "my-service"
     version = endpoint["spec"]["versions"][0]
@@ -229,7 +229,7 @@ def test_each_leaf_in_each_form(
             assert plugin.monitor.registered, (path, form)
             if "secret" in form:
                 said = " ".join(log.message for log in plugin.engine.logs)
-                assert path[-1] not in ("primaryKey", "secondaryKey") or "k1" not in said
+                assert path[-1] not in ("primaryKey", "secondaryKey") or "key-k1-long" not in said
                 shown = _parent_input(plugin, path[0])
                 assert values.plain(shown) != shown, ("still a secret", path, form)
 

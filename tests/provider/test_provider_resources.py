@@ -81,7 +81,8 @@ def test_each_leaf_in_each_form(plugin: Any, supervisor: Any, model_file: Path, 
             "properties": {"c": "d"}, "framework": "Onnx", "frameworkVersion": "1",
         },
         "LocalEndpoint": {
-            "target": supervisor.target, "endpoint": endpoint(a=90, b=10), "primaryKey": "k1", "secondaryKey": "k2",
+            "target": supervisor.target, "endpoint": endpoint(a=90, b=10), "primaryKey": "first-key",
+            "secondaryKey": "other-key",
             "timeoutSeconds": 5.0,
         },
     }[kind]  # fmt: skip
@@ -393,8 +394,18 @@ class TestLocalEndpoint:
         assert not plugin.check("LocalEndpoint", declared({}, {"data": "2"}, name="other"), olds).failures
 
     def test_keys_need_auth_by_key(self, plugin: Any, supervisor: Any) -> None:
-        news = {"target": supervisor.target, "endpoint": endpoint(auth="none"), "primaryKey": "k"}
+        news = {"target": supervisor.target, "endpoint": endpoint(auth="none"), "primaryKey": "first-key"}
         assert list(plugin.check("LocalEndpoint", news).failures) == ["primaryKey"]
+
+    @pytest.mark.parametrize("key", ["hush hush", "hüsh-hüsh", "hush-hu\nsh", "hush"])
+    def test_a_key_known_only_late_is_refused_by_the_same_rule(
+        self, plugin: Any, supervisor: Any, values: Any, key: str
+    ) -> None:
+        news = {"target": supervisor.target, "endpoint": endpoint(), "secondaryKey": values.secret(key)}
+        failures = plugin.check("LocalEndpoint", news).failures
+        assert list(failures) == ["secondaryKey"]
+        assert key not in failures["secondaryKey"]
+        assert "or leave it out to have one generated" in failures["secondaryKey"]
 
     def test_each_unknown_leaf_is_tolerated(self, plugin: Any, supervisor: Any, values: Any) -> None:
         value = endpoint(a=90, b=10)
@@ -421,11 +432,11 @@ class TestLocalEndpoint:
     def test_the_preview_knows_what_it_can(self, plugin: Any, supervisor: Any, values: Any) -> None:
         value = endpoint()
         value["spec"]["versions"][0]["models"][0]["version"] = values.UNKNOWN
-        inputs = self.inputs(plugin, supervisor, value, primaryKey=values.secret("mine"))
+        inputs = self.inputs(plugin, supervisor, value, primaryKey=values.secret("my-own-key"))
         outputs = plugin.create("LocalEndpoint", inputs, preview=True).outputs
         assert outputs["scoringUri"] == "http://127.0.0.1:8890/api/v1/service/svc/score"
         assert outputs["swaggerUri"] == "http://127.0.0.1:8890/api/v1/service/svc/swagger.json"
-        assert outputs["primaryKey"] == values.secret("mine")
+        assert outputs["primaryKey"] == values.secret("my-own-key")
         assert outputs["secondaryKey"] == values.secret(values.UNKNOWN)
         assert outputs["state"] == values.UNKNOWN
 

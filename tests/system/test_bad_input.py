@@ -163,14 +163,14 @@ async def test_names_at_every_limit(system: Any) -> None:
     longest = "a" + "-" * 30 + "9"
     system.write(
         f"long = RegisteredModel('long', target=cluster, model_path='weights.bin', model_name={'M' * 255!r})\n"
-        f"ControlledRolloutEndpoint('r', target=cluster, endpoint_name={longest!r}, primary_key='k',"
+        f"ControlledRolloutEndpoint('r', target=cluster, endpoint_name={longest!r}, primary_key='long-key',"
         f" versions=[{{'version_name': {longest!r}, **common, 'models': [long]}}])\n"
-        "ModelWebService('abc', target=cluster, primary_key='k', **common)\n"
+        "ModelWebService('abc', target=cluster, primary_key='long-key', **common)\n"
     )
     await system.up_async()
     assert (await system.client.get_model("M" * 255, 1)).version == 1
     for name in (longest, "abc"):
-        assert (await system.score(name=name, key="k")).status == 200
+        assert (await system.score(name=name, key="long-key")).status == 200
     assert any([line async for line in system.client.logs(longest)])
 
 
@@ -180,7 +180,7 @@ async def test_a_script_that_throws_in_init_fails_alone_with_its_log(system: Any
     )
     system.write(
         f"ModelWebService('broken', target=cluster, inference_config={broken}, num_replicas=1)\n"
-        "ModelWebService('beside', target=cluster, primary_key='k', **common)\n"
+        "ModelWebService('beside', target=cluster, primary_key='long-key', **common)\n"
     )
     async with system.load(1, "primary-one") as load:
         # The log of the script holds its traceback, which is what its author needs.
@@ -189,7 +189,7 @@ async def test_a_script_that_throws_in_init_fails_alone_with_its_log(system: Any
     assert load.failed == {}
     assert (await system.status("broken")).state is ServiceState.FAILED
     await asyncio.to_thread(system.run, "up", "--yes", "--skip-preview", code=1, script_fails=True)
-    assert (await system.score(name="beside", key="k")).status == 200
+    assert (await system.score(name="beside", key="long-key")).status == 200
     # Mended, the next up is enough.
     system.script("broken", "def init():\n    pass\ndef run(data):\n    return 1\n")
     await system.up_async()
@@ -237,7 +237,9 @@ async def test_two_ups_at_once(system: Any) -> None:
 
 async def test_ctrl_c_in_the_middle_of_an_apply(system: Any) -> None:
     slow = system.script("slow", "import time\ndef init():\n    time.sleep(4)\ndef run(data):\n    return 1\n")
-    system.write(f"ModelWebService('slow', target=cluster, inference_config={slow}, num_replicas=1, primary_key='k')\n")
+    system.write(
+        f"ModelWebService('slow', target=cluster, inference_config={slow}, num_replicas=1, primary_key='long-key')\n"
+    )
     process = system.start("up", "--yes", "--skip-preview")
     async with asyncio.timeout(60):
         while "slow" not in [view.status.name for view in await system.client.endpoints()]:
@@ -252,7 +254,7 @@ async def test_ctrl_c_in_the_middle_of_an_apply(system: Any) -> None:
     assert "::slow" in state, "nothing that was begun is lost"
     assert (await system.score()).status == 200
     await system.up_async()
-    assert (await system.score(name="slow", key="k")).status == 200
+    assert (await system.score(name="slow", key="long-key")).status == 200
     assert (await system.status("slow")).generation == 1, "the same endpoint, not declared again"
     assert set((await asyncio.to_thread(system.preview))["changeSummary"]) == {"same"}
 
@@ -489,7 +491,7 @@ async def test_full_disks(tmp_path: Path, small_disks: Any, new_system: Any) -> 
     await system.up_async()
     before = system.declared()
     for folder in (system.backend, system.state):
-        system.write("ModelWebService('more', target=cluster, primary_key='k', **common)\n")
+        system.write("ModelWebService('more', target=cluster, primary_key='long-key', **common)\n")
         filler = folder / "filler"
         fill(filler)
         said = await asyncio.to_thread(system.run, "up", "--yes", "--skip-preview", code=None)
@@ -498,7 +500,7 @@ async def test_full_disks(tmp_path: Path, small_disks: Any, new_system: Any) -> 
         assert set(before) <= set(system.declared())
         filler.unlink()
         await system.up_async()
-        assert (await system.score(name="more", key="k")).status == 200
+        assert (await system.score(name="more", key="long-key")).status == 200
         assert set((await asyncio.to_thread(system.preview))["changeSummary"]) == {"same"}
         system.write()
         await system.up_async()

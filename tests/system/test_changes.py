@@ -90,7 +90,7 @@ async def test_a_killed_supervisor_comes_back_with_the_next_up(system: Any) -> N
 
 async def test_a_local_deploymentconfig_gives_a_port_of_its_own(system: Any, unused_port: int) -> None:
     system.write(
-        f"own = ModelWebService('own', target=cluster, primary_key='own-key',"
+        f"own = ModelWebService('own', target=cluster, primary_key='own-key-1',"
         f" deployment_config={{'computeType': 'local', 'port': {unused_port}}}, **common)\n"
         "pulumi.export('ownUri', own.scoring_uri)\n"
     )
@@ -98,7 +98,7 @@ async def test_a_local_deploymentconfig_gives_a_port_of_its_own(system: Any, unu
     uri = f"http://127.0.0.1:{unused_port}/score"
     assert uri in await asyncio.to_thread(system.run, "stack", "output", "ownUri")
     async with aiohttp.ClientSession() as session:
-        for key, expected in (("own-key", 200), ("other", 401)):
+        for key, expected in (("own-key-1", 200), ("other", 401)):
             async with session.post(uri, json={}, headers={"authorization": f"Bearer {key}"}) as answer:
                 assert answer.status == expected
 

@@ -216,7 +216,7 @@ AKS = {
     "maxConcurrentRequestsPerContainer": 2,
     "maxQueueWaitMs": 100,
     "numReplicas": None,
-    "keys": {"primaryKey": "first", "secondaryKey": "second"},
+    "keys": {"primaryKey": "first-key", "secondaryKey": "second-key"},
     "livenessProbeRequirements": {
         "periodSeconds": 11, "initialDelaySeconds": 12, "timeoutSeconds": 3, "successThreshold": 2,
         "failureThreshold": 4,
@@ -242,7 +242,11 @@ def test_every_key_of_an_aks_deploymentconfig() -> None:
         "scoring_timeout_ms": 1000, "replica_max_concurrent_requests": 2, "max_request_wait_time": 100,
     }  # fmt: skip
     assert list(version.liveness_probe.model_dump().values()) == [11, 12, 3, 2, 4]
-    assert (made.primary_key, made.secondary_key, made.endpoint.metadata.namespace) == ("first", "second", "prod")
+    assert (made.primary_key, made.secondary_key, made.endpoint.metadata.namespace) == (
+        "first-key",
+        "second-key",
+        "prod",
+    )
 
 
 def test_a_local_deploymentconfig() -> None:
@@ -269,7 +273,7 @@ BAD_DEPLOYMENT: list[tuple[dict[str, Any], str]] = [
     ({"autoScaler": {"minReplicas": 2}}, "d.json: autoScaler.minReplicas = 2: has no effect without autoscale_enabled"),
     ({"tokenAuthEnabled": True}, "d.json: tokenAuthEnabled = true: is not supported on the local target yet"),
     ({"dataCollection": {"storageEnabled": True}}, "d.json: dataCollection.storageEnabled = true: is not supported"),
-    ({"keys": {"secondaryKey": "hush"}}, "d.json: keys.secondaryKey: is given without primary_key"),
+    ({"keys": {"secondaryKey": "hush-hush"}}, "d.json: keys.secondaryKey: is given without primary_key"),
     ({"numReplicas": 0}, "d.json: numReplicas = 0: must be above 0; use 1 or more; leave it out to scale"),
     ({"numReplicas": "3"}, 'd.json: numReplicas = "3": must be a whole number'),
     ({"namespace": "A"}, 'd.json: namespace = "A": a name has'),

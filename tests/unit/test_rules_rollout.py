@@ -121,7 +121,7 @@ def test_a_broken_rule(versions: list[Any], expected: str) -> None:
         ({"endpoint_name": "X"}, 'endpoint_name = "X": a name has'),
         ({"token_auth_enabled": True}, "token_auth_enabled = true: is not supported on the local target yet"),
         ({"auth_enabled": True, "token_auth_enabled": True}, "token_auth_enabled = true: cannot be combined"),
-        ({"secondary_key": "x"}, "secondary_key: is given without primary_key"),
+        ({"secondary_key": "other-key"}, "secondary_key: is given without primary_key"),
         ({"versions": {"a": 1}}, 'versions = {"a": 1}: must be a list'),
         ({"versions": None}, "versions: is required; add `versions`"),
         ({"target": None}, "target: is required"),
@@ -174,7 +174,7 @@ def test_settings_belong_to_their_version() -> None:
         version("ver-a", 50, num_replicas=2, models=["m:1"], tags={"a": "1"}, description="first"),
         version("ver-b", 50, autoscale_enabled=True, autoscale_max_replicas=3, cpu_cores=0.3, properties={"p": "2"}),
         description="both",
-        primary_key="k",
+        primary_key="first-key",
     )
     assert errors == []
     assert made is not None

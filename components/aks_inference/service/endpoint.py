@@ -1,6 +1,5 @@
 """What the versions of an endpoint share, and the plan of a whole endpoint."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -13,10 +12,10 @@ from aks_inference.service.models import ModelUse
 from aks_inference.targets import TargetChoice
 from aks_inference.values import Flag, Leaf, Read, Spec, Text, Whole, is_late
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Metadata, ScoringEndpoint
+from aks_inference_runtime.api.keys import key_problem
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
 LATER = "is not supported on the local target yet"
-_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class EndpointSettings(Spec):
@@ -110,9 +109,8 @@ def _auth(settings: EndpointSettings) -> Iterator[Finding]:
         yield Finding(("token_auth_enabled",), LATER, "leave it out to use keys", value=True)
     keys = {"primary_key": settings.primary_key, "secondary_key": settings.secondary_key}
     for name, key in keys.items():
-        if key is not None and not is_late(key) and not _KEY.fullmatch(key):
-            rule = "is empty, or has spaces or characters that no header can carry"
-            yield Finding((name,), rule, "use letters, digits and punctuation (ASCII)", NOTHING)
+        if key is not None and not is_late(key) and (problem := key_problem(key)):
+            yield Finding((name,), *problem, NOTHING)
         elif key is not None and auth_mode(settings) is not AuthMode.KEY:
             yield Finding((name,), "has no use: keys are switched off", "leave it out, or leave out @auth_enabled")
     if settings.secondary_key is not None and settings.primary_key is None:

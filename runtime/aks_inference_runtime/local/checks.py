@@ -10,13 +10,13 @@ import psutil
 
 from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound
+from aks_inference_runtime.api.keys import key_problem
 from aks_inference_runtime.api.supervisor import EndpointSubmission
 from aks_inference_runtime.api.traffic import hundredths
 from aks_inference_runtime.local.models import ModelStore
 from aks_inference_runtime.scoring.requirements import canonical
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{1,30}[a-z0-9])\Z")
-_KEY = re.compile(r"[\x21-\x7e]+\Z")
 HOST = "127.0.0.1"
 
 
@@ -42,8 +42,8 @@ def _problems(submission: EndpointSubmission) -> Iterator[str]:
     if endpoint.spec.auth is AuthMode.TOKEN:
         yield "spec.auth: tokens need a cluster; on this machine use keys or none"
     for name, key in (("primaryKey", submission.primary_key), ("secondaryKey", submission.secondary_key)):
-        if key is not None and not _KEY.match(key):
-            yield f"{name}: holds characters that no header can carry; use printable ASCII without spaces"
+        if key is not None and (problem := key_problem(key)):
+            yield f"{name}: {'; '.join(problem)}"
     for version in endpoint.spec.versions:
         path = f"spec.versions.{version.name}"
         yield from _name_problems(f"{path}.name", version.name)

@@ -1,0 +1,18 @@
+"""The rule for the keys of an endpoint that a user gives."""
+
+import re
+
+SHORTEST_KEY = 8
+"""Characters; generated keys have 32."""
+_CARRIED = re.compile(r"[\x21-\x7e]+")
+
+
+def key_problem(key: str) -> tuple[str, str] | None:
+    """The broken rule and the mend, None for a good key. Neither text holds anything of the key."""
+    if not _CARRIED.fullmatch(key):
+        rule = "is empty, or has spaces or characters that no header can carry"
+        return rule, "use letters, digits and punctuation (ASCII), or leave it out to have one generated"
+    if len(key) < SHORTEST_KEY:
+        rule = f"is shorter than {SHORTEST_KEY} characters and easily guessed"
+        return rule, "give a longer one, or leave it out to have one generated"
+    return None
