@@ -52,6 +52,8 @@ def _whole(value: object) -> object:
 
 def _number(value: object) -> object:
     _plain(value)
+    if isinstance(value, str):
+        raise PydanticCustomError("number", "is text; give a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PydanticCustomError("number", "must be a number")
     return float(value)

@@ -83,7 +83,7 @@ def test_effective_traffic(versions: list[Any], traffic: dict[str, float]) -> No
         ([version("ver-a", -1)], "versions[0].traffic_percentile = -1.0: must be between 0 and 100"),
         ([version("ver-a", 100.5)], "versions[0].traffic_percentile = 100.5: must be between 0 and 100"),
         ([version("ver-a", 10.125)], "versions[0].traffic_percentile = 10.125: has more than two decimals"),
-        ([version("ver-a", "10")], 'versions[0].traffic_percentile = "10": must be a number'),
+        ([version("ver-a", "10")], 'versions[0].traffic_percentile = "10": is text; give a number'),
         ([version("ver-a", float("nan"))], "versions[0].traffic_percentile = NaN: must be a finite number"),
         ([version("ver-a"), version("B")], 'versions[1].version_name = "B": a name has 3 to 32 characters'),
         ([version("v" * 33)], f'versions[0].version_name = "{"v" * 33}": a name has'),
