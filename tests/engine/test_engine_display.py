@@ -216,6 +216,22 @@ Duration: 1m5s
     )
 
 
+def test_a_failed_update_tells_what_was_wanted() -> None:
+    old = resource(DISK, id="d-1", inputs={"gb": 5, "tags": []})
+    details = {"gb": PropertyDiff("update"), "tags[0]": PropertyDiff("add")}
+    wanted = step("update", old, resource(DISK, id="d-1", inputs={"gb": 7, "tags": ["x"]}), detailed_diff=details)
+    text = told(
+        ResourcePre(wanted),
+        Diagnostic("error", "no room", DISK),
+        ResourceFailed(step("update", old, old, detailed_diff=details)),
+        Summary({}, 1, False),
+        preview=False,
+    )
+    assert '      ~ gb      : 5 => 7\n      + tags[0] : "x"\n' in text
+    assert "**updating failed**" in text
+    assert "null" not in text
+
+
 def test_what_goes_on_is_told_line_by_line_where_nothing_is_drawn_again() -> None:
     now = 0.0
     timers: list[tuple[float, Callable[[], None]]] = []

@@ -111,7 +111,10 @@ class Display:
         self._progress(metadata, words_of(metadata.op).doing)
 
     def _ended(self, metadata: StepMetadata, state: str) -> None:
-        row, now = self._row(metadata), self._clock()
+        begun = self._rows.get(metadata.urn)
+        # The event of a failure has what is there now, which is the old: the row tells what was wanted.
+        kept = begun if begun is not None and state == "failed" and begun.op == metadata.op else None
+        row, now = kept or self._row(metadata), self._clock()
         self._statuses.ended(metadata.urn)
         row.ended = now
         if state == "failed" or not _half_of(row, metadata.op):
