@@ -143,6 +143,12 @@ async def test_tokens_are_asked_for_once_per_scope(token_registry: Any, quick: C
     assert sorted(scopes) == wanted
 
 
+def test_the_order_of_actions_does_not_count() -> None:
+    challenge = Challenge("bearer", "https://r.example/token", "r.example", "repository:a/b:push,pull", "")
+    query = ask_for_token(challenge, None, "repository:a/b:pull,push").query
+    assert [value for name, value in query if name == "scope"] == ["repository:a/b:pull,push"]
+
+
 async def test_mounting_with_a_token_of_both_repositories(token_registry: Any, quick: Any) -> None:
     _, proxy = token_registry
     async with quick(CredentialStore({proxy.host: Login("user", PASSWORD)})) as client:

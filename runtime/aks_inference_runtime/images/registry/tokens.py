@@ -33,10 +33,16 @@ class _Kept:
     ends_s: float
 
 
+def _in_order(scope: str) -> str:
+    resource, colon, actions = scope.rpartition(":")
+    return f"{resource}{colon}{','.join(sorted(actions.split(',')))}"
+
+
 def ask_for_token(challenge: Challenge, login: Login | None, scope: str) -> Ask:
     """How to get the token that a challenge wants. Pure."""
     # What the registry asks for, and what we need beside it: it knows nothing of the repository to mount from.
-    scopes = tuple(dict.fromkeys([*challenge.scope.split(), *scope.split()]))
+    # A registry names the actions in any order: the same ones are asked for once.
+    scopes = tuple(dict.fromkeys(_in_order(one) for one in [*challenge.scope.split(), *scope.split()]))
     if login and login.identity_token:
         form = {"grant_type": "refresh_token", "refresh_token": login.identity_token, "client_id": CLIENT_ID}
         return Ask(challenge.realm, (), form | {"service": challenge.service, "scope": " ".join(scopes)}, None)
