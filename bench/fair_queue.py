@@ -7,7 +7,6 @@ queue (429). At the end once more with clients that leave and scores that take l
     ./bench/run queue [--quick] [--json]
 """
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.contenders import free_port
-from bench.harness import Bench, Stub, bench, machine, save, versions
+from bench.harness import Bench, Stub, bench, machine, run_bench, versions
 
 from aks_inference_runtime.api.endpoint import AuthMode, Requests
 from aks_inference_runtime.router import HaproxyRouter
@@ -218,14 +217,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Whether the queue is exact.")
-    parser.add_argument("--quick", action="store_true", help="within 50 s")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    arguments = parser.parse_args()
-    result = asyncio.run(measure(quick=arguments.quick))
-    if not arguments.quick:
-        save("queue", result)
-    print(json.dumps(result) if arguments.json else table(result))
+    run_bench("queue", "Whether the queue is exact.", measure, table)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the measurements of the router share: processes, the machine's description, results as files."""
 
+import argparse
 import asyncio
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -56,6 +57,24 @@ def save(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}-{time.strftime('%Y-%m-%d')}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
+
+
+def run_bench(
+    name: str, about: str, measure: Callable[..., Awaitable[dict[str, Any]]], table: Callable[[dict[str, Any]], str]
+) -> None:
+    """What `bench/run NAME` does: measures, saves a full run, prints a table or one JSON object."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--quick", action="store_true", help="within 50 s")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    arguments = parser.parse_args()
+
+    async def measured() -> dict[str, Any]:
+        return await measure(quick=arguments.quick)
+
+    result = asyncio.run(measured())
+    if not arguments.quick:
+        save(name, result)
+    print(json.dumps(result) if arguments.json else table(result))
 
 
 @dataclass

@@ -7,7 +7,6 @@ that was disturbed least by whatever else the machine does.
     ./bench/run router [--quick] [--json]
 """
 
-import argparse
 import asyncio
 import json
 import re
@@ -21,7 +20,7 @@ from typing import Any
 
 from bench import contenders
 from bench.contenders import SCORE, Contender
-from bench.harness import Bench, bench, machine, save, versions
+from bench.harness import Bench, bench, machine, run_bench, versions
 
 from aks_inference_runtime.router.model import ReplicaTarget
 
@@ -174,14 +173,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="What the router costs.")
-    parser.add_argument("--quick", action="store_true", help="within 50 s")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    arguments = parser.parse_args()
-    result = asyncio.run(measure(quick=arguments.quick))
-    if not arguments.quick:
-        save("router", result)
-    print(json.dumps(result) if arguments.json else table(result))
+    run_bench("router", "What the router costs.", measure, table)
 
 
 if __name__ == "__main__":
