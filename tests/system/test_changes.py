@@ -108,7 +108,7 @@ async def test_a_second_stack_on_the_same_port_is_refused(system: Any, new_syste
     other = await asyncio.to_thread(new_system, "other", port=holder)
     other.write()
     said = await other.up_async(code=1)
-    assert f"port {holder} on 127.0.0.1 is in use by process" in said
+    assert f"port {holder} on 127.0.0.1 is that of another local cluster of yours" in said
     assert "give another port" in said
     assert (await system.score()).status == 200
     assert not (other.state / "supervisor.json").exists()
