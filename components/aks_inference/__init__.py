@@ -1,28 +1,69 @@
-"""Model serving on Kubernetes, on AKS and on this machine, declared with Pulumi."""
+"""Model serving on Kubernetes, on AKS and on this machine, declared with Pulumi.
 
-from aks_inference.aks_cluster.args import AksInferenceClusterArgs, NetworkArgs, SystemPoolArgs
-from aks_inference.aks_cluster.component import AksInferenceCluster
-from aks_inference.local_cluster.args import LocalInferenceClusterArgs
-from aks_inference.local_cluster.component import LocalInferenceCluster
-from aks_inference.program import current_program
-from aks_inference.registered_model.args import RegisteredModelArgs
-from aks_inference.registered_model.component import RegisteredModel
-from aks_inference.rollout.args import ControlledRolloutEndpointArgs, VersionArgs
-from aks_inference.rollout.component import ControlledRolloutEndpoint
-from aks_inference.service.args import EnvironmentArgs, InferenceConfigArgs, ModelWebServiceArgs
-from aks_inference.service.component import ModelWebService
+Names are loaded when they are first asked for: checks without a stack need no Pulumi, which takes long to load.
+"""
 
-COMPONENTS = [
-    LocalInferenceCluster,
-    RegisteredModel,
-    ModelWebService,
-    ControlledRolloutEndpoint,
-    AksInferenceCluster,
-]
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aks_inference.aks_cluster.args import AksInferenceClusterArgs, NetworkArgs, SystemPoolArgs
+    from aks_inference.aks_cluster.component import AksInferenceCluster
+    from aks_inference.local_cluster.args import LocalInferenceClusterArgs
+    from aks_inference.local_cluster.component import LocalInferenceCluster
+    from aks_inference.registered_model.args import RegisteredModelArgs
+    from aks_inference.registered_model.component import RegisteredModel
+    from aks_inference.rollout.args import ControlledRolloutEndpointArgs, VersionArgs
+    from aks_inference.rollout.component import ControlledRolloutEndpoint
+    from aks_inference.service.args import EnvironmentArgs, InferenceConfigArgs, ModelWebServiceArgs
+    from aks_inference.service.component import ModelWebService
+
+_PLACES = {
+    "AksInferenceCluster": "aks_cluster.component",
+    "AksInferenceClusterArgs": "aks_cluster.args",
+    "ControlledRolloutEndpoint": "rollout.component",
+    "ControlledRolloutEndpointArgs": "rollout.args",
+    "EnvironmentArgs": "service.args",
+    "InferenceConfigArgs": "service.args",
+    "LocalInferenceCluster": "local_cluster.component",
+    "LocalInferenceClusterArgs": "local_cluster.args",
+    "ModelWebService": "service.component",
+    "ModelWebServiceArgs": "service.args",
+    "NetworkArgs": "aks_cluster.args",
+    "RegisteredModel": "registered_model.component",
+    "RegisteredModelArgs": "registered_model.args",
+    "SystemPoolArgs": "aks_cluster.args",
+    "VersionArgs": "rollout.args",
+}
+_HOSTED = (
+    "LocalInferenceCluster",
+    "RegisteredModel",
+    "ModelWebService",
+    "ControlledRolloutEndpoint",
+    "AksInferenceCluster",
+)
+
+COMPONENTS: list[type[Any]]
 """What the plugin hosts."""
 
-# Resources that a program declares after this import wait for its checks, too.
-current_program()
+
+def __getattr__(name: str) -> object:
+    if name == "COMPONENTS":
+        found: Any = [__getattr__(component) for component in _HOSTED]
+    elif name in _PLACES:
+        found = getattr(import_module(f"aks_inference.{_PLACES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+if "pulumi" in sys.modules:
+    # Resources that a program declares after this import wait for its checks, too.
+    from aks_inference.program import current_program
+
+    current_program()
 
 __all__ = [
     "COMPONENTS",

@@ -83,6 +83,17 @@ class Component(pulumi.ComponentResource):
         return self.urn
 
 
+class Cluster(Component):
+    """A component that services can name as their target."""
+
+    _local: bool
+    _target: pulumi.Output[str]
+
+    @property
+    def _reference(self) -> pulumi.Output[str]:
+        return self._target
+
+
 def input_error(kind: str, name: str, errors: Iterable[Finding]) -> pulumi.InputPropertiesError:
     """The structured error of a plugin: property paths in camelCase."""
     details: list[pulumi.InputPropertyErrorDetails] = [

@@ -1,34 +1,23 @@
 """Where something runs: a cluster component, its `target` output, or the text of one."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pulumi
-
-from aks_inference.component import Component
 from aks_inference.findings import Finding
-from aks_inference.program import known_target, peers
 from aks_inference.values import is_late
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.target import LocalTarget, parse_target
+
+if TYPE_CHECKING:
+    from aks_inference.component import Cluster
 
 LATER_KUBERNETES = (
     "names an AksInferenceCluster: services and models there need the runtime on Kubernetes, "
     "which this version does not have yet"
 )
 USE_LOCAL = "use a LocalInferenceCluster as the target"
-
-
-class Cluster(Component):
-    """A component that services can name as their target."""
-
-    _local: bool
-    _target: pulumi.Output[str]
-
-    @property
-    def _reference(self) -> pulumi.Output[str]:
-        return self._target
 
 
 @dataclass(frozen=True)
@@ -52,13 +41,16 @@ def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
     """The target that an argument means, and what is wrong with it. None: not given."""
     if given is None:
         return None, []
-    if isinstance(given, Cluster):
-        return _of_cluster(given), []
     if isinstance(given, str):
         return _of_text(given)
+    if (cluster := _cluster(given)) is not None:
+        return _of_cluster(cluster), []
     if not is_late(given):
         mend = "pass a cluster component or its `target` output"
         return None, [Finding(("target",), f"an object of type {type(given).__name__} is not a target", mend)]
+    from aks_inference.component import Cluster
+    from aks_inference.program import known_target, peers
+
     for component in peers():
         if isinstance(component, Cluster) and component._target is given:
             return _of_cluster(component), []
@@ -76,6 +68,8 @@ def target_findings(choice: TargetChoice | None) -> Iterator[Finding]:
 
 def checked_target(choice: TargetChoice) -> object:
     """The target for a child; one that was not in sight is checked as soon as it is known."""
+    import pulumi
+
     if choice.local is not None:
         return choice.value
 
@@ -89,7 +83,15 @@ def checked_target(choice: TargetChoice) -> object:
     return pulumi.Output.from_input(choice.value).apply(check)
 
 
-def _of_cluster(cluster: Cluster) -> TargetChoice:
+def _cluster(given: object) -> "Cluster | None":
+    if "pulumi" not in sys.modules:
+        return None  # no component can be there, and checks without a stack start sooner
+    from aks_inference.component import Cluster
+
+    return given if isinstance(given, Cluster) else None
+
+
+def _of_cluster(cluster: "Cluster") -> TargetChoice:
     return TargetChoice(
         cluster._target,
         cluster._local,

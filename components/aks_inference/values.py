@@ -6,13 +6,12 @@ that the rules between fields still see everything that is right.
 """
 
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
-import pulumi
-from pulumi.output import Unknown
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -34,7 +33,10 @@ class Spec(BaseModel):
 
 def is_late(value: object) -> bool:
     """Whether a value is known only later: an Output, an unknown, an awaitable."""
-    return isinstance(value, pulumi.Output | Unknown) or inspect.isawaitable(value)
+    # Where Pulumi was never loaded (checks without a stack) nothing can be an output, and start-up stays short.
+    pulumi = sys.modules.get("pulumi")
+    late = pulumi is not None and isinstance(value, pulumi.Output | pulumi.output.Unknown)
+    return late or inspect.isawaitable(value)
 
 
 def _plain(value: object) -> object:

@@ -15,8 +15,7 @@ from aks_inference.aks_cluster.azure import (
     subnet_of,
 )
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
-from aks_inference.component import NO_ARGS, known, merged, unknown
-from aks_inference.targets import Cluster
+from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
 
 CREATE = pulumi.CustomTimeouts(create="60m", update="60m", delete="60m")

@@ -4,14 +4,13 @@ from typing import Any, Unpack, overload
 
 import pulumi
 
-from aks_inference.component import NO_ARGS, merged, unknown
+from aks_inference.component import NO_ARGS, Cluster, merged, unknown
 from aks_inference.findings import Finding
 from aks_inference.local_cluster.args import LocalInferenceClusterArgs
 from aks_inference.local_cluster.spec import LocalPlan, plan_local
 from aks_inference.machine import this_machine
 from aks_inference.program import peers
 from aks_inference.resources import LocalRuntime
-from aks_inference.targets import Cluster
 
 
 class LocalInferenceCluster(Cluster):

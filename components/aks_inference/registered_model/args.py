@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import pulumi
 
 if TYPE_CHECKING:
-    from aks_inference.targets import Cluster
+    from aks_inference.component import Cluster
 
     Target = pulumi.Input[str] | Cluster
 else:

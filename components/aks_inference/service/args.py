@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import pulumi
 
 if TYPE_CHECKING:
+    from aks_inference.component import Cluster
     from aks_inference.registered_model.component import RegisteredModel
-    from aks_inference.targets import Cluster
 
     Target = pulumi.Input[str] | Cluster
     ModelInput = pulumi.Input[str] | RegisteredModel

@@ -1,14 +1,16 @@
 """The models that a version names: RegisteredModel components, or ids `name:version`."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import pulumi
+from typing import TYPE_CHECKING, Any
 
 from aks_inference.findings import Finding
 from aks_inference.names import MODEL
 from aks_inference.values import is_late
+
+if TYPE_CHECKING:
+    from aks_inference.registered_model.component import RegisteredModel
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,19 @@ class ModelUse:
 
 def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUse], list[Finding]]:
     """The models, and what is wrong with them."""
-    from aks_inference.registered_model.component import RegisteredModel
-
     uses: list[ModelUse] = []
     findings = []
     for index, model in enumerate(models):
         path = ("models", index)
-        if isinstance(model, RegisteredModel):
-            elsewhere = model._target_key is not None and target_key is not None and model._target_key != target_key
-            if elsewhere:
-                rule = f"{model._model_name!r} is registered on another target"
+        if (registered := _registered(model)) is not None:
+            key = registered._target_key
+            if key is not None and target_key is not None and key != target_key:
+                rule = f"{registered._model_name!r} is registered on another target"
                 findings.append(Finding(path, rule, "register it on the target of the service"))
-            uses.append(model._use)
+            uses.append(registered._use)
         elif is_late(model):
+            import pulumi
+
             uses.append(ModelUse(pulumi.Output.from_input(model).apply(_late_reference), f"models[{index}]"))
         elif isinstance(model, str):
             reference = parse_model_id(model)
@@ -54,6 +56,14 @@ def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUs
     return uses, findings
 
 
+def _registered(model: object) -> "RegisteredModel | None":
+    if "pulumi" not in sys.modules:
+        return None  # no component can be there, and checks without a stack start sooner
+    from aks_inference.registered_model.component import RegisteredModel
+
+    return model if isinstance(model, RegisteredModel) else None
+
+
 def parse_model_id(text: str) -> dict[str, object] | None:
     """`name:version` taken apart; None where it is not one."""
     name, _, version = text.rpartition(":")
@@ -65,5 +75,7 @@ def parse_model_id(text: str) -> dict[str, object] | None:
 def _late_reference(text: object) -> dict[str, object]:
     reference = parse_model_id(str(text))
     if reference is None:
+        import pulumi
+
         raise pulumi.RunError(f"models: {text!r} is not a model id `name:version`; pass a RegisteredModel's `model_id`")
     return reference
