@@ -101,13 +101,17 @@ class ResourceFailed:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnostic:
-    """A message of the engine, a provider or the program. `severity`: debug, info, info#err, warning, error."""
+    """A message of the engine, a provider or the program. `severity`: debug, info, info#err, warning, error.
+
+    `aftermath`: it says no more than an error that was told before, if there was one.
+    """
 
     severity: str
     message: str
     urn: str = ""
     stream: int = 0
     ephemeral: bool = False
+    aftermath: bool = False
 
     @property
     def prefix(self) -> str:

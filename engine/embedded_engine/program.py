@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedded_engine.deploy.options import Options
-from embedded_engine.deploy.registration import BailError
+from embedded_engine.deploy.registration import BailError, ProgramEndedError
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
 
@@ -121,7 +121,8 @@ class Program:
         if status < 0:
             raise EngineError(f"the program was ended by signal {signal.Signals(-status).name}")
         if status:
-            raise EngineError(f"an unhandled error occurred: program exited with non-zero exit code: {status}")
+            text = f"an unhandled error occurred: program exited with non-zero exit code: {status}"
+            raise ProgramEndedError(text)
 
     async def _read(self, stream: asyncio.StreamReader, severity: str) -> None:
         while True:

@@ -223,6 +223,14 @@ def test_a_wrong_or_missing_passphrase(stack: Any) -> None:
         (["up", "--paralel", "3"], "unknown flag: --paralel; did you mean --parallel?"),
         (["up", "--yes", "-Z"], "unknown flag: -Z"),
         (["watch"], "unknown or unsupported command `watch`"),
+        (["previw"], "unknown or unsupported command `previw`: there are cancel, config, destroy, preview, refresh"),
+        (["previw"], "; did you mean `preview`?"),
+        (["stack", "exprt"], "; did you mean `export`?"),
+        (["--yes", "up"], "unknown flag: --yes; a command's own flags stand after the command"),
+        (["--non-interactive", "destroy"], "--yes or --skip-preview must be passed in"),
+        (["--color", "blue", "stack", "ls"], "'blue' is not one of"),
+        (["stack", "--stack", "nothing", "output"], "no stack named 'nothing' found"),
+        (["config", "--json", "set", "a", "b"], "unknown flag: --json"),
         (["stack", "tag"], "unknown or unsupported command `stack tag`"),
         (["stack", "init"], "missing stack name"),
         (["stack", "init", "a/b/c"], "stack name 'a/b/c'"),
@@ -251,10 +259,28 @@ def test_outside_of_a_project(workspace: Any) -> None:
     assert "no Pulumi.yaml project file found" in refused(workspace.run("stack", "ls"))
 
 
-def test_the_folder_can_be_named(stack: Any) -> None:
-    done = stack.start("stack", "ls", "--json", "-C", str(stack.project), cwd="/")
-    out, _ = done.communicate(timeout=60)
-    assert json.loads(out)[0]["name"] == "dev"
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("stack", "ls", "--json", "-C", "PROJECT"),
+        ("stack", "-C", "PROJECT", "ls", "--json"),
+        ("-C", "PROJECT", "stack", "ls", "--json"),
+        ("--non-interactive", "-CPROJECT", "stack", "ls", "--json"),
+        ("--color", "never", "--cwd=PROJECT", "stack", "--non-interactive", "ls", "--json"),
+    ],
+)
+def test_the_folder_can_be_named(stack: Any, arguments: tuple[str, ...]) -> None:
+    done = stack.start(*(a.replace("PROJECT", str(stack.project)) for a in arguments), cwd="/")
+    out, err = done.communicate(timeout=60)
+    assert json.loads(out)[0]["name"] == "dev", err
+
+
+def test_a_stack_named_before_the_command_is_the_one_that_is_meant(stack: Any) -> None:
+    stack.must("stack", "init", "other")
+    stack.must("config", "--stack", "dev", "set", "a", "1")
+    assert "a" in (stack.project / "Pulumi.dev.yaml").read_text()
+    stack.must("stack", "-s", "dev", "rm", "--yes")
+    assert [entry["name"] for entry in json.loads(stack.must("stack", "ls", "--json"))] == ["other"]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,34 @@ CHANGES: list[Event] = [
 ]
 
 
+def test_an_error_that_only_follows_another_is_told_where_it_is_alone() -> None:
+    ended = Diagnostic("error", "the program ended with 1", aftermath=True)
+    assert "error: the program ended with 1" in told(ended, Summary({}, 0.0, False, preview=True))
+    text = told(Diagnostic("error", "two mistakes"), ended, Summary({}, 0.0, False, preview=True))
+    assert "two mistakes" in text
+    assert "the program ended" not in text
+
+
+def test_what_a_preview_said_of_what_stays_is_not_said_again() -> None:
+    same, other = step("same", OLD_APP, OLD_APP), step("update", OLD_DISK, OLD_DISK)
+    notes = frozenset({Diagnostic("info", "checked: ok", APP), Diagnostic("info", "checked: ok", DISK)})
+    messages = [
+        Diagnostic("info", "checked: ok", APP),
+        Diagnostic("info", "new: port 80", APP),
+        Diagnostic("warning", "mind the gap", APP),
+        Diagnostic("info", "checked: ok", DISK),
+        Diagnostic("info", "printed"),
+    ]
+    events = [ResourcePre(same), ResourcePre(other), *messages, Summary({"same": 1}, 0.0, True)]
+    text = told(*events, preview=False, shown=notes | {messages[-1]})
+    assert text.count("checked: ok") == 1
+    assert all(kept in text for kept in ("new: port 80", "mind the gap", "printed"))
+    before = Display(lambda _: None, "up", "dev", True)
+    for event in events:
+        before(event)
+    assert before.notes() == {m for m in messages if m.severity == "info" and m.urn}
+
+
 def test_a_preview() -> None:
     summary = Summary({"update": 1, "replace": 1, "delete": 1, "same": 1}, 1.0, True, preview=True)
     assert told(*CHANGES, summary) == (

@@ -5,12 +5,14 @@ import sys
 
 import click
 
+from embedded_engine.cli.flags import before_commands
 from embedded_engine.cli.group import Group
 from embedded_engine.errors import EngineError
 
 _HERE = "embedded_engine.cli"
 
 
+@before_commands
 @click.group(
     cls=Group,
     lazy={

@@ -1,5 +1,6 @@
 """Command groups as the pulumi CLI has them: aliases, and flags that are named when they are not supported."""
 
+import difflib
 import importlib
 from typing import Any
 
@@ -11,6 +12,8 @@ from embedded_engine.errors import UsageError
 class NamedFlags(click.Command):
     """A command that says of an unknown flag whether the pulumi CLI has it."""
 
+    flag_hint = ""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
@@ -18,17 +21,19 @@ class NamedFlags(click.Command):
             flag = error.option_name
             if flag in CLI_ONLY:
                 raise UsageError(f"`{flag}` of the pulumi CLI is not supported by this engine") from None
-            hint = f"; did you mean {' or '.join(error.possibilities)}?" if error.possibilities else ""
+            hint = f"; did you mean {' or '.join(error.possibilities)}?" if error.possibilities else self.flag_hint
             raise UsageError(f"unknown flag: {flag}{hint}") from None
 
 
 class Group(NamedFlags, click.Group):
     """A group whose commands may live in modules that are imported only when they are run.
 
-    `lazy`: `module:attribute` by name. `aliases`: other names of commands.
+    `lazy`: `module:attribute` by name. `aliases`: other names of commands. Flags that stand before a command are the
+    command's, as the pulumi CLI has it: `-C folder up`, `stack --stack dev output`.
     """
 
     command_class = NamedFlags
+    flag_hint = "; a command's own flags stand after the command"
 
     def __init__(
         self,
@@ -54,6 +59,25 @@ class Group(NamedFlags, click.Group):
             raise TypeError(f"{self._lazy[name]} is no command")
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = self._leading_flags(args)
+        if 0 < flags < len(args):
+            args = [args[flags], *args[:flags], *args[flags + 1 :]]
+        return super().parse_args(ctx, args)
+
+    def _leading_flags(self, args: list[str]) -> int:
+        """How many arguments before the command are flags of this group and their values; 0 where one is not."""
+        known = {name: option for option in self.params if isinstance(option, click.Option) for name in option.opts}
+        place = 0
+        while place < len(args) and args[place].startswith("-"):
+            text = args[place]
+            name, equals, _ = text.partition("=") if text.startswith("--") else (text[:2], text[2:], "")
+            option = known.get(name)
+            if option is None or option.is_eager:
+                return 0
+            place += 1 if option.is_flag or equals else 2
+        return place
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -61,8 +85,11 @@ class Group(NamedFlags, click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError:
             words = " ".join([ctx.info_name or "", args[0]] if ctx.parent else [args[0]])
-            known = ", ".join(self.list_commands(ctx))
-            raise UsageError(f"unknown or unsupported command `{words}`: there are {known}") from None
+            commands = self.list_commands(ctx)
+            near = difflib.get_close_matches(args[0], [*commands, *self._aliases], n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            known = ", ".join(commands)
+            raise UsageError(f"unknown or unsupported command `{words}`: there are {known}{hint}") from None
 
 
 # Flags of `pulumi` 3.2xx on the commands that this engine has, and that it does not know.

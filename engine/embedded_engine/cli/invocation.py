@@ -15,6 +15,7 @@ import click
 
 from embedded_engine.backend import FileBackend, StackName, backend_folder, parse_stack_name
 from embedded_engine.backend.files import write_atomically
+from embedded_engine.cli.flags import EVERYWHERE
 from embedded_engine.config import Project, load_project
 from embedded_engine.errors import StackNotFoundError, UsageError
 from embedded_engine.model import Json
@@ -22,7 +23,6 @@ from embedded_engine.session import StackSession
 from embedded_engine.wirejson import dumps
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-COLORS = ("always", "never", "raw", "auto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,18 +124,7 @@ def common(command: Command) -> Command:
         )
         return command(invocation, *args, **options)
 
-    for option in reversed(
-        (
-            click.option(
-                "--cwd",
-                "-C",
-                type=click.Path(path_type=Path, exists=True, file_okay=False),
-                help="Run as if started in this folder.",
-            ),
-            click.option("--non-interactive", is_flag=True, help="Ask nothing."),
-            click.option("--color", type=click.Choice(COLORS), default="auto", help="When to use colours."),
-        )
-    ):
+    for option in reversed(EVERYWHERE):
         run = option(run)
     return run  # type: ignore[return-value]  # the wrapper takes the place of the command
 

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +13,7 @@ from embedded_engine.cli.output import standard_output
 from embedded_engine.deploy.run import Options, run
 from embedded_engine.display import Display
 from embedded_engine.errors import EngineError, UsageError
-from embedded_engine.events import Digest, Event, Sink, Summary, line
+from embedded_engine.events import Diagnostic, Digest, Event, Sink, Summary, line
 from embedded_engine.session import StackSession
 from embedded_engine.wirejson import dumps
 
@@ -166,17 +166,25 @@ def _change(call: Invocation, kind: str, stack: str | None, json_output: bool, f
         session.crypter()
         if json_output:
             return _finish(run(session, kind, options, _json_lines()), flags)
+        notes: Set[Diagnostic] = frozenset()
         if not flags["skip_preview"]:
             summary, display = _shown(call, session, kind, options, flags, previewing=True)
             if not summary.succeeded:
                 return _finish(summary, flags)
             if not flags["yes"]:
                 _ask(kind, display)
-        return _finish(_shown(call, session, kind, options, flags, previewing=False)[0], flags)
+            notes = display.notes()
+        return _finish(_shown(call, session, kind, options, flags, previewing=False, notes=notes)[0], flags)
 
 
 def _shown(
-    call: Invocation, session: StackSession, kind: str, options: Options, flags: dict[str, Any], previewing: bool
+    call: Invocation,
+    session: StackSession,
+    kind: str,
+    options: Options,
+    flags: dict[str, Any],
+    previewing: bool,
+    notes: Set[Diagnostic] = frozenset(),
 ) -> tuple[Summary, Display]:
     live = sys.stdout.isatty() and call.environment.get("TERM", "dumb") != "dumb" and not flags["diff"]
     display = Display(
@@ -188,6 +196,7 @@ def _shown(
         color=call.color,
         live=live,
         show_secrets=flags["show_secrets"],
+        shown=notes,
     )
     try:
         return run(session, kind, options, display, preview=previewing), display

@@ -16,7 +16,7 @@ from embedded_engine.deploy.goals import Goal, ReadGoal
 from embedded_engine.deploy.history import History
 from embedded_engine.deploy.journal import Journal, Persist
 from embedded_engine.deploy.options import Options
-from embedded_engine.deploy.registration import BailError, Result, Source, StepFailedError
+from embedded_engine.deploy.registration import BailError, ProgramEndedError, Result, Source, StepFailedError
 from embedded_engine.deploy.registry import Registry
 from embedded_engine.deploy.texts import pending_warning
 from embedded_engine.errors import EngineError
@@ -71,28 +71,23 @@ class Deployment:
 
     async def update(self, source: Source | None) -> bool:
         """Preview, up or (without a source) destroy. True if all went well."""
-        started = self._clock()
-        self.emit(events.Prelude(_shown_config(self.options)))
-        try:
-            await self._update(source)
-        except BailError:
-            self._bailed = True
-        except EngineError as error:
-            self._bailed = True
-            self._error("", str(error))
-        return await self._finish(started)
+        return await self._whole(self._update(source))
 
     async def refresh(self) -> bool:
-        started = self._clock()
+        """The same for a run that only refreshes."""
         self._only_refreshes = True
+        return await self._whole(self._refresh())
+
+    async def _whole(self, work: Coroutine[Any, Any, None]) -> bool:
+        started = self._clock()
         self.emit(events.Prelude(_shown_config(self.options)))
         try:
-            await self._refresh()
+            await work
         except BailError:
             self._bailed = True
         except EngineError as error:
             self._bailed = True
-            self._error("", str(error))
+            self.emit(Diagnostic("error", str(error), aftermath=isinstance(error, ProgramEndedError)))
         return await self._finish(started)
 
     async def _update(self, source: Source | None) -> None:

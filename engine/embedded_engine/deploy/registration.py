@@ -17,6 +17,10 @@ class StepFailedError(BailError):
     """A step of the registration failed, or was not begun because the run is stopping."""
 
 
+class ProgramEndedError(EngineError):
+    """The program ended with a status that says that it failed; most say why before."""
+
+
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Registration:
     """One goal on its way. `result` is what the program gets if no step changes it."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from embedded_engine.display.details import full_step, output_lines, short_changes
 from embedded_engine.display.live import LiveArea
@@ -39,7 +39,8 @@ class Display:
 
     `write` takes text and shows it at once.
     `kind`: up, refresh or destroy. `diff`: every step with its properties, in place of the tree. `live`: draw the tree
-    again and again, which only a terminal understands. `show_secrets`: of the stack, its outputs only.
+    again and again, which only a terminal understands. `show_secrets`: of the stack, its outputs only. `shown`: the
+    `notes` of the preview before this run; of resources that stay as they are they are not told again.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Display:
         color: bool = False,
         live: bool = False,
         show_secrets: bool = False,
+        shown: Set[Diagnostic] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
         later: Later = after,
     ) -> None:
         self._put = write
         self._kind, self._preview, self._diff, self._color = kind, preview, diff, color
-        self._show_secrets = show_secrets
+        self._show_secrets, self._shown = show_secrets, shown
         self._clock, self._later = clock, later
         self._statuses = Statuses()
         self._rows: dict[str, Row] = {}
@@ -101,6 +103,10 @@ class Display:
                 lines += full_step(row.metadata, self._depth(row), self._color)
         return lines
 
+    def notes(self) -> Set[Diagnostic]:
+        """What was told for information about one resource or another."""
+        return {m for urn, said in self._messages.items() if urn for m in said if m.severity == "info"}
+
     # events
 
     def _began(self, metadata: StepMetadata) -> None:
@@ -130,6 +136,8 @@ class Display:
             self._progress(metadata, f"{words.done} ({seconds(took)})")
 
     def _said(self, message: Diagnostic) -> None:
+        if message.aftermath and any(m.severity == "error" for said in self._messages.values() for m in said):
+            return
         row = self._rows.get(message.urn)
         if row is not None:
             first = next((line for line in safe(message.message).splitlines() if line.strip()), "")
@@ -220,7 +228,9 @@ class Display:
         groups: dict[str, list[Diagnostic]] = {}
         # What belongs to no resource is the stack's; it sums up what went before.
         for urn in [*filter(None, self._messages), ""]:
-            groups.setdefault(urn or stack, []).extend(self._messages.get(urn, []))
+            row = self._rows.get(urn)
+            told = self._shown if row is not None and row.op == "same" else ()
+            groups.setdefault(urn or stack, []).extend(m for m in self._messages.get(urn, []) if m not in told)
         lines: list[str] = []
         for urn, messages in groups.items():
             if messages:
