@@ -118,6 +118,19 @@ class Environment(Wire):
     environment_variables: dict[str, str] = Field(default_factory=dict)
 
 
+class Container(Wire):
+    """Kubernetes only: the image that a replica runs and where it answers; the local target runs processes."""
+
+    image: str = Field(min_length=1)
+    """A reference with tag or digest; it has the packages of the environment."""
+    port: int = Field(5001, ge=1, le=65_535)
+    score_path: str = "/score"
+    swagger_path: str = "/swagger.json"
+    health_path: str = "/"
+    health_port: int | None = Field(None, ge=1, le=65_535)
+    """None: the same port."""
+
+
 class EndpointVersion(Wire):
     """One version of an endpoint: what it runs, how much of the traffic it gets, how it is scaled."""
 
@@ -129,6 +142,7 @@ class EndpointVersion(Wire):
     models: tuple[ModelReference, ...] = ()
     code: Code
     environment: Environment = Environment()
+    container: Container | None = None
     resources: Resources = Resources()
     scaling: Scaling = Scaling()
     requests: Requests = Requests()

@@ -1,0 +1,115 @@
+"""The names that the components declare and the runtime in a cluster looks for: workloads, labels, ports, settings."""
+
+import hashlib
+import re
+
+from pydantic import Field
+
+from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.api.endpoint import GROUP
+
+RUNTIME_NAMESPACE = "aks-inference-system"
+"""Default namespace of routers and autoscaler. Secrets in it are the runtime's own: the router may read them all."""
+
+ENDPOINT_LABEL = f"{GROUP}/endpoint"
+"""On Deployments, pods, Services (and so EndpointSlices) and the Secret of an endpoint: its name."""
+VERSION_LABEL = f"{GROUP}/version"
+"""On Deployments, pods and Services: `version_label` of the version's name."""
+COMPONENT_LABEL = "app.kubernetes.io/component"
+PART_OF_LABEL = "app.kubernetes.io/part-of"
+PART_OF = "aks-inference"
+REPLICA_COMPONENT = "replica"
+ROUTER_COMPONENT = "router"
+AUTOSCALER_COMPONENT = "autoscaler"
+
+ROUTER_NAME = "aks-inference-router"
+"""Deployment, Service and ServiceAccount of the router."""
+ROUTER_PEERS_NAME = "aks-inference-router-peers"
+"""Headless Service over all router pods, ready or not."""
+AUTOSCALER_NAME = "aks-inference-autoscaler"
+"""Deployment, ServiceAccount and Lease of the autoscaler."""
+SETTINGS_NAME = "aks-inference-settings"
+"""ConfigMap; its key `settings.json` holds RuntimeSettings."""
+SETTINGS_KEY = "settings.json"
+SETTINGS_VARIABLE = "AKS_INFERENCE_SETTINGS"
+"""Environment variable with the path of the settings file."""
+TLS_NAME = "aks-inference-router-tls"
+"""Secret of type kubernetes.io/tls in the runtime's namespace, where TLS is on."""
+KEYS_SUFFIX = "-key-digests"
+KEYS_FIELD = "digests"
+"""Field of an endpoint's Secret: SHA-256 hex digests of the accepted keys, one a line. Keys never reach the cluster."""
+
+HTTP_PORT = 8080
+"""Router: requests of clients, plain."""
+HTTPS_PORT = 8443
+OWNER_PORT = 8081
+"""Router: requests that another router forwards to the endpoint's owner."""
+AGENT_PORT = 8082
+"""Router and autoscaler: /livez, /readyz, /metrics; router: the load of what it owns."""
+GATE_PORT = 8891
+"""Replica: requests of routers."""
+GATE_CONTROL_PORT = 8892
+"""Replica: the gate's control, JSON lines over TCP."""
+GATE_READY_PORT = 8893
+"""Replica: `GET /readyz` answers 200 when the gate is ready, else 503; the kubelet's readiness probe."""
+UPSTREAM_PORT = 5001
+"""Replica: the scoring server, as azureml-inference-server-http has it by default."""
+
+GATE_VARIABLE = "AKS_INFERENCE_GATE"
+"""Environment variable of the gate's container: GateSettings as JSON, without the replica's id."""
+REPLICA_VARIABLE = "POD_UID"
+"""Environment variable of the gate's container: the replica's id, unique for ever."""
+
+READY_CONDITION = "Ready"
+"""Condition of a ScoringEndpoint: every version has the replicas it needs, and the routers serve this generation."""
+FAILED_REASON = "Failed"
+"""Reason of `Ready=False` that does not mend itself: who waits may stop."""
+
+_LONGEST_NAME = 63 - 11
+"""Of a Deployment, so that its pods' names still are labels: a dash and ten characters of the template's hash."""
+_HASH_LENGTH = 8
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+
+
+class RuntimeSettings(Wire):
+    """What routers and autoscaler of one cluster are told, as the JSON file that `AKS_INFERENCE_SETTINGS` names."""
+
+    namespace: str = RUNTIME_NAMESPACE
+    cluster_purpose: str = "FastProd"
+    """FastProd, DenseProd or DevTest; DevTest has one router that does not scale itself."""
+    url: str | None = None
+    """Where clients reach the router; None: the address of the Service `aks-inference-router`."""
+    http_port: int = Field(HTTP_PORT, ge=0, le=65_535)
+    https_port: int | None = Field(None, ge=0, le=65_535)
+    owner_port: int = Field(OWNER_PORT, ge=0, le=65_535)
+    agent_port: int = Field(AGENT_PORT, ge=0, le=65_535)
+    router_min_pods: int = Field(1, ge=1)
+    router_max_pods: int = Field(1, ge=1)
+    router_max_cores: int = Field(1, ge=1)
+    retry_lost_requests: bool = True
+    """Requests that died with an owner before a byte of the answer are sent again once: at least once, not at most."""
+
+
+def workload_name(endpoint: str, version: str) -> str:
+    """Name of a version's Deployment and Service: `<endpoint>-<version>`, cut and hashed where that is no such name."""
+    plain = f"{endpoint}-{version}"
+    if len(plain) <= _LONGEST_NAME and re.fullmatch(r"[a-z](?:[a-z0-9-]*[a-z0-9])?", plain):
+        return plain
+    # Two pairs may read alike with a dash between them; those that are hashed keep them apart.
+    digest = hashlib.sha256(f"{endpoint}\0{version}".encode()).hexdigest()[:_HASH_LENGTH]
+    readable = re.sub(r"[^a-z0-9-]", "-", plain.lower())[: _LONGEST_NAME - _HASH_LENGTH - 1].rstrip("-")
+    return f"{readable}-{digest}"
+
+
+def version_label(version: str) -> str:
+    """The version's name where it can be a label's value, else its start and a hash."""
+    if _LABEL.fullmatch(version):
+        return version
+    digest = hashlib.sha256(version.encode()).hexdigest()[:_HASH_LENGTH]
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "-", version)[: 63 - _HASH_LENGTH - 3].strip("-_.")
+    return f"v-{readable}-{digest}" if readable else f"v-{digest}"
+
+
+def keys_secret_name(endpoint: str) -> str:
+    """Name of the Secret, in the runtime's namespace, with the digests of an endpoint's keys."""
+    return f"{endpoint}{KEYS_SUFFIX}"
