@@ -34,7 +34,7 @@ def shortened(output: str) -> Iterator[str]:
             step = heading[1]
         elif line.startswith(BAR) and not (step in KEPT and KEPT[step].search(line)):
             line = f"{BAR}…"  # noqa: PLW2901 - the line as it is shown
-        if len(line) <= WIDTH and "setting up:" not in line and str(ROOT) not in line:
+        if len(line) <= WIDTH and str(ROOT) not in line:
             yield line
 
 
