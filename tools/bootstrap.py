@@ -191,7 +191,12 @@ def pip(progress: Progress, lock: int, *arguments: str) -> None:
     heard: queue.SimpleQueue[str] = queue.SimpleQueue()
     said, output = Pip(), process.stdout
     assert output is not None  # noqa: S101 - asked for above
-    reader = threading.Thread(target=lambda: [heard.put(line.rstrip()) for line in output], daemon=True)
+
+    def read() -> None:
+        for line in output:
+            heard.put(line.rstrip())
+
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
         while reader.is_alive() or not heard.empty():
