@@ -1,0 +1,88 @@
+"""A cluster for tests: the one that AKS_INFERENCE_TEST_KUBECONFIG names, else real parts as processes of this machine.
+
+The variable is one of its own: a KUBECONFIG of daily work is nothing to test on. (`kind get kubeconfig` writes one.)
+The programs are built from Go modules once (minutes): `PYTHONPATH=tests/cluster python -m testbed.build`.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aks_inference_runtime.api.crd import CRD_NAME, crd
+from testbed import build
+from testbed.api import Api
+from testbed.control_plane import ControlPlane
+
+GIVEN = "AKS_INFERENCE_TEST_KUBECONFIG"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that answers."""
+
+    kubeconfig: Path
+    server: str
+    has_controllers: bool
+    """Deployments become pods, and pods are bound to nodes."""
+    api: Api
+
+
+@pytest.fixture(scope="session")
+def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """As it comes, without our definitions."""
+    if given := os.environ.get(GIVEN):
+        api = Api(Path(given))
+        yield Cluster(Path(given), api.server, True, api)
+        return
+    if missing := build.missing(build.API):
+        pytest.skip(f"no {GIVEN}, and not built here: {', '.join(missing)} (python -m testbed.build; minutes)")
+    plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
+    try:
+        plane.start()
+        yield Cluster(plane.kubeconfig, plane.server, plane.has_controllers, Api(plane.kubeconfig))
+    finally:
+        plane.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(bare_cluster: Cluster) -> Cluster:
+    """With the definition of ScoringEndpoint, established."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}"
+    answer = bare_cluster.api.apply(path, crd())
+    assert answer.status in (200, 201), answer.message
+    eventually(lambda: _established(bare_cluster.api.get(path).body))
+    return bare_cluster
+
+
+@pytest.fixture
+def namespace(bare_cluster: Cluster) -> Iterator[str]:
+    """A namespace for one test."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    answer = bare_cluster.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    assert answer.status == 201, answer.message
+    yield name
+    bare_cluster.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """`until(condition, seconds=30)`: waits for a condition with a deadline."""
+    return eventually
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.05)
+
+
+def _established(definition: dict[str, object]) -> bool:
+    status = definition.get("status")
+    conditions = (status.get("conditions") or []) if isinstance(status, dict) else []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

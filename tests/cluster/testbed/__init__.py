@@ -1,0 +1,1 @@
+"""A real Kubernetes control plane, and on a bare Linux machine a real node, from processes of this machine."""
