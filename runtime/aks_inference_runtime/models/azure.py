@@ -1,0 +1,99 @@
+"""Azure Blob Storage: who we are there, and how it is reached. The SDK is an optional package."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aks_inference_runtime.models.errors import MissingPackage, StoreUnavailable
+
+if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
+
+CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
+CONNECTION_STRING_FILE = "AZURE_STORAGE_CONNECTION_STRING_FILE"
+"""A file that holds it: in a pod a mounted secret, so that no environment shows it."""
+CONNECT_S, READ_S = 10, 60
+RETRIES, FIRST_RETRY_S = 5, 1
+"""The SDK's own first wait is 15 seconds."""
+PARALLEL = 4
+
+
+def container_client(account: str, container: str, retries: int = RETRIES) -> "ContainerClient":
+    """A client for a container.
+
+    The connection string of `AZURE_STORAGE_CONNECTION_STRING` (or of the file that
+    `AZURE_STORAGE_CONNECTION_STRING_FILE` names) counts where it is one of this account; else the identity of the
+    machine: workload identity, managed identity, or that of `az login`.
+
+    Args:
+        account: Required. The account's name, or its host where the cloud is not the public one.
+        container: Required. The container's name.
+        retries: Optional. Of one request. Default 5.
+
+    Raises:
+        MissingPackage: the SDK is not installed.
+    """
+    try:
+        from azure.storage.blob import BlobServiceClient, ExponentialRetry
+    except ImportError:
+        raise MissingPackage(
+            "az:// needs the packages azure-storage-blob and azure-identity; pip install 'pulumi-aks-inference[azure]'"
+        ) from None
+    options: dict[str, Any] = {
+        "retry_policy": ExponentialRetry(initial_backoff=FIRST_RETRY_S, increment_base=2, retry_total=retries),
+        "connection_timeout": CONNECT_S,
+        "read_timeout": READ_S,
+        "max_single_get_size": 8 * 1024 * 1024,
+        "max_chunk_get_size": 8 * 1024 * 1024,
+    }
+    given = _connection_string()
+    if given and _account_of(given) == account.partition(".")[0]:
+        service = BlobServiceClient.from_connection_string(given, **options)
+    else:
+        from azure.identity import DefaultAzureCredential
+
+        host = account if "." in account else f"{account}.blob.core.windows.net"
+        service = BlobServiceClient(f"https://{host}", credential=DefaultAzureCredential(), **options)
+    return service.get_container_client(container)
+
+
+def _connection_string() -> str:
+    if file := os.environ.get(CONNECTION_STRING_FILE):
+        try:
+            return Path(file).read_text("utf-8").strip()
+        except OSError as error:
+            raise StoreUnavailable(f"{CONNECTION_STRING_FILE} names {file}: {error.strerror}") from None
+    return os.environ.get(CONNECTION_STRING, "")
+
+
+def _account_of(connection_string: str) -> str:
+    parts = dict(part.split("=", 1) for part in connection_string.split(";") if "=" in part)
+    return parts.get("AccountName", "")
+
+
+@contextmanager
+def azure_errors(what: str) -> Iterator[None]:
+    """The SDK's errors as ours, without the pages of headers that it adds. `what`: the address that is spoken of."""
+    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
+
+    try:
+        yield
+    except ResourceNotFoundError as error:
+        raise StoreUnavailable(f"{what}: is not there ({_code(error)})") from None
+    except ClientAuthenticationError as error:
+        first = str(error).strip().splitlines()[0]
+        raise StoreUnavailable(
+            f"{what}: refuses this identity ({first}); log in, give it the role Storage Blob Data Contributor, or set "
+            f"{CONNECTION_STRING_FILE}"
+        ) from None
+    except HttpResponseError as error:
+        raise StoreUnavailable(f"{what}: answered {error.status_code} ({_code(error)})") from None
+    except AzureError as error:
+        raise StoreUnavailable(f"{what}: does not answer ({str(error).splitlines()[0][:300]})") from None
+
+
+def _code(error: Exception) -> str:
+    code = getattr(error, "error_code", None)
+    return str(getattr(code, "value", code) or str(error).splitlines()[0])[:300]
