@@ -154,6 +154,9 @@ def test_configuration_and_its_secrets(stack: Any) -> None:
     shown = json.loads(stack.must("config", "--json", "--show-secrets"))
     assert shown["tested:deep"]["objectValue"] == {"list": [{"x": 7}], "key": "s3cret too"}
     assert json.loads(stack.must("config", "--json"))["tested:closed"] == {"secret": True}
+    stack.must("config", "set", "--path", 'other:labels["a:b"]', "c")
+    assert stack.must("config", "get", "--path", 'other:labels["a:b"]') == "c\n"
+    stack.must("config", "rm", "other:labels")
     stack.must("config", "rm", "--path", "deep.list")
     stack.must("config", "rm", "plain")
     assert "not found for stack 'dev'" in refused(stack.run("config", "get", "plain"))
@@ -241,7 +244,7 @@ def test_a_wrong_or_missing_passphrase(stack: Any) -> None:
         (["destroy", "--non-interactive"], "--yes or --skip-preview must be passed in"),
         (["up", "--yes", "--parallel", "0"], "--parallel"),
         (["config", "set", "a"], ""),
-        (["config", "set", "--path", "a[", "x"], "invalid path"),
+        (["config", "set", "--path", "a[", "x"], "invalid property path"),
         (["cancel"], "--yes must be passed"),
         (["-C", "/nonexistent", "up"], "-C"),
     ],

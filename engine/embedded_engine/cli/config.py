@@ -15,6 +15,7 @@ from embedded_engine.config.resolve import Configuration
 from embedded_engine.config.settings import Entry
 from embedded_engine.errors import ConfigError
 from embedded_engine.model import Json, Value
+from embedded_engine.paths import Path
 from embedded_engine.session import StackSession
 from embedded_engine.values import REDACTED
 
@@ -118,12 +119,10 @@ def rm(call: Invocation, key: str, stack: str | None, path: bool) -> None:
         remove_value(session.settings.path, call.project.name, top)
 
 
-def _split(call: Invocation, key: str, path: bool) -> tuple[str, list[str | int]]:
-    if not path:
-        return full_key(call.project.name, key), []
-    namespace, colon, rest = key.rpartition(":")
-    steps = parse_path(rest)
-    return full_key(call.project.name, f"{namespace}{colon}{steps[0]}"), steps[1:]
+def _split(call: Invocation, key: str, path: bool) -> tuple[str, Path]:
+    """(the configuration's key with its namespace, the way from there); a colon further on is a part of a key."""
+    steps = parse_path(key) if path else (key,)
+    return full_key(call.project.name, str(steps[0])), steps[1:]
 
 
 def _read_value(call: Invocation, secret: bool) -> str:

@@ -1,31 +1,21 @@
-"""Paths into a structured value: `servers[0].name`, `["a key"].x`."""
+"""Values at a path of the configuration: `servers[0].name`, `["a key"].x`."""
 
-import json
-import re
-
+from embedded_engine import paths
 from embedded_engine.errors import ConfigError
 from embedded_engine.model import Value
-
-_STEP = re.compile(r"""\.?(?P<name>[^.\[\]"]+)|\[(?P<index>\d+)\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
-
-Path = list[str | int]
+from embedded_engine.paths import Path
 
 
 def parse_path(text: str) -> Path:
     """The steps of a path; the first is a name. Raises `ConfigError`."""
-    steps: Path = []
-    place = 0
-    while place < len(text):
-        match = _STEP.match(text, place)
-        if match is None or (place == 0 and text.startswith(".")):
-            raise ConfigError(f"invalid path {text!r}: cannot read it from {text[place:]!r} on")
-        if match["index"] is not None:
-            steps.append(int(match["index"]))
-        else:
-            steps.append(json.loads(match["quoted"]) if match["quoted"] else match["name"])
-        place = match.end()
+    try:
+        steps = paths.parse(text)
+    except paths.PathError as error:
+        raise ConfigError(str(error)) from None
     if not steps or isinstance(steps[0], int):
-        raise ConfigError(f"invalid path {text!r}: it must begin with a key")
+        raise ConfigError(f"invalid property path {text!r}: it must begin with a key")
+    if any(step == "*" or (isinstance(step, int) and step < 0) for step in steps):
+        raise ConfigError(f"invalid property path {text!r}: it must lead to one place")
     return steps
 
 

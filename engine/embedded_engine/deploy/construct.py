@@ -11,11 +11,13 @@ from embedded_engine.deploy.builtin import Builtin
 from embedded_engine.deploy.cells import package_of, package_of_urn, split_reference
 from embedded_engine.deploy.deployment import Deployment
 from embedded_engine.deploy.goals import Goal
+from embedded_engine.deploy.paths import lookup
 from embedded_engine.deploy.registration import BailError
 from embedded_engine.deploy.requests import Wanted
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic
 from embedded_engine.model import Properties
+from embedded_engine.paths import PathError, parse
 from embedded_engine.plugins.answers import ProviderError
 from embedded_engine.plugins.client import Provider
 from embedded_engine.values import Message, Wire, from_struct, to_struct
@@ -158,13 +160,11 @@ class Constructor:
         self, request: resource_pb2.RegisterResourceRequest, error: ProviderError, properties: Properties
     ) -> None:
         """One message for the component, with a line for each input that is wrong."""
-        from embedded_engine.deploy import paths
-
         message = error.message
         for where, reason in error.properties:
             try:
-                known, value = paths.lookup(paths.parse(where), values.plain_outputs(properties))
-            except paths.PathError:
+                known, value = lookup(parse(where), values.plain_outputs(properties))
+            except PathError:
                 known, value = False, None
             shown = f" with value '{values.describe(value)}'" if known else ""
             message += f"\n\t\t- property {where}{shown} has a problem: {reason}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from embedded_engine.deploy import paths
 from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Resource
+from embedded_engine.paths import Path, parse
 from embedded_engine.plugins.answers import Diff
 
 # The option names it where a resource that was never well is to be made anew.
@@ -34,16 +35,16 @@ def replace_on_changes(diff: Diff, patterns: Sequence[str], init_errors: bool) -
     """The difference, with replacements where the option asks for them. Raises `PathError`."""
     if not diff.changes and not init_errors:
         return diff
-    wanted = [paths.parse(pattern) for pattern in patterns]
+    wanted = [parse(pattern) for pattern in patterns]
 
-    def asked(path: paths.Path) -> bool:
+    def asked(path: Path) -> bool:
         return any(paths.contains(pattern, path) for pattern in wanted)
 
     detailed = diff.detailed
     if detailed is not None:
         detailed = {
             path: PropertyDiff(_REPLACING.get(entry.kind, entry.kind), entry.input_diff)
-            if asked(paths.parse(path))
+            if asked(parse(path))
             else entry
             for path, entry in detailed.items()
         }

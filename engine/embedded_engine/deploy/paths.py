@@ -1,59 +1,15 @@
-"""Property paths, `a.b[0]["c.d"].*`, and what the options ignoreChanges and replaceOnChanges do with them. Pure."""
+"""What the options ignoreChanges and replaceOnChanges do with property paths. Pure."""
 
 import copy
 import re
 from collections.abc import Mapping, Sequence
 
 from embedded_engine import values
-from embedded_engine.errors import EngineError
 from embedded_engine.events import PropertyDiff
 from embedded_engine.model import Properties, Value
+from embedded_engine.paths import Path, PathError, parse
 
-Path = tuple[str | int, ...]
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
-
-
-class PathError(EngineError):
-    """A text that is no property path."""
-
-
-def parse(text: str) -> Path:
-    """Raises `PathError`."""
-    path: list[str | int] = []
-    at = 0
-    while at < len(text):
-        if text[at] == ".":
-            at += 1
-            if at == len(text):
-                raise PathError(f"property path {text!r} ends with a dot")
-        elif text[at] == "[":
-            at = _bracket(text, at, path)
-        else:
-            end = next((i for i in range(at, len(text)) if text[i] in ".["), len(text))
-            path.append(text[at:end])
-            at = end
-    return tuple(path)
-
-
-def _bracket(text: str, at: int, path: list[str | int]) -> int:
-    if text[at : at + 2] == '["':
-        key, i = "", at + 2
-        while i < len(text) and text[i] != '"':
-            i += text[i] == "\\"
-            key += text[i : i + 1]
-            i += 1
-        if text[i : i + 2] != '"]':
-            raise PathError(f"property path {text!r}: a quoted key is not closed")
-        path.append(key)
-        return i + 2
-    end = text.find("]", at)
-    if end < 0:
-        raise PathError(f"property path {text!r}: an index is not closed")
-    inner = text[at + 1 : end]
-    if inner != "*" and not inner.removeprefix("-").isdigit():
-        raise PathError(f"property path {text!r}: {inner!r} is no index")
-    path.append(inner if inner == "*" else int(inner))
-    return end + 1
 
 
 def contains(pattern: Path, path: Path) -> bool:

@@ -66,7 +66,7 @@ def output_lines(old: Json, new: Json, color: bool) -> list[str]:
         elif key not in old:
             text = f"+ {name}: {block(new[key], '    ')}"
             lines += ["  " + paint(line, "green", color) for line in text.split("\n")]
-        elif list(compare(old[key], new[key], [])):
+        elif list(compare(old[key], new[key], ())):
             lines.append("  " + paint(f"~ {name}: {one_line(old[key])} => {one_line(new[key])}", "yellow", color))
         else:
             lines.append(f"    {name}: {block(new[key], '    ')}")

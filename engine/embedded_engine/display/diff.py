@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Iterator
 
-from embedded_engine.config.paths import Path, parse_path
-from embedded_engine.errors import ConfigError
 from embedded_engine.events import PropertyDiff, StepMetadata
 from embedded_engine.model import Value
+from embedded_engine.paths import Path, PathError, parse
 from embedded_engine.values import SIGNATURE, equal, is_secret, secret
 
 _MISSING = object()
@@ -36,7 +35,7 @@ def changes_of(metadata: StepMetadata) -> list[Change]:
     if old is None or new is None:
         return []
     if metadata.op == "refresh":
-        return list(compare(old.outputs, new.outputs, []))
+        return list(compare(old.outputs, new.outputs, ()))
     if metadata.detailed_diff:
         found: list[Change] = []
         for text, entry in sorted(metadata.detailed_diff.items()):
@@ -44,7 +43,7 @@ def changes_of(metadata: StepMetadata) -> list[Change]:
         return found
     keys = {*metadata.diffs, *metadata.keys}
     found = []
-    for change in compare(old.inputs, new.inputs, []):
+    for change in compare(old.inputs, new.inputs, ()):
         if not keys or change.path[0] in keys:
             found.append(dataclasses.replace(change, replaces=change.path[0] in metadata.keys))
     return found
@@ -54,12 +53,12 @@ def compare(old: Value, new: Value, path: Path) -> Iterator[Change]:
     """Every place at which the two differ, as deep as both have parts there. A secret is one place."""
     if _has_parts(old, dict) and _has_parts(new, dict):
         for key in sorted({*old, *new}):
-            yield from _compare_entry(old.get(key, _MISSING), new.get(key, _MISSING), [*path, key])
+            yield from _compare_entry(old.get(key, _MISSING), new.get(key, _MISSING), (*path, key))
     elif _has_parts(old, list) and _has_parts(new, list):
         for index in range(max(len(old), len(new))):
             before = old[index] if index < len(old) else _MISSING
             after = new[index] if index < len(new) else _MISSING
-            yield from _compare_entry(before, after, [*path, index])
+            yield from _compare_entry(before, after, (*path, index))
     elif not equal(old, new):
         yield Change(path, "update", old, new)
 
@@ -95,10 +94,10 @@ def _detailed(text: str, entry: PropertyDiff, metadata: StepMetadata) -> list[Ch
     """A provider's own entry: its path, with the values that stand there."""
     kind, _, replaces = entry.kind.partition("-")
     try:
-        path = parse_path(text)
-    except ConfigError:
+        path = parse(text)
+    except PathError:
         # A provider may name things that are no paths.
-        return [Change([text], kind, replaces=bool(replaces))]
+        return [Change((text,), kind, replaces=bool(replaces))]
     olds = [metadata.old.inputs, metadata.old.outputs] if metadata.old else []
     if not entry.input_diff:
         olds.reverse()

@@ -7,7 +7,7 @@ rest of the engine need not ask.
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +59,12 @@ class Provider:
             invoke_with_preview=True,
             accepts_byte_string=True,
         )
-        try:
-            answer = await self._stub.Handshake(request, wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
-                raise error_of(error) from error
-        else:
+        answer = await _if_known(self._stub.Handshake(request, wait_for_ready=True))
+        if answer is not None:
             self._handshaken = True
             self.protocol = Protocol(answer.accept_secrets, answer.accept_resources, answer.accept_outputs, True)
-        try:
-            # As the CLI does at every start; some plugins count on it.
-            await self._stub.GetPluginInfo(empty_pb2.Empty())
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
-                raise error_of(error) from error
+        # As the CLI does at every start; some plugins count on it.
+        await _if_known(self._stub.GetPluginInfo(empty_pb2.Empty()))
 
     async def close(self) -> None:
         await self.cancel()
@@ -91,37 +83,26 @@ class Provider:
     ) -> tuple[Properties, list[Failure]]:
         wire = Wire(secrets=False, resources=False, unknowns=unknowns)
         request = provider_pb2.CheckRequest(
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             olds=to_struct(olds, wire),
             news=to_struct(news, wire),
         )
-        try:
-            answer = await self._stub.CheckConfig(request)
-        except grpc.aio.AioRpcError as error:
-            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-                return news, []
-            raise error_of(error) from error
+        answer = await _if_known(self._stub.CheckConfig(request))
+        if answer is None:
+            return news, []
         inputs = values.annotate_secrets(from_struct(answer.inputs), news)
         return inputs, [Failure(f.property, f.reason) for f in answer.failures]
 
     async def diff_config(self, urn: str, old_inputs: Properties, old_outputs: Properties, news: Properties) -> Diff:
         wire = Wire(secrets=False, resources=False)
         request = provider_pb2.DiffRequest(
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             olds=to_struct(old_outputs, wire),
             news=to_struct(news, wire),
             old_inputs=to_struct(old_inputs, wire),
         )
-        try:
-            return diff_of(await self._stub.DiffConfig(request))
-        except grpc.aio.AioRpcError as error:
-            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-                return Diff(None)
-            raise error_of(error) from error
+        answer = await _if_known(self._stub.DiffConfig(request))
+        return Diff(None) if answer is None else diff_of(answer)
 
     async def configure(self, urn: str, identity: str, inputs: Properties) -> None:
         """With unknown values in the configuration it stays unconfigured: calls answer what is safe to assume."""
@@ -139,16 +120,9 @@ class Provider:
             sends_old_inputs=True,
             sends_old_inputs_to_delete=True,
             id=identity,
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
         )
-        try:
-            answer = await self._stub.Configure(request)
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
-                raise error_of(error) from error
-            answer = provider_pb2.ConfigureResponse()
+        answer = await _if_known(self._stub.Configure(request)) or provider_pb2.ConfigureResponse()
         if not self._handshaken:
             self.protocol = Protocol(
                 answer.acceptSecrets, answer.acceptResources, answer.acceptOutputs, answer.supportsPreview
@@ -165,9 +139,7 @@ class Provider:
         if not self.configured:
             return news, []
         request = provider_pb2.CheckRequest(
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             olds=to_struct(olds, self._wire(unknowns)),
             news=to_struct(news, self._wire(unknowns)),
             randomSeed=seed,
@@ -196,9 +168,7 @@ class Provider:
         wire = self._wire(unknowns, elide_assets=True)
         request = provider_pb2.DiffRequest(
             id=identity,
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             olds=to_struct(old_outputs, wire),
             news=to_struct(news, wire),
             old_inputs=to_struct(old_inputs, wire),
@@ -215,17 +185,12 @@ class Provider:
         if preview and not self.protocol.preview:
             return State("", inputs)
         request = provider_pb2.CreateRequest(
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             properties=to_struct(inputs, self._wire(preview)),
             timeout=timeout_s,
             preview=preview,
         )
-        try:
-            answer = await self._call(self._stub.Create, request)
-        except ProviderError as error:
-            raise self._with_secrets(error, inputs) from error
+        answer = await self._call(self._stub.Create, request, inputs)
         outputs = self._annotated(from_struct(answer.properties), inputs)
         return State(answer.id, outputs, refresh_before_update=answer.refresh_before_update)
 
@@ -247,9 +212,7 @@ class Provider:
         wire = self._wire(preview, elide_assets=True)
         request = provider_pb2.UpdateRequest(
             id=identity,
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             olds=to_struct(old_outputs, wire),
             news=to_struct(news, self._wire(preview)),
             old_inputs=to_struct(old_inputs, wire),
@@ -257,10 +220,7 @@ class Provider:
             ignoreChanges=list(ignore),
             preview=preview,
         )
-        try:
-            answer = await self._call(self._stub.Update, request)
-        except ProviderError as error:
-            raise self._with_secrets(error, news) from error
+        answer = await self._call(self._stub.Update, request, news)
         outputs = self._annotated(from_struct(answer.properties), news)
         return State(identity, outputs, refresh_before_update=answer.refresh_before_update)
 
@@ -268,9 +228,7 @@ class Provider:
         wire = self._wire(unknowns=False, elide_assets=True)
         request = provider_pb2.DeleteRequest(
             id=identity,
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             properties=to_struct(outputs, wire),
             old_inputs=to_struct(inputs, wire),
             timeout=timeout_s,
@@ -284,16 +242,11 @@ class Provider:
         wire = self._wire(elide_assets=True)
         request = provider_pb2.ReadRequest(
             id=identity,
-            urn=urn,
-            name=model.urn_name(urn),
-            type=model.urn_type(urn),
+            **_about(urn),
             properties=None if state is None else to_struct(state, wire),
             inputs=None if inputs is None else to_struct(inputs, wire),
         )
-        try:
-            answer = await self._call(self._stub.Read, request)
-        except ProviderError as error:
-            raise self._with_secrets(error, inputs or {}) from error
+        answer = await self._call(self._stub.Read, request, inputs or {})
         found = answer.HasField("properties")
         return State(
             answer.id,
@@ -324,11 +277,13 @@ class Provider:
         answer: provider_pb2.CallResponse = await self._call(self._stub.Call, request)
         return answer
 
-    async def _call(self, method: Message, request: Message) -> Message:
+    async def _call(self, method: Message, request: Message, inputs: Properties | None = None) -> Message:
+        """`inputs`: what is secret among them is secret in what a failure tells, too."""
         try:
             return await method(request)
         except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
+            told = error_of(error)
+            raise (told if inputs is None else self._with_secrets(told, inputs)) from error
 
     def _annotated(self, outs: Properties, ins: Properties) -> Properties:
         return outs if self.protocol.secrets else values.annotate_secrets(outs, ins)
@@ -338,6 +293,21 @@ class Provider:
             return error
         outputs = values.annotate_secrets(error.partial.outputs, ins)
         return ProviderError(error.message, dataclasses.replace(error.partial, outputs=outputs), error.properties)
+
+
+def _about(urn: str) -> dict[str, Any]:
+    """What every request on a resource says of it."""
+    return {"urn": urn, "name": model.urn_name(urn), "type": model.urn_type(urn)}
+
+
+async def _if_known(answer: Awaitable[Message]) -> Message | None:
+    """The answer to a call that a plugin need not know; None from one that does not. Raises `ProviderError`."""
+    try:
+        return await answer
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            return None
+        raise error_of(error) from error
 
 
 def _variable(value: model.Value) -> str:

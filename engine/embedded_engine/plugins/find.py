@@ -16,6 +16,8 @@ from embedded_engine.model import Json
 MANIFEST = "PulumiPlugin.yaml"
 # What the CLI's Python host takes where the manifest names none.
 _DEFAULT_VENV = {"pip": "venv", "uv": ".venv"}
+# Used where no other is found.
+_BUILT_IN = {"kubernetes": "embedded_engine.kubernetes"}
 
 
 class PluginNotFoundError(EngineError):
@@ -61,6 +63,8 @@ class Finder:
         folder = self._installed(name, version)
         if folder:
             return launch(name, folder)
+        if name in _BUILT_IN:
+            return Launch((sys.executable, "-m", _BUILT_IN[name]), Path(__file__).parent)
         wanted = f"{name} {version}" if version else name
         raise PluginNotFoundError(
             f"no provider plugin {wanted}: it is not under `plugins.providers` in Pulumi.yaml, no "
