@@ -52,11 +52,12 @@ class Replica:
     stub: subprocess.Popen[str]
     gate: subprocess.Popen[bytes] | None
     port: int
-    gate_port: int
+    address: Path
+    """The gate's."""
     control: Path | None
 
     def target(self, *, ready: bool = True) -> ReplicaTarget:
-        return ReplicaTarget(self.id, "127.0.0.1", self.gate_port, self.control, ready)
+        return ReplicaTarget(self.id, "", 0, self.control, ready, self.address)
 
     async def status(self) -> GateStatus:
         assert self.control is not None
@@ -84,31 +85,34 @@ class Bed:
 
     async def replica(self, version: str = "A", *, cap: int = 1, sleep_ms: float = 0, **gate: object) -> Replica:
         replica_id = f"r{next(self.numbers)}"
+        upstream = self.directory / f"{replica_id}.app"
         stub = subprocess.Popen(
-            [sys.executable, str(STUB), "--sleep-ms", str(sleep_ms)], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(STUB), "--path", str(upstream), "--sleep-ms", str(sleep_ms)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert stub.stdout is not None
         port = int(await asyncio.to_thread(stub.stdout.readline))
         control = self.directory / f"{replica_id}.gate"
+        address = self.directory / f"{replica_id}.in"
         settings = {
             "replicaId": replica_id,
             "version": version,
-            "upstreamPort": port,
+            "upstreamPath": str(upstream),
             "control": str(control),
+            "listenPath": str(address),
             "maxConcurrent": cap,
             **gate,
         }
         path = self.directory / f"{replica_id}.json"
         path.write_text(json.dumps(settings))
         process = subprocess.Popen([sys.executable, "-m", "aks_inference_runtime.router.gate", str(path)])
-        replica = Replica(replica_id, version, stub, process, port, 0, control)
+        replica = Replica(replica_id, version, stub, process, port, address, control)
         self.replicas.append(replica)
 
         async def ready() -> bool:
             with contextlib.suppress(RuntimeUnavailable):
-                status = await replica.status()
-                replica.gate_port = status.port
-                return status.ready
+                return (await replica.status()).ready
             return False
 
         await self.until(ready)

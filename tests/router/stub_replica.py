@@ -1,6 +1,6 @@
 """A model server for tests and measurements: what it does is told by request headers, and it counts what runs.
 
-    python stub_replica.py [--port 0] [--sleep-ms 0]      prints its port
+    python stub_replica.py [--port 0] [--path …] [--sleep-ms 0]      prints its port
 
 | header | meaning |
 | --- | --- |
@@ -8,6 +8,7 @@
 | x-status | the status of the answer |
 | x-stream | `<count>,<gap ms>`: that many chunks |
 | x-end | `early` (closes without an answer), `middle` (after half of the body), `eof` (body ends with the connection) |
+| x-malformed | `<kind>,<ms>`: `nonsense`, `large head`, `garbage after`; works on for so long, then it ends |
 | x-bytes | size of the answer's body |
 | x-id | recorded in the order of arrival |
 
@@ -123,6 +124,9 @@ class Replica(asyncio.Protocol):
         if end == "early":
             self.transport.close()
             return
+        if "x-malformed" in headers:
+            await self.malformed(*headers["x-malformed"].split(","))
+            return
         status = int(headers.get("x-status", "200"))
         if "x-stream" in headers:
             await self.stream(status, *map(float, headers["x-stream"].split(",")))
@@ -138,6 +142,24 @@ class Replica(asyncio.Protocol):
             self.transport.close()
         else:
             self.respond(status, body, close=headers.get("connection") == "close")
+
+    async def malformed(self, kind: str, works_ms: str) -> None:
+        if kind == "garbage after":
+            self.respond(200, b"{}")
+            self.transport.write(b"garbage\r\n\r\n")
+            return
+        self.counts.running += 1
+        if kind == "nonsense":
+            self.transport.write(b"NONSENSE\r\n\r\n")
+        else:
+            self.transport.write(b"HTTP/1.1 200 OK\r\n" + b"x-large: %b\r\n" % (b"a" * 1_000) * 100)
+            self.transport.write(b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await asyncio.sleep(float(works_ms) / 1000)
+        self.counts.running -= 1
+        if kind == "nonsense":
+            self.transport.close()
+        else:
+            self.transport.write(b"0\r\n\r\n")
 
     async def stream(self, status: int, count: float, gap_ms: float) -> None:
         self.counts.running += 1
@@ -162,11 +184,14 @@ class Replica(asyncio.Protocol):
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--path", help="a Unix socket to listen on too")
     parser.add_argument("--sleep-ms", type=float, default=0)
     arguments = parser.parse_args()
     counts = Counts()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Replica(counts, arguments.sleep_ms), "127.0.0.1", arguments.port)
+    if arguments.path:
+        await loop.create_unix_server(lambda: Replica(counts, arguments.sleep_ms), arguments.path)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Client:
 
     @classmethod
     async def to(cls, replica) -> "Client":
-        return cls(*await asyncio.open_connection("127.0.0.1", replica.gate_port))
+        return cls(*await asyncio.open_unix_connection(str(replica.address)))
 
     async def ask(self, headers: bytes = b"", *, timeout: float = 15) -> tuple[bytes, bytes]:
         self.writer.write(SCORE + headers + b"\r\n")
@@ -233,19 +234,79 @@ async def test_a_large_answer_to_a_slow_reader_does_not_fill_the_gate(bed):
 
 
 async def test_a_replica_that_is_gone(bed):
+    """The request that finds it out is handed back; further ones are refused before anything of them was sent."""
     replica = await bed.replica()
     replica.stub.kill()
     replica.stub.wait()
     client = await Client.to(replica)
     head, _ = await client.ask()
+    assert head.startswith(b"HTTP/1.1 425")
+    assert b"x-aks-inference-reason: replica-lost" in head
+    assert not (await replica.status()).ready
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        await Client.to(replica)
+    client.close()
+
+
+async def test_a_lost_request_is_answered_after_the_gate_has_closed(bed):
+    """Who hears of the lost one can send no other there; when the replica answers again, it can."""
+    replica = await bed.replica()
+    waiting = await Client.to(replica)
+    client = await Client.to(replica)
+    head, _ = await client.ask(b"x-end: early\r\n")
     assert head.startswith(b"HTTP/1.1 502")
     assert b"x-aks-inference-reason: replica-lost" in head
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        await Client.to(replica)
+    # A connection from before is no way past the closed door.
+    head, _ = await waiting.ask()
+    assert head.startswith(b"HTTP/1.1 425")
 
-    async def unready() -> bool:
-        return not (await replica.status()).ready
+    async def ready() -> bool:
+        return (await replica.status()).ready
 
-    await bed.until(unready)
+    await bed.until(ready)
+    again = await Client.to(replica)
+    assert (await again.ask())[0].startswith(b"HTTP/1.1 200")
+    for one in (waiting, client, again):
+        one.close()
+
+
+async def test_what_nobody_read_is_handed_back(bed):
+    """A server that goes with connections in its backlog resets them: nobody has seen those requests."""
+    replica = await bed.replica()
+    os.kill(replica.stub.pid, signal.SIGSTOP)
+    client = await Client.to(replica)
+    asking = asyncio.create_task(client.ask())
+
+    async def running() -> bool:
+        return (await replica.status()).running == 1
+
+    await bed.until(running)
+    await asyncio.sleep(0.1)
+    replica.stub.kill()
+    assert (await asking)[0].startswith(b"HTTP/1.1 425")
     client.close()
+
+
+@pytest.mark.parametrize("answer", ["nonsense", "large head", "garbage after"])
+async def test_a_malformed_answer_keeps_the_slot_until_the_replica_is_done(bed, answer):
+    replica = await bed.replica(queueTimeoutMs=5_000)
+    client, second = await Client.to(replica), await Client.to(replica)
+    head, _ = await client.ask(b"x-malformed: %b,700\r\n" % answer.encode())
+    if answer == "garbage after":
+        assert head.startswith(b"HTTP/1.1 200")
+    else:
+        assert head.startswith(b"HTTP/1.1 502")
+        assert b"x-aks-inference-reason: replica-lost" in head
+        status = await replica.status()
+        assert (status.running, status.orphans, status.ready) == (1, 1, True)
+    assert (await second.ask())[0].startswith(b"HTTP/1.1 200")
+    stats = await replica.stats()
+    assert stats["most"] == 1
+    assert (await replica.status()).orphans == 0
+    client.close()
+    second.close()
 
 
 async def test_sigterm_lets_what_runs_finish(bed):

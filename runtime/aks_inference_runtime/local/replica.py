@@ -19,12 +19,12 @@ from aks_inference_runtime.local.environments import BuiltEnvironment
 from aks_inference_runtime.local.files import write_wire
 from aks_inference_runtime.local.process import REPLICA_VARIABLE, STATE_VARIABLE, ManagedProcess
 from aks_inference_runtime.local.records import ReplicaRecord, StatePaths
+from aks_inference_runtime.router.gate.address import Address
 from aks_inference_runtime.router.gate.client import GateClient
 from aks_inference_runtime.router.gate.settings import GateSettings
 from aks_inference_runtime.router.model import ReplicaTarget
 from aks_inference_runtime.scoring.server import command, variables
 
-HOST = "127.0.0.1"
 STARTING_POLL_S = 0.05
 RUNNING_POLL_S = 0.25
 STOP_GRACE_S = 5.0
@@ -60,7 +60,8 @@ class Replica:
         self.ready = False
         self.draining = False
         self.dead = False
-        self.port = 0
+        self.heard = False
+        """Its gate has answered once, so that its address can be told."""
         self.running = 0
         self.started = time.monotonic()
         self.ready_since: float | None = None
@@ -84,15 +85,16 @@ class Replica:
         return self.ready_since is None and young and not self.dead
 
     def target(self) -> ReplicaTarget | None:
-        """As the router is told, until its processes are gone; None as long as the gate's port is not known."""
-        if not self.port:
+        """As the router is told, until its processes are gone; None until its gate has answered."""
+        if not self.heard:
             return None
         return ReplicaTarget(
             id=self.id,
-            host=HOST,
-            port=self.port,
+            host="",
+            port=0,
             control=self.record.control,
             ready=self.ready and not self.draining and not self.dead,
+            path=gate_socket(self.record),
         )
 
     def status(self, restarts: int) -> ReplicaStatus:
@@ -107,7 +109,7 @@ class Replica:
             id=self.id,
             state=state,
             restarts=restarts,
-            address=f"{HOST}:{self.port}" if self.port else "",
+            address=str(gate_socket(self.record)) if self.heard else "",
             reason=self.reason,
         )
 
@@ -158,14 +160,14 @@ class Replica:
         try:
             status = await client.status()
         except RuntimeUnavailable:
-            ready, port = False, self.port  # a gate that starts has no socket yet
+            ready, heard = False, self.heard  # a gate that starts has no socket yet
         else:
-            ready, port = status.ready, status.port
+            ready, heard = status.ready, True
             self.running = status.running
-        if (ready, port) == (self.ready, self.port):
+        if (ready, heard) == (self.ready, self.heard):
             return
         now = time.monotonic()
-        self.ready, self.port = ready, port
+        self.ready, self.heard = ready, heard
         if ready:
             self.ready_since = self.ready_since or now
             self.unready_since = None
@@ -192,9 +194,9 @@ def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> 
     write_wire(record_path(paths, replica), record)
     server = gate = None
     try:
-        with socket.create_server((HOST, 0), backlog=_BACKLOG) as listener:
+        with Address(server_socket(record)).listen(_BACKLOG) as listener:
             server = _start_server(plan, record, paths, listener)
-            gate = _start_gate(plan, record, paths, listener.getsockname()[1])
+            gate = _start_gate(plan, record, paths)
         record = record.model_copy(
             update={
                 "server_pid": server.pid,
@@ -233,9 +235,20 @@ def gate_path(paths: StatePaths, replica: str) -> Path:
     return paths.replicas / f"{replica}.gate"
 
 
+def gate_socket(record: ReplicaRecord) -> Path:
+    """Where the gate takes requests."""
+    return record.control.with_suffix(".in")
+
+
+def server_socket(record: ReplicaRecord) -> Path:
+    """Where the scoring server takes them from the gate."""
+    return record.control.with_suffix(".app")
+
+
 def remove_files(record: ReplicaRecord, paths: StatePaths) -> None:
     """All files of a replica but its log."""
-    for path in (record.control, gate_path(paths, record.id), record_path(paths, record.id)):
+    sockets = (record.control, gate_socket(record), server_socket(record))
+    for path in (*sockets, gate_path(paths, record.id), record_path(paths, record.id)):
         path.unlink(missing_ok=True)
 
 
@@ -251,13 +264,13 @@ def _marks(record: ReplicaRecord, paths: StatePaths) -> dict[str, str]:
 def _start_server(
     plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths, listener: socket.socket
 ) -> ManagedProcess:
-    # The port is bound here and handed on: nobody can take it in between, and who connects while the server starts
-    # waits instead of being refused.
+    # The socket is bound here and handed on: who connects while the server starts waits instead of being refused, and
+    # the address is gone with the last of its processes.
     descriptor = listener.fileno()
     environment = (
         inherited(os.environ)
         | variables(plan.endpoint, plan.version, plan.app_root, plan.environment.server_version)
-        | {"SERVER_PORT": str(listener.getsockname()[1]), "VIRTUAL_ENV": str(plan.environment.folder)}
+        | {"VIRTUAL_ENV": str(plan.environment.folder)}
         | _marks(record, paths)
     )
     environment["PATH"] = f"{plan.environment.folder / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
@@ -265,13 +278,12 @@ def _start_server(
     return ManagedProcess.start(arguments, environment, plan.app_root, record.log, (descriptor,))
 
 
-def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths, port: int) -> ManagedProcess:
+def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths) -> ManagedProcess:
     settings = GateSettings(
         replica_id=record.id,
         version=plan.version.name,
-        listen_host=HOST,
-        upstream_host=HOST,
-        upstream_port=port,
+        listen_path=gate_socket(record),
+        upstream_path=server_socket(record),
         max_concurrent=plan.version.requests.replica_max_concurrent_requests,
         scoring_timeout_ms=plan.version.requests.scoring_timeout_ms,
         queue_timeout_ms=plan.version.requests.max_request_wait_time,

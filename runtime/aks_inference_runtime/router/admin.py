@@ -106,7 +106,7 @@ class AdminSocket:
         return data.decode(errors="replace").strip()
 
 
-def word(path: Path) -> str:
+def word(path: Path | str) -> str:
     """A path as one word of a command: what divides words or commands gets a backslash."""
     return re.sub(r"""([\s\\;"'])""", r"\\\1", str(path))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
+from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, STATUS_HEADER
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout
 
 HEADER_SECONDS = 10
@@ -263,6 +264,7 @@ def _park_globals(paths: Paths, name: str, layout: Layout) -> list[str]:
 
 
 def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
+    masked = f"res.hdr({STATUS_HEADER.decode()}) -m str"
     lines = [
         # Its server is made ready by Lua once all slots are parked: the cheapest thing to ask for each request.
         "backend parked from base",
@@ -279,6 +281,14 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
         "  http-request tarpit",
         "defaults slot from base",
         "  balance roundrobin",
+        # Each attempt that fails takes a server out: their number is the bound, not this one.
+        "  retries 100",
+        # A request goes elsewhere when nothing of it was given to a replica, and only then: the connection was refused,
+        # or the gate says so (of the whole of a request that fits the buffer; others are lost).
+        f"  retry-on conn-failure {ELSEWHERE}",
+        f"  http-response set-status 502 if {{ status {ELSEWHERE} }}",
+        f"  http-response set-status {ELSEWHERE} if {{ status {MASKED} }} {{ {masked} {ELSEWHERE} }}",
+        f"  http-response del-header {STATUS_HEADER.decode()} if {{ status {ELSEWHERE} }}",
     ]
     for number, timeout in enumerate(layout.timeouts_ms):
         lines += [

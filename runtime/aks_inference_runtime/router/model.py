@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from aks_inference_runtime.api.endpoint import AuthMode, Requests
+from aks_inference_runtime.router.ownership import Tenure
 
 
 class VersionKey(NamedTuple):
@@ -13,6 +14,13 @@ class VersionKey(NamedTuple):
 
     endpoint: str
     version: str
+
+
+class ControlAddress(NamedTuple):
+    """A gate's control on another machine."""
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,20 @@ class ReplicaTarget:
     """Unique for ever: a restarted replica has a new id."""
     host: str
     port: int
-    """Of the gate's data listener."""
-    control: Path | None
-    """The gate's control socket; None: no gate (measurements only), the cap is then HAProxy's alone."""
+    """Of the gate's data listener, where it has no path."""
+    control: "Path | ControlAddress | None"
+    """Of the gate's control; None: no gate (measurements only), the cap is then HAProxy's alone."""
     ready: bool = True
     """False: takes no new request; those in flight go on."""
+    path: Path | None = None
+    """The Unix socket of the gate's data listener."""
+
+    @property
+    def address(self) -> str:
+        """Of the data listener: a path, or host and port."""
+        if self.path is not None:
+            return str(self.path)
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,21 @@ class EndpointRoute:
     version_header_enabled: bool = True
     port: int | None = None
     """Also served at /score and /swagger.json of this port."""
+    owner: str | None = None
+    """The router (`RouterState.peers`) that new requests go to; None: this one."""
+    tenure: Tenure | None = None
+    """What this router may do with the replicas; None: it is the only one."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another router."""
+
+    host: str
+    port: int
+    """Of its listener for requests that other routers pass on."""
+    alive: bool = True
+    """False: nothing is sent to it any more."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +94,8 @@ class RouterState:
     """All that is served; applied as a whole, again and again."""
 
     endpoints: Mapping[str, EndpointRoute] = field(default_factory=dict)
+    peers: Mapping[str, "Peer"] = field(default_factory=dict)
+    """The other routers, by name."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.router.admin import AdminSocket, ServerRow
+from aks_inference_runtime.router.admin import AdminSocket, ServerRow, word
 from aks_inference_runtime.router.slots import Slot
+
+GATED = (
+    # One connection a request: on one that is used again, HAProxy cannot tell a dead gate from one that had just closed
+    # it, and leaves the client without an answer.
+    "pool-max-conn 0"
+    # A gate that refuses a connection is out at once, before the request is tried elsewhere: no agent is as quick.
+    " observe layer4 error-limit 1 on-error mark-down"
+    # Looked at often only while it is down; the agent does not wait for that.
+    " check inter 60s downinter 200ms rise 1 fall 1"
+)
+"""Options of a server that is a gate."""
 
 
 class Servers:
@@ -41,7 +52,7 @@ class Servers:
             self.adopt(slot, rows.get(slot, ()))
             self._unsure.discard(slot)
 
-    async def set_cap(self, slot: Slot, replica_id: str, address: str, cap: int) -> None:
+    async def set_cap(self, slot: Slot, replica_id: str, address: str, cap: int, *, gated: bool) -> None:
         """Adds, raises, lowers or drains. For a process that does not answer it is settled once it does."""
         servers = self._caps.setdefault(slot, {})
         before = servers.get(replica_id)
@@ -51,12 +62,17 @@ class Servers:
         servers[replica_id] = cap
         name = f"{slot.backend}/{replica_id}"
         if before is None:
-            commands = [f"add server {name} {address} maxconn {cap}", f"enable server {name}"]
+            options = f" {GATED}" if gated else ""
+            commands = [f"add server {name} {word(address)} maxconn {cap}{options}", f"enable server {name}"]
+            if gated:
+                commands.insert(1, f"enable health {name}")
         elif cap == 0:
             commands = [f"set server {name} state drain"]
         elif before == 0:
             # HAProxy does not look at its queue when a drained server returns; setting maxconn makes it look.
             commands = [f"set server {name} state ready", f"set maxconn server {name} {cap}"]
+            if gated:
+                commands.insert(0, f"set server {name} health up")
         else:
             commands = [f"set maxconn server {name} {cap}"]
         await self._send(slot, commands)

@@ -8,6 +8,7 @@ from aks_inference_runtime.router.admin import ServerRow, Stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
 from aks_inference_runtime.router.gates import Act, GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
+from aks_inference_runtime.router.ownership import Epoch, Tenure
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
 
@@ -49,6 +50,8 @@ class ServedVersion:
         """Oldest first; the last is where new requests go."""
         self.replicas: dict[str, ReplicaTarget] = {}
         """Those declared; of a withdrawn version those that it had."""
+        self.tenure: Tenure | None = None
+        """Among several routers: what this one may do with the replicas."""
         self._act = act
         self._gates: dict[str, GateWatch] = {}
         self._leaving: dict[str, ReplicaTarget] = {}
@@ -86,7 +89,27 @@ class ServedVersion:
         self.replicas = declared
         for replica in declared.values():
             if replica.control is not None and replica.id not in self._gates:
-                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act)
+                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act, self._epoch)
+
+    def take(self, tenure: Tenure | None) -> None:
+        """Among several routers: what this one may do with the replicas from now on."""
+        self.tenure = tenure
+        for gate in self._gates.values():
+            gate.claim(self._epoch)
+
+    @property
+    def _epoch(self) -> Epoch | None:
+        return self.tenure.epoch if self.tenure is not None else None
+
+    @property
+    def superseded_by(self) -> Epoch | None:
+        """The highest claim of another router above the own one, as the gates tell."""
+        return max((e for gate in self._gates.values() if (e := gate.superseded_by) is not None), default=None)
+
+    @property
+    def highest_epoch(self) -> int:
+        """Of all claims that the gates told of."""
+        return max((gate.epoch for gate in self._gates.values()), default=0)
 
     def withdraw(self) -> None:
         """No new requests come; those that wait are still served."""
@@ -121,7 +144,7 @@ class ServedVersion:
             for replica_id in tuple(servers.of(slot)):
                 gone = replica_id not in self.replicas and not self._current(slot, seen).get(replica_id)
                 if gone:
-                    await servers.set_cap(slot, replica_id, "", 0)
+                    await servers.set_cap(slot, replica_id, "", 0, gated=False)
                     await servers.remove(slot, replica_id)
         for replica_id in tuple(self._leaving):
             if not any(replica_id in servers.of(slot) for slot in self.slots):
@@ -140,23 +163,23 @@ class ServedVersion:
         if gate is not None and gate.unheard and replica.ready and replica_id in self.replicas:
             # A new agent leaves the caps as they are until it hears the gate.
             return
-        address = f"[{replica.host}]:{replica.port}" if ":" in replica.host else f"{replica.host}:{replica.port}"
         views = [SlotView(slot, self._queued(slot, seen), self._current(slot, seen)) for slot in self.slots]
         wanted = caps(replica_id, self._view(replica_id, views), views)
         # First what goes down: a replica is never counted in two slots at once.
         for slot, cap in sorted(wanted.items(), key=lambda item: item[1]):
-            await servers.set_cap(slot, replica_id, address, cap)
+            await servers.set_cap(slot, replica_id, replica.address, cap, gated=replica.control is not None)
 
     def _view(self, replica_id: str, views: list[SlotView]) -> ReplicaView:
         replica = self.replicas.get(replica_id)
         withdrawn = self.route is None and not any(view.queued for view in views)
-        if replica is None or not replica.ready or withdrawn:
+        away = self.tenure is not None and not self.tenure.uses_replicas
+        if replica is None or not replica.ready or withdrawn or away:
             return ReplicaView(usable=False, limit=0, orphans=0)
         if replica.control is None:
             limit = self.route.requests.replica_max_concurrent_requests if self.route is not None else 1
             return ReplicaView(usable=True, limit=limit, orphans=0)
         gate = self._gates.get(replica_id)
-        status = gate.status if gate is not None else None
+        status = gate.status if gate is not None and gate.granted else None
         if status is None or not status.ready:
             return ReplicaView(usable=False, limit=0, orphans=0)
         return ReplicaView(usable=True, limit=status.max_concurrent, orphans=status.orphans)

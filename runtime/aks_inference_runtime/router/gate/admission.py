@@ -26,6 +26,7 @@ class Admission:
         self.served_total = 0
         self._changed = changed
         self._line: deque[Ticket] = deque()
+        self._at_replica: set[Ticket] = set()
 
     @property
     def waiting(self) -> int:
@@ -47,7 +48,17 @@ class Admission:
         if not ticket.finished:
             ticket.finished = True
             self._line.remove(ticket)
+            if ticket.orphan:
+                self.orphans -= 1
+                self._changed()
         return True
+
+    def disown(self) -> None:
+        """A new owner sends from now on, and knows nothing of what is here: all of it counts as orphans."""
+        for ticket in (*self._at_replica, *self._line):
+            if not ticket.orphan:
+                ticket.orphan = True
+                self.orphans += 1
 
     def abandon(self, ticket: Ticket) -> None:
         """Nobody waits for this running ticket any more, but the replica still works on it."""
@@ -56,14 +67,15 @@ class Admission:
             self.orphans += 1
             self._changed()
 
-    def finish(self, ticket: Ticket) -> None:
-        """The replica is done with it: the slot goes to the next in line."""
+    def finish(self, ticket: Ticket, *, served: bool = True) -> None:
+        """The replica is done with it, or never got it: the slot goes to the next in line."""
         if ticket.finished:
             return
         ticket.finished = True
         ticket.running = False
         self.running -= 1
-        self.served_total += 1
+        self._at_replica.discard(ticket)
+        self.served_total += served
         if ticket.orphan:
             self.orphans -= 1
             self._changed()
@@ -72,5 +84,6 @@ class Admission:
 
     def _run(self, ticket: Ticket) -> None:
         self.running += 1
+        self._at_replica.add(ticket)
         ticket.running = True
         ticket.start()

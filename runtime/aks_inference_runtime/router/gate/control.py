@@ -1,5 +1,9 @@
 """The gate's control socket: JSON lines. `{"op": "status"}` is answered; after `{"op": "watch"}` every change of
-`ready` or `orphans` is pushed, and `{"ack": <seq>}` says that the watcher has acted on it."""
+`ready`, `orphans` or the claim is pushed, and `{"ack": <seq>}` says that the watcher has acted on it.
+
+Where several routers share a replica, a watcher says `{"op": "claim", "epoch": <number>, "owner": <router>}` before it
+sends requests. The highest claim holds. The others are told first; once they have acted, the claimant sees its own.
+"""
 
 import asyncio
 import json
@@ -7,8 +11,11 @@ from collections.abc import Callable
 from typing import cast
 
 from aks_inference_runtime.router.gate.settings import GateStatus
+from aks_inference_runtime.router.ownership import Epoch, may_claim
 
 MAX_LINE_BYTES = 65_536
+CLAIM_SECONDS = 0.05
+"""How long a claim waits for the former owner to act; the gate's own limit holds in any case."""
 
 
 class _Waiting:
@@ -25,27 +32,54 @@ class _Waiting:
 class Watchers:
     """Everyone who is told of changes, and what each has acknowledged."""
 
-    def __init__(self, status: Callable[[int], GateStatus]) -> None:
+    def __init__(self, status: Callable[[int], GateStatus], disown: Callable[[], None]) -> None:
         self.seq = 0
         self._status = status
+        self._disown = disown
+        self._claim: Epoch | None = None
+        self._claimant: ControlConnection | None = None
+        """Whose claim the others are still being told of; it sees the former one until then."""
+        self._former: Epoch | None = None
         self._acknowledged: dict[ControlConnection, int] = {}
         self._waiting: list[_Waiting] = []
 
-    def line(self) -> bytes:
-        """The status as one line."""
-        return self._status(self.seq).model_dump_json(by_alias=True).encode() + b"\n"
+    def line(self, reader: "ControlConnection | None" = None) -> bytes:
+        """The status as one line, as a connection may know it."""
+        claim = self._former if reader is not None and reader is self._claimant else self._claim
+        status = self._status(self.seq)
+        if claim is not None:
+            status = status.model_copy(update={"epoch": claim.number, "owner": claim.router})
+        return status.model_dump_json(by_alias=True).encode() + b"\n"
 
     def changed(self) -> None:
         """Tells everyone."""
         self.seq += 1
-        line = self.line()
         for watcher in self._acknowledged:
-            watcher.send(line)
+            watcher.send(self.line(watcher))
+
+    def claim(self, claimant: "ControlConnection", claim: Epoch) -> None:
+        """A router wants to be the one that sends; one with a higher claim stays it. Nothing of before is its own."""
+        if not may_claim(self._claim, claim):
+            claimant.send(self.line())
+            return
+        if claim != self._claim:
+            self._former, self._claim, self._claimant = self._claim, claim, claimant
+            self._disown()
+            self.changed()
+            if claimant in self._acknowledged:
+                self._acknowledged[claimant] = self.seq
+        self.when_acknowledged(CLAIM_SECONDS, lambda: self._granted(claimant))
+
+    def _granted(self, claimant: "ControlConnection") -> None:
+        if self._claimant is claimant:
+            self._claimant = None
+            self.seq += 1
+        claimant.send(self.line())
 
     def add(self, watcher: "ControlConnection") -> None:
         """A new watcher, told the present state; older changes need no acknowledgement of its."""
         self._acknowledged[watcher] = self.seq
-        watcher.send(self.line())
+        watcher.send(self.line(watcher))
 
     def remove(self, watcher: "ControlConnection") -> None:
         """A watcher is gone: nobody waits for it."""
@@ -112,13 +146,15 @@ class ControlConnection(asyncio.Protocol):
     def _handle(self, message: object) -> None:
         match message:
             case {"op": "status"}:
-                self.send(self._watchers.line())
+                self.send(self._watchers.line(self))
             case {"op": "watch"}:
                 self._watchers.add(self)
+            case {"op": "claim", "epoch": int(number), "owner": str(router)}:
+                self._watchers.claim(self, Epoch(number, router))
             case {"ack": int(seq)}:
                 self._watchers.acknowledge(self, seq)
             case _:
-                self._refuse("unknown request; known: op=status, op=watch, ack=<seq>")
+                self._refuse("unknown request; known: op=status, op=watch, op=claim, ack=<seq>")
 
     def _refuse(self, message: str) -> None:
         self.send(json.dumps({"error": message}).encode() + b"\n")

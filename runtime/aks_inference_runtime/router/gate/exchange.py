@@ -19,6 +19,9 @@ UPLOAD_GRACE_SECONDS = 30.0
 UPLOAD_BYTES_PER_SECOND = 50_000
 """A body may take the grace and this rate: slower ones would hold a replica for nothing."""
 
+OURS = frozenset({wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_HEADER})
+"""Headers that only the gate and the router may set."""
+
 
 class RouterSide(Protocol):
     """The connection to the router, as an exchange uses it."""
@@ -48,6 +51,8 @@ class Context:
     """Calls back once every watcher has acknowledged the newest state, or after so many seconds."""
     doubted: Callable[[], None]
     """Says that the replica closed a connection on a request; watchers hear of it."""
+    trusted: Callable[[], bool]
+    """Whether requests may be given to the replica: not from a doubt on until it was looked at."""
     tasks: set[asyncio.Task[None]]
 
 
@@ -144,7 +149,7 @@ class Exchange:
             return
         self._answering = True
         version = self._c.settings.version.encode()
-        dropped = wire.named_by_connection(headers) | {wire.REASON_HEADER, wire.VERSION_HEADER}
+        dropped = wire.named_by_connection(headers) | OURS
         kept = [pair for pair in headers if pair[0] not in dropped]
         kept.append((wire.VERSION_HEADER, version))
         if not length_known:
@@ -157,6 +162,9 @@ class Exchange:
             self._keep_alive = False
         if not self._keep_alive:
             kept.append((b"connection", b"close"))
+        if status == wire.ELSEWHERE:
+            kept.append((wire.STATUS_HEADER, b"%d" % status))
+            status = wire.MASKED
         self._side.write(wire.head(wire.status_line(status, phrase), kept))
         seconds = self._c.settings.scoring_timeout_ms / 1000
         self._deadline = self._c.loop.call_later(seconds, self._check_stall)
@@ -175,15 +183,27 @@ class Exchange:
             side.done(keep_alive=self._keep_alive and self._body_done)
         self._c.admission.finish(self._ticket)
 
-    def upstream_lost(self) -> None:
+    def response_malformed(self, what: str) -> None:
+        if self._answering and self._side is not None:
+            side, self._side = self._side, None
+            side.abort()
+            self._orphan()
+        else:
+            self._give_up(502, "replica-lost", what)
+
+    def upstream_lost(self, *, unread: bool) -> None:
         self._disarm()
+        if unread:
+            self._c.doubted()
+            self._hand_back()
+            return
         side, self._side = self._side, None
         if side is None or self._answering:
             if side is not None:
                 side.abort()
             self._c.admission.finish(self._ticket)
             return
-        # A dead replica answers quickest: first the router's agent takes it out, then the answer frees its slot.
+        # A dead replica answers quickest: first it gets no more requests, then the answer frees its slot.
         self._c.doubted()
         self._c.when_acknowledged(ACKNOWLEDGE_SECONDS, partial(self._answer_lost, side))
 
@@ -198,10 +218,10 @@ class Exchange:
     def _start(self) -> None:
         """The slot is there."""
         self._disarm()
-        side = self._side
-        assert side is not None  # noqa: S101 - a ticket whose side is gone has left the line
-        if self._request.expects_continue and not self._body_bytes:
-            side.write(wire.CONTINUE)
+        if not self._c.trusted():
+            # Not at once: the line is being gone through, or this object is just being made.
+            self._c.loop.call_soon(self._hand_back)
+            return
         upstream = self._c.pool.idle()
         if upstream is not None:
             self._connected(upstream)
@@ -214,21 +234,32 @@ class Exchange:
         try:
             upstream = await self._c.pool.connect()
         except OSError:
-            self.upstream_lost()
+            self._c.doubted()
+            self._hand_back()
             return
         self._connected(upstream)
+
+    def _hand_back(self) -> None:
+        """Nothing of it was given to the replica: the router may send it elsewhere."""
+        self._disarm()
+        side, self._side = self._side, None
+        if side is not None:
+            self._keep_alive = False
+            self._answer(side, wire.ELSEWHERE, "replica-lost", "the replica cannot be reached")
+        self._c.admission.finish(self._ticket, served=False)
 
     def _connected(self, upstream: UpstreamConnection) -> None:
         side = self._side
         if side is None:
             # Nothing went out yet and nobody waits: the replica need not see this request.
             upstream.close()
-            self._c.admission.finish(self._ticket)
+            self._c.admission.finish(self._ticket, served=False)
             return
+        if self._request.expects_continue and not self._body_bytes:
+            side.write(wire.CONTINUE)
         self._upstream = upstream
         upstream.begin(self, head_request=self._request.is_head)
-        assert upstream.transport is not None  # noqa: S101 - connected
-        upstream.transport.write(b"".join([self._request.bytes, *self._pending]))
+        upstream.write(b"".join([self._request.bytes, *self._pending]))
         self._pending.clear()
         side.hold("slot", False)
         upstream.request_whole = self._body_done
@@ -242,7 +273,7 @@ class Exchange:
         if self._upstream is None or self._upstream.transport is None:
             self._pending.append(data)
         else:
-            self._upstream.transport.write(data)
+            self._upstream.write(data)
 
     def _arm_scoring(self) -> None:
         self._arm(self._c.settings.scoring_timeout_ms / 1000, self._scored_too_long)

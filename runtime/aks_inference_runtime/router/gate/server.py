@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,24 +12,41 @@ from aks_inference_runtime.router.gate.admission import Admission
 from aks_inference_runtime.router.gate.connection import RouterConnection
 from aks_inference_runtime.router.gate.control import ControlConnection, Watchers
 from aks_inference_runtime.router.gate.exchange import Context
+from aks_inference_runtime.router.gate.listener import Listener
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
 from aks_inference_runtime.router.gate.upstream import UpstreamPool
-
-BACKLOG = 1024
 
 
 class Gate:
     """A gate that serves."""
 
     def __init__(self, settings: GateSettings) -> None:
+        loop = asyncio.get_running_loop()
         self.settings = settings
-        self.port = 0
         self.ready = False
+        self.trusted = True
+        """Requests that are here may be given to the replica; until the first look all may."""
         self.doubt = asyncio.Event()
-        self.watchers = Watchers(self.status)
+        self.watchers = Watchers(self.status, lambda: self.admission.disown())
         self.admission = Admission(settings.max_concurrent, self.watchers.changed)
         self.connections: set[RouterConnection] = set()
-        self.pool = UpstreamPool(settings.upstream_host, settings.upstream_port, settings.max_concurrent)
+        self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
+        context = Context(
+            settings=settings,
+            admission=self.admission,
+            pool=self.pool,
+            loop=loop,
+            when_acknowledged=self.watchers.when_acknowledged,
+            doubted=self.doubted,
+            trusted=lambda: self.trusted,
+            tasks=set(),
+        )
+        self.listener = Listener(settings.listen, lambda: RouterConnection(context, self.connections))
+
+    @property
+    def port(self) -> int:
+        """Of the data listener; 0: it has a path, or was not open yet."""
+        return self.listener.address.port
 
     def status(self, seq: int) -> GateStatus:
         """What goes on now."""
@@ -44,16 +62,37 @@ class Gate:
             seq=seq,
         )
 
-    def health_changed(self, ready: bool) -> None:
-        """The replica became ready, or stopped to be."""
-        self.ready = ready
-        self.watchers.changed()
+    async def looked(self, accepts: bool) -> bool:
+        """What the look at the replica found; returns whether it is ready now."""
+        ready = accepts and not self.doubt.is_set()
+        if ready:
+            try:
+                # Before anybody is told: whoever hears that it is ready may connect.
+                await self.listener.open()
+            except OSError as error:
+                print(f"gate: {error}; it tries again", file=sys.stderr, flush=True)
+                ready = False
+        if not ready:
+            self.listener.close()
+        changed = ready != self.ready
+        self.ready, self.trusted = ready, ready
+        if changed:
+            self.watchers.changed()
+        return ready
 
     def doubted(self) -> None:
-        """The replica closed a connection on a request: no further one goes there before its port was looked at."""
+        """The replica refused or closed a connection: it gets no further request before it was looked at.
+
+        What comes from here on is refused, so that the router sends it elsewhere; what is here and has not begun is
+        handed back.
+        """
+        self.trusted = False
+        self.listener.close()
+        self.pool.close()
         if self.ready:
-            self.health_changed(False)
-            self.doubt.set()
+            self.ready = False
+            self.watchers.changed()
+        self.doubt.set()
 
     async def drained(self) -> None:
         """Returns when nothing runs or waits any more."""
@@ -66,33 +105,18 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
     """A gate that listens until the block ends. Raises OSError when a port or path cannot be had."""
     loop = asyncio.get_running_loop()
     gate = Gate(settings)
-    context = Context(
-        settings=settings,
-        admission=gate.admission,
-        pool=gate.pool,
-        loop=loop,
-        when_acknowledged=gate.watchers.when_acknowledged,
-        doubted=gate.doubted,
-        tasks=set(),
-    )
-    server = await loop.create_server(
-        lambda: RouterConnection(context, gate.connections),
-        settings.listen_host,
-        settings.listen_port,
-        backlog=BACKLOG,
-    )
-    gate.port = server.sockets[0].getsockname()[1]
+    await gate.listener.open()
     settings.control.unlink(missing_ok=True)
     mask = os.umask(0o177)
     try:
         control = await loop.create_unix_server(lambda: ControlConnection(gate.watchers), str(settings.control))
     finally:
         os.umask(mask)
-    watching = asyncio.create_task(health.watch(settings, gate.health_changed, gate.doubt))
+    watching = asyncio.create_task(health.watch(settings, gate.looked, gate.doubt, lambda: gate.admission.running > 0))
     try:
         yield gate
     finally:
-        server.close()
+        gate.listener.close()
         control.close()
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):

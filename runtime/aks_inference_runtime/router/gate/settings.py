@@ -1,10 +1,12 @@
 """What a gate is told and what it reports."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.router.gate.address import Address
 
 MAX_BODY_BYTES = 100 * 1024 * 1024
 """Azure ML's limit of a request body at the router."""
@@ -19,13 +21,17 @@ class GateSettings(Wire):
     listen_host: str = "127.0.0.1"
     listen_port: int = Field(0, ge=0, le=65_535)
     """0: any free port; the actual one stands in the status."""
+    listen_path: Path | None = None
+    """A Unix socket in place of the port."""
     upstream_host: str = "127.0.0.1"
-    upstream_port: int = Field(ge=1, le=65_535)
+    upstream_port: int | None = Field(None, ge=1, le=65_535)
+    upstream_path: Path | None = None
+    """The replica: its Unix socket or its port, one of them."""
     score_path: str = "/score"
     swagger_path: str = "/swagger.json"
     health_path: str = "/"
     health_port: int | None = Field(None, ge=1, le=65_535)
-    """None: the upstream's port."""
+    """None: the upstream's port or path."""
     max_concurrent: int = Field(1, ge=1)
     """Requests at once at the replica (replica_max_concurrent_requests)."""
     scoring_timeout_ms: int = Field(60_000, ge=1)
@@ -37,15 +43,36 @@ class GateSettings(Wire):
     control: Path
     """Path of the control socket (at most 100 bytes)."""
 
+    @model_validator(mode="after")
+    def _one_upstream(self) -> Self:
+        if (self.upstream_port is None) == (self.upstream_path is None):
+            raise ValueError("give one of upstreamPort and upstreamPath")
+        return self
+
+    @property
+    def listen(self) -> Address:
+        """Of the data listener."""
+        return Address(self.listen_path, self.listen_host, self.listen_port)
+
+    @property
+    def upstream(self) -> Address:
+        """Of the replica."""
+        return Address(self.upstream_path, self.upstream_host, self.upstream_port or 0)
+
+    @property
+    def health(self) -> Address:
+        """Where the replica is asked for its health."""
+        return self.upstream if self.health_port is None else Address(None, self.upstream_host, self.health_port)
+
 
 class GateStatus(Wire):
     """What goes on at a gate now."""
 
     replica_id: str
     port: int
-    """Of the data listener."""
+    """Of the data listener; 0: it has a path."""
     ready: bool
-    """The health path answered 200 since the replica began, and its port still accepts connections."""
+    """The health path answered 200 since the replica began, and it still accepts connections."""
     max_concurrent: int
     running: int
     """Requests at the replica, those whose client or deadline is gone included."""
@@ -54,6 +81,9 @@ class GateStatus(Wire):
     waiting: int
     """Requests that wait at the gate for a slot."""
     served_total: int
-    """Requests that the replica has finished."""
+    """Requests that the replica has finished, or has lost."""
     seq: int = 0
-    """Grows with every change of `ready` or `orphans`; watchers acknowledge it."""
+    """Grows with every change of `ready`, `orphans` or the claim; watchers acknowledge it."""
+    epoch: int = 0
+    owner: str = ""
+    """The claim that holds (ownership.Epoch): where several routers share a replica, who may send to it."""

@@ -1,17 +1,22 @@
 """Connections from the gate to its replica: responses are parsed here, idle connections are kept for a moment."""
 
 import asyncio
+import select
 from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
+from aks_inference_runtime.router.gate.address import Address
 from aks_inference_runtime.router.gate.wire import MAX_HEAD_BYTES, Headers
 
 IDLE_SECONDS = 1.0
 """How long an idle connection may be used again: below the keep-alive of model servers (gunicorn 2 s, uvicorn 5 s), so
 that a request never meets a connection which the server is just closing."""
 CONNECT_SECONDS = 2.0
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+WHOLE_BYTES = 4_096
+"""A request of up to so much, sent in one piece, is read in one piece by any server (gunicorn reads 8 KiB at once)."""
 
 
 class ResponseSink(Protocol):
@@ -26,8 +31,11 @@ class ResponseSink(Protocol):
     def response_end(self) -> None:
         """The response is whole: the replica is done."""
 
-    def upstream_lost(self) -> None:
-        """The connection ended before the response was whole."""
+    def response_malformed(self, what: str) -> None:
+        """This is no response that can be passed on; the replica may still work, its end is told later."""
+
+    def upstream_lost(self, *, unread: bool) -> None:
+        """The connection ended before the response was whole; unread: nobody has read anything of the request."""
 
     def upstream_writable(self, writable: bool) -> None:
         """Whether the replica takes more of the request's body."""
@@ -36,8 +44,9 @@ class ResponseSink(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to the replica, with at most one request on it."""
 
-    def __init__(self, released: Callable[["UpstreamConnection"], None]) -> None:
+    def __init__(self, released: Callable[["UpstreamConnection"], None], *, local: bool) -> None:
         self._released = released
+        self._local = local
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
@@ -51,14 +60,38 @@ class UpstreamConnection(asyncio.Protocol):
         self._phrase = b""
         self._until_eof = False
         self._head_done = False
+        self._whole = False
+        self._keep_alive = False
+        self._broken = False
+        self._heard = False
+        self._pieces = 0
+        self._bytes = 0
 
     def begin(self, sink: ResponseSink, *, head_request: bool) -> None:
         """The next response on this connection goes to the sink."""
         self._sink = sink
         self._head_request = head_request
         self._head_done = False
+        self._whole = False
         self._until_eof = False
+        self._heard = False
+        self._pieces = self._bytes = 0
         self.request_whole = False
+
+    def write(self, data: bytes) -> None:
+        """Sends a piece of the request."""
+        assert self.transport is not None  # noqa: S101 - connected
+        self._pieces += 1
+        self._bytes += len(data)
+        self.transport.write(data)
+
+    def ended(self) -> bool:
+        """Whether the replica has closed this idle connection, also if that was not seen yet."""
+        if self.closed or self.transport is None:
+            return True
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
 
     # --- asyncio.Protocol
 
@@ -69,17 +102,25 @@ class UpstreamConnection(asyncio.Protocol):
         if self._sink is None:
             self.close()
             return
+        if self._broken:
+            return
+        self._heard = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._lost()
+            self._broken = True
+        if self._whole:
+            self._complete()
+        elif self._broken and self._sink is not None:
+            # It is read on to its end: until then the replica may work on the request.
+            self._sink.response_malformed("the replica's answer is not valid HTTP/1.1")
 
     def eof_received(self) -> bool:
-        self._ended()
+        self._ended(None)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ended()
+        self._ended(exc)
 
     def pause_writing(self) -> None:
         if self._sink is not None:
@@ -99,6 +140,8 @@ class UpstreamConnection(asyncio.Protocol):
     # --- httptools callbacks
 
     def on_message_begin(self) -> None:
+        if self._whole:
+            raise httptools.HttpParserError("more than one response")
         self._headers = []
         self._phrase = b""
         self._head_bytes = 0
@@ -108,8 +151,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise httptools.HttpParserError("the response's headers are too large")
+        if self._head_bytes > MAX_HEAD_BYTES and name.lower() not in FRAMING:
+            # Parsed on, so that its end is known: only then is the replica done.
+            return
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -120,7 +164,10 @@ class UpstreamConnection(asyncio.Protocol):
         bodiless = self._head_request or status in (204, 304)
         self._head_done = True
         self._until_eof = not bodiless and b"content-length" not in names and b"transfer-encoding" not in names
-        self._sink.response_head(status, self._phrase, self._headers, bodiless or b"content-length" in names)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._sink.response_malformed("the head of the replica's answer is too large")
+        else:
+            self._sink.response_head(status, self._phrase, self._headers, bodiless or b"content-length" in names)
         if self._head_request and self._sink is not None:
             # The parser waits for a body that never comes: the connection cannot be used again.
             sink, self._sink = self._sink, None
@@ -132,38 +179,42 @@ class UpstreamConnection(asyncio.Protocol):
             self._sink.response_body(data)
 
     def on_message_complete(self) -> None:
-        if self._sink is None or not self._head_done:
-            return
-        sink, self._sink = self._sink, None
-        if self.request_whole and self._parser.should_keep_alive():
-            self._released(self)
-        else:
-            self.close()
-        sink.response_end()
+        self._whole = self._head_done
+        self._keep_alive = self._parser.should_keep_alive()
 
     # --- ends
 
-    def _ended(self) -> None:
-        if self._sink is not None and self._head_done and self._until_eof:
-            sink, self._sink = self._sink, None
+    def _complete(self) -> None:
+        sink, self._sink = self._sink, None
+        if self.request_whole and not self._broken and self._keep_alive:
+            self._released(self)
+        else:
             self.close()
+        if sink is not None:
             sink.response_end()
-            return
-        self._lost()
 
-    def _lost(self) -> None:
+    def _ended(self, error: Exception | None) -> None:
+        whole = self._head_done and self._until_eof
         sink = self._sink
         self.close()
-        if sink is not None:
-            sink.upstream_lost()
+        if sink is None:
+            return
+        if whole:
+            sink.response_end()
+        else:
+            sink.upstream_lost(unread=self._unread(error))
+
+    def _unread(self, error: Exception | None) -> bool:
+        """A Unix socket is reset only when its other end was closed with something unread in it."""
+        reset = self._local and isinstance(error, ConnectionResetError | BrokenPipeError)
+        return reset and not self._heard and self._pieces == 1 and self._bytes <= WHOLE_BYTES
 
 
 class UpstreamPool:
     """Opens connections to one replica and keeps idle ones for a second."""
 
-    def __init__(self, host: str, port: int, limit: int) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, address: Address, limit: int) -> None:
+        self._address = address
         self._limit = limit
         self._idle: list[UpstreamConnection] = []
 
@@ -172,7 +223,7 @@ class UpstreamPool:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.closed or now - connection.idle_since > IDLE_SECONDS:
+            if now - connection.idle_since > IDLE_SECONDS or connection.ended():
                 connection.close()
                 continue
             return connection
@@ -180,12 +231,9 @@ class UpstreamPool:
 
     async def connect(self) -> UpstreamConnection:
         """A new connection. Raises OSError (also at the deadline)."""
-        loop = asyncio.get_running_loop()
+        local = self._address.path is not None
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(self._release), self._host, self._port
-            )
-        return connection
+            return await self._address.connect(lambda: UpstreamConnection(self._release, local=local))
 
     def close(self) -> None:
         """Closes what is idle."""

@@ -6,6 +6,12 @@ from http import HTTPStatus
 
 VERSION_HEADER = b"x-aks-inference-version"
 REASON_HEADER = b"x-aks-inference-reason"
+STATUS_HEADER = b"x-aks-inference-replica-status"
+ELSEWHERE = 425
+"""Says to the router that nothing of the request was given to the replica: it may be sent to another one. Of the
+statuses that HAProxy can send a request again for (its `retry-on`) the one that model servers use least."""
+MASKED = 520
+"""In place of a model's own 425, which stands in a header: the router puts it back."""
 MAX_HEAD_BYTES = 65_536
 """Of a request's or response's head; HAProxy's own limit (16 KiB) is below it."""
 
