@@ -8,8 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aks_inference.aks_cluster.args import AksInferenceClusterArgs, NetworkArgs, SystemPoolArgs
+    from aks_inference.aks_cluster.args import AksInferenceClusterArgs
     from aks_inference.aks_cluster.component import AksInferenceCluster
+    from aks_inference.aks_cluster.groups_args import (
+        AccessArgs,
+        EgressArgs,
+        IdentityArgs,
+        MaintenanceWindowArgs,
+        NetworkArgs,
+        PoolArgs,
+        SecurityArgs,
+        SystemPoolArgs,
+    )
     from aks_inference.local_cluster.args import LocalInferenceClusterArgs
     from aks_inference.local_cluster.component import LocalInferenceCluster
     from aks_inference.registered_model.args import RegisteredModelArgs
@@ -20,20 +30,26 @@ if TYPE_CHECKING:
     from aks_inference.service.component import ModelWebService
 
 _PLACES = {
+    "AccessArgs": "aks_cluster.groups_args",
     "AksInferenceCluster": "aks_cluster.component",
     "AksInferenceClusterArgs": "aks_cluster.args",
     "ControlledRolloutEndpoint": "rollout.component",
     "ControlledRolloutEndpointArgs": "rollout.args",
+    "EgressArgs": "aks_cluster.groups_args",
     "EnvironmentArgs": "service.args",
+    "IdentityArgs": "aks_cluster.groups_args",
     "InferenceConfigArgs": "service.args",
     "LocalInferenceCluster": "local_cluster.component",
     "LocalInferenceClusterArgs": "local_cluster.args",
+    "MaintenanceWindowArgs": "aks_cluster.groups_args",
     "ModelWebService": "service.component",
     "ModelWebServiceArgs": "service.args",
-    "NetworkArgs": "aks_cluster.args",
+    "NetworkArgs": "aks_cluster.groups_args",
+    "PoolArgs": "aks_cluster.groups_args",
     "RegisteredModel": "registered_model.component",
     "RegisteredModelArgs": "registered_model.args",
-    "SystemPoolArgs": "aks_cluster.args",
+    "SecurityArgs": "aks_cluster.groups_args",
+    "SystemPoolArgs": "aks_cluster.groups_args",
     "VersionArgs": "rollout.args",
 }
 _HOSTED = (
@@ -67,19 +83,25 @@ if "pulumi" in sys.modules:
 
 __all__ = [
     "COMPONENTS",
+    "AccessArgs",
     "AksInferenceCluster",
     "AksInferenceClusterArgs",
     "ControlledRolloutEndpoint",
     "ControlledRolloutEndpointArgs",
+    "EgressArgs",
     "EnvironmentArgs",
+    "IdentityArgs",
     "InferenceConfigArgs",
     "LocalInferenceCluster",
     "LocalInferenceClusterArgs",
+    "MaintenanceWindowArgs",
     "ModelWebService",
     "ModelWebServiceArgs",
     "NetworkArgs",
+    "PoolArgs",
     "RegisteredModel",
     "RegisteredModelArgs",
+    "SecurityArgs",
     "SystemPoolArgs",
     "VersionArgs",
 ]

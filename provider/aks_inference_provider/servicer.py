@@ -90,6 +90,9 @@ class Servicer(ProviderServicer):
         resource, urn = await self._resource(request.urn, context)
         checked = await self._run(context, resource.check(urn, to_raw(request.olds), to_raw(request.news)))
         inputs = marked(resource, checked.inputs)
+        for note in checked.notes:
+            self._log.send(urn.text, note, warning=False, ephemeral=False)
+        await self._log.flush()
         return pb.CheckResponse(inputs=to_struct(inputs), failures=[_failure(each) for each in checked.failures])
 
     async def Diff(self, request: pb.DiffRequest, context: Context) -> pb.DiffResponse:
@@ -218,7 +221,7 @@ def _state(
     inputs = (
         to_raw(request.old_inputs) if request.HasField("old_inputs") else {k: v for k, v in olds.items() if k in names}
     )
-    return State(resource_id, inputs, olds)
+    return State(resource_id, inputs, olds, request.urn)
 
 
 def _failure(failure: Failure) -> pb.CheckFailure:

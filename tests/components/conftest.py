@@ -109,8 +109,11 @@ class FakeEngine(resource_pb2_grpc.ResourceMonitorServicer, engine_pb2_grpc.Engi
                 return {"scoringUri": uri, "swaggerUri": uri, "state": later("Healthy"), **keys}
             case "UserAssignedIdentity":
                 return {"name": inputs.get("resourceName", "identity1"), "principalId": later("principal-1")}
-            case "ResourceGroup" | "ManagedCluster":
-                return {"name": inputs.get("resourceName", "group1")}
+            case "ManagedCluster":
+                kubelet = {"kubeletidentity": {"objectId": later("kubelet-1")}}
+                return {"name": inputs["resourceName"], "fqdn": later("prod-1.hcp"), "identityProfile": kubelet}
+            case "ResourceGroup":
+                return {"name": "group1"}
             case _:
                 return {}
 

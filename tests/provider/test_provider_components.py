@@ -88,6 +88,8 @@ CHILDREN = {
     "ModelWebService": [PREFIX + "LocalEndpoint"],
     "ControlledRolloutEndpoint": [PREFIX + "LocalEndpoint"],
     "AksInferenceCluster": [
+        "azure-native:managedidentity:UserAssignedIdentity",
+        PREFIX + "ClusterGuard",
         "azure-native:containerservice:ManagedCluster",
         "azure-native:containerservice:AgentPool",
     ],

@@ -116,7 +116,7 @@ NETWORK_CASES = [
     Case("1.4", "network.plugin", "433 with surge", nodes(390, KUBENET), WARNING),
     Case("1.4", "network.policy", 'does not work with plugin "kubenet"', having(network=replace(KUBENET, policy="azure"))),
     Case("1.4", "network.dataplane", 'does not work with plugin "kubenet"', having(network=replace(KUBENET, dataplane="cilium"))),
-    Case("1.5", "identity.user_assigned", "gets it only after", having(network=replace(KUBENET, subnet=subnet()), identity=Identity(user_assigned=False))),
+    Case("1.5", "identity.system_assigned", "gets it only after", having(network=replace(KUBENET, subnet=subnet()), identity=Identity(user_assigned=False))),
     Case("1.6", "network.plugin", "route table", replace(private(), network=replace(KUBENET, own_route_table=True, dns_servers=("10.9.0.4",))), WARNING),
     Case("1.7", "network.policy", 'needs dataplane "cilium", and dataplane is not given', network(dataplane=None)),
     Case("1.7", "network.policy", 'does not work with dataplane "cilium"', network(policy="calico")),

@@ -1,5 +1,6 @@
 """AksInferenceCluster: purpose and vCPU, sizes, network, what is not there yet."""
 
+import hashlib
 from datetime import date
 from typing import Any
 
@@ -7,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aks_inference.aks_cluster.azure import pool_name
-from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
+from aks_inference.aks_cluster.spec import ClusterPlan, Plan, plan_cluster
 from aks_inference.findings import Casing, Severity
 from aks_inference.vm_sizes import find_size
 
@@ -22,10 +22,11 @@ SIX = {
     "docker_bridge_cidr": "172.17.0.1/16",
 }
 SUBNET = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Network/virtualNetworks/v/subnets/nodes"
+CLUSTER = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/prod"
 RANGES = {"service_cidr": "10.0.0.0/16", "dns_service_ip": "10.0.0.10"}
 
 
-def plan(name: str = "prod", **declared: Any) -> tuple[ClusterPlan | None, list[str], list[str]]:
+def plan(name: str = "prod", **declared: Any) -> tuple[Plan | None, list[str], list[str]]:
     made, findings = plan_cluster(name, declared, TODAY)
     errors = [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.ERROR]
     return made, errors, [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.WARNING]
@@ -34,17 +35,18 @@ def plan(name: str = "prod", **declared: Any) -> tuple[ClusterPlan | None, list[
 def test_defaults() -> None:
     made, errors, warnings = plan()
     assert errors == []
-    assert made is not None
-    assert (made.purpose, made.agent_count, made.vm_size) == ("FastProd", 3, "Standard_D3_v2")
-    assert (made.network.plugin, made.system_count) == ("kubenet", 3)
+    assert isinstance(made, ClusterPlan)
+    (pool,) = made.pools
+    assert (made.purpose, pool.pool.count, pool.pool.vm_size) == ("FastProd", 3, "Standard_D3_v2")
+    assert (made.network.plugin, made.system.count) == ("kubenet", 3)
     vcpu, cost = made.checks
     assert vcpu == "vCPU check: agentCount 3 × Standard_D3_v2 (4 vCPU) = 12 vCPU; FastProd needs at least 12: ok"
     assert cost.startswith("cost: USD 73.00 a month; unknown: pool system, pool inference (prices of ")
     assert sorted(w.split(":")[0] for w in warnings) == ['network.plugin = "kubenet"', 'vm_size = "Standard_D3_v2"']
     made, errors, warnings = plan(cluster_purpose="DevTest")
     assert errors == []
-    assert made is not None
-    assert (made.agent_count, made.system_count) == (1, 1)
+    assert isinstance(made, ClusterPlan)
+    assert (made.pools[0].pool.count, made.system.count) == (1, 1)
     assert any("not for production" in warning for warning in warnings)
 
 
@@ -92,14 +94,20 @@ def test_defaults() -> None:
             {"ssl_cname": "x", "ssl_cert_pem_file": "c", "ssl_key_pem_file": "k"},
             "ssl_cname: TLS needs the runtime on Kubernetes",
         ),
-        ({"resource_id": "/x"}, 'resource_id = "/x": attaching an existing cluster is not supported yet'),
+        ({"resource_id": "/x"}, 'resource_id = "/x": is not the resource id of an AKS cluster'),
+        ({"resource_id": CLUSTER.replace("ContainerService", "Compute")}, "resource_id = "),
+        ({"resource_group": "rg"}, "cluster_name: is needed with resource_group to attach a cluster"),
+        ({"resource_id": CLUSTER, "resource_group": "rg"}, 'resource_group = "rg": is given beside resource_id'),
+        ({"resource_id": CLUSTER, "cluster_name": "prod"}, 'cluster_name = "prod": is given beside resource_id'),
+        ({"resource_id": CLUSTER, "agent_count": 3}, "agent_count: is a setting of a new cluster"),
+        ({"resource_id": CLUSTER, "load_balancer_type": "Internal"}, 'load_balancer_type = "Internal": is not known'),
         ({"vnet_name": "v"}, 'vnet_name = "v": vnet_resourcegroup_name and subnet_name missing'),
         ({**SIX, "network": {"vnet_name": "v"}}, 'vnet_name = "vnet": is also given as network.vnet_name'),
         ({"network": {"subnet_id": SUBNET, **RANGES, "vnet_name": "v"}}, "network.subnet_id: is given beside"),
         ({"network": {"subnet_id": "x", **RANGES}}, 'network.subnet_id = "x": is not the resource id of a'),
         ({"network": {"subnet_id": SUBNET, "dns_service_ip": "10.0.0.10"}}, "network.service_cidr: is required with a"),
         ({**SIX, "dns_service_ip": None}, "dns_service_ip: is required with a subnet"),
-        ({"network": {"plugin": "cilium"}}, 'network.plugin = "cilium": is not a network plugin'),
+        ({"network": {"plugin": "cilium"}}, 'network.plugin = "cilium": is not known to AKS'),
         ({"network": {"plugin": "kubenet", "plugin_mode": "overlay"}}, 'network.plugin_mode = "overlay": goes only'),
         ({"network": {"plugin_mode": "bridge"}}, 'network.plugin_mode = "bridge": is not known to AKS'),
         ({"network": "azure"}, 'network = "azure": must be an object'),
@@ -153,7 +161,7 @@ def test_a_broken_rule(declared: dict[str, Any], expected: str) -> None:
 def test_what_is_accepted(declared: dict[str, Any], plugin: str) -> None:
     made, errors, _ = plan(**declared)
     assert errors == []
-    assert made is not None
+    assert isinstance(made, ClusterPlan)
     assert made.network.plugin == plugin
 
 
@@ -175,7 +183,7 @@ def test_a_retired_size_is_refused() -> None:
 
 def test_the_cost_where_the_region_is_known() -> None:
     made, _, _ = plan(location="westeurope", vm_size="Standard_D4s_v5")
-    assert made is not None
+    assert isinstance(made, ClusterPlan)
     assert "unknown" not in made.checks[1]
     assert made.checks[1].startswith("cost: USD 1,")
 
@@ -188,9 +196,11 @@ def test_both_mistakes_at_once() -> None:
 def test_a_pool_is_named_by_what_it_keeps_for_life() -> None:
     def name(**declared: Any) -> str:
         made, errors, _ = plan(**declared)
-        assert made is not None, errors
-        return pool_name(made)
+        assert isinstance(made, ClusterPlan), errors
+        return made.pools[0].azure_name
 
+    # The first version's names: another formula would replace every pool that exists.
+    assert name() == f"infer{hashlib.sha256(b'standard_d3_v2|None|').hexdigest()[:4]}"
     assert name() == name(agent_count=5)
     assert len({name(), name(vm_size="Standard_D4s_v5"), name(**SIX)}) == 3
     assert all(len(pool) <= 12 and pool.isalnum() for pool in (name(), name(**SIX)))

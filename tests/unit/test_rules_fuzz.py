@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aks_inference.aks_cluster.network import NetworkSpec
-from aks_inference.aks_cluster.spec import AksInferenceClusterSpec, SystemPoolSpec, plan_cluster
+from aks_inference.aks_cluster import groups
+from aks_inference.aks_cluster.spec import AksInferenceClusterSpec, plan_cluster
 from aks_inference.findings import Casing, Severity
 from aks_inference.local_cluster.spec import LocalInferenceClusterSpec, plan_local
 from aks_inference.registered_model.spec import RegisteredModelSpec, plan_model
@@ -68,7 +68,21 @@ PLANS: list[tuple[Callable[..., Any], st.SearchStrategy[dict[str, Any]]]] = [
     (lambda _, declared: plan_local(declared), arguments(LocalInferenceClusterSpec)),
     (
         lambda name, declared: plan_cluster(name, declared, date(2026, 11, 21)),
-        arguments(AksInferenceClusterSpec, network=arguments(NetworkSpec), system_pool=arguments(SystemPoolSpec)),
+        arguments(
+            AksInferenceClusterSpec,
+            network=arguments(groups.NetworkSpec),
+            system_pool=arguments(groups.SystemPoolSpec),
+            egress=arguments(groups.EgressSpec),
+            access=arguments(groups.AccessSpec),
+            identity=arguments(groups.IdentitySpec),
+            security=arguments(groups.SecuritySpec),
+            pools=st.lists(
+                arguments(groups.PoolSpec, name=st.just("cpu"), vm_size=st.just("Standard_D4s_v5")), max_size=2
+            ),
+            maintenance_windows=st.lists(arguments(groups.MaintenanceWindowSpec), max_size=2),
+            resource_id=st.none(),
+            resource_group=st.none(),
+        ),
     ),
 ]
 

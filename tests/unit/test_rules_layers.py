@@ -8,9 +8,9 @@ import pytest
 from pulumi.provider.experimental.analyzer import Analyzer
 
 import aks_inference
-from aks_inference.aks_cluster.args import AksInferenceClusterArgs, NetworkArgs, SystemPoolArgs
-from aks_inference.aks_cluster.network import NetworkSpec
-from aks_inference.aks_cluster.spec import AksInferenceClusterSpec, SystemPoolSpec
+from aks_inference.aks_cluster import groups, groups_args
+from aks_inference.aks_cluster.args import AksInferenceClusterArgs
+from aks_inference.aks_cluster.spec import AksInferenceClusterSpec
 from aks_inference.local_cluster.args import LocalInferenceClusterArgs
 from aks_inference.local_cluster.spec import LocalInferenceClusterSpec
 from aks_inference.registered_model.args import RegisteredModelArgs
@@ -24,8 +24,14 @@ from aks_inference.service.spec import ModelWebServiceSpec
 
 LAYERS = [
     (AksInferenceClusterArgs, AksInferenceClusterSpec),
-    (NetworkArgs, NetworkSpec),
-    (SystemPoolArgs, SystemPoolSpec),
+    (groups_args.NetworkArgs, groups.NetworkSpec),
+    (groups_args.EgressArgs, groups.EgressSpec),
+    (groups_args.AccessArgs, groups.AccessSpec),
+    (groups_args.IdentityArgs, groups.IdentitySpec),
+    (groups_args.SystemPoolArgs, groups.SystemPoolSpec),
+    (groups_args.PoolArgs, groups.PoolSpec),
+    (groups_args.SecurityArgs, groups.SecuritySpec),
+    (groups_args.MaintenanceWindowArgs, groups.MaintenanceWindowSpec),
     (LocalInferenceClusterArgs, LocalInferenceClusterSpec),
     (RegisteredModelArgs, RegisteredModelSpec),
     (VersionArgs, VersionSpec),

@@ -8,40 +8,16 @@ from typing import NotRequired, TypedDict
 
 import pulumi
 
-
-class NetworkArgs(TypedDict):
-    """The cluster's network. Azure ML's flat arguments say the same; each thing is given in one way."""
-
-    plugin: NotRequired[str | None]
-    """Optional. `kubenet` or `azure`. Default: `azure` with a subnet or a mode, else `kubenet` as in Azure ML."""
-    plugin_mode: NotRequired[str | None]
-    """Optional. `overlay`: with plugin `azure`, pods get addresses of their own range. Default: addresses of the
-    nodes' subnet."""
-    subnet_id: NotRequired[pulumi.Input[str] | None]
-    """Optional. Resource id of the nodes' subnet; instead of the three names."""
-    vnet_resourcegroup_name: NotRequired[str | None]
-    """Optional. Resource group of the virtual network; with `vnet_name` and `subnet_name`."""
-    vnet_name: NotRequired[str | None]
-    """Optional. The virtual network, which must exist."""
-    subnet_name: NotRequired[str | None]
-    """Optional. The nodes' subnet in it."""
-    service_cidr: NotRequired[str | None]
-    """Conditional. Range of the services' addresses, such as 10.0.0.0/16; required with a subnet."""
-    dns_service_ip: NotRequired[str | None]
-    """Conditional. An address in `service_cidr`, not its first; required with a subnet."""
-    docker_bridge_cidr: NotRequired[str | None]
-    """Optional. Accepted with a warning: AKS has no such setting any more."""
-    pod_cidr: NotRequired[str | None]
-    """Optional. kubenet and overlay: range of the pods' addresses. Default: 10.244.0.0/16."""
-
-
-class SystemPoolArgs(TypedDict):
-    """The small pool for the cluster's own pods."""
-
-    vm_size: NotRequired[str | None]
-    """Optional. At least 2 vCPU and 4 GiB. Default: Standard_D4s_v5."""
-    count: NotRequired[int | None]
-    """Optional. Nodes. Default: 3; 1 with purpose DevTest."""
+from aks_inference.aks_cluster.groups_args import (
+    AccessArgs,
+    EgressArgs,
+    IdentityArgs,
+    MaintenanceWindowArgs,
+    NetworkArgs,
+    PoolArgs,
+    SecurityArgs,
+    SystemPoolArgs,
+)
 
 
 class AksInferenceClusterArgs(TypedDict):
@@ -50,9 +26,9 @@ class AksInferenceClusterArgs(TypedDict):
     cluster_purpose: NotRequired[str | None]
     """Optional. FastProd, DenseProd or DevTest. Default: FastProd, which needs at least 12 vCPU."""
     agent_count: NotRequired[int | None]
-    """Optional. Nodes for inference. Default: 3; 1 with purpose DevTest."""
+    """Optional. Nodes for inference, where `pools` is not given. Default: 3; 1 with purpose DevTest."""
     vm_size: NotRequired[str | None]
-    """Optional. Size of the nodes for inference. Default: Standard_D3_v2 (4 vCPU)."""
+    """Optional. Size of the nodes for inference, where `pools` is not given. Default: Standard_D3_v2 (4 vCPU)."""
     location: NotRequired[str | None]
     """Optional. Azure region. Default: the one of the `azure-native` configuration."""
     vnet_resourcegroup_name: NotRequired[str | None]
@@ -93,6 +69,60 @@ class AksInferenceClusterArgs(TypedDict):
     """Optional. 3 to 24 letters, digits and dashes, first a letter, last a letter or digit. Default: the resource's
     name."""
     resource_id: NotRequired[str | None]
-    """Optional. Attaching an existing cluster is not supported yet: refused."""
+    """Optional. Attaches this cluster, which exists, instead of creating one."""
+    resource_group: NotRequired[str | None]
+    """Optional. With `cluster_name`: attaches the cluster of this group in the subscription that is signed in."""
     tags: NotRequired[Mapping[str, pulumi.Input[str]] | None]
     """Optional. Of all Azure resources of the cluster. Default: none."""
+    egress: NotRequired[EgressArgs | None]
+    """Optional. How the nodes reach the world. Default: through a load balancer."""
+    access: NotRequired[AccessArgs | None]
+    """Optional. How the API server is reached. Default: in public, with local accounts."""
+    identity: NotRequired[IdentityArgs | None]
+    """Optional. The cluster's identities. Default: a new user-assigned one."""
+    pools: NotRequired[list[PoolArgs] | None]
+    """Optional. Pools for inference, instead of `agent_count` and `vm_size`."""
+    security: NotRequired[SecurityArgs | None]
+    """Optional. Security and monitoring. Default: nothing of it."""
+    registry_ids: NotRequired[list[pulumi.Input[str]] | None]
+    """Optional. Container registries that the nodes pull from: their identity gets the role AcrPull. Default: none."""
+    related_locations: NotRequired[Mapping[str, str] | None]
+    """Optional. Regions of what the cluster uses, such as `registry` or `storage`: a warning where they differ.
+    Default: none."""
+    kubernetes_version: NotRequired[str | None]
+    """Optional. `1.35` (its newest patch) or `1.35.2`. Default: AKS's own."""
+    tier: NotRequired[str | None]
+    """Optional. `Free`, `Standard` or `Premium`. Default: Standard; Free with purpose DevTest."""
+    sku_name: NotRequired[str | None]
+    """Optional. `Base` or `Automatic`. Default: Base."""
+    support_plan: NotRequired[str | None]
+    """Optional. `KubernetesOfficial` or `AKSLongTermSupport`. Default: KubernetesOfficial."""
+    upgrade_channel: NotRequired[str | None]
+    """Optional. `rapid`, `stable`, `patch`, `node-image` or `none`. Default: AKS's own, none."""
+    node_os_upgrade_channel: NotRequired[str | None]
+    """Optional. `None`, `Unmanaged`, `NodeImage` or `SecurityPatch`. Default: AKS's own, NodeImage."""
+    maintenance_windows: NotRequired[list[MaintenanceWindowArgs] | None]
+    """Optional. When AKS may upgrade by itself. Default: any time."""
+    node_provisioning: NotRequired[str | None]
+    """Optional. `Manual`, or `Auto`: AKS makes nodes of any size as pods need them. Default: Manual."""
+    autoscaler_profile: NotRequired[Mapping[str, str] | None]
+    """Optional. Settings of AKS's cluster autoscaler by name: `scan_interval`, `expander`, …. Default: AKS's own."""
+    dns_prefix: NotRequired[str | None]
+    """Optional. 1 to 54 letters, digits and hyphens. Default: the cluster's name."""
+    node_resource_group: NotRequired[str | None]
+    """Optional. Group that AKS makes for the nodes. Default: MC_<group>_<cluster>_<region>."""
+    subscription_id: NotRequired[str | None]
+    """Optional. The subscription, to check ids against. Default: that of the credentials."""
+    minimum_tls_version: NotRequired[str | None]
+    """Optional. `1.2` or `1.3`. Default: 1.2, with 1.3 on."""
+    ssl_key_vault_secret_id: NotRequired[str | None]
+    """Optional. The certificate in a Key Vault, instead of two files. TLS is not supported yet: refused."""
+    allow_replacement: NotRequired[bool | None]
+    """Optional. Agrees to changes that replace the cluster or its system pool, and lose what is on it. Default:
+    false."""
+    create_timeout_minutes: NotRequired[int | None]
+    """Optional. For the cluster and each pool. Default: 60."""
+    update_timeout_minutes: NotRequired[int | None]
+    """Optional. For the cluster and each pool. Default: 60."""
+    delete_timeout_minutes: NotRequired[int | None]
+    """Optional. For the cluster and each pool. Default: 60."""

@@ -1,62 +1,63 @@
-"""The rules of a cluster: purpose and vCPU, pools, network, what is not there yet.
+"""The rules of a cluster: its arguments, converted, checked and brought together into a plan.
 
-Reference: azureml-v1.md 1, aks-rules.md 1, 2, 6 and 7; contradictions are decided in docs/decisions.md.
+Reference: azureml-v1.md 1, aks-rules.md; contradictions are decided in docs/decisions.md.
 """
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from aks_inference.aks_cluster.network import FLAT, Network, plan_network
-from aks_inference.findings import Finding, Severity, did_you_mean, under
+from aks_inference.aks_cluster.attach import AttachPlan, attach_rules, attaches
+from aks_inference.aks_cluster.groups import (
+    AccessSpec,
+    EgressSpec,
+    IdentitySpec,
+    MaintenanceWindowSpec,
+    Minutes,
+    Nodes,
+    SecuritySpec,
+    Vcpus,
+)
+from aks_inference.aks_cluster.network import FLAT, Network, plan_network, rule_network
+from aks_inference.aks_cluster.parts import (
+    access_part,
+    egress_part,
+    identity_part,
+    identity_rules,
+    security_part,
+    windows,
+)
+from aks_inference.aks_cluster.pools import PoolPlan, flat_pool, group_pools, system_pool
+from aks_inference.aks_cluster.purpose import PRODUCTION_NODES, Purpose, size_findings, vcpu_check
+from aks_inference.cluster_rules.cost import Cost
+from aks_inference.cluster_rules.model import Cluster, Pool, Tls
+from aks_inference.findings import Finding, Path, Severity, did_you_mean, under
 from aks_inference.names import COMPUTE, RESERVED_COMPUTE
-from aks_inference.values import Flag, Leaf, Leaves, Object, Read, Spec, Text, Whole, read
-from aks_inference.vm_sizes import VmSize, closest, find_size, table_date
+from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Object, Read, Spec, Text, read
+from aks_inference.vm_sizes import VmSize
 
-if TYPE_CHECKING:
-    from aks_inference.cluster_rules import Tls
-
-PRODUCTION_VCPU = 12
-"""What a production cluster needs (source documents 000, 002, 004)."""
-PRODUCTION_NODES = 3
-"""Later documentation: fewer nodes leave a service without a spare."""
-DEV_TEST_VCPU = 2
-"""Recommended for DevTest."""
 DEFAULT_VM_SIZE = "Standard_D3_v2"
-DEFAULT_SYSTEM_VM_SIZE = "Standard_D4s_v5"
-LARGEST_POOL = 1_000
+DEFAULT_MINUTES = 60
 SCORING_ADDRESS = (
     "load_balancer_type",
     "load_balancer_subnet",
     "ssl_cname",
     "ssl_cert_pem_file",
     "ssl_key_pem_file",
+    "ssl_key_vault_secret_id",
     "leaf_domain_label",
+    "minimum_tls_version",
 )
-ATTACH = "attaching an existing cluster is not supported yet"
 NEEDS_RUNTIME = "needs the runtime on Kubernetes, which this version does not have yet"
-
-
-class Purpose(StrEnum):
-    """What a cluster is for."""
-
-    FAST_PROD = "FastProd"
-    DENSE_PROD = "DenseProd"
-    DEV_TEST = "DevTest"
-
-
-Nodes = Annotated[Whole, Field(ge=1, le=LARGEST_POOL)]
-
-
-class SystemPoolSpec(Spec):
-    """The system pool, converted."""
-
-    vm_size: Text = DEFAULT_SYSTEM_VM_SIZE
-    count: Nodes | None = Field(None, description="use 1 to 1,000 nodes")
+_GROUPS: dict[str, type[Spec]] = {
+    "egress": EgressSpec,
+    "access": AccessSpec,
+    "identity": IdentitySpec,
+    "security": SecuritySpec,
+}
 
 
 class AksInferenceClusterSpec(Spec):
@@ -80,12 +81,38 @@ class AksInferenceClusterSpec(Spec):
     leaf_domain_label: Text | None = None
     overwrite_existing_domain: Flag | None = None
     network: Object | None = None
-    vcpus_per_node: Annotated[Whole, Field(ge=1)] | None = None
+    vcpus_per_node: Vcpus | None = None
     system_pool: Object | None = None
     resource_group_name: Leaf | None = None
     cluster_name: Text | None = None
     resource_id: Text | None = None
+    resource_group: Text | None = None
     tags: Leaves
+    egress: Object | None = None
+    access: Object | None = None
+    identity: Object | None = None
+    pools: Anys | None = None
+    security: Object | None = None
+    registry_ids: Annotated[tuple[Leaf, ...], *Anys.__metadata__] = ()
+    related_locations: Labels
+    kubernetes_version: Text | None = None
+    tier: Text | None = None
+    sku_name: Text = "Base"
+    support_plan: Text = "KubernetesOfficial"
+    upgrade_channel: Text | None = None
+    node_os_upgrade_channel: Text | None = None
+    maintenance_windows: Anys = ()
+    node_provisioning: Text = "Manual"
+    autoscaler_profile: Labels
+    dns_prefix: Text | None = None
+    node_resource_group: Text | None = None
+    subscription_id: Text | None = None
+    minimum_tls_version: Text | None = None
+    ssl_key_vault_secret_id: Text | None = None
+    allow_replacement: Flag = False
+    create_timeout_minutes: Minutes = DEFAULT_MINUTES
+    update_timeout_minutes: Minutes = DEFAULT_MINUTES
+    delete_timeout_minutes: Minutes = DEFAULT_MINUTES
 
 
 @dataclass(frozen=True)
@@ -94,134 +121,190 @@ class ClusterPlan:
 
     name: str
     purpose: Purpose
-    agent_count: int
-    vm_size: str
-    gpu: bool
-    system_vm_size: str
-    system_count: int
-    tier: str
-    """Free or Standard."""
+    spec: AksInferenceClusterSpec
+    cluster: Cluster
+    """In the words of the rules."""
     network: Network
-    location: str | None
-    resource_group_name: Any
-    tags: Mapping[str, Any]
+    egress: EgressSpec
+    access: AccessSpec
+    identity: IdentitySpec
+    security: SecuritySpec
+    system: Pool
+    pools: tuple[PoolPlan, ...]
+    windows: tuple[MaintenanceWindowSpec, ...]
+    cost: Cost
     checks: tuple[str, ...]
     """What was checked, with figures."""
 
+    @property
+    def gpu(self) -> bool:
+        """Whether a pool for inference has GPUs."""
+        return any(plan.pool.size and plan.pool.size.gpus for plan in self.pools)
 
-def plan_cluster(
-    resource_name: str, declared: Mapping[str, Any], today: date
-) -> tuple[ClusterPlan | None, list[Finding]]:
+
+Plan = ClusterPlan | AttachPlan
+
+
+def plan_cluster(resource_name: str, declared: Mapping[str, Any], today: date) -> tuple[Plan | None, list[Finding]]:
     """The plan, or what is wrong."""
-    # Rules and prices of AKS take longer to load than all the rest; programs without AKS do not wait for them.
-    from aks_inference.aks_cluster.rules import cost_line, judged, pool, rule_findings
-
     got = read(AksInferenceClusterSpec, declared)
-    spec, findings = got.spec, list(got.findings)
+    findings = list(got.findings)
+    purpose, wrong = _purpose(got.spec)
+    findings += wrong
+    if attaches(declared):
+        return _attach(got, purpose, declared, findings)
+    return _create(resource_name, got, purpose, today, findings)
+
+
+def _attach(
+    got: Read[AksInferenceClusterSpec], purpose: Purpose, declared: Mapping[str, Any], findings: list[Finding]
+) -> tuple[Plan | None, list[Finding]]:
+    from aks_inference.cluster_rules.tls import check_tls
+
+    spec = got.spec
+    given = {name: value for name, value in declared.items() if value is not None and name in spec.model_fields_set}
+    findings += attach_rules(given)
+    findings += check_tls(Cluster(tls=tls_of(spec)))
+    findings += later_findings(spec, _wrong(findings))
+    if _failed(findings):
+        return None, findings
+    return AttachPlan(
+        purpose, spec.resource_id, spec.resource_group, spec.cluster_name, spec.subscription_id, spec.vcpus_per_node
+    ), findings
+
+
+def _create(
+    resource_name: str, got: Read[AksInferenceClusterSpec], purpose: Purpose, today: date, findings: list[Finding]
+) -> tuple[Plan | None, list[Finding]]:
+    # Rules and prices of AKS take longer to load than all the rest; programs without AKS do not wait for them.
+    from aks_inference.aks_cluster.rules import cost_of, rule_findings
+
+    spec, dev_test = got.spec, purpose is Purpose.DEV_TEST
     name = spec.cluster_name or resource_name
     findings += COMPUTE.check(("cluster_name",), name)
     if name.lower() in RESERVED_COMPUTE:
         findings.append(Finding(("cluster_name",), "is a reserved name", "choose another name", name))
-    purposes = [purpose.value for purpose in Purpose]
-    if spec.cluster_purpose not in purposes:
-        mend = did_you_mean(spec.cluster_purpose, purposes).replace("@", "")
-        findings.append(Finding(("cluster_purpose",), "is not a purpose", mend, spec.cluster_purpose))
-    purpose = Purpose(spec.cluster_purpose) if spec.cluster_purpose in purposes else Purpose.FAST_PROD
-    nodes = spec.agent_count or (1 if purpose is Purpose.DEV_TEST else PRODUCTION_NODES)
-    size = find_size(spec.vm_size)
-    checks, wrong = vcpu_check(got, purpose, nodes, size)
-    findings += wrong
-    findings += size_findings(spec.vm_size, size, spec.vcpus_per_node)
-    system = read(SystemPoolSpec, spec.system_pool or {})
-    findings += under(("system_pool",), system.findings)
-    dev_test = purpose is Purpose.DEV_TEST
-    count = system.spec.count or (1 if dev_test else PRODUCTION_NODES)
     network, wrong = plan_network(
         {field: getattr(spec, field) for field in FLAT}, spec.network if got.whole("network") else None
     )
     findings += wrong
-    pools = (
-        pool("system", system.spec.vm_size, count, "System", ("system_pool",)),
-        pool("inference", spec.vm_size, nodes, "User", ()),
+    groups = {group: read(kind, getattr(spec, group) or {}) for group, kind in _GROUPS.items()}
+    for group, found in groups.items():
+        findings += under((group,), found.findings)
+    egress, access, identity, security = (groups[group].spec for group in _GROUPS)
+    assert isinstance(egress, EgressSpec) and isinstance(access, AccessSpec)  # noqa: S101, PT018 - for the types
+    assert isinstance(identity, IdentitySpec) and isinstance(security, SecuritySpec)  # noqa: S101, PT018
+    findings += under(("identity",), identity_rules(identity))
+    system, wrong = system_pool(spec.system_pool, 1 if dev_test else PRODUCTION_NODES)
+    findings += wrong
+    pools, checks, wrong = _pools(got, purpose, network)
+    findings += wrong
+    made, wrong = windows(spec.maintenance_windows)
+    findings += wrong
+    cluster = Cluster(
+        name=None,  # said by the rule of compute names, which is the narrower one
+        location=spec.location,
+        pools=(system, *(plan.pool for plan in pools)),
+        network=rule_network(network, spec.subscription_id),
+        egress=egress_part(egress),
+        access=access_part(access, spec.location, spec.subscription_id),
+        identity=identity_part(identity),
+        security=security_part(security),
+        tls=tls_of(spec),
+        dns_prefix=spec.dns_prefix,
+        subscription_id=spec.subscription_id,
+        resource_group=spec.resource_group_name if isinstance(spec.resource_group_name, str) else None,
+        node_resource_group=spec.node_resource_group,
+        kubernetes_version=spec.kubernetes_version,
+        sku_name=spec.sku_name,
+        tier=spec.tier or ("Free" if dev_test else "Standard"),
+        support_plan=spec.support_plan,
+        upgrade_channel=spec.upgrade_channel,
+        node_os_upgrade_channel=spec.node_os_upgrade_channel,
+        node_provisioning=spec.node_provisioning,
+        autoscaler_profile=tuple(spec.autoscaler_profile.items()),
+        related_locations=tuple(spec.related_locations.items()),
+        today=today,
     )
-    tier = "Free" if dev_test else "Standard"
-    cluster = judged(spec.location, pools, network, tls_of(spec), tier, today)
-    findings += rule_findings(cluster, network, dev_test)
-    findings += later_findings(spec, {f.path[0] for f in findings if f.path and f.severity is Severity.ERROR})
-    if any(f.severity is Severity.ERROR for f in findings):
+    cluster = replace(cluster, name=name) if not _failed(findings) else cluster
+    places: dict[Path, Path] = {**network.places, ("count",): ("agent_count",), ("name",): ("cluster_name",)}
+    findings += rule_findings(cluster, places, dev_test)
+    findings += later_findings(spec, _wrong(findings))
+    if _failed(findings):
         return None, findings
-    plan = ClusterPlan(
+    cost = cost_of(cluster)
+    return ClusterPlan(
         name=name,
         purpose=purpose,
-        agent_count=nodes,
-        vm_size=spec.vm_size,
-        gpu=bool(size and size.gpus),
-        system_vm_size=system.spec.vm_size,
-        system_count=count,
-        tier=tier,
+        spec=spec,
+        cluster=cluster,
         network=network,
-        location=spec.location,
-        resource_group_name=spec.resource_group_name,
-        tags=spec.tags,
-        checks=(*checks, cost_line(cluster)),
-    )
-    return plan, findings
+        egress=egress,
+        access=access,
+        identity=identity,
+        security=security,
+        system=system,
+        pools=tuple(pools),
+        windows=tuple(made),
+        cost=cost,
+        checks=(*checks, f"cost: {cost.text()}"),
+    ), findings
 
 
-def vcpu_check(
-    got: Read[AksInferenceClusterSpec], purpose: Purpose, nodes: int, size: VmSize | None
-) -> tuple[list[str], list[Finding]]:
-    """The rule of 12: its sentence with the figures, and what is wrong."""
-    each = size.vcpus if size else got.spec.vcpus_per_node
-    if each is None or not got.whole("agent_count", "vm_size", "cluster_purpose"):
-        return ["vCPU check: not possible, the size is not known"], []
-    total = nodes * each
-    sum_text = f"agentCount {nodes} × {got.spec.vm_size} ({each} vCPU) = {total} vCPU"
-    if purpose is Purpose.DEV_TEST:
-        return [f"vCPU check: {sum_text}; DevTest has no minimum: ok"], list(_dev_test(nodes, total))
-    rule = f"{purpose.value} needs at least {PRODUCTION_VCPU}"
-    if total >= PRODUCTION_VCPU:
-        return [f"vCPU check: {sum_text}; {rule}: ok"], list(_few_nodes(nodes, purpose))
-    enough = -(-PRODUCTION_VCPU // each)
-    mend = f"use agentCount ≥ {enough}, a larger vmSize, or clusterPurpose DevTest"
-    return [], [Finding(("agent_count",), f"{sum_text}; {rule}: {mend}", "")]
+def _purpose(spec: AksInferenceClusterSpec) -> tuple[Purpose, list[Finding]]:
+    purposes = [purpose.value for purpose in Purpose]
+    if spec.cluster_purpose in purposes:
+        return Purpose(spec.cluster_purpose), []
+    mend = did_you_mean(spec.cluster_purpose, purposes).replace("@", "")
+    return Purpose.FAST_PROD, [Finding(("cluster_purpose",), "is not a purpose", mend, spec.cluster_purpose)]
 
 
-def _dev_test(nodes: int, total: int) -> Iterator[Finding]:
-    rule = "DevTest is not for production: no fault tolerance, and requests may take longer"
-    yield Finding(("cluster_purpose",), rule, "use FastProd for production", severity=Severity.WARNING)
-    if total < DEV_TEST_VCPU:
-        rule = f"{total} vCPU; at least {DEV_TEST_VCPU} are recommended for DevTest"
-        yield Finding(("agent_count",), rule, "use a larger vmSize", nodes, Severity.WARNING)
+def _pools(
+    got: Read[AksInferenceClusterSpec], purpose: Purpose, network: Network
+) -> tuple[list[PoolPlan], list[str], list[Finding]]:
+    """The pools for inference, the check of their vCPU, and what is wrong with them."""
+    spec, findings, flat = got.spec, [], spec_is_flat(got.spec)
+    if flat:
+        nodes = spec.agent_count or (1 if purpose is Purpose.DEV_TEST else PRODUCTION_NODES)
+        plans = [flat_pool(spec.vm_size, nodes, spec.vcpus_per_node, network)]
+    else:
+        both = [name for name in ("agent_count", "vm_size", "vcpus_per_node") if name in spec.model_fields_set]
+        for name in both:
+            rule = "is also given as @pools"
+            findings.append(Finding((name,), rule, f"give @{name} or @pools, not both", getattr(spec, name)))
+        plans, wrong = group_pools(spec.pools or (), network)
+        findings += wrong
+    for plan in plans:
+        named = plan.spec.vm_size or ""
+        findings += size_findings(plan.pool.path, named, plan.pool.size, plan.spec.vcpus_per_node)
+    if _failed(findings) or not got.whole("agent_count", "vm_size", "cluster_purpose", "vcpus_per_node", "pools"):
+        return plans, [], findings
+    checks, wrong = vcpu_check([_sized(plan) for plan in plans], purpose, flat)
+    return plans, checks, [*findings, *wrong]
 
 
-def _few_nodes(nodes: int, purpose: Purpose) -> Iterator[Finding]:
-    if nodes < PRODUCTION_NODES:
-        rule = f"{purpose.value} on fewer than {PRODUCTION_NODES} nodes: the loss of one takes much of the capacity"
-        yield Finding(("agent_count",), rule, f"use {PRODUCTION_NODES} or more", nodes, Severity.WARNING)
+def spec_is_flat(spec: AksInferenceClusterSpec) -> bool:
+    """Whether the pool is said by `agent_count` and `vm_size`."""
+    return not spec.pools
 
 
-def size_findings(name: str, size: VmSize | None, vcpus: int | None) -> Iterator[Finding]:
-    """A size that is not in the table, and the user's own word about one that is."""
-    if size is None:
-        said = f"taken as {vcpus} vCPU" if vcpus else "its vCPU are not checked"
-        rule = f"is not in the table of {table_date()}: {said}"
-        mends = [mend for mend in (closest(name), "" if vcpus else "@vcpus_per_node says how many") if mend]
-        yield Finding(("vm_size",), rule, " ".join(mends), name, Severity.WARNING)
-    elif vcpus is not None and vcpus != size.vcpus:
-        yield Finding(("vcpus_per_node",), f"{name} has {size.vcpus} vCPU", "leave it out", vcpus)
+def _sized(plan: PoolPlan) -> Pool:
+    """With the user's word where the table does not know the size."""
+    if plan.pool.size is not None or plan.spec.vcpus_per_node is None:
+        return plan.pool
+    return replace(plan.pool, size=VmSize(plan.pool.vm_size or "", plan.spec.vcpus_per_node, 0.0, 0))
 
 
-def tls_of(spec: AksInferenceClusterSpec) -> "Tls":
+def tls_of(spec: AksInferenceClusterSpec) -> Tls:
     """The arguments about the scoring address."""
-    from aks_inference.cluster_rules import Tls
-
     return Tls(
         cname=spec.ssl_cname,
         cert_pem_file=spec.ssl_cert_pem_file,
         key_pem_file=spec.ssl_key_pem_file,
+        key_vault_secret_id=spec.ssl_key_vault_secret_id,
         leaf_domain_label=spec.leaf_domain_label,
         overwrite_existing_domain=bool(spec.overwrite_existing_domain),
+        minimum_version=spec.minimum_tls_version,
         load_balancer_type=spec.load_balancer_type,
         load_balancer_subnet=spec.load_balancer_subnet,
     )
@@ -229,13 +312,20 @@ def tls_of(spec: AksInferenceClusterSpec) -> "Tls":
 
 def later_findings(spec: AksInferenceClusterSpec, wrong: Set[str | int]) -> Iterator[Finding]:
     """What this version does not have; refused, never ignored. `wrong`: arguments that have another error."""
-    if spec.resource_id is not None:
-        yield Finding(("resource_id",), ATTACH, "leave it out to create a cluster", spec.resource_id)
     if not wrong.isdisjoint(SCORING_ADDRESS):
         return
     if spec.load_balancer_type == "InternalLoadBalancer":
         yield Finding(("load_balancer_type",), NEEDS_RUNTIME, "leave it out", spec.load_balancer_type)
     if None not in (spec.ssl_cname, spec.ssl_cert_pem_file, spec.ssl_key_pem_file):
         yield Finding(("ssl_cname",), f"TLS {NEEDS_RUNTIME}", "leave it out")
-    if spec.leaf_domain_label is not None:
-        yield Finding(("leaf_domain_label",), f"TLS {NEEDS_RUNTIME}", "leave it out", spec.leaf_domain_label)
+    for name in ("leaf_domain_label", "ssl_key_vault_secret_id", "minimum_tls_version"):
+        if (value := getattr(spec, name)) is not None:
+            yield Finding((name,), f"TLS {NEEDS_RUNTIME}", "leave it out", value)
+
+
+def _failed(findings: list[Finding]) -> bool:
+    return any(finding.severity is Severity.ERROR for finding in findings)
+
+
+def _wrong(findings: list[Finding]) -> set[str | int]:
+    return {f.path[0] for f in findings if f.path and f.severity is Severity.ERROR}

@@ -159,8 +159,8 @@ def _kubenet(cluster: Cluster) -> Iterator[RuleFinding]:
         )
     if network.subnet is not None and not cluster.identity.user_assigned:
         yield KUBENET_IDENTITY.broken(
-            (*cluster.identity.path, "user_assigned"),
-            False,
+            (*cluster.identity.path, "system_assigned"),
+            True,
             "kubenet in @subnet_id needs an identity that has its role before the cluster is created, "
             "and a system-assigned one gets it only after",
             "use a user-assigned identity (the default)",

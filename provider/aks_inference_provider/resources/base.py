@@ -39,6 +39,8 @@ class Checked:
 
     inputs: Raw
     failures: Sequence[Failure] = ()
+    notes: Sequence[str] = ()
+    """What the user should know of this change, and need not mend."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class State:
     id: str
     inputs: Raw
     outputs: Raw = field(default_factory=dict)
+    urn: str = ""
+    """Empty where it does not matter."""
 
 
 class Made(NamedTuple):

@@ -1,0 +1,82 @@
+"""Attaching a cluster that exists (azureml-v1.md 1.4)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aks_inference.aks_cluster.purpose import Purpose
+from aks_inference.findings import Finding
+
+NAMES = frozenset(
+    {
+        "cluster_purpose",
+        "resource_id",
+        "resource_group",
+        "cluster_name",
+        "subscription_id",
+        "load_balancer_type",
+        "load_balancer_subnet",
+        "ssl_cname",
+        "ssl_cert_pem_file",
+        "ssl_key_pem_file",
+        "leaf_domain_label",
+        "overwrite_existing_domain",
+        "minimum_tls_version",
+        "ssl_key_vault_secret_id",
+        "vcpus_per_node",
+        "create_timeout_minutes",
+        "update_timeout_minutes",
+        "delete_timeout_minutes",
+    }
+)
+"""Arguments that an attached cluster has; all others are settings of a new one."""
+_PROVIDER, _KIND = "Microsoft.ContainerService", "managedClusters"
+_FORM = f"/subscriptions/…/resourceGroups/…/providers/{_PROVIDER}/{_KIND}/…"
+
+
+@dataclass(frozen=True)
+class AttachPlan:
+    """The cluster to attach."""
+
+    purpose: Purpose
+    resource_id: str | None
+    resource_group: str | None
+    cluster_name: str | None
+    subscription_id: str | None
+    vcpus_per_node: int | None
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.cluster_name or (self.resource_id or "").rsplit("/", 1)[-1]
+
+
+def attaches(declared: Mapping[str, Any]) -> bool:
+    """Whether the arguments ask for an existing cluster."""
+    return any(declared.get(name) is not None for name in ("resource_id", "resource_group"))
+
+
+def attach_rules(declared: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the arguments must be together. `declared`: those that were given."""
+    resource_id, group, name = (declared.get(key) for key in ("resource_id", "resource_group", "cluster_name"))
+    if resource_id is not None:
+        for other, value in (("resource_group", group), ("cluster_name", name)):
+            if value is not None:
+                rule = "is given beside @resource_id, which says it already"
+                yield Finding((other,), rule, "give the id, or group and name", value)
+        yield from _id(str(resource_id))
+    elif name is None:
+        yield Finding(("cluster_name",), "is needed with @resource_group to attach a cluster", "give both")
+    for other in declared:
+        if other not in NAMES:
+            rule = "is a setting of a new cluster, and an attached one keeps its own"
+            yield Finding((other,), rule, "leave it out, or leave out @resource_id and @resource_group")
+
+
+def _id(text: str) -> Iterator[Finding]:
+    parts = text.split("/")
+    if len(parts) != 9 or parts[0] or parts[1].lower() != "subscriptions" or not all(parts[1:]):
+        yield Finding(("resource_id",), "is not the resource id of an AKS cluster", f"write {_FORM}", text)
+    elif parts[6].lower() != _PROVIDER.lower() or parts[7].lower() != _KIND.lower():
+        rule = f"is the id of a {parts[6]}/{parts[7]}, not of an AKS cluster"
+        yield Finding(("resource_id",), rule, f"write {_FORM}", text)

@@ -1,0 +1,156 @@
+"""The children of a cluster: its identity and roles before it, the cluster, its pools and windows after it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from aks_inference.aks_cluster.attach import AttachPlan
+from aks_inference.aks_cluster.azure import AzureResource, role_definition, subnet_of
+from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
+from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of
+from aks_inference.aks_cluster.monitoring import register_monitoring
+from aks_inference.aks_cluster.resources import AttachedCluster, ClusterGuard
+from aks_inference.aks_cluster.spec import ClusterPlan
+from aks_inference.facts import role_id
+
+Child = Callable[..., pulumi.ResourceOptions]
+"""Makes the options of a child."""
+merge = pulumi.ResourceOptions.merge
+
+
+@dataclass(frozen=True)
+class Created:
+    """What the component's outputs are made of."""
+
+    group: Any
+    cluster: AzureResource
+    guard: ClusterGuard
+
+
+def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
+    """Registers everything of a new cluster."""
+    spec = plan.spec
+    group: Any = spec.resource_group_name
+    if group is None:
+        inputs = {"location": spec.location, "tags": dict(spec.tags) or None}
+        group = AzureResource("resources:ResourceGroup", name, inputs, child()).azure_name
+    subnet, identity, roles = _identity(name, plan, group, child)
+    inputs = cluster_inputs(plan, group, subnet, identity)
+    cost = {"lowest": plan.cost.lowest, "highest": plan.cost.highest, "complete": not plan.cost.unknown}
+    guard = ClusterGuard(
+        name, {"fixed": fixed_of(inputs), "cost": cost, "allowReplacement": spec.allow_replacement}, child()
+    )
+    slow = merge(_timeouts(spec), child())
+    scaled = ["agentPoolProfiles[0].count"] if plan.system.autoscale else None
+    options = merge(
+        slow,
+        pulumi.ResourceOptions(
+            depends_on=[guard, *roles],
+            # Its name is the user's: there cannot be two of them.
+            delete_before_replace=True,
+            replace_on_changes=REPLACE_ON_CHANGES,
+            ignore_changes=scaled,
+        ),
+    )
+    outputs = ("fqdn", "privateFQDN", "identityProfile", "oidcIssuerProfile")
+    cluster = AzureResource("containerservice:ManagedCluster", name, inputs, options, outputs)
+    _pools(name, plan, group, cluster, subnet, slow)
+    for window in plan.windows:
+        inputs = window_inputs(window, group, cluster.azure_name)
+        AzureResource(
+            "containerservice:MaintenanceConfiguration", f"{name}-{window.applies_to}-window", inputs, child()
+        )
+    for index, registry in enumerate(spec.registry_ids):
+        _pull_role(f"{name}-pull-{index}", registry, cluster, child)
+    register_monitoring(name, plan, group, cluster, child())
+    return Created(group, cluster, guard)
+
+
+def register_attached(name: str, plan: AttachPlan, child: Child) -> AttachedCluster:
+    """Registers the hold on a cluster that exists."""
+    return AttachedCluster(
+        name,
+        {
+            "resourceId": plan.resource_id,
+            "resourceGroup": plan.resource_group,
+            "clusterName": plan.cluster_name,
+            "subscriptionId": plan.subscription_id,
+            "purpose": plan.purpose.value,
+            "vcpusPerNode": plan.vcpus_per_node,
+        },
+        child(),
+    )
+
+
+def _timeouts(spec: Any) -> pulumi.ResourceOptions:  # noqa: ANN401 - the spec of arguments
+    minutes = (spec.create_timeout_minutes, spec.update_timeout_minutes, spec.delete_timeout_minutes)
+    create, update, delete = (f"{each}m" for each in minutes)
+    return pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create=create, update=update, delete=delete))
+
+
+def _identity(name: str, plan: ClusterPlan, group: object, child: Child) -> tuple[Any, Any, list[pulumi.Resource]]:
+    """Subnet, identity and its roles: it needs its rights before the cluster is there."""
+    subnet: Any = plan.network.subnet_id
+    names = plan.network.names
+    if plan.identity.identity_id is not None or plan.identity.system_assigned:
+        if names is not None:
+            subnet = _looked_up_subnet(
+                {"resourceGroupName": names[0], "virtualNetworkName": names[1], "subnetName": names[2]}
+            )
+        return subnet, plan.identity.identity_id, []
+    inputs = {"resourceGroupName": group, "location": plan.spec.location, "tags": dict(plan.spec.tags) or None}
+    identity = AzureResource("managedidentity:UserAssignedIdentity", name, inputs, child(), ("principalId",))
+    if names is not None:
+        subnet = identity.id.apply(lambda text: subnet_of(names, text))
+    zone = plan.access.private_dns_zone
+    own_zone = zone is not None and zone not in ("system", "none")
+    scopes: list[tuple[str, Any, str]] = []
+    if subnet is not None:
+        scopes.append(("subnet", subnet, "Network Contributor"))
+    if plan.network.spec.pod_subnet_id is not None:
+        scopes.append(("pod-subnet", plan.network.spec.pod_subnet_id, "Network Contributor"))
+    if plan.access.api_server_subnet_id is not None:
+        scopes.append(("api-subnet", plan.access.api_server_subnet_id, "Network Contributor"))
+    if own_zone:
+        scopes.append(("zone", zone, "Private DNS Zone Contributor"))
+    if plan.identity.kubelet_identity_id is not None:
+        scopes.append(("kubelet", plan.identity.kubelet_identity_id, "Managed Identity Operator"))
+    principal = identity.output("principalId")
+    roles = [_role(f"{name}-{suffix}", scope, principal, role, child) for suffix, scope, role in scopes]
+    return subnet, identity.id, roles
+
+
+def _looked_up_subnet(inputs: dict[str, str]) -> pulumi.Output[str]:
+    """The id of a subnet where nothing else tells the subscription."""
+    found = pulumi.runtime.invoke_output("azure-native:network:getSubnet", inputs)
+    return found.apply(lambda subnet: str(subnet["id"]))
+
+
+def _role(name: str, scope: object, principal: object, role: str, child: Child) -> pulumi.Resource:
+    inputs = {
+        "scope": scope,
+        "principalId": principal,
+        "principalType": "ServicePrincipal",
+        "roleDefinitionId": role_definition(role_id(role)),
+    }
+    return AzureResource("authorization:RoleAssignment", name, inputs, child())
+
+
+def _pull_role(name: str, registry: object, cluster: AzureResource, child: Child) -> None:
+    kubelet = cluster.output("identityProfile").apply(lambda found: found["kubeletidentity"]["objectId"])
+    _role(name, registry, kubelet, "AcrPull", child)
+
+
+def _pools(
+    name: str, plan: ClusterPlan, group: object, cluster: AzureResource, subnet: object, slow: pulumi.ResourceOptions
+) -> None:
+    for pool in plan.pools:
+        options = pulumi.ResourceOptions(
+            # A pool without a suffix keeps its name, so that the old one has to go first.
+            delete_before_replace=pool.spec.exact_name,
+            ignore_changes=["count"] if pool.pool.autoscale else None,
+        )
+        inputs = pool_inputs(plan, pool, group, cluster.azure_name, subnet)
+        AzureResource("containerservice:AgentPool", f"{name}-{pool.azure_name}", inputs, merge(slow, options))

@@ -1,0 +1,51 @@
+"""What a cluster keeps for life: a change of it replaces the cluster, and loses what is on it.
+
+A component sees no old state. The resource ClusterGuard of this package's plugin does: it is given what this module
+picks out of the inputs, compares it with that of the last time in Check, and refuses there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+FIXED: Mapping[str, tuple[str, ...]] = {
+    "resourceGroupName": ("resourceGroupName",),
+    "clusterName": ("resourceName",),
+    "location": ("location",),
+    "dnsPrefix": ("dnsPrefix",),
+    "nodeResourceGroup": ("nodeResourceGroup",),
+    "access.fqdnSubdomain": ("fqdnSubdomain",),
+    "network.plugin": ("networkProfile", "networkPlugin"),
+    "network.pluginMode": ("networkProfile", "networkPluginMode"),
+    "network.dataplane": ("networkProfile", "networkDataplane"),
+    "network.policy": ("networkProfile", "networkPolicy"),
+    "network.serviceCidr": ("networkProfile", "serviceCidr"),
+    "network.dnsServiceIp": ("networkProfile", "dnsServiceIP"),
+    "network.podCidr": ("networkProfile", "podCidr"),
+    "egress.outboundType": ("networkProfile", "outboundType"),
+}
+"""Argument → where it stands in the inputs of the ManagedCluster. Source: pulumi-azure-native 3.29.0, replacement.go
+(July 2026), and the path parameters."""
+SYSTEM_FIXED: Mapping[str, str] = {
+    "systemPool.vmSize": "vmSize",
+    "systemPool.maxPods": "maxPods",
+    "systemPool.zones": "availabilityZones",
+    "systemPool.osDiskSizeGb": "osDiskSizeGB",
+    "network.subnetId": "vnetSubnetID",
+    "network.podSubnetId": "podSubnetID",
+}
+"""Argument → property of the inline system pool. azure-native plans an update for these, and AKS refuses it."""
+REPLACE_ON_CHANGES = [f"agentPoolProfiles[0].{name}" for name in SYSTEM_FIXED.values()]
+"""So that a change of the system pool is planned as what it is."""
+
+
+def fixed_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Argument → value, of the inputs of a ManagedCluster; values may be outputs."""
+    found: dict[str, Any] = {}
+    for argument, path in FIXED.items():
+        value: Any = inputs
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        found[argument] = value
+    (system,) = inputs["agentPoolProfiles"]
+    found |= {argument: system.get(name) for argument, name in SYSTEM_FIXED.items()}
+    return {argument: value for argument, value in found.items() if value is not None}

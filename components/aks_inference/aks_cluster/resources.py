@@ -1,0 +1,42 @@
+"""The custom resources about clusters; the plugin (provider/) implements them."""
+
+import pulumi
+
+from aks_inference._version import PACKAGE
+from aks_inference.resources import _ProviderResource
+
+
+class ClusterGuard(_ProviderResource):
+    """Compares what a cluster keeps for life, and its cost, with the last time. Inputs: `fixed`, `cost`,
+    `allowReplacement`."""
+
+    _token = f"{PACKAGE}:index:ClusterGuard"
+    _outputs = ()
+
+
+class AttachedCluster(_ProviderResource):
+    """An AKS cluster that exists, held by one stack. Inputs: `resourceId`, or `resourceGroup` and `clusterName`;
+    `purpose`, `subscriptionId`, `vcpusPerNode`."""
+
+    _token = f"{PACKAGE}:index:AttachedCluster"
+    _outputs = ("clusterId", "name", "group", "location", "kubernetesVersion", "apiServer")
+
+    @property
+    def cluster_id(self) -> pulumi.Output[str]:
+        """Its resource id."""
+        return self._output("clusterId")
+
+    @property
+    def name(self) -> pulumi.Output[str]:
+        """Its name."""
+        return self._output("name")
+
+    @property
+    def group(self) -> pulumi.Output[str]:
+        """Its resource group."""
+        return self._output("group")
+
+    @property
+    def api_server(self) -> pulumi.Output[str]:
+        """Host of its API server."""
+        return self._output("apiServer")

@@ -1,0 +1,221 @@
+"""AttachedCluster: an AKS cluster that exists, held by one stack at a time.
+
+The hold is a tag on the cluster with the name of who holds it, so that every other stack sees it. Detaching takes the
+tag away and leaves the cluster and everything on it as they are.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aks_inference.aks_cluster.purpose import Purpose, vcpu_check
+from aks_inference.cluster_rules import Cluster, Pool
+from aks_inference.cluster_rules.versions import check_versions
+from aks_inference.findings import Casing
+from aks_inference.vm_sizes import VmSize, find_size
+from aks_inference_provider import PACKAGE
+from aks_inference_provider.differences import Diff, Difference, changes, top
+from aks_inference_provider.errors import ResourceFailed
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources.aks_arm import CLUSTER_API, Arm, arm, credentials_of
+from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
+
+HOLDER_TAG = "aks-inference-held-by"
+"""Names of tags hold no slash. The value is `project/stack/name`."""
+INPUTS = (
+    Field("resourceId", Kind.STRING, "Optional. The cluster's resource id.", replaces=True),
+    Field("resourceGroup", Kind.STRING, "Optional. With `clusterName`, instead of the id.", replaces=True),
+    Field("clusterName", Kind.STRING, "Optional. With `resourceGroup`, instead of the id.", replaces=True),
+    Field("subscriptionId", Kind.STRING, "Optional. Default: that of the credentials.", replaces=True),
+    Field("purpose", Kind.STRING, "Required. FastProd, DenseProd or DevTest.", required=True),
+    Field("vcpusPerNode", Kind.INTEGER, "Optional. vCPU of nodes whose size is not known."),
+    Field("holder", Kind.STRING, "Who holds it: `project/stack/name`.", computed=True),
+)
+OUTPUTS = (
+    Field("clusterId", Kind.STRING, "The cluster's resource id.", required=True),
+    Field("name", Kind.STRING, "Its name.", required=True),
+    Field("group", Kind.STRING, "Its resource group.", required=True),
+    Field("location", Kind.STRING, "Its region.", required=True),
+    Field("kubernetesVersion", Kind.STRING, "Its version.", required=True),
+    Field("apiServer", Kind.STRING, "Host of its API server.", required=True),
+)
+_NO_CREDENTIALS = (
+    "not looked up: no Azure credentials here (ARM_CLIENT_ID and others, or the Azure CLI); what the cluster has is "
+    "checked when it is attached"
+)
+
+
+def findings_of(body: Mapping[str, Any], news: Mapping[str, Any], holder: str) -> tuple[list[Failure], list[str]]:
+    """What is wrong with a cluster that exists, and what is to be said of it."""
+    properties: Mapping[str, Any] = body.get("properties") or {}
+    path = "resourceId" if news.get("resourceId") else "clusterName"
+    failures, notes = list(_refused(body, properties, path, holder)), []
+    wrong, said = _vcpus(properties, news)
+    failures += wrong
+    notes += said
+    sku: Mapping[str, Any] = body.get("sku") or {}
+    cluster = Cluster(
+        existing=True,
+        kubernetes_version=properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion"),
+        tier=sku.get("tier") or "Free",
+        support_plan=properties.get("supportPlan") or "KubernetesOfficial",
+        today=datetime.now(UTC).date(),
+    )
+    notes += [f"{body.get('name')}: {finding.reason(Casing.CAMEL)}" for finding in check_versions(cluster)]
+    return failures, notes
+
+
+def _refused(body: Mapping[str, Any], properties: Mapping[str, Any], path: str, holder: str) -> Iterator[Failure]:
+    name, held = body.get("name"), (body.get("tags") or {}).get(HOLDER_TAG)
+    if held is not None and held != holder:
+        yield Failure(
+            path,
+            f"{name} is attached already, by {held}: a second attachment would break the first; detach it there "
+            f"(destroy), or remove the cluster's tag {HOLDER_TAG} if that stack is gone",
+        )
+    state = properties.get("provisioningState")
+    if state in {"Deleting", "Failed", "Canceled"}:
+        yield Failure(path, f"{name} is in the state {state}; mend it first: az aks show, az aks update")
+    if (properties.get("powerState") or {}).get("code") == "Stopped":
+        yield Failure(path, f"{name} is stopped; start it first: az aks start")
+    if (properties.get("networkProfile") or {}).get("loadBalancerSku", "").lower() == "basic":
+        yield Failure(
+            path,
+            f"{name} has a Basic load balancer, which Azure ended on 30 September 2025; move it to Standard first",
+        )
+
+
+def _vcpus(properties: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[list[Failure], list[str]]:
+    """The rule of 12 over all nodes: an attached cluster has no pool that is for inference alone."""
+    each = news.get("vcpusPerNode")
+    pools = []
+    for profile in properties.get("agentPoolProfiles") or ():
+        named = str(profile.get("vmSize") or "")
+        size = find_size(named) or (VmSize(named, int(each), 0.0, 0) if each else None)
+        scaled = bool(profile.get("enableAutoScaling"))
+        least = profile.get("minCount") if scaled else profile.get("count")
+        spot = profile.get("scaleSetPriority") == "Spot"
+        pools.append(Pool(str(profile.get("name")), named, size, count=int(least or 0), spot=spot))
+    purpose = Purpose(news["purpose"]) if news.get("purpose") in list(Purpose) else Purpose.FAST_PROD
+    checks, found = vcpu_check(pools, purpose, flat=False)
+    failures = [Failure("purpose", one.reason(Casing.CAMEL)) for one in found if one.severity == "error"]
+    return failures, [*checks, *(one.reason(Casing.CAMEL) for one in found if one.severity != "error")]
+
+
+def computed(body: Mapping[str, Any]) -> Computed:
+    """The outputs, of what Azure says."""
+    properties: Mapping[str, Any] = body.get("properties") or {}
+    identity = str(body.get("id"))
+    return {
+        "clusterId": identity,
+        "name": body.get("name"),
+        "group": identity.split("/")[4] if identity.count("/") >= 8 else "",
+        "location": body.get("location") or "",
+        "kubernetesVersion": properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion") or "",
+        "apiServer": properties.get("privateFQDN") or properties.get("fqdn") or "",
+    }
+
+
+def path_of(news: Mapping[str, Any], subscription: str | None) -> str:
+    """The path of the cluster in Azure's API. Raises ResourceFailed."""
+    if news.get("resourceId"):
+        return str(news["resourceId"])
+    subscription = news.get("subscriptionId") or subscription
+    if not subscription:
+        raise ResourceFailed("the subscription is not known: set ARM_SUBSCRIPTION_ID, or give subscription_id")
+    group, name = news.get("resourceGroup"), news.get("clusterName")
+    provider = "providers/Microsoft.ContainerService/managedClusters"
+    return f"/subscriptions/{subscription}/resourceGroups/{group}/{provider}/{name}"
+
+
+class AttachedCluster:
+    """See the module."""
+
+    token = f"{PACKAGE}:index:AttachedCluster"
+    description = "An AKS cluster that exists, held by one stack."
+    inputs = INPUTS
+    outputs = OUTPUTS
+
+    async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
+        """Looks the cluster up where credentials allow."""
+        new = plain(news)
+        failures = check_fields(INPUTS, new)
+        holder = f"{urn.project}/{urn.stack}/{urn.name}"
+        inputs = {**news, "holder": holder}
+        if failures or has_unknown(new):
+            return Checked(inputs, failures)
+        try:
+            if not credentials_of(os.environ).usable:
+                return Checked(inputs, (), [_NO_CREDENTIALS])
+            async with arm() as azure:
+                body = await _look(azure, new)
+        except ResourceFailed as error:
+            return Checked(inputs, (), [f"not looked up: {error}"])
+        if body is None:
+            where = "resourceId" if new.get("resourceId") else "clusterName"
+            return Checked(inputs, [Failure(where, "there is no such cluster, or no right to see it")])
+        wrong, notes = findings_of(body, new, holder)
+        return Checked(inputs, wrong, notes)
+
+    async def diff(self, state: State, news: Raw) -> Diff:
+        """Another cluster is another resource."""
+        replacing = {field.name for field in INPUTS if field.replaces}
+        found = changes(plain(state.inputs), plain(news))
+        return Diff({path: Difference(change, replaces=top(path) in replacing) for path, change in found.items()})
+
+    def preview(self, inputs: Raw, state: State | None) -> Computed:
+        """What it had; of a new one, what its id tells."""
+        if state is not None:
+            return {field.name: state.outputs.get(field.name, UNKNOWN) for field in OUTPUTS}
+        known = plain(inputs)
+        found: dict[str, Any] = {field.name: UNKNOWN for field in OUTPUTS}
+        identity = known.get("resourceId")
+        if isinstance(identity, str) and identity.count("/") == 8:
+            found |= {"clusterId": identity, "name": identity.split("/")[8], "group": identity.split("/")[4]}
+        elif known.get("clusterName") is not None:
+            found |= {"name": known["clusterName"], "group": known.get("resourceGroup")}
+        return found
+
+    async def create(self, operation: Operation, inputs: Raw) -> Made:
+        """Checks it and takes hold of it."""
+        news = plain(inputs)
+        async with arm() as azure:
+            body = await _look(azure, news)
+            if body is None:
+                raise ResourceFailed(f"{path_of(news, azure.subscription)}: no such cluster, or no right to see it")
+            failures, _ = findings_of(body, news, news["holder"])
+            if failures:
+                raise ResourceFailed("; ".join(failure.reason for failure in failures))
+            operation.progress.status("taking hold of the cluster")
+            await azure.change_tags(str(body["id"]), "Merge", {HOLDER_TAG: news["holder"]})
+            after = await _look(azure, news)
+            if after is None or (after.get("tags") or {}).get(HOLDER_TAG) != news["holder"]:
+                raise ResourceFailed("another stack took hold of the cluster at the same moment")
+        return Made(str(body["id"]), computed(after))
+
+    async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
+        """Purpose and vCPU are this side's own: the cluster is only looked at, and serves on."""
+        return (await self.create(operation, inputs)).computed
+
+    async def read(self, operation: Operation, state: State) -> State | None:
+        """Gone when the cluster is gone or somebody else holds it."""
+        news = plain(state.inputs)
+        async with arm() as azure:
+            body = await azure.get(state.id, CLUSTER_API)
+        if body is None or (body.get("tags") or {}).get(HOLDER_TAG) != news.get("holder"):
+            return None
+        return State(state.id, state.inputs, {**state.inputs, **computed(body)})
+
+    async def delete(self, operation: Operation, state: State) -> None:
+        """Takes the tag away, if it is ours; the cluster stays."""
+        holder = plain(state.inputs).get("holder")
+        async with arm() as azure:
+            body = await azure.get(state.id, CLUSTER_API)
+            if body is not None and (body.get("tags") or {}).get(HOLDER_TAG) == holder:
+                await azure.change_tags(state.id, "Delete", {HOLDER_TAG: str(holder)})
+
+
+async def _look(azure: Arm, news: Mapping[str, Any]) -> dict[str, Any] | None:
+    return await azure.get(path_of(news, azure.subscription), CLUSTER_API)

@@ -1,0 +1,104 @@
+"""ClusterGuard: what a cluster keeps for life, and its cost, compared with the last time.
+
+A component sees no old state, and the engine tells of a replacement without what it takes away. This resource is made
+before the cluster and checked before it: a change that replaces the cluster fails here unless it is agreed to.
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from aks_inference.findings import show_value
+from aks_inference_provider import PACKAGE
+from aks_inference_provider.differences import Diff, Difference, changes
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
+
+INPUTS = (
+    Field("fixed", Kind.OBJECT, "Required. Argument → value of what the cluster keeps for life.", required=True),
+    Field("cost", Kind.OBJECT, "Required. `lowest` and `highest` USD a month, `complete`.", required=True),
+    Field("allowReplacement", Kind.BOOLEAN, "Optional. Agrees to replacements. Default: false."),
+)
+LOST = (
+    "the cluster is deleted and made anew: lost are all its nodes, everything that runs on it (all services with their "
+    "keys, unless they are declared), volumes in its node resource group and the addresses of its API server and "
+    "scoring name; nothing answers meanwhile (about 20 minutes)"
+)
+"""Doc azure-aks-docs faq.yml: the node resource group goes with its cluster."""
+
+
+def replacements(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """`network.podCidr changes from … to …`, for each; what is not known yet cannot be said."""
+    before, after = olds.get("fixed"), news.get("fixed")
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return []
+    found = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if not has_unknown([old, new]) and changes(old, new):
+            found.append(f"{name} changes from {_shown(old)} to {_shown(new)}")
+    return found
+
+
+def cost_change(olds: Mapping[str, Any], news: Mapping[str, Any]) -> str | None:
+    """`USD +120.00 to +480.00 a month`; None where nothing changes."""
+    before, after = olds.get("cost"), news.get("cost")
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping) or has_unknown([before, after]):
+        return None
+    lowest, highest = (float(after[key]) - float(before[key]) for key in ("lowest", "highest"))
+    if abs(lowest) < 0.005 and abs(highest) < 0.005:
+        return None
+    shown = f"{lowest:+,.2f}" if abs(lowest - highest) < 0.005 else f"{lowest:+,.2f} to {highest:+,.2f}"
+    partly = "" if before.get("complete") and after.get("complete") else " (of the parts whose price is known)"
+    return f"cost of this change: USD {shown} a month{partly}"
+
+
+class ClusterGuard:
+    """See the module."""
+
+    token = f"{PACKAGE}:index:ClusterGuard"
+    description = "What an AKS cluster keeps for life, compared with the last time before anything is changed."
+    inputs = INPUTS
+    outputs: tuple[Field, ...] = ()
+
+    async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
+        """Refuses a change that replaces the cluster, unless `allowReplacement` is true."""
+        old, new = plain(olds), plain(news)
+        failures = check_fields(INPUTS, new)
+        replacing = replacements(old, new) if old else []
+        notes = [text for text in [cost_change(old, new)] if text]
+        if replacing and new.get("allowReplacement") is True:
+            notes.append(f"{'; '.join(replacing)}: {LOST}; agreed to by allowReplacement")
+        elif replacing and new.get("allowReplacement") != UNKNOWN:
+            mend = "keep the old values, or set allowReplacement (in Python allow_replacement) to true"
+            failures.append(Failure("allowReplacement", f"{'; '.join(replacing)}: {LOST}; {mend}"))
+        return Checked(news, failures, notes)
+
+    async def diff(self, state: State, news: Raw) -> Diff:
+        """A change of the record only: the cluster itself says what happens to it."""
+        found = changes(plain(state.inputs), plain(news))
+        return Diff({path: Difference(change) for path, change in found.items()})
+
+    def preview(self, inputs: Raw, state: State | None) -> Computed:
+        """There are no outputs."""
+        return {}
+
+    async def create(self, operation: Operation, inputs: Raw) -> Made:
+        """Nothing but the record."""
+        return Made(str(uuid.uuid5(uuid.NAMESPACE_URL, operation.urn.text)), {})
+
+    async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
+        """Nothing but the record."""
+        return {}
+
+    async def read(self, operation: Operation, state: State) -> State | None:
+        """The record is the truth."""
+        return state
+
+    async def delete(self, operation: Operation, state: State) -> None:
+        """Nothing but the record."""
+
+
+def _shown(value: object) -> str:
+    return "its default" if value is None else show_value(value)
