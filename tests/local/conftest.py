@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -31,6 +32,7 @@ from aks_inference_runtime.api.content import directory_digest
 from aks_inference_runtime.api.endpoint import Code, EndpointVersion, Environment, ScoringEndpoint
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, OperationFailed
 from aks_inference_runtime.api.status import EndpointStatus
+from aks_inference_runtime.local.keeper import end_keepers
 from aks_inference_runtime.local.process import STATE_VARIABLE, kill_all, marked
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.supervisor import Supervisor
@@ -225,6 +227,12 @@ class Local:
     async def deploy(self, submission: EndpointSubmission, seconds: float = 200) -> EndpointStatus:
         status = await self.client.put_endpoint(submission)
         return await self.client.wait_endpoint(status.name, status.generation, seconds)
+
+    def kill_supervisor(self, pid: int) -> None:
+        """For good: its keeper first."""
+        end_keepers(self.state)
+        os.kill(pid, signal.SIGKILL)
+        end_keepers(self.state)  # one that it had started in between
 
     async def status(self, name: str) -> EndpointStatus:
         return (await self.client.get_endpoint(name)).status

@@ -118,7 +118,7 @@ async def test_a_supervisor_killed_under_load_is_not_missed(local: Any, clients:
     status = await local.deploy(local.declared("svc"))
     before = status.versions[0].replicas
     async with clients(status, await local.key("svc"), 2) as load:
-        os.kill(info.pid, signal.SIGKILL)
+        local.kill_supervisor(info.pid)
         await load.at_least(50)
         with pytest.raises(RuntimeUnavailable, match="aks-inference start"):
             await local.client.info()
@@ -165,7 +165,7 @@ async def test_a_replica_killed_under_load_is_replaced(
 async def test_what_a_killed_supervisor_left_is_destroyed_too(local: Any) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))
-    os.kill(info.pid, signal.SIGKILL)
+    local.kill_supervisor(info.pid)
     await destroy(local.state)
     assert local.processes() == []
     assert not local.state.exists()
@@ -175,7 +175,7 @@ async def test_what_a_killed_supervisor_left_is_destroyed_too(local: Any) -> Non
 async def test_a_replica_that_died_meanwhile_and_one_nobody_knows(local: Any) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))
-    os.kill(info.pid, signal.SIGKILL)
+    local.kill_supervisor(info.pid)
     (record,) = (local.state / "replicas").glob("*.json")
     os.kill(json.loads(record.read_text())["serverPid"], signal.SIGKILL)
     await local.launch()
@@ -187,7 +187,7 @@ async def test_a_replica_that_died_meanwhile_and_one_nobody_knows(local: Any) ->
 async def test_a_damaged_record_of_a_replica_costs_the_replica_alone(local: Any) -> None:
     info = await local.launch()
     status = await local.deploy(local.declared("svc"))
-    os.kill(info.pid, signal.SIGKILL)
+    local.kill_supervisor(info.pid)
     (record,) = (local.state / "replicas").glob("*.json")
     lost = [p for p in local.processes() if any(record.stem in part for part in p.environ().values())]
     record.write_text("{")
@@ -263,7 +263,7 @@ async def test_a_damaged_or_newer_state_file_is_refused_and_nothing_destroyed(
     info = await local.launch()
     submission = local.declared("svc", script="def init():\n    raise OSError\ndef run(d):\n    pass\n")
     await local.client.put_endpoint(submission)
-    os.kill(info.pid, signal.SIGKILL)
+    local.kill_supervisor(info.pid)
     good = (local.state / which).read_bytes()
     (local.state / which).write_text(damage)
     before = sorted(path for path in (local.state / "endpoints").iterdir())

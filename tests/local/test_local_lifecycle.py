@@ -97,7 +97,8 @@ async def test_who_comes_while_the_first_replica_starts_waits_for_it_too(local: 
     key = await local.key("svc")
     async with aiohttp.ClientSession() as session:
         first = asyncio.create_task(score(session, status, key))
-        await local.until("svc", lambda s: s.versions[0].replicas)
+        woken = await local.until("svc", lambda s: s.versions[0].replicas)
+        assert woken.state is ServiceState.TRANSITIONING, "it starts; nothing is wrong"
         await asyncio.sleep(1)  # by now the router knows that a replica is wanted; it starts for four seconds
         later = asyncio.create_task(score(session, status, key))
         assert [(await task)[0] for task in (first, later)] == [200, 200]
@@ -151,7 +152,7 @@ async def test_a_build_that_a_killed_supervisor_left_is_ended(local: Any, monkey
     info = await local.launch()
     await local.client.put_endpoint(local.declared("svc"))
     await local.until("svc", lambda s: "environment" in s.versions[0].message)
-    os.kill(info.pid, signal.SIGKILL)
+    local.kill_supervisor(info.pid)
     builds = [p for p in local.processes() if (p.pid != info.pid and "venv" in p.cmdline()) or "pip" in p.cmdline()]
     await local.launch()
     assert not any(build.is_running() and build.status() != "zombie" for build in builds)

@@ -230,13 +230,21 @@ def test_a_rollout_ends_and_never_has_too_few_or_too_many(wanted: int, old: int)
         ({"unschedulable": True, "ready": 1}, ServiceState.HEALTHY),
         ({"unschedulable": True, "ready": 1, "settled": False}, ServiceState.UNSCHEDULABLE),
         ({"settled": False}, ServiceState.TRANSITIONING),
-        ({"ready": 0}, ServiceState.UNHEALTHY),
+        ({"ready": 0}, ServiceState.TRANSITIONING),
+        ({"ready": 0, "troubled": True}, ServiceState.UNHEALTHY),
+        ({"ready": 1, "troubled": True}, ServiceState.HEALTHY),
+        ({"ready": 0, "wanted": 0, "troubled": True}, ServiceState.HEALTHY),
+        ({"troubled": True, "settled": False}, ServiceState.TRANSITIONING),
+        ({"unschedulable": True}, ServiceState.UNSCHEDULABLE),
         ({"ready": 0, "wanted": 0}, ServiceState.HEALTHY),
         ({"ready": 1}, ServiceState.HEALTHY),
     ],
 )
 def test_version_states(given_facts: dict[str, Any], state: ServiceState) -> None:
-    facts = {"failed": False, "unschedulable": False, "ready": 0, "wanted": 1, "settled": True} | given_facts
+    facts = {
+        **{"failed": False, "unschedulable": False, "ready": 0, "wanted": 1, "settled": True, "troubled": False},
+        **given_facts,
+    }
     assert version_state(**facts) is state
 
 

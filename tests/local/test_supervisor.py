@@ -139,10 +139,11 @@ async def test_room_is_less_by_what_is_already_wanted(cluster: Any) -> None:
     await cluster.served("svc")
     key = VersionKey("svc", "a-1")
     before = cluster.supervisor.targets()[key]
-    assert (before.current, before.room) == (1, 3)
+    assert (before.current, before.room()) == (1, 3)
     cluster.supervisor.scale(key, Decision(3, "for the test"))
     after = cluster.supervisor.targets()[key]
-    assert (after.current, after.room) == (3, 1)
+    assert (after.current, after.room()) == (3, 1)
+    assert before.room() == 1, "also for who was asked in the same round"
 
 
 async def test_a_shutdown_that_did_not_end_all_says_so(cluster: Any, tmp_path: Path) -> None:

@@ -368,6 +368,8 @@ class StandIn:
     """What a declared endpoint is at once; TRANSITIONING: it never gets further."""
     message: str = ""
     models: dict[tuple[str, int], ModelRecord] = field(default_factory=dict)
+    has_stored: bool = True
+    """Whether a model `stored:1` is there, which endpoints may name without registering it."""
     endpoints: dict[str, tuple[ScoringEndpoint, int]] = field(default_factory=dict)
     keys: dict[str, EndpointKeys] = field(default_factory=dict)
     used: set[tuple[str, int]] = field(default_factory=set)
@@ -488,7 +490,8 @@ def _route(s: StandIn, method: str, parts: list[str], body: str) -> Any:
         case "POST", ["models"]:
             return s.put_model(ModelRegistration.model_validate_json(body)).to_wire()
         case "GET", ["models"]:
-            return [record.to_wire() for record in s.models.values()]
+            first = ModelRecord(name="stored", version=1, digest="sha256:0")
+            return [record.to_wire() for record in [*([first] if s.has_stored else []), *s.models.values()]]
         case "GET", ["models", name, version]:
             return s.models[name, int(version)].to_wire()
         case "DELETE", ["models", name, version]:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from aks_inference_runtime.local.keeper import end_keepers
+
 PROGRAM = """
 import pulumi
 from aks_inference import LocalInferenceCluster, ModelWebService, RegisteredModel
@@ -107,8 +109,10 @@ def test_a_service_from_declaration_to_answer(stack: Any) -> None:
     stack.up()
     assert score(outputs) == (200, {"weights": "two"})
 
-    # A supervisor that was killed: seen by the preview, started again by the next up, and nothing is lost.
+    # A supervisor that was killed with its keeper: seen by the preview, started again by the next up, nothing is lost.
+    end_keepers(stack.state)
     os.kill(json.loads((stack.state / "supervisor.json").read_text())["pid"], signal.SIGKILL)
+    end_keepers(stack.state)
     assert score(outputs) == (200, {"weights": "two"}), "what it had started goes on"
     operations = {step["urn"].rsplit(":", 1)[-1]: step["op"] for step in stack.preview()["steps"]}
     assert operations["local"] == "update"

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format, struct_pb2
 from pulumi.runtime.proto import provider_pb2
 
 from aks_inference_runtime.api.status import ServiceState
@@ -34,7 +35,7 @@ def endpoint(name: str = "svc", *, auth: str = "key", **versions: float) -> Json
                     "name": version,
                     "trafficPercentile": share,
                     "isDefault": index == 0,
-                    "models": [{"name": "m", "version": 1}],
+                    "models": [{"name": "stored", "version": 1}],
                     "code": {"entryScript": "score.py", "sourceDirectory": "/src", "digest": "sha256:0"},
                 }
                 for index, (version, share) in enumerate(shares.items())
@@ -622,3 +623,89 @@ def _empty() -> Any:
     from google.protobuf import empty_pb2
 
     return empty_pb2.Empty()
+
+
+class TestModelsThatAreNotThere:
+    """A model that is named by its id must be stored, unless this deployment registers it."""
+
+    path = "endpoint.spec.versions[0].models[0]"
+
+    def news(self, supervisor: Any, name: str, version: Any = 1) -> Json:
+        content = endpoint()
+        content["spec"]["versions"][0]["models"] = [{"name": name, "version": version}]
+        return {"target": supervisor.target, "endpoint": content}
+
+    def test_is_refused_with_what_there_is(self, plugin: Any, supervisor: Any) -> None:
+        said = plugin.check("LocalEndpoint", self.news(supervisor, "stored", 3)).failures
+        assert list(said) == [self.path]
+        assert "no model stored:3 is stored on the target (there is stored:1)" in said[self.path]
+        assert "RegisteredModel" in said[self.path]
+        assert "did you mean stored?" in plugin.check("LocalEndpoint", self.news(supervisor, "store")).failures[self.path]
+        supervisor.has_stored = False
+        assert "it has no models" in plugin.check("LocalEndpoint", self.news(supervisor, "zz")).failures[self.path]
+
+    def test_one_that_this_deployment_registers_passes(self, plugin: Any, supervisor: Any, model_file: Path) -> None:
+        news = self.news(supervisor, "fresh")
+        assert plugin.check("LocalEndpoint", news).failures
+        plugin.check("Model", {"target": supervisor.target, "name": "fresh", "path": str(model_file)})
+        assert not plugin.check("LocalEndpoint", news).failures
+
+    def test_what_is_not_known_or_was_there_before_is_not_asked_for(
+        self, plugin: Any, supervisor: Any, values: Any
+    ) -> None:
+        assert not plugin.check("LocalEndpoint", self.news(supervisor, "late", values.UNKNOWN)).failures
+        old = self.news(supervisor, "older")
+        supervisor.calls.clear()
+        assert not plugin.check("LocalEndpoint", old, old).failures
+        assert supervisor.calls == [], "an unchanged program costs no call"
+
+    def test_a_cluster_that_is_not_there_refuses_nothing(self, plugin: Any, supervisor: Any) -> None:
+        (supervisor.directory / "supervisor.json").unlink()
+        assert not plugin.check("LocalEndpoint", self.news(supervisor, "nomodel")).failures
+
+
+class TestKeysThatStay:
+    """Generated keys are what clients hold: neither a replacement nor an argument that goes changes them."""
+
+    def inputs(self, supervisor: Any, **more: Any) -> Json:
+        return {"target": supervisor.target, "endpoint": endpoint(), "timeoutSeconds": 5.0, **more}
+
+    def test_a_replacement_has_the_keys_of_the_one_before(self, plugin: Any, supervisor: Any, values: Any) -> None:
+        inputs = self.inputs(supervisor)
+        made = plugin.create("LocalEndpoint", inputs)
+        supervisor.keys["svc"] = supervisor.keys["svc"].model_copy(update={"primary_key": "of-the-first"})
+        outputs = {**made.outputs, "primaryKey": values.secret("of-the-first")}
+        olds = {**inputs, **outputs}
+        moved = {**inputs, "target": values.UNKNOWN}
+        answer = plugin.stub.Diff(
+            provider_pb2.DiffRequest(
+                id=made.id,
+                urn=plugin.urn("LocalEndpoint"),
+                olds=_struct(olds),
+                old_inputs=_struct(inputs),
+                news=_struct(moved),
+            )
+        )
+        assert list(answer.replaces) == ["target"]
+        plugin.delete("LocalEndpoint", made, inputs)
+        assert supervisor.keys == {}, "nothing of them is left there"
+        again = plugin.create("LocalEndpoint", inputs).outputs
+        assert again["primaryKey"] == values.secret("of-the-first")
+        assert again["secondaryKey"] == made.outputs["secondaryKey"]
+
+    def test_a_key_that_is_given_counts_more(self, plugin: Any, supervisor: Any, values: Any) -> None:
+        inputs = self.inputs(supervisor, primaryKey=values.secret("given-key"))
+        assert plugin.create("LocalEndpoint", inputs).outputs["primaryKey"] == values.secret("given-key")
+
+    def test_an_argument_that_goes_leaves_the_key(self, plugin: Any, supervisor: Any, values: Any) -> None:
+        given = self.inputs(supervisor, primaryKey=values.secret("given-key"))
+        made = plugin.create("LocalEndpoint", given)
+        without = self.inputs(supervisor)
+        assert plugin.update("LocalEndpoint", made, given, without, preview=True)["primaryKey"] == values.secret(
+            "given-key"
+        )
+        assert plugin.update("LocalEndpoint", made, given, without)["primaryKey"] == values.secret("given-key")
+
+
+def _struct(values: Json) -> struct_pb2.Struct:
+    return json_format.ParseDict(values, struct_pb2.Struct())

@@ -7,6 +7,8 @@ from typing import Any
 
 import aiohttp
 
+from aks_inference_runtime.local.keeper import end_keepers
+
 
 async def test_both_keys_are_rotated_without_a_failed_request(system: Any) -> None:
     try:
@@ -75,7 +77,9 @@ async def test_versions_come_move_and_go_without_a_failed_request(system: Any) -
 async def test_a_killed_supervisor_comes_back_with_the_next_up(system: Any) -> None:
     pid, replicas = (await system.client.info()).pid, sorted(system.replica_pids())
     async with system.load(2, "primary-one") as load:
+        end_keepers(system.state)  # else it comes back by itself
         os.kill(pid, signal.SIGKILL)
+        end_keepers(system.state)
         await load.more(20)
         preview = await asyncio.to_thread(system.preview)
         changes = {s["urn"].rsplit("::", 1)[-1]: s["op"] for s in preview["steps"] if s["op"] != "same"}

@@ -19,6 +19,7 @@ class World:
         self.now = 10.0
         self.loads: dict[VersionKey, VersionLoad] = {}
         self.replicas = {A: 1, B: 2}
+        self.places = 20
         self.rules = {A: Rules(1, 5, 0.7, 1, 3), B: Rules(1, 5, 0.7, 1, 3)}
         self.reasons: dict[VersionKey, list[str]] = {A: [], B: []}
         self.autoscaler = Autoscaler(self, self, lambda: self.now)
@@ -27,7 +28,10 @@ class World:
         return self.loads
 
     def targets(self) -> Mapping[VersionKey, ScalingTarget]:
-        return {key: ScalingTarget(n, self.rules[key], 1, 10) for key, n in self.replicas.items()}
+        return {key: ScalingTarget(n, self.rules[key], 1, self.room) for key, n in self.replicas.items()}
+
+    def room(self) -> int:
+        return self.places - sum(self.replicas.values())
 
     def scale(self, key: VersionKey, decision: Decision) -> None:
         self.replicas[key] = decision.replicas
@@ -46,6 +50,16 @@ def test_each_version_by_its_own_load() -> None:
     assert world.replicas == {A: 3, B: 2}
     world.run(4)
     assert world.replicas == {A: 3, B: 1}
+
+
+@pytest.mark.parametrize("places", [3, 4, 5, 7])
+def test_versions_that_grow_in_one_round_share_the_room(places: int) -> None:
+    world = World()
+    world.places = places
+    world.loads = {key: VersionLoad(busy=1, queued=9) for key in (A, B)}
+    world.run(1.5)
+    assert sum(world.replicas.values()) == places
+    assert "room is for" in world.reasons[B][-1]
 
 
 def test_a_version_without_figures_is_held() -> None:

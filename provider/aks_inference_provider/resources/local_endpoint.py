@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from aks_inference_provider import PACKAGE
@@ -16,6 +17,7 @@ from aks_inference_provider.resources.endpoint_rules import (
     traffic,
     without_moves,
 )
+from aks_inference_provider.resources.known_models import missing_models
 from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
 from aks_inference_provider.wire import (
     UNKNOWN,
@@ -31,7 +33,7 @@ from aks_inference_provider.wire import (
 from aks_inference_runtime.api.client import EndpointKeys, EndpointSubmission, SupervisorClient
 from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
 from aks_inference_runtime.api.errors import NotFound, OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.api.keys import key_problem
+from aks_inference_runtime.api.keys import SHORTEST_KEY, key_problem
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
@@ -39,6 +41,10 @@ DEFAULT_TIMEOUT_S = 600
 OWNER = "aks-inference.dev/urn"
 """Annotation: the resource that declared an endpoint; another one of the same name is refused."""
 
+KEY_TEXT = (
+    f"Optional. At least {SHORTEST_KEY} characters that a header can carry. Default: generated, and kept from then on; "
+    "one that is left out again stays, too."
+)
 INPUTS = (
     Field("target", Kind.STRING, "Required. The `target` of a LocalInferenceCluster.", required=True, replaces=True),
     Field("endpoint", Kind.OBJECT, "Required. The ScoringEndpoint (aks-inference.dev/v1).", required=True),
@@ -47,8 +53,8 @@ INPUTS = (
         Kind.NUMBER_MAP,
         "Optional. Version → effective percent, for the preview. Default: as the endpoint says.",
     ),
-    Field("primaryKey", Kind.STRING, "Optional. Default: generated, and kept from then on.", secret=True),
-    Field("secondaryKey", Kind.STRING, "Optional. Default: generated, and kept from then on.", secret=True),
+    Field("primaryKey", Kind.STRING, KEY_TEXT, secret=True),
+    Field("secondaryKey", Kind.STRING, KEY_TEXT, secret=True),
     Field(
         "timeoutSeconds",
         Kind.NUMBER,
@@ -62,6 +68,7 @@ OUTPUTS = (
     Field("state", Kind.STRING, "Azure ML's state: Healthy, Transitioning, Unhealthy …", required=True),
 )
 NAME_PATH = "endpoint.metadata.name"
+KEYS = ("primaryKey", "secondaryKey")
 
 
 def check(olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
@@ -141,14 +148,25 @@ class LocalEndpoint:
     inputs = INPUTS
     outputs = OUTPUTS
 
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, str]] = {}
+        """By URN the keys of endpoints that are replaced: the next one of the same URN has them, too."""
+
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
-        """See `check`."""
-        defaults, failures = check(plain(olds), plain(news))
+        """See `check` and `missing_models`."""
+        known_before, known = plain(olds), plain(news)
+        defaults, failures = check(known_before, known)
+        if not failures:
+            failures += await missing_models(known_before, known)
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """See `diff`."""
-        return diff(plain(state.inputs), plain(news))
+        found = diff(plain(state.inputs), plain(news))
+        if any(each.replaces for each in found.properties.values()):
+            keys = {key: plain(state.outputs.get(key)) for key in KEYS}
+            self._kept[state.urn] = {k: v for k, v in keys.items() if isinstance(v, str) and v != UNKNOWN}
+        return found
 
     def preview(self, inputs: Raw, state: State | None) -> Computed:
         """Generated keys are unknown at first and stay afterwards; the state shows when it is done."""
@@ -169,7 +187,8 @@ class LocalEndpoint:
             assert client is not None  # noqa: S101 - `needed` raises instead
             await _refuse_foreign(client, endpoint, operation.urn)
             resource_id = f"{target.state_directory}/endpoints/{endpoint.metadata.name}"
-            return Made(resource_id, await _deploy(client, operation, resource_id, endpoint, inputs))
+            kept = self._kept.get(operation.urn.text, {}) if endpoint.spec.auth is AuthMode.KEY else {}
+            return Made(resource_id, await _deploy(client, operation, resource_id, endpoint, inputs, kept))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """As create; what did not change is left alone."""
@@ -265,13 +284,20 @@ async def _refuse_foreign(client: SupervisorClient, endpoint: ScoringEndpoint, u
 
 
 async def _deploy(
-    client: SupervisorClient, operation: Operation, resource_id: str, endpoint: ScoringEndpoint, inputs: Raw
+    client: SupervisorClient,
+    operation: Operation,
+    resource_id: str,
+    endpoint: ScoringEndpoint,
+    inputs: Raw,
+    kept: Mapping[str, str] = MappingProxyType({}),
 ) -> Computed:
-    """Declares and waits. From the declaration on a failure is a partial one: it is there."""
+    """Declares and waits. From the declaration on a failure is a partial one: it is there.
+
+    `kept`: the keys of the endpoint that this one replaces.
+    """
     values = plain(inputs)
-    submission = EndpointSubmission(
-        endpoint=endpoint, primary_key=values.get("primaryKey"), secondary_key=values.get("secondaryKey")
-    )
+    primary, secondary = (values.get(key) or kept.get(key) for key in KEYS)
+    submission = EndpointSubmission(endpoint=endpoint, primary_key=primary, secondary_key=secondary)
     status = await client.put_endpoint(submission)
     name = endpoint.metadata.name
     outputs = {**places(inputs), **await _keys(client, endpoint)}

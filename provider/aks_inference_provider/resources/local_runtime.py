@@ -14,7 +14,7 @@ from aks_inference_provider.differences import Change, Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, derive, plain, whole_numbers
-from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, launch, read_record
+from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, destroy, launch, read_record
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, RuntimeUnavailable
 from aks_inference_runtime.api.supervisor import DEFAULT_PORT, default_state_directory
 from aks_inference_runtime.api.target import LocalTarget, format_target
@@ -198,16 +198,7 @@ class LocalRuntime:
     async def delete(self, operation: Operation, state: State) -> None:
         """Stops everything that it started and removes its files."""
         operation.progress.status("stopping")
-        client = SupervisorClient(state.id)
-        try:
-            await client.shutdown(remove=True)
-        except RuntimeUnavailable:
-            # Killed, perhaps with replicas left running: only a supervisor knows what there is to stop.
-            record = await asyncio.to_thread(read_record, Path(state.id), missing_ok=True)
-            if record is None:
-                return
-            await launch(record.settings, operation.timeout_s or LAUNCH_TIMEOUT_S)
-            await client.shutdown(remove=True)
+        await destroy(state.id)
 
 
 def _settings(inputs: Mapping[str, Any]) -> LocalSettings:

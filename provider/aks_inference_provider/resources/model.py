@@ -10,6 +10,7 @@ from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes, top
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources import known_models
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
 from aks_inference_provider.wire import UNKNOWN, Value, derive, has_unknown, plain
@@ -121,6 +122,7 @@ class Model:
         """See `check` and `inspect`."""
         values = plain(news)
         failures = check(values)
+        known_models.declare(values.get("target"), values.get("name"))
         files: Value = UNKNOWN
         digest: Value = UNKNOWN
         path, children = values.get("path"), values.get("childPaths")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import TypeAdapter, ValidationError
 
-from aks_inference_runtime.api.errors import InvalidInput, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.errors import InvalidInput, OperationFailed, RuntimeHung, RuntimeUnavailable
 from aks_inference_runtime.api.problems import raise_problem
 from aks_inference_runtime.api.process import is_running
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord, ServiceState
@@ -40,9 +40,14 @@ __all__ = [
     "read_record",
 ]
 
-REQUEST_TIMEOUT_S = 30.0
-"""Of requests that ask or declare; what takes longer (storing a model, draining) has its own."""
+REQUEST_TIMEOUT_S = 10.0
+"""Of requests that are answered at once. What takes longer (storing a model, draining) has its own, and the supervisor
+is asked meanwhile whether it still answers."""
 STORE_TIMEOUT_S = 3_600.0
+SIGN_OF_LIFE_S = 5.0
+"""Of the call that asks for nothing but an answer, and between two of them."""
+RETURN_S = 20.0
+"""A supervisor that died is started again by its keeper within seconds."""
 SHUTDOWN_TIMEOUT_S = 120.0
 POLL_S = 0.1
 _T = TypeVar("_T")
@@ -88,17 +93,21 @@ async def launch(settings: LocalSettings, timeout_s: float = 30) -> SupervisorIn
 
 
 async def destroy(state_directory: Path | str) -> None:
-    """Ends a local cluster and removes all of it, also when its supervisor was killed. Nothing there: nothing to do."""
+    """Ends a local cluster and removes all of it, also when its supervisor was killed or hangs.
+
+    Nothing there: nothing to do. Raises OperationFailed when not all could be ended.
+    """
     directory = Path(state_directory)
     record = read_record(directory, missing_ok=True)
     if record is None:
         return
-    client = SupervisorClient(directory)
     try:
-        await client.info()
+        await SupervisorClient(directory).shutdown(remove=True)
     except RuntimeUnavailable:
-        await launch(record.settings)
-    await client.shutdown(remove=True)
+        # Not by another supervisor: it would need the router's port, and somebody else may have that by now.
+        from aks_inference_runtime.api.launch import remove_remains
+
+        await remove_remains(directory)
 
 
 class SupervisorClient:
@@ -109,15 +118,15 @@ class SupervisorClient:
 
     async def info(self) -> SupervisorInfo:
         """Who answers. Raises RuntimeUnavailable when nobody does."""
-        return await self._ask("GET", "/info", TypeAdapter(SupervisorInfo))
+        return await self._ask("GET", "/info", TypeAdapter(SupervisorInfo), timeout_s=SIGN_OF_LIFE_S)
 
     async def put_model(self, m: ModelRegistration) -> ModelRecord:
         """Stores files. The same name, content, framework and properties: the same version; else the next integer."""
-        return await self._ask("POST", "/models", TypeAdapter(ModelRecord), m.to_wire(), timeout_s=STORE_TIMEOUT_S)
+        return await self._ask_long("POST", "/models", TypeAdapter(ModelRecord), m.to_wire())
 
-    async def models(self) -> list[ModelRecord]:
+    async def models(self, timeout_s: float = REQUEST_TIMEOUT_S) -> list[ModelRecord]:
         """All versions of all models, by name and version."""
-        return await self._ask("GET", "/models", TypeAdapter(list[ModelRecord]))
+        return await self._ask("GET", "/models", TypeAdapter(list[ModelRecord]), timeout_s=timeout_s)
 
     async def get_model(self, name: str, version: int) -> ModelRecord:
         """Raises NotFound."""
@@ -133,9 +142,7 @@ class SupervisorClient:
         Raises InvalidInput or NotFound for what can be known at once (a model that is not stored, a port in use).
         """
         name = quote(s.endpoint.metadata.name)
-        return await self._ask(
-            "PUT", f"/endpoints/{name}", TypeAdapter(EndpointStatus), s.to_wire(), timeout_s=STORE_TIMEOUT_S
-        )
+        return await self._ask_long("PUT", f"/endpoints/{name}", TypeAdapter(EndpointStatus), s.to_wire())
 
     async def get_endpoint(self, name: str) -> EndpointView:
         """What is declared and how it is. Raises NotFound."""
@@ -147,7 +154,7 @@ class SupervisorClient:
 
     async def delete_endpoint(self, name: str) -> None:
         """Takes it off the router, lets what is under way finish, stops its replicas. Raises NotFound."""
-        await self._ask("DELETE", f"/endpoints/{quote(name)}", _NONE, timeout_s=STORE_TIMEOUT_S)
+        await self._ask_long("DELETE", f"/endpoints/{quote(name)}", _NONE)
 
     async def keys(self, name: str) -> EndpointKeys:
         """Both keys. Raises NotFound, also when the endpoint asks for none."""
@@ -171,11 +178,12 @@ class SupervisorClient:
         Raises:
             OperationFailed: it failed (with the tail of the log), or the time is over (with the last state).
             NotFound: somebody deleted it meanwhile.
+            RuntimeUnavailable: the supervisor hangs, or is gone and does not come back.
         """
         deadline = time.monotonic() + timeout_s
         last: EndpointStatus | None = None
         while True:
-            status = (await self.get_endpoint(name)).status
+            status = await self._status(name)
             if progress is not None and _told(status) != _told(last):
                 progress(status)
             last = status
@@ -198,17 +206,19 @@ class SupervisorClient:
         query |= {"replica": replica} if replica else {}
         async with self._session() as session:
             try:
-                async with session.get(
-                    self._url(f"/endpoints/{quote(name)}/logs"),
-                    params=query,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_S),
-                ) as answer:
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    answer = await session.get(
+                        self._url(f"/endpoints/{quote(name)}/logs"),
+                        params=query,
+                        timeout=aiohttp.ClientTimeout(total=None),
+                    )
+                async with answer:
                     if answer.status >= 400:
                         raise_problem(_problem(await answer.read()))
-                    async for line in _lines(answer.content):
+                    async for line in _lines(answer.content, self.info):
                         yield line
-            except aiohttp.ClientError as error:
-                raise self._unavailable(error) from None
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise self._unavailable(error, REQUEST_TIMEOUT_S) from None
 
     async def shutdown(self, remove: bool) -> None:
         """Stops everything that it started; with `remove` also removes the state directory.
@@ -216,7 +226,7 @@ class SupervisorClient:
         Raises RuntimeUnavailable when it does not run; `destroy` also ends what a killed one left.
         """
         record = read_record(self._directory)
-        await self._ask("POST", "/shutdown", _NONE, {"remove": remove}, timeout_s=SHUTDOWN_TIMEOUT_S)
+        await self._ask_long("POST", "/shutdown", _NONE, {"remove": remove}, timeout_s=SHUTDOWN_TIMEOUT_S)
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while record is not None and is_running(record.pid, record.process_mark):
             if time.monotonic() >= deadline:
@@ -238,10 +248,46 @@ class SupervisorClient:
                 ) as response:
                     content = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise self._unavailable(error) from None
+                raise self._unavailable(error, timeout_s) from None
         if response.status >= 400:
             raise_problem(_problem(content))
         return answer.validate_json(content or b"null")
+
+    async def _ask_long(
+        self,
+        method: str,
+        path: str,
+        answer: TypeAdapter[_T],
+        body: Mapping[str, object] | None = None,
+        timeout_s: float = STORE_TIMEOUT_S,
+    ) -> _T:
+        """For what takes its time: as long as the supervisor answers other calls meanwhile."""
+        work = asyncio.ensure_future(self._ask(method, path, answer, body, timeout_s))
+        try:
+            while not (await asyncio.wait({work}, timeout=SIGN_OF_LIFE_S))[0]:
+                try:
+                    await self.info()
+                except RuntimeHung:
+                    raise
+                except RuntimeUnavailable:
+                    continue  # it ends: the work tells why
+            return await work
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _status(self, name: str) -> EndpointStatus:
+        """The status of an endpoint, from the next supervisor where this one dies."""
+        deadline = time.monotonic() + RETURN_S
+        while True:
+            try:
+                return (await self.get_endpoint(name)).status
+            except RuntimeHung:
+                raise
+            except RuntimeUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(POLL_S)
 
     def _session(self) -> aiohttp.ClientSession:
         record = read_record(self._directory)
@@ -252,16 +298,35 @@ class SupervisorClient:
     def _url(path: str) -> str:
         return f"http://supervisor{API_PREFIX}{path}"
 
-    def _unavailable(self, error: BaseException) -> RuntimeUnavailable:
+    def _unavailable(self, error: BaseException, timeout_s: float) -> RuntimeUnavailable:
+        record = read_record(self._directory)
+        assert record is not None  # noqa: S101 - only missing_ok gives None
+        if isinstance(error, TimeoutError) and is_running(record.pid, record.process_mark):
+            return RuntimeHung(
+                f"the supervisor in {self._directory} (pid {record.pid}) runs, but did not answer within "
+                f"{timeout_s:g} s; what it started goes on serving. Is it stopped (`kill -CONT {record.pid}`)? Its "
+                f"log: {self._directory / 'supervisor.log'}. To replace it: `kill -9 {record.pid}`; another one starts "
+                f"within seconds and takes over (if not: `aks-inference start`, or the next `up` of the stack)"
+            )
         return RuntimeUnavailable(
             f"the supervisor in {self._directory} does not answer ({error or type(error).__name__}); "
+            f"one that died starts again within seconds; if it does not, see {self._directory / 'supervisor.log'}, and "
             f"`aks-inference start` or the next `up` of the stack starts it"
         )
 
 
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[str]:
+async def _lines(stream: aiohttp.StreamReader, still_there: Callable[[], Awaitable[object]]) -> AsyncIterator[str]:
+    """The lines of a stream; in a long silence its sender is asked for a sign of life, which raises without one."""
     rest = b""
-    async for chunk in stream.iter_any():
+    while True:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                chunk = await stream.readany()
+        except TimeoutError:
+            await still_there()
+            continue
+        if not chunk:
+            break
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield line.decode(errors="replace")

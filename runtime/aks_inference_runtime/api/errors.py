@@ -5,6 +5,7 @@ AksInferenceError
 ├── NotFound               no such endpoint, version, model or replica
 ├── Conflict               in use, or already there with other content
 ├── RuntimeUnavailable     the supervisor or the cluster does not answer
+│   └── RuntimeHung        the supervisor runs, and does not answer in time
 └── OperationFailed        it was accepted and then did not work (a replica failed, a build broke, a deadline passed)
 """
 
@@ -27,6 +28,10 @@ class Conflict(AksInferenceError):
 
 class RuntimeUnavailable(AksInferenceError):
     """The supervisor or the cluster does not answer."""
+
+
+class RuntimeHung(RuntimeUnavailable):
+    """The supervisor runs and does not answer in time: starting another one is no help."""
 
 
 class OperationFailed(AksInferenceError):

@@ -16,6 +16,7 @@ from aks_inference_runtime.api.errors import (
     Conflict,
     InvalidInput,
     OperationFailed,
+    RuntimeHung,
     RuntimeUnavailable,
 )
 from aks_inference_runtime.api.problems import raise_problem
@@ -25,6 +26,7 @@ RECORD_FILE = "supervisor.json"
 _FIRST_FILES = frozenset({"supervisor.log", "supervisor.lock"})
 """What a start leaves that did not get far."""
 _MODULE = "aks_inference_runtime.local"
+_REMAINS_MODULE = "aks_inference_runtime.local.remains"
 _PASSED_ON = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"),
@@ -36,7 +38,7 @@ _PASSED_ON_PREFIXES = ("LC_", "PIP_", "XDG_")
 """The supervisor outlives its caller, whose other variables (passphrases, cloud credentials) are not its business."""
 
 
-async def launch(settings: LocalSettings, timeout_s: float = 30) -> SupervisorInfo:
+async def launch(settings: LocalSettings, timeout_s: float = 30, restarts: int = 0) -> SupervisorInfo:
     """Starts the supervisor, or finds the one that runs with the same settings.
 
     One that was killed is started again and takes over what it left running.
@@ -44,8 +46,11 @@ async def launch(settings: LocalSettings, timeout_s: float = 30) -> SupervisorIn
     Args:
         settings: Required. The local cluster.
         timeout_s: Optional. Seconds until it must answer. Default 30.
+        restarts: Optional. How often one was started again lately, by its keeper; then only a cluster that is still
+            there. Default 0.
 
     Raises:
+        RuntimeHung: one runs and does not answer.
         Conflict: another supervisor has the state directory, or somebody has the port (the text names the holder).
         InvalidInput: the state directory's path is no absolute one, or its files are of another or newer kind.
         OperationFailed: it did not start; the text carries the tail of its log.
@@ -54,16 +59,29 @@ async def launch(settings: LocalSettings, timeout_s: float = 30) -> SupervisorIn
     if not directory.is_absolute():
         raise InvalidInput(f"stateDirectory: {str(directory)!r} is not absolute; give an absolute path")
     _private_directory(directory)
-    with contextlib.suppress(RuntimeUnavailable):
+    try:
         return _same(await SupervisorClient(directory).info(), settings)
+    except RuntimeHung:
+        raise
+    except RuntimeUnavailable:
+        pass
     first = read_record(directory, missing_ok=True) is None
     try:
-        await _start(settings, directory, timeout_s)
+        arguments = [_MODULE, settings.model_dump_json(by_alias=True), *([str(restarts)] if restarts else [])]
+        await _run(arguments, directory, timeout_s)
     except AksInferenceError:
         if first:
             _clear(directory)
         raise
     return _same(await SupervisorClient(directory).info(), settings)
+
+
+async def remove_remains(directory: Path, timeout_s: float = 60) -> None:
+    """Ends what a supervisor that is gone (or hangs: then that, too) left running, and removes the files.
+
+    Raises OperationFailed when something could not be ended.
+    """
+    await _run([_REMAINS_MODULE, str(directory)], directory, timeout_s)
 
 
 def _private_directory(directory: Path) -> None:
@@ -109,16 +127,18 @@ def _same(info: SupervisorInfo, settings: LocalSettings) -> SupervisorInfo:
     return info
 
 
-async def _start(settings: LocalSettings, directory: Path, timeout_s: float) -> None:
-    """Runs the starter, which forks the supervisor away and ends when that serves or has said why not."""
+async def _run(arguments: list[str], directory: Path, timeout_s: float) -> None:
+    """Runs one of our modules, which prints `ready` when it has done its work, or a problem.
+
+    The starter forks the supervisor away and ends when that serves or has said why not.
+    """
     log = directory / "supervisor.log"
     with log.open("ab") as errors:
         starter = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the working directory of the caller is no place for our modules
             "-m",
-            _MODULE,
-            settings.model_dump_json(by_alias=True),
+            *arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

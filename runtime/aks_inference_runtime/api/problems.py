@@ -9,6 +9,7 @@ HTTP_STATUS: dict[type[errors.AksInferenceError], int] = {
     errors.InvalidInput: 400,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.RuntimeHung: 503,
     errors.RuntimeUnavailable: 503,
     errors.OperationFailed: 500,
 }

@@ -22,8 +22,8 @@ class ScalingTarget:
     """Replicas that are wanted now."""
     rules: Rules
     refresh_s: float
-    room: int
-    """Further replicas that fit."""
+    room: Callable[[], int]
+    """Further replicas that fit, when it is asked: what was decided before in the same round has its place (I5)."""
 
 
 class LoadSource(Protocol):
@@ -78,4 +78,7 @@ class Autoscaler:
             last = self._decided.get(key)
             if last is None or not 0 <= now - last < target.refresh_s:
                 self._decided[key] = now
-                self._scaler.scale(key, decide(memory, now, target.current, target.rules, target.room))
+                decision = decide(memory, now, target.current, target.rules, target.rules.maximum)
+                if decision.replicas > target.current:
+                    decision = decide(memory, now, target.current, target.rules, target.room())
+                self._scaler.scale(key, decision)

@@ -1,4 +1,4 @@
-"""`python -m aks_inference_runtime.local <settings as JSON>`: forks a supervisor away and says how it started.
+"""`python -m aks_inference_runtime.local <settings as JSON> [<restarts>]`: forks a supervisor away, says how that went.
 
 Prints `ready`, or a problem as JSON. The starter ends then; the supervisor has a session and no parent of its own.
 """
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
-        return _supervise(settings, writing)
+        return _supervise(settings, writing, int(arguments[1]) if len(arguments) > 1 else 0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
         line = pipe.readline()
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     return 0 if line.strip() == "ready" else 1
 
 
-def _supervise(settings: LocalSettings, writing: int) -> int:
+def _supervise(settings: LocalSettings, writing: int, restarts: int) -> int:
     from aks_inference_runtime.local.serve import serve
     from aks_inference_runtime.router import HaproxyRouter
     from aks_inference_runtime.router.model import Router
@@ -62,7 +62,7 @@ def _supervise(settings: LocalSettings, writing: int) -> int:
         return HaproxyRouter(folder, host="127.0.0.1", port=settings.port, haproxy=settings.haproxy)
 
     try:
-        asyncio.run(serve(settings, router, tell, _version()))
+        asyncio.run(serve(settings, router, tell, _version(), restarts))
     except AksInferenceError as error:
         tell(to_problem(error).model_dump_json())
         return 1

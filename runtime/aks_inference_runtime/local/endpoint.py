@@ -294,6 +294,7 @@ class EndpointController:
             ready=ready,
             wanted=self.wanted(version),
             settled=self._settled,
+            troubled=any(s.troubled or any(r.unready_since for r in s.serving()) for s in mine),
         )
         quiet = state is ServiceState.HEALTHY
         return VersionStatus(

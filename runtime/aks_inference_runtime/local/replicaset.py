@@ -69,6 +69,8 @@ class ReplicaSet:
         self.unschedulable = ""
         self.message = ""
         self.ever_ready = False
+        self.troubled = False
+        """A replica died, or did not start or answer, and none was ready since."""
         self.restarts = 0
         self._host = host
         self._changed = changed
@@ -107,6 +109,7 @@ class ReplicaSet:
         """One step towards a number of replicas; returns at once, the rest happens in the background."""
         self.collect()
         self.ever_ready = self.ever_ready or self.ready > 0
+        self.troubled = self.troubled and self.ready == 0 and wanted > 0
         serving = self.serving()
         for replica in sorted(serving, key=lambda r: (r.ready, -r.started))[: max(0, len(serving) - wanted)]:
             self._retire(replica)
@@ -215,6 +218,7 @@ class ReplicaSet:
         _log.warning("replica %s: %s", replica.id, reason)
         self._stop(replica, None)
         self.restarts += 1
+        self.troubled = True
         if replica.ready_since is not None and time.monotonic() - replica.ready_since >= STEADY_S:
             self._failures = 0
             return
@@ -222,6 +226,7 @@ class ReplicaSet:
 
     def _failure(self, text: str) -> None:
         self._failures += 1
+        self.troubled = True
         self._not_before = time.monotonic() + min(MAX_BACK_OFF_S, FIRST_BACK_OFF_S * 2 ** (self._failures - 1))
         self.message = text
         if not self.ever_ready and self._failures >= MAX_START_FAILURES:

@@ -18,12 +18,13 @@ import psutil
 from aiohttp import web
 
 from aks_inference_runtime.api.client import SupervisorClient, read_record
-from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeHung, RuntimeUnavailable
 from aks_inference_runtime.api.launch import RECORD_FILE
 from aks_inference_runtime.api.process import own_mark
 from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorInfo, SupervisorRecord
 from aks_inference_runtime.local.checks import HOST, holder, require_free
 from aks_inference_runtime.local.files import write_text, write_wire
+from aks_inference_runtime.local.keeper import kept
 from aks_inference_runtime.local.process import STATE_VARIABLE
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.server import Api
@@ -40,7 +41,9 @@ _log = logging.getLogger(__name__)
 RouterFactory = Callable[[Path, LocalSettings], Router]
 
 
-async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Callable[[str], None], version: str) -> None:
+async def serve(
+    settings: LocalSettings, make_router: RouterFactory, tell: Callable[[str], None], version: str, restarts: int = 0
+) -> None:
     """Runs until it is shut down (all ends) or gets SIGTERM (only the supervisor ends).
 
     Args:
@@ -48,6 +51,7 @@ async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Calla
         make_router: Required. Gets the router's folder and the settings.
         tell: Required. Called once with `ready` as soon as the API answers, also when another supervisor's does.
         version: Required. Of the package.
+        restarts: Optional. How often its keeper started one lately. Default 0.
 
     Raises:
         AksInferenceError: it did not start; nothing was touched.
@@ -59,6 +63,8 @@ async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Calla
         tell("ready")
         return
     try:
+        if os.fstat(lock.fileno()).st_nlink == 0 or (restarts and not (directory / RECORD_FILE).exists()):
+            raise OperationFailed(f"the cluster in {directory} was destroyed meanwhile")
         record = _record(settings, directory, version)
         paths = StatePaths(directory, Path(record.run_directory))
         try:
@@ -73,12 +79,12 @@ async def serve(settings: LocalSettings, make_router: RouterFactory, tell: Calla
                 paths.run.rmdir()
             raise
         await supervisor.start()
-        await _answer(supervisor, record, tell)
+        await _answer(supervisor, record, tell, restarts)
     finally:
         lock.close()
 
 
-async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callable[[str], None]) -> None:
+async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callable[[str], None], restarts: int) -> None:
     info = SupervisorInfo(
         name=record.settings.name,
         pid=record.pid,
@@ -99,9 +105,14 @@ async def _answer(supervisor: Supervisor, record: SupervisorRecord, tell: Callab
     record.socket.unlink(missing_ok=True)
     await web.UnixSite(runner, str(record.socket)).start()
     tell("ready")
-    watch = asyncio.create_task(_watch_record(Path(record.settings.state_directory), api))
+    directory = Path(record.settings.state_directory)
+    watches = [
+        asyncio.create_task(work) for work in (_watch_record(directory, api), kept(supervisor.paths.root, restarts))
+    ]
     await api.asked_to_end.wait()
-    watch.cancel()
+    for watch in watches:
+        watch.cancel()
+    await asyncio.gather(*watches, return_exceptions=True)
     try:
         if api.remove is None:
             await supervisor.detach()
@@ -152,6 +163,9 @@ async def _lock(directory: Path) -> TextIO | None:
         except BlockingIOError:
             try:
                 await SupervisorClient(directory).info()
+            except RuntimeHung:
+                file.close()
+                raise
             except RuntimeUnavailable:
                 if time.monotonic() > deadline:
                     file.close()

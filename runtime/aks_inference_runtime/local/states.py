@@ -13,7 +13,9 @@ _WORST_FIRST = (
 )
 
 
-def version_state(*, failed: bool, unschedulable: bool, ready: int, wanted: int, settled: bool) -> ServiceState:
+def version_state(
+    *, failed: bool, unschedulable: bool, ready: int, wanted: int, settled: bool, troubled: bool
+) -> ServiceState:
     """The state of one version.
 
     Args:
@@ -22,6 +24,8 @@ def version_state(*, failed: bool, unschedulable: bool, ready: int, wanted: int,
         ready: Required. Replicas that take requests.
         wanted: Required. Replicas that there should be.
         settled: Required. What is declared was served whole since it was declared.
+        troubled: Required. A replica died or could not start, and none was ready since. Without it one that has no
+            replica ready starts its first: scaled to zero and woken, or after the machine was off.
     """
     if failed:
         return ServiceState.FAILED
@@ -29,7 +33,9 @@ def version_state(*, failed: bool, unschedulable: bool, ready: int, wanted: int,
         return ServiceState.UNSCHEDULABLE
     if not settled:
         return ServiceState.TRANSITIONING
-    return ServiceState.HEALTHY if ready > 0 or wanted == 0 else ServiceState.UNHEALTHY
+    if ready > 0 or wanted == 0:
+        return ServiceState.HEALTHY
+    return ServiceState.UNHEALTHY if troubled else ServiceState.TRANSITIONING
 
 
 def endpoint_state(versions: Sequence[ServiceState]) -> ServiceState:

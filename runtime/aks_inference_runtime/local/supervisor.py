@@ -5,6 +5,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from aks_inference_runtime.api.client import refuse_newer
@@ -21,6 +22,7 @@ from aks_inference_runtime.local.checks import check, check_port
 from aks_inference_runtime.local.endpoint import EndpointController, needs_keys
 from aks_inference_runtime.local.environments import EnvironmentStore, cache_root
 from aks_inference_runtime.local.files import read_wire, write_wire
+from aks_inference_runtime.local.keeper import KEEPER
 from aks_inference_runtime.local.models import ModelStore
 from aks_inference_runtime.local.process import kill_all, marked
 from aks_inference_runtime.local.publisher import Publisher
@@ -222,7 +224,6 @@ class Supervisor:
     def targets(self) -> Mapping[VersionKey, ScalingTarget]:
         """All versions that are scaled by need."""
         found = {}
-        to_come = [v.resources for endpoint in self._endpoints.values() for v in endpoint.versions_to_come()]
         for endpoint in self._endpoints.values():
             for version in endpoint.scalable():
                 scaling = version.scaling
@@ -236,7 +237,7 @@ class Supervisor:
                         scale_down_delay_s=scaling.autoscale_scale_down_delay_seconds,
                     ),
                     refresh_s=scaling.autoscale_refresh_seconds,
-                    room=room(self._host.machine, self._used() + to_come, version.resources),
+                    room=partial(self._room, version.resources),
                 )
         return found
 
@@ -272,7 +273,8 @@ class Supervisor:
             elif replica is not None:
                 await replica.stop(self.paths)
         # Halves of replicas, and builds that nobody waits for any more.
-        await asyncio.to_thread(lambda: kill_all(marked(self.paths.root, but=adopted)))
+        # The keeper that started this one goes on until it answers: should it fail to start, somebody tries again.
+        await asyncio.to_thread(lambda: kill_all(marked(self.paths.root, but={*adopted, KEEPER})))
         for record in records:
             if record.id not in adopted:
                 remove_files(record, self.paths)
@@ -292,6 +294,11 @@ class Supervisor:
 
     def _used(self) -> list[Resources]:
         return [v.resources for endpoint in self._endpoints.values() for v in endpoint.versions_in_use()]
+
+    def _room(self, request: Resources) -> int:
+        """What is free beside what runs and what is wanted already and still to come."""
+        to_come = [v.resources for endpoint in self._endpoints.values() for v in endpoint.versions_to_come()]
+        return room(self._host.machine, self._used() + to_come, request)
 
     def _starting(self) -> int:
         return sum(replica.just_started for e in self._endpoints.values() for replica in e.replicas())

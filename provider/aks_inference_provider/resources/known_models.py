@@ -1,0 +1,81 @@
+"""Whether the models that an endpoint names are stored: asked at preview, so that the apply does not find it out."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from aks_inference_provider.fields import Failure
+from aks_inference_provider.resources.base import Raw
+from aks_inference_provider.resources.targets import local_target
+from aks_inference_provider.wire import UNKNOWN, Value, pick
+from aks_inference_runtime.api.client import SupervisorClient
+from aks_inference_runtime.api.errors import InvalidInput, RuntimeUnavailable
+from aks_inference_runtime.api.status import ModelRecord
+
+LOOK_S = 3.0
+"""A cluster that does not answer in that time tells nothing, and refuses nothing."""
+_declared: set[tuple[str, str]] = set()
+"""State directory and name of the models that this deployment declares: they may come with the same apply."""
+
+
+class Use(NamedTuple):
+    """A model that an endpoint names, and where."""
+
+    path: str
+    name: str
+    version: int
+
+
+def declare(target: Value, name: Value) -> None:
+    """A model of this deployment was checked."""
+    if isinstance(target, str) and isinstance(name, str) and UNKNOWN not in (target, name):
+        try:
+            _declared.add((local_target(target).state_directory, name))
+        except InvalidInput:
+            return
+
+
+async def missing_models(olds: Raw, news: Raw) -> list[Failure]:
+    """What is wrong with the models of checked plain inputs, as far as the supervisor knows now.
+
+    Those that the endpoint had before are there: they cannot be deleted while it uses them.
+    """
+    target = news.get("target")
+    before = {(use.name, use.version) for use in _uses(olds)} if olds.get("target") == target else set()
+    asked = [use for use in _uses(news) if (use.name, use.version) not in before]
+    if not asked or not isinstance(target, str) or target == UNKNOWN:
+        return []
+    directory = local_target(target).state_directory
+    try:
+        stored = await SupervisorClient(directory).models(LOOK_S)
+    except (RuntimeUnavailable, InvalidInput):
+        return []
+    present = {(record.name, record.version) for record in stored}
+    return [
+        Failure(use.path, _reason(use, stored))
+        for use in asked
+        if (use.name, use.version) not in present and (directory, use.name) not in _declared
+    ]
+
+
+def _reason(use: Use, stored: Sequence[ModelRecord]) -> str:
+    versions = sorted(record.version for record in stored if record.name == use.name)
+    mend = "pass a RegisteredModel of this program, or its `model_id`"
+    if versions:
+        known = ", ".join(f"{use.name}:{version}" for version in versions[-5:])
+        missing = f"{use.name}:{use.version}"
+        return f"no model {missing} is stored on the target (there is {known}); name one of them, or {mend}"
+    names = sorted({record.name for record in stored})
+    near = difflib.get_close_matches(use.name, names, n=3, cutoff=0.5) or names[:5]
+    listed = f"did you mean {' or '.join(near)}?" if near else "it has no models"
+    return f"no model {use.name!r} is stored on the target ({listed}); mend the name, or {mend}"
+
+
+def _uses(values: Raw) -> Iterator[Use]:
+    versions = pick(values.get("endpoint"), "spec", "versions")
+    for index, version in enumerate(versions if isinstance(versions, list) else ()):
+        models = pick(version, "models")
+        for position, model in enumerate(models if isinstance(models, list) else ()):
+            name, number = pick(model, "name"), pick(model, "version")
+            if isinstance(name, str) and name != UNKNOWN and isinstance(number, int | float):
+                yield Use(f"endpoint.spec.versions[{index}].models[{position}]", name, int(number))
