@@ -1,4 +1,4 @@
-"""The agent's lasting connection to each gate: hears of orphans and readiness, and acknowledges when it has acted."""
+"""The agent's lasting connection to each gate: hears of orphans, readiness and claims, and acknowledges."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aks_inference_runtime.router.gate.settings import GateStatus
+from aks_inference_runtime.router.model import ControlAddress
+from aks_inference_runtime.router.ownership import Epoch
 
 ASK_SECONDS = 0.1
 """Between questions for the figures."""
@@ -22,12 +24,14 @@ Act = Callable[[str], Awaitable[None]]
 class GateWatch:
     """Watches one gate until closed."""
 
-    def __init__(self, replica_id: str, control: Path, act: Act) -> None:
+    def __init__(self, replica_id: str, control: Path | ControlAddress, act: Act, claim: Epoch | None = None) -> None:
         self.replica_id = replica_id
         self.status: GateStatus | None = None
         """The newest; None while the gate is not heard."""
         self._control = control
         self._act = act
+        self._claim = claim
+        self._writer: asyncio.StreamWriter | None = None
         self._first = asyncio.Event()
         self._began = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._watch())
@@ -36,6 +40,34 @@ class GateWatch:
     def unheard(self) -> bool:
         """The watch has just begun, and there is no word yet."""
         return not self._first.is_set() and asyncio.get_running_loop().time() - self._began < SILENCE_SECONDS
+
+    @property
+    def granted(self) -> bool:
+        """Whether the gate takes this router's requests for the owner's; without a claim there is none to ask."""
+        return self._claim is None or (self.status is not None and _claim(self.status) == self._claim)
+
+    @property
+    def superseded_by(self) -> Epoch | None:
+        """A higher claim than the own one."""
+        claim = None if self.status is None else _claim(self.status)
+        return claim if claim is not None and self._claim is not None and claim > self._claim else None
+
+    @property
+    def epoch(self) -> int:
+        """Of the claim that holds, as far as is known."""
+        return 0 if self.status is None else self.status.epoch
+
+    def claim(self, claim: Epoch | None) -> None:
+        """Says that this router sends from now on; None: that it does not."""
+        if claim != self._claim:
+            self._claim = claim
+            if self._writer is not None:
+                self._send_claim(self._writer)
+
+    def _send_claim(self, writer: asyncio.StreamWriter) -> None:
+        if self._claim is not None:
+            message = {"op": "claim", "epoch": self._claim.number, "owner": self._claim.router}
+            writer.write(json.dumps(message).encode() + b"\n")
 
     async def first(self, timeout_s: float) -> None:
         """Waits for the first word, for a while."""
@@ -52,10 +84,11 @@ class GateWatch:
     async def _watch(self) -> None:
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(str(self._control))
+                reader, writer = await self._connect()
                 try:
                     await self._listen(reader, writer)
                 finally:
+                    self._writer = None
                     writer.close()
             except (OSError, ValidationError, ValueError):
                 pass
@@ -64,8 +97,16 @@ class GateWatch:
                 await self._act(self.replica_id)
             await asyncio.sleep(RETRY_SECONDS)
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._control, Path):
+            return await asyncio.open_unix_connection(str(self._control))
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await asyncio.open_connection(self._control.host, self._control.port)
+
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'{"op": "watch"}\n')
+        self._writer = writer
+        self._send_claim(writer)
         asking = asyncio.create_task(self._ask(writer))
         acted = -1
         try:
@@ -89,3 +130,7 @@ class GateWatch:
         while True:
             await asyncio.sleep(ASK_SECONDS)
             writer.write(b'{"op": "status"}\n')
+
+
+def _claim(status: GateStatus) -> Epoch | None:
+    return Epoch(status.epoch, status.owner) if status.owner else None

@@ -27,7 +27,7 @@ class Gate:
         self.trusted = True
         """Requests that are here may be given to the replica; until the first look all may."""
         self.doubt = asyncio.Event()
-        self.watchers = Watchers(self.status, lambda: self.admission.disown())
+        self.watchers = Watchers(self.status, lambda: self.admission.disown())  # noqa: PLW0108 - made below
         self.admission = Admission(settings.max_concurrent, self.watchers.changed)
         self.connections: set[RouterConnection] = set()
         self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
