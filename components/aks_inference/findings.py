@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from pydantic.alias_generators import to_camel
 
@@ -48,6 +49,13 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
+class Parts(NamedTuple):
+    """What a finding says, for machines."""
+
+    message: str
+    mend: str
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong."""
@@ -66,9 +74,13 @@ class Finding:
 
     def reason(self, casing: Casing) -> str:
         """Value, rule and mend, without the path."""
+        parts = self.parts(casing)
+        return f"{parts.message}; {parts.mend}" if parts.mend else parts.message
+
+    def parts(self, casing: Casing) -> "Parts":
+        """The reason in two parts: what is wrong, and the mend."""
         shown = "" if isinstance(self.value, _Nothing) else f"{show_value(self.value)}: "
-        mend = f"; {self.mend}" if self.mend else ""
-        return _in_casing(f"{shown}{self.rule}{mend}", casing)
+        return Parts(_in_casing(f"{shown}{self.rule}", casing), _in_casing(self.mend, casing))
 
     def text(self, casing: Casing) -> str:
         """One line for people."""

@@ -4,8 +4,19 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 from aks_inference.cluster_rules.model import Pool
-from aks_inference.findings import Finding, Path, Severity
+from aks_inference.cluster_rules.rulebook import error, warning
+from aks_inference.findings import Finding, Path
 from aks_inference.vm_sizes import VmSize, closest, table_date
+
+_SOURCE = "azureml-v1 1.2 (source documents 000, 002, 004)"
+VCPU = error("vcpu", "12 vCPU for inference, unless for development", _SOURCE)
+NODES = warning(
+    "nodes", "three nodes for inference, unless for development", "ML v1/how-to-create-attach-kubernetes.md"
+)
+DEV_TEST = warning("devtest", "DevTest is not for production; 2 vCPU at least", _SOURCE)
+SIZE = warning("size", "the size is in the compiled table", "microsoft/aspire AksNodeVmSizes.Generated.cs 2026-06-23")
+SIZE_WORD = error("size-vcpus", "one's own word about vCPU does not contradict the table", SIZE.source)
+PURPOSE_RULES = (VCPU, NODES, DEV_TEST, SIZE, SIZE_WORD)
 
 PRODUCTION_VCPU = 12
 """What a production cluster needs (source documents 000, 002, 004)."""
@@ -45,7 +56,7 @@ def vcpu_check(pools: Sequence[Pool], purpose: Purpose, flat: bool) -> tuple[lis
     more = -(-(PRODUCTION_VCPU - total) // each)
     counts = f"agentCount ≥ {-(-PRODUCTION_VCPU // each)}" if flat else f"{more} more node{'s' * (more > 1)}"
     mend = f"use {counts}, a larger vmSize, or clusterPurpose DevTest"
-    return [], [Finding(path, f"{sum_text}; {rule}: {mend}", "")]
+    return [], [VCPU.broken(path, None, f"{sum_text}; {rule}", mend)]
 
 
 def _sum(pools: Sequence[Pool], flat: bool, total: int) -> str:
@@ -59,16 +70,16 @@ def _sum(pools: Sequence[Pool], flat: bool, total: int) -> str:
 
 def _dev_test(path: Path, nodes: int, total: int) -> Iterator[Finding]:
     rule = "DevTest is not for production: no fault tolerance, and requests may take longer"
-    yield Finding(("cluster_purpose",), rule, "use FastProd for production", severity=Severity.WARNING)
+    yield DEV_TEST.broken(("cluster_purpose",), None, rule, "use FastProd for production")
     if total < DEV_TEST_VCPU:
         rule = f"{total} vCPU; at least {DEV_TEST_VCPU} are recommended for DevTest"
-        yield Finding(path, rule, "use a larger vmSize", nodes, Severity.WARNING)
+        yield DEV_TEST.broken(path, nodes, rule, "use a larger vmSize")
 
 
 def _few_nodes(path: Path, nodes: int, purpose: Purpose) -> Iterator[Finding]:
     if nodes < PRODUCTION_NODES:
         rule = f"{purpose.value} on fewer than {PRODUCTION_NODES} nodes: the loss of one takes much of the capacity"
-        yield Finding(path, rule, f"use {PRODUCTION_NODES} or more", nodes, Severity.WARNING)
+        yield NODES.broken(path, nodes, rule, f"use {PRODUCTION_NODES} or more")
 
 
 def size_findings(path: Path, name: str, size: VmSize | None, vcpus: int | None) -> Iterator[Finding]:
@@ -77,6 +88,6 @@ def size_findings(path: Path, name: str, size: VmSize | None, vcpus: int | None)
         said = f"taken as {vcpus} vCPU" if vcpus else "its vCPU are not checked"
         rule = f"is not in the table of {table_date()}: {said}"
         mends = [mend for mend in (closest(name), "" if vcpus else "@vcpus_per_node says how many") if mend]
-        yield Finding((*path, "vm_size"), rule, " ".join(mends), name, Severity.WARNING)
+        yield SIZE.broken((*path, "vm_size"), name, rule, " ".join(mends))
     elif vcpus is not None and vcpus != size.vcpus:
-        yield Finding((*path, "vcpus_per_node"), f"{name} has {size.vcpus} vCPU", "leave it out", vcpus)
+        yield SIZE_WORD.broken((*path, "vcpus_per_node"), vcpus, f"{name} has {size.vcpus} vCPU", "leave it out")

@@ -1,0 +1,86 @@
+"""Whether the declared services fit on the declared pools, at their minimum and at their maximum."""
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from aks_inference.aks_cluster.purpose import Purpose
+from aks_inference.aks_cluster.spec import ClusterPlan
+from aks_inference.cluster_rules.capacity import Resources
+from aks_inference.cluster_rules.fitting import FitReport, Service, fit_services
+from aks_inference.cluster_rules.packing import Verdict, Workload
+from aks_inference.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from aks_inference.service.endpoint import EndpointPlan
+
+K = TypeVar("K", bound=Hashable)
+
+GATE = Resources(cpu_m=50, memory_mib=64, pods=0)
+"""Beside each replica, in its pod."""
+ROUTER = Resources(cpu_m=500, memory_mib=512)
+AUTOSCALER = Resources(cpu_m=100, memory_mib=128)
+ROUTERS, MOST_ROUTERS = 3, 8
+"""Pods of the router: three so that one can be lost; it scales itself up, then out. One with purpose DevTest."""
+GPU_TOLERATION = "sku=gpu:NoSchedule"
+
+
+def services_of(name: str, plan: "EndpointPlan") -> Iterator[Service]:
+    """Each version of an endpoint."""
+    for one in plan.versions:
+        version = one.version
+        wanted, scaling = version.resources, version.scaling
+        each = Resources(
+            cpu_m=round(wanted.cpu_cores * 1000) + GATE.cpu_m,
+            # Azure ML's GB are GiB.
+            memory_mib=round(wanted.memory_gb * 1024) + GATE.memory_mib,
+            gpus=wanted.gpu_cores,
+        )
+        tolerations = (GPU_TOLERATION,) if wanted.gpu_cores else ()
+        if scaling.autoscale_enabled:
+            least, most = scaling.autoscale_min_replicas, scaling.autoscale_max_replicas
+        else:
+            least = most = scaling.num_replicas or 1
+        workload = Workload(f"{name}/{version.name}", each, most, tolerations=tolerations)
+        yield Service(workload, least, most)
+
+
+def runtime_services(purpose: Purpose) -> tuple[Service, ...]:
+    """The router and the autoscaler themselves."""
+    dev_test = purpose is Purpose.DEV_TEST
+    routers = (1, 1) if dev_test else (ROUTERS, MOST_ROUTERS)
+    copies = 1 if dev_test else 2
+    return (
+        Service(Workload("router", ROUTER, routers[1]), *routers),
+        Service(Workload("autoscaler", AUTOSCALER, copies), copies, copies),
+    )
+
+
+def fit(plan: ClusterPlan, endpoints: Mapping[K, "EndpointPlan"]) -> FitReport:
+    """All services of a cluster, with its runtime."""
+    declared = [service for one in endpoints.values() for service in services_of(one.name, one)]
+    return fit_services(plan.cluster, [*runtime_services(plan.purpose), *declared])
+
+
+def fit_findings(plan: ClusterPlan, endpoints: Mapping[K, "EndpointPlan"]) -> Iterator[tuple[K, Finding]]:
+    """What does not fit, by endpoint. Surely not, with as few replicas as may be: an error; else a warning."""
+    if not endpoints:
+        return
+    for key, endpoint in endpoints.items():
+        if not plan.gpu and any(one.version.resources.gpu_cores for one in endpoint.versions):
+            rule = f"asks for a GPU, and no pool of the cluster {plan.name} has one"
+            yield key, Finding(("gpu_cores",), rule, "give the cluster a pool of a size with a GPU, or leave it out")
+    report = fit(plan, endpoints)
+    by_name = {f"{one.name}/": key for key, one in endpoints.items()}
+    said: set[tuple[K, str]] = set()
+    for bound, found, surely in (
+        ("minimum", report.at_least, report.at_least.verdict is Verdict.CANNOT_FIT),
+        ("maximum", report.at_most, False),
+    ):
+        for pending in found.pending:
+            key = next((key for start, key in by_name.items() if pending.name.startswith(start)), None)
+            if key is None or (pending.reason == "GPU" and not plan.gpu) or (key, pending.name) in said:
+                continue
+            said.add((key, pending.name))
+            rule = f"{found.verdict} on the nodes of {plan.name} at the services' {bound}: {pending.text()}"
+            severity = Severity.ERROR if surely else Severity.WARNING
+            yield key, Finding((), rule, "use more or larger nodes, or ask for less", severity=severity)

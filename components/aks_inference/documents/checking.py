@@ -1,0 +1,207 @@
+"""The documents of a run, checked together: services on the clusters that they name."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from aks_inference.documents.reading import Document
+from aks_inference.findings import Finding, Severity
+from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, format_target
+
+_REFERENCE = re.compile(r"\$\{([^.}]+)(?:\.[^}]+)?\}")
+"""`${scoring}`, `${scoring.target}`: as Pulumi YAML names other resources."""
+CLUSTERS = ("AksInferenceCluster", "LocalInferenceCluster")
+
+
+@dataclass
+class Outcome:
+    """What is to be said of a document."""
+
+    document: Document
+    findings: list[Finding] = field(default_factory=list)
+    plan: Any = None
+    """The component's plan; None where there are errors."""
+
+
+def check_documents(documents: Sequence[Document], today: date) -> list[Outcome]:
+    """Everything that a preview would say, short of what needs Azure or the stack's state."""
+    outcomes = [Outcome(document) for document in documents]
+    targets: dict[str, str] = {}
+    models: dict[str, str] = {}
+    for outcome in outcomes:
+        document = outcome.document
+        if document.component in CLUSTERS:
+            _plan(outcome, document.args, today)
+            targets[document.name] = _target(outcome)
+        elif document.component == "RegisteredModel":
+            given = document.args.get("model_name") or document.args.get("modelName")
+            models[document.name] = f"{given if isinstance(given, str) else document.name}:1"
+    for outcome in outcomes:
+        if outcome.document.component not in CLUSTERS:
+            args, findings = _linked(outcome.document.args, targets, models)
+            _plan(outcome, args, today)
+            # What the reference means is said; that it is no target is then no news.
+            paths = {finding.path for finding in findings}
+            outcome.findings = [*findings, *(one for one in outcome.findings if one.path not in paths)]
+    _same_names(outcomes)
+    _fit(outcomes)
+    return outcomes
+
+
+def _plan(outcome: Outcome, args: Mapping[str, Any], today: date) -> None:
+    document = outcome.document
+    outcome.plan, found = _PLANNERS[document.component](document.name, _snake(document.component, args), today)
+    outcome.findings += found
+
+
+def _aks(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
+    from aks_inference.aks_cluster.spec import plan_cluster
+
+    return plan_cluster(name, args, today)
+
+
+def _local(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
+    from aks_inference.local_cluster.spec import plan_local
+
+    return plan_local(args)
+
+
+def _model(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
+    from aks_inference.registered_model.spec import plan_model
+
+    return plan_model(name, args)
+
+
+def _service(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
+    from aks_inference.service.spec import plan_service
+
+    return plan_service(name, args)
+
+
+def _rollout(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
+    from aks_inference.rollout.spec import plan_rollout
+
+    return plan_rollout(name, args)
+
+
+_PLANNERS: dict[str, Callable[[str, Mapping[str, Any], date], tuple[Any, list[Finding]]]] = {
+    "AksInferenceCluster": _aks,
+    "LocalInferenceCluster": _local,
+    "RegisteredModel": _model,
+    "ModelWebService": _service,
+    "ControlledRolloutEndpoint": _rollout,
+}
+
+
+def _snake(component: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments under their Python names; the planners look some up before they are converted."""
+    from pydantic.alias_generators import to_camel
+
+    names = {to_camel(name): name for name in _fields(component)}
+    return {names.get(key, key): value for key, value in args.items() if value is not None}
+
+
+def _fields(component: str) -> Iterable[str]:
+    if component == "AksInferenceCluster":
+        from aks_inference.aks_cluster.spec import AksInferenceClusterSpec as Aks
+
+        return Aks.model_fields
+    if component == "LocalInferenceCluster":
+        from aks_inference.local_cluster.spec import LocalInferenceClusterSpec as Local
+
+        return Local.model_fields
+    if component == "RegisteredModel":
+        from aks_inference.registered_model.spec import RegisteredModelSpec as Model
+
+        return Model.model_fields
+    if component == "ModelWebService":
+        from aks_inference.service.spec import ModelWebServiceSpec as Service
+
+        return Service.model_fields
+    from aks_inference.rollout.spec import ControlledRolloutEndpointSpec as Rollout
+
+    return Rollout.model_fields
+
+
+def _target(outcome: Outcome) -> str:
+    """The text that the cluster's `target` output would be; its findings do not hide those of its services."""
+    document, plan = outcome.document, outcome.plan
+    if document.component == "LocalInferenceCluster":
+        directory = (plan.state_directory if plan else None) or "/"
+        return format_target(LocalTarget(name=document.name, state_directory=directory, port=plan.port if plan else 1))
+    purpose = plan.purpose.value if plan else "FastProd"
+    gpu = bool(plan) and bool(getattr(plan, "gpu", True))
+    return format_target(KubernetesTarget(name=document.name, cluster_purpose=purpose, gpu=gpu or plan is None))
+
+
+def _linked(
+    args: Mapping[str, Any], targets: Mapping[str, str], models: Mapping[str, str]
+) -> tuple[dict[str, Any], list[Finding]]:
+    """The arguments with names of other documents in the place of what they stand for."""
+    linked, findings = dict(args), []
+    target = linked.get("target")
+    if isinstance(target, str) and not target.startswith("aks-inference+"):
+        name = _name(target)
+        if name in targets:
+            linked["target"] = targets[name]
+        else:
+            known = ", ".join(targets) or "none is there"
+            rule = "is the name of no cluster in these documents"
+            findings.append(Finding(("target",), rule, f"give one of them ({known}), or a cluster's target", target))
+            linked["target"] = format_target(LocalTarget(name="-", state_directory="/"))
+    return _with_models(linked, models), findings
+
+
+def _with_models(value: Any, models: Mapping[str, str]) -> Any:  # noqa: ANN401 - any JSON
+    """Lists under `models`, at any depth (a rollout has them in its versions)."""
+    if isinstance(value, Mapping):
+        return {
+            key: [models.get(_name(one), one) if isinstance(one, str) else one for one in inner]
+            if key == "models" and isinstance(inner, list)
+            else _with_models(inner, models)
+            for key, inner in value.items()
+        }
+    return [_with_models(one, models) for one in value] if isinstance(value, list) else value
+
+
+def _name(text: str) -> str:
+    match = _REFERENCE.fullmatch(text)
+    return match[1] if match else text
+
+
+def _same_names(outcomes: Sequence[Outcome]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for outcome in outcomes:
+        key = (outcome.document.component, outcome.document.name)
+        if key in seen:
+            rule = f"another {key[0]} of these documents has this name"
+            outcome.findings.append(Finding(("name",), rule, "give each its own", key[1]))
+        seen.add(key)
+
+
+def _fit(outcomes: Sequence[Outcome]) -> None:
+    """The services on the nodes of their cluster."""
+    clusters = [one for one in outcomes if one.document.component == "AksInferenceCluster"]
+    for cluster in clusters:
+        if getattr(cluster.plan, "cluster", None) is None:
+            continue  # has errors, or is attached: its pools are not known here
+        from aks_inference.aks_cluster.capacity import fit_findings
+
+        on_it = {
+            index: one.plan
+            for index, one in enumerate(outcomes)
+            if one.document.component not in CLUSTERS
+            and (target := getattr(one.plan, "target", None)) is not None
+            and target.local is False
+            and target.name == cluster.document.name
+            and hasattr(one.plan, "versions")
+        }
+        for index, finding in fit_findings(cluster.plan, on_it):
+            outcomes[index].findings.append(finding)
+
+
+def failed(outcomes: Iterable[Outcome]) -> bool:
+    """Whether one of them has an error."""
+    return any(finding.severity is Severity.ERROR for one in outcomes for finding in one.findings)

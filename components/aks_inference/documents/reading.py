@@ -1,0 +1,148 @@
+"""Documents of YAML or JSON files: `component: AksInferenceCluster`, `args: …`, in either casing."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aks_inference.findings import Casing, Finding, did_you_mean
+
+COMPONENTS = (
+    "AksInferenceCluster",
+    "LocalInferenceCluster",
+    "RegisteredModel",
+    "ModelWebService",
+    "ControlledRolloutEndpoint",
+)
+KEYS = ("component", "name", "args")
+_LARGEST_FILE = 10_000_000
+"""Bytes. A declaration is a few kilobytes."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One declaration."""
+
+    file: str
+    component: str
+    name: str
+    args: Mapping[str, Any]
+    casing: Casing
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, or with a document that is none."""
+
+    file: str
+    component: str | None
+    finding: Finding
+
+
+def read_files(files: Iterable[str]) -> tuple[list[Document], list[Problem]]:
+    """All documents of all files, in order."""
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            values = list(_values(Path(file)))
+        except _Unreadable as error:
+            problems.append(Problem(file, None, Finding((), str(error), error.mend)))
+            continue
+        if not values:
+            problems.append(Problem(file, None, Finding((), "holds no document", "write component and args")))
+        for index, value in enumerate(values):
+            _document(file, index, value, documents, problems)
+    return documents, problems
+
+
+class _Unreadable(Exception):
+    def __init__(self, text: str, mend: str) -> None:
+        super().__init__(text)
+        self.mend = mend
+
+
+def _values(path: Path) -> Iterator[object]:
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise _Unreadable("is larger than 10 MB", "give a file of declarations")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise _Unreadable(f"cannot be read: {error.strerror}", "give an existing file") from None
+    except UnicodeDecodeError:
+        raise _Unreadable("is no text in UTF-8", "give YAML or JSON") from None
+    if path.suffix == ".json":
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise _Unreadable(f"is no JSON: {error}", "mend the file") from None
+        yield from value if isinstance(value, list) else [value]
+        return
+    import yaml
+
+    # The C reader, where it was built, is about ten times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        yield from (value for value in yaml.load_all(text, loader) if value is not None)
+    except yaml.YAMLError as error:
+        raise _Unreadable(f"is no YAML: {' '.join(str(error).split())}", "mend the file") from None
+    except (ValueError, RecursionError) as error:
+        raise _Unreadable(f"is no YAML that can be read: {error}", "mend the file") from None
+
+
+def _document(file: str, index: int, value: object, documents: list[Document], problems: list[Problem]) -> None:
+    if not isinstance(value, Mapping):
+        rule = f"document {index + 1} is no object"
+        problems.append(Problem(file, None, Finding((), rule, "write component and args")))
+        return
+    component = value.get("component")
+    known = component if isinstance(component, str) and component in COMPONENTS else None
+    found = list(_wrong(value, known))
+    if found or known is None:
+        problems += [Problem(file, known, finding) for finding in found]
+        return
+    args = value.get("args") or {}
+    name = value.get("name") or _default_name(known)
+    documents.append(Document(file, known, name, args, _casing(args)))
+
+
+def _wrong(value: Mapping[Any, Any], known: str | None) -> Iterator[Finding]:
+    component, args = value.get("component"), value.get("args")
+    if component is None:
+        yield Finding(("component",), "is required", f"write one of {', '.join(COMPONENTS)}")
+    elif known is None:
+        mend = did_you_mean(str(component), COMPONENTS).replace("@", "")
+        yield Finding(("component",), "is no component", mend, component)
+    if args is not None and not (isinstance(args, Mapping) and all(isinstance(key, str) for key in args)):
+        yield Finding(("args",), "must be an object with names as keys", "write the component's arguments")
+    if value.get("name") is not None and not isinstance(value["name"], str):
+        yield Finding(("name",), "must be a text", "write the resource's name", value["name"])
+    for key in value:
+        if key not in KEYS:
+            yield Finding((str(key),), "is no key of a document", did_you_mean(str(key), KEYS).replace("@", ""))
+
+
+def _default_name(component: str) -> str:
+    """A name that breaks no rule, for documents without one."""
+    return {"AksInferenceCluster": "cluster", "LocalInferenceCluster": "local"}.get(component, "unnamed")
+
+
+def _casing(value: object) -> Casing:
+    """How the document writes names: a key with an underscore says snake_case, one with a capital camelCase."""
+    for key in _keys(value):
+        if "_" in key:
+            return Casing.SNAKE
+        if key != key.lower():
+            return Casing.CAMEL
+    return Casing.SNAKE
+
+
+def _keys(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from (key for key in value if isinstance(key, str))
+        for inner in value.values():
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)

@@ -1,0 +1,141 @@
+"""`aks-inference check`: what it says, as text and as JSON, of files of declarations."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aks_inference_provider.cli.check import run
+
+CLUSTER = """
+component: AksInferenceCluster
+name: scoring
+args: {location: westeurope, vmSize: Standard_D4s_v5, agentCount: %d, network: {plugin: azure, pluginMode: overlay}}
+"""
+LOCAL = "component: LocalInferenceCluster\nname: here\nargs: {port: 8891}\n"
+SERVICE = """
+component: ModelWebService
+name: %s
+args:
+  target: %s
+  models: [churn]
+  inference_config: {entry_script: score.py}
+"""
+MODEL = "component: RegisteredModel\nname: churn\nargs: {target: here, model_path: model.joblib}\n"
+Check = Callable[..., tuple[int, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+    (tmp_path / "model.joblib").write_bytes(b"weights")
+
+    def called(*documents: str, name: str = "all.yaml") -> tuple[int, list[dict[str, Any]]]:
+        (tmp_path / name).write_text("\n---\n".join(documents))
+        code = run([name, "--json", "--today", "2026-11-21"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return called
+
+
+def test_what_is_right(check: Check) -> None:
+    assert check(CLUSTER % 3, LOCAL, MODEL, SERVICE % ("one", "here"), SERVICE % ("two", "${here.target}")) == (0, [])
+
+
+def test_a_broken_rule_has_all_its_fields(check: Check) -> None:
+    code, (found,) = check((CLUSTER % 3).replace("pluginMode: overlay", "pluginMode: overlay, podCidr: 10.0.0.0/16"))
+    assert code == 1
+    assert found == {
+        "file": "all.yaml",
+        "component": "AksInferenceCluster",
+        "severity": "error",
+        "path": "network.podCidr",
+        "message": '"10.0.0.0/16": overlaps serviceCidr 10.0.0.0/16',
+        "mend": "write 10.1.0.0/16",
+        "rule": "2.7",
+        "source": "Doc concepts-network-azure-cni-overlay.md 2026-07-31",
+    }
+
+
+def test_warnings_alone_are_no_failure(check: Check) -> None:
+    code, found = check((CLUSTER % 3).replace("D4s_v5", "D3_v2"))
+    assert (code, [(one["severity"], one["rule"]) for one in found]) == (0, [("warning", "7f")])
+
+
+def test_paths_are_in_the_casing_of_the_document(check: Check) -> None:
+    text = (
+        (CLUSTER % 2).replace("agentCount", "agent_count").replace("vmSize", "vm_size").replace("pluginM", "plugin_m")
+    )
+    assert [one["path"] for one in check(text)[1]] == ["agent_count"]
+    assert [one["path"] for one in check(CLUSTER % 2)[1]] == ["agentCount"]
+
+
+def test_references(check: Check) -> None:
+    code, found = check(LOCAL, MODEL, SERVICE % ("one", "there"), MODEL)
+    assert code == 1
+    assert [(one["path"], one["message"].split(":")[0]) for one in found] == [
+        ("target", '"there"'),
+        ("name", '"churn"'),
+    ]
+    assert "(here)" in found[0]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("component: AksInferenceClustr", "component", "is no component"),
+        ("args: {}", "component", "is required"),
+        ("component: LocalInferenceCluster\nargs: [1]", "args", "must be an object"),
+        ("component: LocalInferenceCluster\narguments: {}", "arguments", "is no key of a document"),
+        ("component: LocalInferenceCluster\nname: 3", "name", "must be a text"),
+        ("- 1", "", "document 1 is no object"),
+        ("", "", "holds no document"),
+        ("a: [", "", "is no YAML"),
+        ("component: LocalInferenceCluster\nargs: {port: {}}", "port", "must be a whole number"),
+    ],
+)
+def test_what_is_no_declaration(check: Check, text: str, path: str, message: str) -> None:
+    code, (found,) = check(text)
+    assert (code, found["path"], found["severity"]) == (1, path, "error")
+    assert message in found["message"]
+
+
+def test_json_files(check: Check) -> None:
+    one = {"component": "LocalInferenceCluster", "args": {"port": 0}}
+    code, found = check(json.dumps([one, {**one, "name": "b", "args": {}}]), name="all.json")
+    assert (code, [entry["path"] for entry in found]) == (1, ["port"])
+    assert "no JSON" in check("{", name="bad.json")[1][0]["message"]
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["nowhere.yaml"]) == 1
+    assert "nowhere.yaml: error: " in capsys.readouterr().out
+
+
+def test_the_text_for_people(check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text(CLUSTER % 2)
+    assert run(["c.yaml", "--today", "2026-11-21"]) == 1
+    shown = capsys.readouterr()
+    first, second = shown.out.splitlines()
+    assert first == 'c.yaml: AksInferenceCluster "scoring":'
+    assert second.startswith("  error: agentCount: agentCount 2 × Standard_D4s_v5 (4 vCPU) = 8 vCPU; FastProd needs")
+    assert shown.err == "1 document: 1 error, 0 warnings\n"
+
+
+def test_the_short_way_loads_neither_pulumi_nor_the_runtimes_commands(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("\n---\n".join([CLUSTER % 3, LOCAL, SERVICE % ("one", "here")]))
+    program = (
+        "import sys; from aks_inference_provider.cli import main\n"
+        "sys.argv[1:] = ['check', 'c.yaml']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({'pulumi', 'grpc', 'aiohttp', 'click', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
