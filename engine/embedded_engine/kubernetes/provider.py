@@ -1,0 +1,335 @@
+"""The provider protocol over the operations."""
+
+import asyncio
+import os
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import provider_pb2 as pb
+
+from embedded_engine import model, values
+from embedded_engine.errors import EngineError
+from embedded_engine.kubernetes import objects, operations
+from embedded_engine.kubernetes.client import Client
+from embedded_engine.kubernetes.errors import KubernetesError, RefusedError, UnknownKindError
+from embedded_engine.kubernetes.kubeconfig import connection
+from embedded_engine.kubernetes.operations import NotReadyError, Target
+from embedded_engine.model import Properties
+from embedded_engine.values import from_struct, to_struct
+
+T = TypeVar("T")
+# gRPC's generated types say nothing to a checker.
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_SETTINGS = ("kubeconfig", "context", "cluster", "namespace")
+_KNOWN_SETTINGS = frozenset((*_SETTINGS, "version", "enableServerSideApply", "pluginDownloadURL"))
+_LOG_LIMIT_S = 5.0
+_UNPROCESSABLE = 422
+
+
+class Servicer(provider_pb2_grpc.ResourceProviderServicer):
+    """One configured provider."""
+
+    def __init__(self, engine_address: str) -> None:
+        self._engine = engine_address
+        self._log: Any = None
+        self._client: Client | None = None
+        self._namespace = "default"
+        self._running: set[asyncio.Task[Any]] = set()
+        self._said: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    # -- the process
+
+    async def Handshake(self, request: pb.ProviderHandshakeRequest, context: Context) -> pb.ProviderHandshakeResponse:
+        self._engine = request.engine_address or self._engine
+        return pb.ProviderHandshakeResponse(accept_secrets=True)
+
+    async def GetPluginInfo(self, request: empty_pb2.Empty, context: Context) -> plugin_pb2.PluginInfo:
+        return plugin_pb2.PluginInfo(version="")
+
+    async def Cancel(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
+        for task in self._running:
+            task.cancel()
+        return empty_pb2.Empty()
+
+    # -- configuration
+
+    async def CheckConfig(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
+        """What this provider does not know it refuses: a setting that does nothing would be worse."""
+        failures = [
+            pb.CheckFailure(property=name, reason=f"not supported without the official plugin; known: {_SETTINGS}")
+            for name in sorted(request.news)
+            if name not in _KNOWN_SETTINGS and not name.startswith("__")
+        ]
+        if values.unwrap(from_struct(request.news)).get("enableServerSideApply") in (False, "false"):
+            reason = "this provider applies on the server only; use the official plugin for the other way"
+            failures.append(pb.CheckFailure(property="enableServerSideApply", reason=reason))
+        return pb.CheckResponse(inputs=request.news, failures=failures)
+
+    async def DiffConfig(self, request: pb.DiffRequest, context: Context) -> pb.DiffResponse:
+        """Another address may be another cluster, or the same one: the resources themselves are looked for there."""
+        old, new = from_struct(request.old_inputs), from_struct(request.news)
+        changed = [name for name, _ in objects.differences(values.unwrap(old), values.unwrap(new))]
+        kind = pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE
+        return pb.DiffResponse(changes=kind, diffs=changed)
+
+    async def Configure(self, request: pb.ConfigureRequest, context: Context) -> pb.ConfigureResponse:
+        given = values.unwrap(from_struct(request.args))
+        kubeconfig, name, cluster, namespace = (given.get(key) or None for key in _SETTINGS)
+        try:
+            where = connection(kubeconfig, name, cluster, os.environ)
+        except KubernetesError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self._client = Client(where)
+        self._namespace = namespace or where.namespace
+        return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
+
+    # -- resources
+
+    async def Check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
+        news = values.plain_outputs(from_struct(request.news))
+        try:
+            checked = objects.completed(
+                request.urn, from_struct(request.olds), news, self._namespace, request.randomSeed
+            )
+        except KubernetesError as error:
+            return pb.CheckResponse(inputs=request.news, failures=[pb.CheckFailure(reason=str(error))])
+        return pb.CheckResponse(inputs=to_struct(checked))
+
+    async def Diff(self, request: pb.DiffRequest, context: Context) -> pb.DiffResponse:
+        old, new = from_struct(request.old_inputs), from_struct(request.news)
+        plain_old, plain_new = objects.manifest(old), objects.manifest(new)
+        found = dict(objects.differences(plain_old, plain_new))
+        for ignored in request.ignoreChanges:
+            found = {path: kind for path, kind in found.items() if not path.startswith(ignored)}
+        if not found:
+            return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE)
+        replaces = objects.unchangeable(plain_old, plain_new)
+        if not replaces and not values.contains_unknown(new):
+            replaces = await self._run(context, self._refused(plain_new, request.urn))
+        detailed = {
+            path: pb.PropertyDiff(kind=_kind(kind, any(path.startswith(r) for r in replaces)), inputDiff=True)
+            for path, kind in found.items()
+        }
+        # Nothing of the old name may be left when its name is taken again.
+        same = objects.identity(plain_old, True) == objects.identity(plain_new, True)
+        return pb.DiffResponse(
+            changes=pb.DiffResponse.DIFF_SOME,
+            diffs=sorted({path.split(".")[0].split("[")[0] for path in found}),
+            replaces=replaces,
+            deleteBeforeReplace=bool(replaces) and same,
+            detailedDiff=detailed,
+            hasDetailedDiff=True,
+        )
+
+    async def Create(self, request: pb.CreateRequest, context: Context) -> pb.CreateResponse:
+        inputs, manager = from_struct(request.properties), objects.manager_of(request.urn)
+        live = await self._change(context, request, inputs, manager)
+        state = to_struct(objects.outputs(live, inputs, manager, preview=request.preview))
+        identity = "" if request.preview else (await self._target(live)).id
+        return pb.CreateResponse(id=identity, properties=state)
+
+    async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.UpdateResponse:
+        inputs, manager = from_struct(request.news), _manager(request.urn, from_struct(request.olds))
+        live = await self._change(context, request, inputs, manager)
+        return pb.UpdateResponse(properties=to_struct(objects.outputs(live, inputs, manager, preview=request.preview)))
+
+    async def Read(self, request: pb.ReadRequest, context: Context) -> pb.ReadResponse:
+        return await self._run(context, self._read(request))
+
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> empty_pb2.Empty:
+        outputs = objects.manifest(from_struct(request.properties))
+
+        async def remove() -> None:
+            try:
+                target = await self._target(outputs, request.id)
+            except UnknownKindError:
+                # With its definition all objects of a kind are gone.
+                return
+            await operations.delete(self.client, outputs, target, request.timeout, self._teller(request.urn))
+
+        await self._run(context, remove())
+        return empty_pb2.Empty()
+
+    async def Invoke(self, request: pb.InvokeRequest, context: Context) -> pb.InvokeResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{request.tok} needs the official plugin")
+
+    # -- how
+
+    @property
+    def client(self) -> Client:
+        """Once configured."""
+        assert self._client is not None  # noqa: S101 - the engine configures before it calls
+        return self._client
+
+    async def _target(self, live: dict[str, Any], identity: str = "") -> Target:
+        target = await operations.target_of(self.client, live)
+        if identity:
+            namespace, name = objects.of_identity(identity)
+            return Target(target.kind, namespace or target.namespace, name)
+        return target
+
+    async def _change(
+        self, context: Context, request: pb.CreateRequest | pb.UpdateRequest, inputs: Properties, manager: str
+    ) -> dict[str, Any]:
+        return await self._run(context, self._applied(request, inputs, manager), inputs, manager)
+
+    async def _applied(
+        self, request: pb.CreateRequest | pb.UpdateRequest, inputs: Properties, manager: str
+    ) -> dict[str, Any]:
+        plain = objects.manifest(inputs)
+        if request.preview:
+            try:
+                return await self._previewed(inputs, plain, manager)
+            except RefusedError as error:
+                if error.status != _UNPROCESSABLE or not isinstance(request, pb.CreateRequest):
+                    raise
+                return await self._previewed_beside(plain, manager, error)
+        live = await operations.apply(self.client, plain, manager, dry_run=False)
+        return await operations.until_ready(self.client, live, request.timeout, self._teller(request.urn))
+
+    async def _previewed(self, inputs: Properties, plain: dict[str, Any], manager: str) -> dict[str, Any]:
+        """What the server would make of it; the inputs where it cannot know yet."""
+        if values.contains_unknown(inputs):
+            return plain
+        try:
+            return await operations.apply(self.client, plain, manager, dry_run=True)
+        except UnknownKindError:
+            # Its definition may be made in the same run.
+            return plain
+        except RefusedError as error:
+            # So may its namespace.
+            if error.status == 404:
+                return plain
+            raise
+
+    async def _previewed_beside(self, plain: dict[str, Any], manager: str, refused: RefusedError) -> dict[str, Any]:
+        """A replacement, while the old object still has the name: judged under another name."""
+        if await self.client.read((await self._target(plain)).path) is None:
+            raise refused
+        beside = {**plain, "metadata": {**plain["metadata"], "name": objects.beside(objects.name_of(plain))}}
+        made = await operations.apply(self.client, beside, manager, dry_run=True)
+        return {**made, "metadata": {**made["metadata"], "name": objects.name_of(plain)}}
+
+    async def _refused(self, plain: dict[str, Any], urn: str) -> list[str]:
+        """Fields that the server says cannot change."""
+        try:
+            await operations.apply(self.client, plain, objects.manager_of(urn), dry_run=True)
+        except UnknownKindError:
+            return []
+        except RefusedError as error:
+            if error.status != _UNPROCESSABLE:
+                # The update itself says it, with its own manager.
+                return []
+            return [field for field, message in error.causes if "immutable" in message or "may not change" in message]
+        return []
+
+    async def _read(self, request: pb.ReadRequest) -> pb.ReadResponse:
+        state, inputs = from_struct(request.properties), from_struct(request.inputs)
+        version, kind = objects.of_token(model.urn_type(request.urn))
+        namespace, name = objects.of_identity(request.id)
+        found = await self.client.kind(version, kind)
+        target = Target(found, namespace or "default", name)
+        live = await self.client.read(target.path)
+        if live is None:
+            return pb.ReadResponse()
+        manager = _manager(request.urn, state)
+        if inputs:
+            # As if applied with force: what somebody else changed since is seen as a difference.
+            wanted = await self.client.apply(target.path, objects.manifest(inputs), manager, force=True, dry_run=True)
+            inputs = objects.drifted(inputs, wanted, live)
+        else:
+            inputs = _imported(live)
+        outputs = objects.outputs(live, inputs, manager)
+        return pb.ReadResponse(id=request.id, properties=to_struct(outputs), inputs=to_struct(inputs))
+
+    async def _run(
+        self, context: Context, work: Awaitable[T], inputs: Properties | None = None, manager: str = ""
+    ) -> T:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        try:
+            return await task
+        except NotReadyError as error:
+            target = await self._target(error.live)
+            await _abort_partly(context, target.id, error, inputs or {}, manager)
+        except EngineError as error:
+            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                task.cancel()
+                raise
+            await context.abort(grpc.StatusCode.CANCELLED, "cancelled")
+        finally:
+            self._running.discard(task)
+
+    def _teller(self, urn: str) -> operations.Tell:
+        """Messages on the resource's line while something takes its time."""
+        last = ""
+
+        def tell(message: str) -> None:
+            nonlocal last
+            if message and message != last:
+                last = message
+                task = asyncio.create_task(self._send(urn, message))
+                self._said.add(task)
+                task.add_done_callback(self._said.discard)
+
+        return tell
+
+    async def _send(self, urn: str, message: str) -> None:
+        if not self._engine:
+            return
+        if self._log is None:
+            self._log = engine_pb2_grpc.EngineStub(grpc.aio.insecure_channel(self._engine))
+        request = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=message, urn=urn, ephemeral=True)
+        try:
+            await self._log.Log(request, timeout=_LOG_LIMIT_S)
+        except grpc.aio.AioRpcError:
+            # A message that nobody takes is no reason to fail.
+            self._engine = ""
+
+
+def _manager(urn: str, state: Properties) -> str:
+    """The one that it was made with; the official plugin's are random."""
+    kept = values.unwrap(state.get("__fieldManager"))
+    return kept if isinstance(kept, str) and kept else objects.manager_of(urn)
+
+
+def _imported(live: dict[str, Any]) -> Properties:
+    """Inputs for an object that the program adopts: what is declared, without what the server adds."""
+    metadata = {key: live["metadata"][key] for key in ("name", "namespace", "labels") if key in live["metadata"]}
+    return {**{key: value for key, value in live.items() if key not in ("status", "metadata")}, "metadata": metadata}
+
+
+def _kind(change: str, replaces: bool) -> pb.PropertyDiff.Kind.ValueType:
+    return pb.PropertyDiff.Kind.Value(f"{change.upper()}_REPLACE" if replaces else change.upper())
+
+
+async def _abort_partly(
+    context: Context, identity: str, error: NotReadyError, inputs: Properties, manager: str
+) -> NoReturn:
+    """It exists, under this id, but it is not well."""
+    detail = pb.ErrorResourceInitFailed(
+        id=identity,
+        properties=to_struct(objects.outputs(error.live, inputs, manager)),
+        inputs=to_struct(inputs),
+        reasons=[str(error)],
+    )
+    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
+    status.details.add().Pack(detail)
+    await context.abort(
+        grpc.StatusCode.UNKNOWN,
+        str(error).splitlines()[0],
+        trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
+    )
+    raise AssertionError("abort raises")
