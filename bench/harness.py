@@ -118,17 +118,17 @@ class Bench:
     async def gate(self, name: str, port: int, **settings: Any) -> ReplicaTarget:
         """A gate in front of a server."""
         control = self.directory / f"{name}.gate"
+        address = self.directory / f"{name}.in"
         path = self.directory / f"{name}.json"
-        path.write_text(
-            json.dumps({"replicaId": name, "version": "A", "upstreamPort": port, "control": str(control), **settings})
-        )
+        told = {"replicaId": name, "version": "A", "upstreamPort": port, "control": str(control)}
+        path.write_text(json.dumps({**told, "listenPath": str(address), **settings}))
         self.start(sys.executable, "-m", "aks_inference_runtime.router.gate", str(path))
         async with asyncio.timeout(20):
             while True:
                 with suppress(RuntimeUnavailable):
                     status = await GateClient(control).status()
                     if status.ready:
-                        return ReplicaTarget(name, "127.0.0.1", status.port, control)
+                        return ReplicaTarget(name, "", 0, control, path=address)
                 await asyncio.sleep(0.02)
 
 

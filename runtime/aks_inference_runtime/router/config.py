@@ -286,6 +286,8 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
         # A request goes elsewhere when nothing of it was given to a replica, and only then: the connection was refused,
         # or the gate says so (of the whole of a request that fits the buffer; others are lost).
         f"  retry-on conn-failure {ELSEWHERE}",
+        # Most answers end here: each rule costs every request.
+        "  http-response allow if { status lt 400 }",
         f"  http-response set-status 502 if {{ status {ELSEWHERE} }}",
         f"  http-response set-status {ELSEWHERE} if {{ status {MASKED} }} {{ {masked} {ELSEWHERE} }}",
         f"  http-response del-header {STATUS_HEADER.decode()} if {{ status {ELSEWHERE} }}",
@@ -295,6 +297,8 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             f"backend s{number} from slot",
             f"  timeout queue {timeout}ms",
             "  http-request set-timeout server var(txn.route),field(3,|) if { var(txn.route) -m found }",
+            # Keeping a copy of each request costs; without a gate nobody asks for it.
+            "  http-request disable-l7-retry if { var(txn.route) -m end |plain }",
             "  acl full be_conn_free le 0",
             "  http-request set-var(txn.most) var(txn.route),field(4,|),add(0) if full { var(txn.route) -m found }",
             "  http-request deny status 429 content-type application/json"

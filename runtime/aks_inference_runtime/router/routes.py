@@ -9,8 +9,9 @@
 
 Paths are `/api/v1/service/<endpoint>/score` and, with one bucket, `…/swagger.json`: a path finds its entry at once.
 
-A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`; backend is a slot of this process or
-the hop to another one. One map, so that one commit changes everything at once.
+A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`, and `|plain` where no replica has a
+gate; backend is a slot of this process or the hop to another one. One map, so that one commit changes everything at
+once.
 """
 
 import json
@@ -27,6 +28,8 @@ from aks_inference_runtime.router.slots import Slot
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What the map's syntax allows; the rules for names proper are checked where endpoints are declared."""
+PLAIN = "|plain"
+"""End of a route whose replicas nobody guards: no answer of theirs may be taken for a gate's."""
 BACKSTOP_MS = 2_000
 """HAProxy's own timeout is so far above what the gate enforces: it counts only when a gate is stuck."""
 
@@ -56,7 +59,8 @@ def route(version: VersionRoute, slot: Slot) -> str:
     requests = version.requests
     backend = slot.backend if slot.process == 0 else f"hop{slot.process}"
     backstop = requests.scoring_timeout_ms + requests.max_request_wait_time + BACKSTOP_MS
-    return f"{backend}|{slot.backend}|{backstop}|{requests.max_queued_requests}|{version.name}"
+    plain = bool(version.replicas) and all(replica.control is None for replica in version.replicas)
+    return f"{backend}|{slot.backend}|{backstop}|{requests.max_queued_requests}|{version.name}{PLAIN * plain}"
 
 
 def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
