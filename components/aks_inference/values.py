@@ -6,6 +6,7 @@ that the rules between fields still see everything that is right.
 """
 
 import inspect
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,9 +139,25 @@ def read(spec: type[S], given: Mapping[str, object], required: tuple[str, ...] =
         except ValidationError as error:
             details = error.errors(include_url=False)
             findings += [_finding(spec, detail) for detail in details]
-            names = {str(detail["loc"][0]) for detail in details}
+            # A number that is given as text is wrong as such; what else is wrong with the number is said with it.
+            meant = {str(detail["loc"][0]): number for detail in details if (number := _meant(detail)) is not None}
+            names = {str(detail["loc"][0]) for detail in details} - meant.keys()
             broken |= names
-            raw = {name: value for name, value in raw.items() if name not in names}
+            raw = {name: meant.get(name, value) for name, value in raw.items() if name not in names}
+
+
+def _meant(detail: ErrorDetails) -> float | None:
+    """The number that a text says where a number is asked for."""
+    value: object = detail["input"]
+    if detail["type"] not in ("number", "whole") or len(detail["loc"]) != 1 or not isinstance(value, str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else number
 
 
 @cache

@@ -171,6 +171,28 @@ def test_names_and_ports_are_unique_on_a_target(run_program: Callable[..., Any])
     assert "fourth" not in outcome.error
 
 
+def test_names_that_are_taken_are_told_beside_other_mistakes(run_program: Callable[..., Any]) -> None:
+    outcome = run_program("""
+        from aks_inference import ControlledRolloutEndpoint, LocalInferenceCluster, ModelWebService, RegisteredModel
+        cluster = LocalInferenceCluster("local")
+        config = {"entry_script": "score.py"}
+        ModelWebService("first", target=cluster, inference_config=config, service_name="same", port=9001,
+                        num_replicas=0)
+        ModelWebService("second", target=cluster, inference_config=config, service_name="same", port=9001,
+                        cpu_cores=-1)
+        ControlledRolloutEndpoint("third", target=cluster, endpoint_name="same", versions=[])
+        RegisteredModel("m1", target=cluster, model_path="nowhere", model_name="m")
+        RegisteredModel("m2", target=cluster, model_path="model.joblib", model_name="m")
+    """)
+    assert outcome.code == 1
+    assert outcome.error.count("service_name = \"same\": is also the name of ModelWebService 'first'") == 1
+    assert "port = 9001: is also the port of ModelWebService 'first'" in outcome.error
+    assert "endpoint_name = \"same\": is also the name of ModelWebService 'first'" in outcome.error
+    assert "model_name = \"m\": is also the name of RegisteredModel 'm1'" in outcome.error
+    for other in ("num_replicas = 0", "cpu_cores = -1", "versions = []", "model_path"):
+        assert other in outcome.error
+
+
 def test_services_that_do_not_fit_on_this_machine_together(run_program: Callable[..., Any]) -> None:
     outcome = run_program("""
         from aks_inference import LocalInferenceCluster, ModelWebService

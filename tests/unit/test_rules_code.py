@@ -29,6 +29,14 @@ def findings(source: str) -> list[str]:
         ("def init(): ...\ndef run(*rows): ...", ["run() has *rows"]),
         ("def init(): ...\ndef run(data, **more): ...", ["run() has **more"]),
         ("def init(): ...\ndef run(data, /): ...", ["run() has positional-only data"]),
+        (
+            "def init(): ...\n@rawhttp\n@input_schema('data', t)\ndef run(data): ...",
+            ["run() has both `rawhttp` and `input_schema` (line 3)"],
+        ),
+        (
+            "def init(): ...\n@s.output_schema(t)\n@api.rawhttp\ndef run(data): ...",
+            ["run() has both `rawhttp` and `output_schema` (line 3)"],
+        ),
         ("class A:\n  def init(s): ...\n  def run(s, d): ...", ["has no function init()", "has no function run()"]),
         ("def init():\n  def run(data): ...", ["has no function run()"]),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from aks_inference.findings import Casing, Severity
 from aks_inference.names import MODEL
+from aks_inference.registered_model.component import size_text
 from aks_inference.registered_model.spec import ModelPlan, plan_model
 
 TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/tmp/state"}'
@@ -109,3 +110,14 @@ def test_a_deprecated_framework_is_a_warning() -> None:
 )  # fmt: skip
 def test_names(name: str, right: bool) -> None:
     assert (not list(MODEL.check(("model_name",), name))) is right
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"), (1, "1 byte"), (99, "99 bytes"), (100, "0.1 kB"), (1_234, "1.2 kB"), (99_999, "100.0 kB"),
+        (100_000, "0.1 MB"), (5_250_000_000, "5,250.0 MB"),
+    ],
+)  # fmt: skip
+def test_no_file_is_shown_as_nothing(size: int, text: str) -> None:
+    assert size_text(size) == text

@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aks_inference.findings import Casing, Severity
+from aks_inference.machine import this_machine
 from aks_inference.rollout.spec import VersionSpec, plan_rollout, version_rules
 from aks_inference.service.endpoint import EndpointPlan
+from aks_inference.service.serving import describe
 from aks_inference.values import read
 
 TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/tmp/state"}'
@@ -58,6 +60,49 @@ def test_effective_traffic(versions: list[Any], traffic: dict[str, float]) -> No
     assert errors == []
     assert made is not None
     assert made.traffic == traffic
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        ("12.5", []),
+        ("12.555", ["has more than two decimals"]),
+        ("130", ["must be between 0 and 100"]),
+        ("half", []),
+        ("nan", []),
+    ],
+)
+def test_a_number_given_as_text_gets_the_other_rules_at_once(share: str, expected: list[str]) -> None:
+    _, errors = plan(version("ver-a", share), version("ver-b", 40, cpu_cores="0", num_replicas="-1"))
+    said = "\n".join(errors)
+    assert f'versions[0].traffic_percentile = "{share}": is text; give a number' in said
+    assert 'versions[1].cpu_cores = "0": is text' in said
+    assert "versions[1].cpu_cores = 0: must be above 0" in said
+    assert 'versions[1].num_replicas = "-1": must be a whole number' in said
+    assert "versions[1].num_replicas = -1: must be above 0" in said
+    for rule in expected:
+        assert rule in said
+
+
+@pytest.mark.parametrize(("shares", "total"), [(("70", 60), "130"), (("90", "40.5"), "130.5"), (("60", 40), None)])
+def test_shares_given_as_text_count_in_the_sum(shares: tuple[Any, Any], total: str | None) -> None:
+    _, errors = plan(version("ver-a", shares[0]), version("ver-b", shares[1]))
+    assert any(f"sum to {total}" in error for error in errors) == (total is not None)
+
+
+def test_versions_that_differ_in_variables_alone_are_told_apart() -> None:
+    def of(name: str, **variables: str) -> dict[str, Any]:
+        config = {**CONFIG, "environment": {"environment_variables": variables}}
+        return version(name, 10, inference_config=config)
+
+    made, errors = plan(of("ver-a", MODE="fast", LEVEL="1"), of("ver-b", MODE="hush-hush", LEVEL="1"), of("ver-c"))
+    assert errors == []
+    assert made is not None
+    runs = [line for line in describe(made, this_machine()) if " runs " in line]
+    assert runs[0].endswith("; variables LEVEL, MODE (another value than in ver-b)")
+    assert runs[1].endswith("; variables LEVEL, MODE (another value than in ver-a)")
+    assert "variables" not in runs[2]
+    assert "hush" not in "".join(runs)
 
 
 @pytest.mark.parametrize(

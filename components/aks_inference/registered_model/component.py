@@ -11,7 +11,7 @@ from aks_inference.registered_model.args import RegisteredModelArgs
 from aks_inference.registered_model.spec import ModelPlan, plan_model
 from aks_inference.resources import Model
 from aks_inference.service.models import ModelUse
-from aks_inference.targets import checked_target
+from aks_inference.targets import checked_target, choose_target
 
 
 class RegisteredModel(Component):
@@ -46,7 +46,8 @@ class RegisteredModel(Component):
         declared = merged(args, settings)
         plan, findings = plan_model(name, declared)
         self._model_name = declared.get("model_name") or name
-        self._target_key = plan.target.key if plan else None
+        target = plan.target if plan else choose_target(declared.get("target"))[0]
+        self._target_key = target.key if target else None
         findings += _taken(name, self._model_name, self._target_key)
         super().__init__(name, declared, findings, opts)
         self._register(name, plan)
@@ -63,13 +64,20 @@ class RegisteredModel(Component):
         framework = f"; {plan.inputs['framework']}" if plan.inputs["framework"] else ""
         self._info(
             f"model {self._model_name}: {plan.files:,} file{'s' * (plan.files != 1)}, "
-            f"{plan.size_bytes / 1e6:,.1f} MB from {plan.inputs['path']}{framework}"
+            f"{size_text(plan.size_bytes)} from {plan.inputs['path']}{framework}"
         )
         self.register_outputs({"modelName": self.model_name, "version": self.version, "modelId": self.model_id})
 
     @property
     def _reference(self) -> pulumi.Output[str]:
         return self.model_id
+
+
+def size_text(size: int) -> str:
+    """kB below a tenth of a MB, bytes below a tenth of a kB: a small file is not none."""
+    if size < 100:
+        return f"{size} bytes" if size != 1 else "1 byte"
+    return f"{size / 1e3:,.1f} kB" if size < 100_000 else f"{size / 1e6:,.1f} MB"
 
 
 def _taken(resource_name: str, name: str, target_key: object) -> list[Finding]:

@@ -110,9 +110,10 @@ class ControlledRolloutEndpointArgs(TypedDict):
     """Optional. Whether a token is needed to score; not with `auth_enabled` true. Not supported yet: true is refused.
     Default: false."""
     primary_key: NotRequired[pulumi.Input[str] | None]
-    """Optional. Secret. Default: generated."""
+    """Optional. Secret, at least 8 characters that a header can carry. Default: generated, and kept. One that was given
+    stays when the argument is left out again; give another to end it."""
     secondary_key: NotRequired[pulumi.Input[str] | None]
-    """Optional. Secret; only with `primary_key`. Default: generated."""
+    """Optional. Secret, at least 8 characters; only with `primary_key`. Default: generated, and kept as that is."""
     enable_app_insights: NotRequired[bool | None]
     """Optional. Not supported yet: true is refused. Default: false."""
     namespace: NotRequired[str | None]

@@ -54,23 +54,11 @@ class ControlledRolloutEndpoint(Serving):
         """Arguments as a dict, or as keywords."""
         declared = merged(args, settings)
         plan, findings = plan_rollout(name, declared)
-        findings += self._conflicts(name, plan, "endpoint_name")
+        findings += self._conflicts(name, declared, plan, "endpoint_name")
         super().__init__(name, declared, findings, opts)
         outputs = self._serve(name, plan)
-        self.scoring_uri, self.swagger_uri = outputs["scoring_uri"], outputs["swagger_uri"]
-        self.primary_key, self.secondary_key = outputs["primary_key"], outputs["secondary_key"]
-        self.state = outputs["state"]
         if plan is None:
             self.effective_traffic = unknown(dict[str, float])
             return
         self.effective_traffic = pulumi.Output.from_input(plan.traffic)
-        self.register_outputs(
-            {
-                "scoringUri": self.scoring_uri,
-                "swaggerUri": self.swagger_uri,
-                "primaryKey": self.primary_key,
-                "secondaryKey": self.secondary_key,
-                "state": self.state,
-                "effectiveTraffic": self.effective_traffic,
-            }
-        )
+        self.register_outputs({**outputs, "effectiveTraffic": self.effective_traffic})

@@ -17,6 +17,7 @@ from aks_inference_runtime.api.endpoint import Code
 from aks_inference_runtime.api.errors import InvalidInput
 
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+SCHEMA_DECORATORS = ("input_schema", "output_schema")
 MANY_FILES = 2_000
 MANY_BYTES = 300_000_000
 """Azure ML's limits of a project folder: beyond them something is probably in the wrong place."""
@@ -123,9 +124,24 @@ def _run_findings(function: ast.FunctionDef, given: str) -> Iterator[Finding]:
     if wrong and not function.decorator_list:
         rule = f"run() has {', '.join(wrong)}; the server passes arguments by name"
         yield Finding(ENTRY, rule, "use plain parameters", given)
+    yield from _decorator_findings(function, given)
     data = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     if not [name for name in data if name != "request_headers"] and not wrong and not function.decorator_list:
         yield Finding(ENTRY, "run() takes no data", "give run a parameter for the request's body", given)
+
+
+def _decorator_findings(function: ast.FunctionDef, given: str) -> Iterator[Finding]:
+    """The server ends at the start with raw access and a schema (of the input or the output) on one run()."""
+    lines: dict[str, int] = {}
+    for decorator in function.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+        lines.setdefault(name, decorator.lineno)
+    for schema in SCHEMA_DECORATORS:
+        if "rawhttp" in lines and schema in lines:
+            at = f"line {max(lines['rawhttp'], lines[schema])}"
+            rule = f"run() has both `rawhttp` and `{schema}` ({at}); the server refuses to start with them"
+            yield Finding(ENTRY, rule, "keep one of them: raw access to the request, or a schema", given)
 
 
 def _bound_names(tree: ast.Module) -> tuple[dict[str, ast.stmt | None], bool]:

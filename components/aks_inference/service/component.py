@@ -42,19 +42,8 @@ class ModelWebService(Serving):
         """Arguments as a dict, or as keywords."""
         declared = merged(args, settings)
         plan, findings = plan_service(name, declared)
-        findings += self._conflicts(name, plan, "service_name")
+        findings += self._conflicts(name, declared, plan, "service_name")
         super().__init__(name, declared, findings, opts)
         outputs = self._serve(name, plan)
-        self.scoring_uri, self.swagger_uri = outputs["scoring_uri"], outputs["swagger_uri"]
-        self.primary_key, self.secondary_key = outputs["primary_key"], outputs["secondary_key"]
-        self.state = outputs["state"]
         if plan is not None:
-            self.register_outputs(
-                {
-                    "scoringUri": self.scoring_uri,
-                    "swaggerUri": self.swagger_uri,
-                    "primaryKey": self.primary_key,
-                    "secondaryKey": self.secondary_key,
-                    "state": self.state,
-                }
-            )
+            self.register_outputs(outputs)

@@ -1,33 +1,66 @@
 """What services and rollouts have in common once they are planned: names, capacity, the child, the message."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
+from pydantic.alias_generators import to_camel
 
 from aks_inference.component import Component, unknown
 from aks_inference.findings import Finding
 from aks_inference.machine import Machine, this_machine
 from aks_inference.program import ComponentFindings, current_program, peers
 from aks_inference.resources import LocalEndpoint
-from aks_inference.service.endpoint import EndpointPlan
-from aks_inference.targets import checked_target
+from aks_inference.service.endpoint import EndpointPlan, VersionPlan
+from aks_inference.targets import checked_target, choose_target
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointVersion
 
+OUTPUTS = ("scoring_uri", "swagger_uri", "primary_key", "secondary_key", "state")
 SHOWN_PACKAGES = 4
 """Of an environment, in the preview's text."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What only one endpoint of a target can have."""
+
+    target_key: object
+    """None: not known."""
+    name: str
+    port: int | None
+
+
+def claimed(resource_name: str, declared: Mapping[str, Any], plan: EndpointPlan | None, argument: str) -> Claim:
+    """The claim of a plan, or of arguments of which others are wrong."""
+    if plan is not None:
+        return Claim(plan.target.key, plan.name, plan.endpoint.spec.port)
+    target, _ = choose_target(declared.get("target"))
+    name = declared.get(argument, declared.get(to_camel(argument), resource_name))
+    port = declared.get("port")
+    return Claim(
+        target.key if target else None,
+        name if isinstance(name, str) else resource_name,
+        int(port) if isinstance(port, int | float) and not isinstance(port, bool) and port == port // 1 else None,
+    )
 
 
 class Serving(Component):
     """A component that is an endpoint on a target."""
 
     _plan: EndpointPlan | None
+    _claim: Claim
 
     def _serve(self, name: str, plan: EndpointPlan | None) -> dict[str, pulumi.Output[Any]]:
-        """Registers the endpoint; returns its outputs."""
-        names = ("scoring_uri", "swagger_uri", "primary_key", "secondary_key", "state")
-        if plan is None:
-            return {output: unknown(str) for output in names}
+        """Registers the endpoint and sets its outputs; returns them by their names on the wire."""
+        endpoint = None if plan is None else self._endpoint(name, plan)
+        outputs: dict[str, pulumi.Output[Any]] = {}
+        for output in OUTPUTS:
+            outputs[to_camel(output)] = value = unknown(str) if endpoint is None else getattr(endpoint, output)
+            setattr(self, output, value)
+        return outputs
+
+    def _endpoint(self, name: str, plan: EndpointPlan) -> LocalEndpoint:
         endpoint = LocalEndpoint(
             name,
             {
@@ -40,26 +73,31 @@ class Serving(Component):
             self._child(),
         )
         self._info(*describe(plan, this_machine()))
-        return {output: getattr(endpoint, output) for output in names}
+        return endpoint
 
-    def _conflicts(self, resource_name: str, plan: EndpointPlan | None, argument: str) -> list[Finding]:
-        """Names and ports that another endpoint of the program has on the same target; own demands on the machine."""
+    def _conflicts(
+        self, resource_name: str, declared: Mapping[str, Any], plan: EndpointPlan | None, argument: str
+    ) -> list[Finding]:
+        """Names and ports that another endpoint of the program has on the same target; own demands on the machine.
+
+        Names and ports are compared also where something else is wrong, so that all is said at once.
+        """
         self._resource_name, self._plan = resource_name, plan
-        if plan is None:
-            return []
-        findings = list(too_big(plan, this_machine()))
+        self._claim = claim = claimed(resource_name, declared, plan, argument)
+        findings = list(too_big(plan, this_machine())) if plan else []
         others = peers((type(self), resource_name))
         for other in others:
-            theirs = other._plan if isinstance(other, Serving) else None
-            if theirs is None or theirs.target.key != plan.target.key:
+            theirs = other._claim if isinstance(other, Serving) else None
+            if theirs is None or claim.target_key is None or theirs.target_key != claim.target_key:
                 continue
             whose = f"{other._kind} {other._resource_name!r}"
-            if theirs.name == plan.name:
+            if theirs.name == claim.name:
                 rule = f"is also the name of {whose} on this target"
-                findings.append(Finding((argument,), rule, "choose another name", plan.name))
-            port = plan.endpoint.spec.port
-            if port is not None and theirs.endpoint.spec.port == port:
-                findings.append(Finding(("port",), f"is also the port of {whose}", "choose another port", port))
+                findings.append(Finding((argument,), rule, "choose another name", claim.name))
+            if claim.port is not None and theirs.port == claim.port:
+                findings.append(Finding(("port",), f"is also the port of {whose}", "choose another port", claim.port))
+        if plan is None:
+            return findings
         program = current_program()
         if program:
             program.at_end(lambda: crowded(program.components, self))
@@ -144,7 +182,8 @@ def describe(plan: EndpointPlan, machine: Machine) -> list[str]:
             f"  {version.name:<{_width(plan)}} {plan.traffic[version.name]:>6.2f} %"
             f"{shown}: {_replicas(version)}; models {models}"
         )
-        lines.append(f"  {'':<{_width(plan)}} runs {_runs(version)}")
+        others = [v for v in spec.versions if v is not version]
+        lines.append(f"  {'':<{_width(plan)}} runs {_runs(version)}{_variables(version, version_plan, others)}")
     return lines + [f"note: {note}" for note in plan.notes]
 
 
@@ -155,6 +194,17 @@ def _runs(version: EndpointVersion) -> str:
     more = f" and {len(packages) - SHOWN_PACKAGES} more" if len(packages) > SHOWN_PACKAGES else ""
     digest = version.code.digest.removeprefix("sha256:")[:12]
     return f"{version.code.entry_script} ({digest}) with {shown or 'no packages of its own'}{more}"
+
+
+def _variables(version: EndpointVersion, plan: VersionPlan, others: Sequence[EndpointVersion]) -> str:
+    """Their names, and of those whose value differs between versions in which. A value may be a secret."""
+    own = version.environment.environment_variables
+    shown = []
+    for name in sorted({*own, *plan.late_variables}):
+        theirs = {o.name: o.environment.environment_variables.get(name) for o in others}
+        unlike = [other for other, value in theirs.items() if None not in (value, own.get(name)) and value != own[name]]
+        shown.append(f"{name} (another value than in {', '.join(unlike)})" if unlike else name)
+    return f"; variables {', '.join(shown)}" if shown else ""
 
 
 def _width(plan: EndpointPlan) -> int:
