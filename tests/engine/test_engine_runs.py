@@ -420,6 +420,28 @@ def test_runs_killed_many_times_lose_nothing_in_silence(run: Run, seed: int) -> 
     assert kills(run, 6, seed) >= 6
 
 
+def test_what_was_being_created_is_told_until_it_is_settled_or_taken_off(run: Run) -> None:
+    run.configure(count=1, delay=600)
+    process = run.workspace.start("up", "--yes", "--skip-preview", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: "Thing::first" in json.dumps(run.state().get("pending_operations")))
+    process.kill()
+    process.wait()
+    run.wait_for_plugins()
+    told = "cloud:index:Thing::first, interrupted while creating"
+    for command in (["preview"], ["preview", "--refresh"], ["refresh", "--yes"]):
+        done = run.workspace.process(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert told in done.stdout
+    assert len(run.state()["pending_operations"]) == 1
+    assert run.workspace.process("destroy", "--yes", "--skip-preview").returncode == 0
+    refused = run.workspace.process("stack", "rm", "--yes")
+    assert refused.returncode == 255
+    assert "left operations of which the end is not known" in refused.stderr
+    assert told in run.workspace.process("refresh", "--yes", "--skip-preview", "--clear-pending-creates").stdout
+    assert "pending_operations" not in run.state()
+    run.workspace.must("stack", "rm", "--yes")
+
+
 def test_the_state_of_a_killed_run_is_encrypted_and_whole(run: Run) -> None:
     run.configure(count=8, delay=0.05)
     run.up()

@@ -94,7 +94,7 @@ class Group(NamedFlags, click.Group):
 
 # Flags of `pulumi` 3.2xx on the commands that this engine has, and that it does not know.
 _NAMES = """
-    allow-empty attach-debugger clear-pending-creates client config config-file config-path copilot
+    allow-empty attach-debugger client config config-file config-path copilot
     copy-config-from debug disable-integrity-checking emoji environment event-log events exclude
     exclude-dependents exclude-protected exec-agent exec-kind fully-qualify-stack-names ignore-remote-config
     import-file import-pending-creates include-environment key logflow logtostderr memprofilerate neo open

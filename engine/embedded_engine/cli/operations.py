@@ -122,6 +122,11 @@ def up(call: Invocation, stack: str | None, json_output: bool, **flags: Any) -> 
 @stack_option
 @json_option
 @_choosing
+@click.option(
+    "--clear-pending-creates",
+    is_flag=True,
+    help="Forget what an interrupted run was creating; look first whether it is there.",
+)
 @_changing
 @common
 def refresh(call: Invocation, stack: str | None, json_output: bool, **flags: Any) -> int:  # noqa: ANN401
@@ -152,6 +157,7 @@ def _options(session: StackSession, flags: dict[str, Any]) -> Options:
         replace=(*flags.get("replace", ()), *both),
         refresh=session.project.refresh_always if refresh is None else refresh,
         continue_on_error=bool(flags.get("continue_on_error", False)),
+        clear_pending_creates=bool(flags.get("clear_pending_creates", False)),
     )
 
 

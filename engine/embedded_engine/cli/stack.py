@@ -212,6 +212,13 @@ def rm(call: Invocation, name: str | None, stack: str | None, force: bool, yes: 
     found = session.name
     with session.locked(lambda text: click.echo(f"warning: {text}", err=True)):
         deployment = call.backend.read(found).deployment if not force else None
+        if deployment and deployment.get("pending_operations") and not deployment.get("resources"):
+            raise StateError(
+                f"an interrupted run of '{found}' left operations of which the end is not known; removal rejected. "
+                "Possible actions:\n"
+                "- Run `refresh`, which names them; remove what they made, then `refresh --clear-pending-creates`\n"
+                "- Run the command again with `--force`; what they made stays, and nothing knows of it any more"
+            )
         if deployment and deployment.get("resources"):
             raise StateError(
                 f"'{found}' still has resources; removal rejected. Possible actions:\n"

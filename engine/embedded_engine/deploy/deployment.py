@@ -81,6 +81,8 @@ class Deployment:
     async def _whole(self, work: Coroutine[Any, Any, None]) -> bool:
         started = self._clock()
         self.emit(events.Prelude(_shown_config(self.options)))
+        if self.base.operations:
+            self._warn("", pending_warning(self.base))
         try:
             await work
         except BailError:
@@ -93,11 +95,8 @@ class Deployment:
     async def _update(self, source: Source | None) -> None:
         if self.options.refresh:
             await self._refresh()
-        else:
-            if self.base.operations and not self.options.dry_run:
-                self._warn("", pending_warning(self.base))
-            if any(r.refresh_before_update for r in self.base.resources):
-                await self._refresh(flagged=True)
+        elif any(r.refresh_before_update for r in self.base.resources):
+            await self._refresh(flagged=True)
         if self._step_failed:
             return
         if source is not None:

@@ -43,6 +43,7 @@ class Journal:
         self._new: list[Cell] = []
         self._pending: dict[Cell, OperationKind] = {}
         self._created: set[str] = set()
+        self._forgetting = False
         self._renamed: dict[str, str] = {}
         self._wanted = 0
         self._written = 0
@@ -78,6 +79,10 @@ class Journal:
         """From now on the state stays as it was last written: what is under way is not learnt any more."""
         self._persist = None
 
+    def forget_creates(self) -> None:
+        """What was being created when an earlier run was cut is not kept any longer."""
+        self._forgetting = True
+
     def rename(self, old_urn: str, new_urn: str) -> None:
         """A resource was found under a former URN: what is left over refers to it by the new one."""
         self._renamed[old_urn] = new_urn
@@ -108,10 +113,11 @@ class Journal:
         resources = [dataclasses.replace(r, aliases=()) if r.aliases else r for r in resources]
         operations = [Operation(cell.state, kind) for cell, kind in self._pending.items()]
         # A create of which the end is not known stays told until the same resource has been made.
-        operations += [
-            o for o in self._base.operations if o.kind is OperationKind.CREATING and o.resource.urn not in self._created
-        ]
+        operations += [] if self._forgetting else [o for o in self._base.operations if self._unsettled(o)]
         return dataclasses.replace(self._base, resources=tuple(resources), operations=tuple(operations))
+
+    def _unsettled(self, operation: Operation) -> bool:
+        return operation.kind is OperationKind.CREATING and operation.resource.urn not in self._created
 
     def _renamed_state(self, state: Resource) -> Resource:
         if not self._renamed:

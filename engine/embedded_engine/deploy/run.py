@@ -23,7 +23,9 @@ from embedded_engine.session import StackSession
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The flags of an operation. `parallel`: steps at once; `targets` and `replace`: URNs, with `*` and `**`."""
+    """The flags of an operation. `parallel`: steps at once; `targets` and `replace`: URNs, with `*` and `**`;
+    `clear_pending_creates`: what was being created when a run was cut is forgotten when this run ends.
+    """
 
     parallel: int = 16
     targets: tuple[str, ...] = ()
@@ -31,6 +33,7 @@ class Options:
     replace: tuple[str, ...] = ()
     refresh: bool = False
     continue_on_error: bool = False
+    clear_pending_creates: bool = False
 
 
 def run(session: StackSession, kind: str, options: Options, sink: Sink, preview: bool = False) -> Summary:
@@ -65,6 +68,8 @@ async def _run(session: StackSession, kind: str, options: Options, sink: Sink, p
     )
     finder = Finder(_declared(project.plugins, project.root), dict(session.environment))
     deployment = Deployment(run_options, session.load(), emit, finder, session.persist, session.stack_outputs)
+    if options.clear_pending_creates:
+        deployment.journal.forget_creates()
     # Assets are read where the program runs.
     folder = project.main if project.main.is_dir() else project.main.parent
     monitor = Monitor(deployment, folder, project.root)

@@ -10,8 +10,8 @@ def pending_warning(base: Snapshot) -> str:
         f"{found}"
         "These were under way when the previous run ended, and what became of them is not known. A resource that was "
         "being created is settled when it has been created; one that is no longer in the program stays listed until "
-        "its entry is taken out of `pending_operations` (`stack export`, `stack import`). The others are settled by "
-        "this run."
+        "`refresh --clear-pending-creates` takes it off the list: look first whether it is there, and remove it. "
+        "The others are settled by the next update or refresh."
     )
 
 

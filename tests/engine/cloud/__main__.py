@@ -1,12 +1,14 @@
 """A provider whose cloud is a folder: one file a thing, named by its URN, so that a create that comes again finds it.
 
 `cloud:index:Thing`: `value` updates, `key` replaces, `delay` is how long each change takes in seconds, `fail` makes
-the create fail. The folder is CLOUD_FOLDER.
+the create fail. The folder is CLOUD_FOLDER. With CLOUD_CUT=before or after, the engine (the process ENGINE_PID) is
+killed at the first change, just before or just after it is made.
 """
 
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from concurrent import futures
@@ -34,10 +36,17 @@ def path_of(identity: str) -> Path:
     return FOLDER / f"{identity}.json"
 
 
+def cut(place: str) -> None:
+    if os.environ.get("CLOUD_CUT") == place:
+        os.kill(int(os.environ["ENGINE_PID"]), signal.SIGKILL)
+
+
 def put(identity: str, content: dict[str, Any]) -> None:
     temporary = FOLDER / f"{identity}.{time.monotonic_ns()}.tmp"
     temporary.write_text(json.dumps(content))
+    cut("before")
     temporary.replace(path_of(identity))
+    cut("after")
 
 
 class Cloud(provider_pb2_grpc.ResourceProviderServicer):
@@ -97,7 +106,9 @@ class Cloud(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: Any, context: Any) -> Any:
         delay = values(request.properties).get("delay", 0)
         time.sleep(delay / 2)
+        cut("before")
         path_of(request.id).unlink(missing_ok=True)
+        cut("after")
         time.sleep(delay / 2)
         return empty_pb2.Empty()
 
