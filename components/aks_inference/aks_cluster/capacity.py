@@ -77,10 +77,10 @@ def fit_findings(plan: ClusterPlan, endpoints: Mapping[K, "EndpointPlan"]) -> It
         ("maximum", report.at_most, False),
     ):
         for pending in found.pending:
-            key = next((key for start, key in by_name.items() if pending.name.startswith(start)), None)
-            if key is None or (pending.reason == "GPU" and not plan.gpu) or (key, pending.name) in said:
+            whose = next((key for start, key in by_name.items() if pending.name.startswith(start)), None)
+            if whose is None or (pending.reason == "GPU" and not plan.gpu) or (whose, pending.name) in said:
                 continue
-            said.add((key, pending.name))
+            said.add((whose, pending.name))
             rule = f"{found.verdict} on the nodes of {plan.name} at the services' {bound}: {pending.text()}"
             severity = Severity.ERROR if surely else Severity.WARNING
-            yield key, Finding((), rule, "use more or larger nodes, or ask for less", severity=severity)
+            yield whose, Finding((), rule, "use more or larger nodes, or ask for less", severity=severity)

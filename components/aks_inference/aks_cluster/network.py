@@ -66,9 +66,9 @@ def plan_network(flat: Mapping[str, object], group: Mapping[str, object] | None)
     azure = spec.subnet_id is not None or spec.vnet_name or spec.plugin_mode or spec.dataplane
     plugin = spec.plugin or ("azure" if azure else "kubenet")
     places: dict[Path, Path] = {("network", name): (*place, name) for name, place in prefix.items()}
-    if flat_style:
+    if spec.vnet_name is not None and spec.subnet_id is None:
         # Azure ML's three names say what the rules call the subnet's id.
-        places["network", "subnet_id"] = ("subnet_name",)
+        places["network", "subnet_id"] = (*prefix["subnet_name"], "subnet_name")
     return Network(plugin, spec, places), findings
 
 
