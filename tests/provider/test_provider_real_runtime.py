@@ -130,6 +130,20 @@ def test_a_service_from_declaration_to_answer(stack: Any) -> None:
     assert set(stack.preview()["changeSummary"]) == {"same"}
 
 
+def test_generated_keys_survive_another_port_of_the_cluster(stack: Any) -> None:
+    stack.up()
+    before = stack.outputs()
+    stack.port = free_port()
+    stack.configure(port=str(stack.port))
+    operations = {step["op"] for step in stack.preview()["steps"]}
+    assert any("replace" in operation for operation in operations)
+    stack.up()
+    after = stack.outputs()
+    assert f":{stack.port}/" in after["uri"]
+    assert after["key"] == before["key"]
+    assert score(after) == (200, {"weights": "one"})
+
+
 def test_a_port_in_use_is_named(stack: Any) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", stack.port))
