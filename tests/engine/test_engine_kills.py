@@ -186,7 +186,7 @@ def test_cut_at_every_write_nothing_is_lost(tmp_path: Path, phase: str, after: b
         point += 1
         if not cut_and_look(tmp_path / str(point), phase, point=point, after=after):
             break
-    assert point > 4
+    assert point > 3
 
 
 @pytest.mark.parametrize("phase", sorted(PHASES))

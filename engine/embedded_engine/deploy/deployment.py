@@ -18,7 +18,7 @@ from embedded_engine.deploy.journal import Journal, Persist
 from embedded_engine.deploy.options import Options
 from embedded_engine.deploy.registration import BailError, ProgramEndedError, Result, Source, StepFailedError
 from embedded_engine.deploy.registry import Registry
-from embedded_engine.deploy.texts import pending_warning
+from embedded_engine.deploy.texts import pending_warning, shown_config
 from embedded_engine.errors import EngineError
 from embedded_engine.events import Diagnostic, Sink
 from embedded_engine.model import Properties, Resource, Snapshot
@@ -61,6 +61,7 @@ class Deployment:
         self._failed_steps: list[Step] = []
         self._skipped: set[str] = set()
         self._step_failed = False
+        self._unwritten = False
         self._only_refreshes = False
         self._bailed = False
         self._cancelled = False
@@ -80,7 +81,7 @@ class Deployment:
 
     async def _whole(self, work: Coroutine[Any, Any, None]) -> bool:
         started = self._clock()
-        self.emit(events.Prelude(_shown_config(self.options)))
+        self.emit(events.Prelude(shown_config(self.options)))
         if self.base.operations:
             self._warn("", pending_warning(self.base))
         try:
@@ -148,7 +149,7 @@ class Deployment:
             await self.journal.close()
         except EngineError as error:
             errored = True
-            self._error("", str(error))
+            self._not_written(error)
         if self._cancelled:
             self._error("", f"{kind} canceled")
         elif errored and not self._bailed:
@@ -289,16 +290,20 @@ class Deployment:
                 error = failed
             await self.journal.end(step, error is None or error.kept, error is not None and error.lost)
         except EngineError as failed:
-            # The state could not be written: nothing more may be begun.
-            self._error("", str(failed))
-            self._step_failed = True
-            self.stopping.set()
+            self._not_written(failed)
             return False
         if error is None:
             self._succeeded(step)
             return True
         self._failed(step, error)
         return False
+
+    def _not_written(self, error: EngineError) -> None:
+        """The state could not be written: nothing more may be begun. Told once, however many steps meet it."""
+        if not self._unwritten:
+            self._error("", str(error))
+        self._unwritten = self._step_failed = True
+        self.stopping.set()
 
     def _succeeded(self, step: Step) -> None:
         if not step.told:
@@ -389,10 +394,6 @@ class Deployment:
 
     def _error(self, urn: str, message: str) -> None:
         self.emit(Diagnostic("error", message, urn))
-
-
-def _shown_config(options: Options) -> dict[str, str]:
-    return {k: values.REDACTED if k in options.secret_keys else v for k, v in options.config.items()}
 
 
 def _no_stacks(name: str) -> Properties:

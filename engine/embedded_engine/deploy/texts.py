@@ -1,6 +1,8 @@
-"""Sentences of a run that are longer than a line."""
+"""What a run tells of its stack: sentences that are longer than a line, and the configuration."""
 
+from embedded_engine.deploy.options import Options
 from embedded_engine.model import Snapshot
+from embedded_engine.values import REDACTED
 
 
 def pending_warning(base: Snapshot) -> str:
@@ -21,3 +23,8 @@ def protected_message(urn: str) -> str:
         "because it is protected. To unprotect the resource, either remove the `protect` flag from the resource in "
         f"your Pulumi program and run `pulumi up`, or use the command:\n`pulumi state unprotect '{urn}'`"
     )
+
+
+def shown_config(options: Options) -> dict[str, str]:
+    """The configuration without what is secret in it."""
+    return {key: REDACTED if key in options.secret_keys else value for key, value in options.config.items()}
