@@ -69,7 +69,7 @@ def page() -> str:
     for section, title in SECTIONS.items():
         lines = list(_section(section, rules, said))
         heading = f"## {section} {title}".replace("##  ", "## ")
-        head = "| rule | about | severity | said at preview, for example | test | source |\n| --- | --- | --- | --- | --- | --- |"
+        head = "| rule | about | severity | said at preview, for example | test | source |\n" + "| --- " * 6 + "|"
         parts.append("\n".join([heading, "", head, *lines, ""]))
     return "\n".join(parts)
 
