@@ -30,18 +30,16 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 """Azurite's documented one."""
 
 
-def tools() -> Path:
-    """Where programs for tests are kept between runs."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aks-inference-tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+TOOLS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aks-inference-tests"
+"""Where programs for tests are kept between runs; named before any test changes the variable."""
 
 
 @contextlib.contextmanager
 def made_once(name: str) -> Iterator[tuple[Path, bool]]:
     """A folder that is filled once, also by two test runs at a time; gives whether it still has to be."""
-    target = tools() / name
-    with (tools() / f"{name}.lock").open("w") as handle:
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    target = TOOLS / name
+    with (TOOLS / f"{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         done = target / "done"
         if not done.is_file():

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import InvalidInput
@@ -15,10 +16,20 @@ _CHUNK = 1024 * 1024
 def file_digest(path: Path) -> str:
     """`sha256:<hex>` of one file's content."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
     return f"sha256:{digest.hexdigest()}"
+
+
+def file_digests(files: Mapping[str, Path], workers: int | None = None) -> dict[str, str]:
+    """`sha256:<hex>` of many files by name, as many at a time as there are cores (or `workers`)."""
+    # The largest first: else the last one may leave the other cores idle.
+    order = sorted(files, key=lambda name: -files[name].stat().st_size)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        found = dict(zip(order, pool.map(file_digest, (files[name] for name in order)), strict=True))
+    return {name: found[name] for name in files}
 
 
 def combined_digest(files: Mapping[str, str]) -> str:
@@ -42,6 +53,10 @@ def _walk(directory: Path) -> Iterator[Path]:
             path = Path(folder) / name
             if not path.is_file():
                 raise InvalidInput(f"{path} is not a regular file; remove it or the broken link")
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise InvalidInput(f"{str(path)!r} has a name that is not UTF-8; rename it") from None
             yield path
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
+from aks_inference_runtime.api.models import ModelFacts
 
 
 class ServiceState(StrEnum):
@@ -84,7 +85,7 @@ class EndpointView(Wire):
     status: EndpointStatus
 
 
-class ModelRecord(Wire):
+class ModelRecord(ModelFacts):
     """A model version in a store."""
 
     name: str
@@ -93,10 +94,12 @@ class ModelRecord(Wire):
     """`sha256:<hex>` over names and contents."""
     files: dict[str, str] = Field(default_factory=dict)
     """Relative path in the model → `sha256:<hex>`."""
+    file_sizes: dict[str, int] = Field(default_factory=dict)
+    """Relative path in the model → bytes."""
     size_bytes: int = 0
     created_time: str = ""
-    framework: str | None = None
-    framework_version: str | None = None
-    description: str | None = None
-    tags: dict[str, str] = Field(default_factory=dict)
-    properties: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def model_id(self) -> str:
+        """`name:version`."""
+        return f"{self.name}:{self.version}"

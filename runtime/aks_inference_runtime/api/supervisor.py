@@ -7,6 +7,7 @@ from pydantic import Field
 
 from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
+from aks_inference_runtime.api.models import MODEL_NAME, ModelFacts
 
 API_PREFIX = "/v1"
 RECORD_VERSION = 1
@@ -73,19 +74,14 @@ class SupervisorRecord(Wire):
         return Path(self.run_directory) / "api.sock"
 
 
-class ModelRegistration(Wire):
+class ModelRegistration(ModelFacts):
     """Files to store under a name."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")
+    name: str = Field(pattern=MODEL_NAME)
     source_path: str
     """Absolute path of a file or folder."""
     child_paths: tuple[str, ...] = ()
     """Of a folder: only these files or folders of it."""
-    tags: dict[str, str] = Field(default_factory=dict)
-    properties: dict[str, str] = Field(default_factory=dict)
-    description: str | None = None
-    framework: str | None = None
-    framework_version: str | None = None
 
 
 class EndpointSubmission(Wire):

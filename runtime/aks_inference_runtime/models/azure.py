@@ -81,7 +81,7 @@ def azure_errors(what: str) -> Iterator[None]:
     try:
         yield
     except ResourceNotFoundError as error:
-        raise StoreUnavailable(f"{what}: is not there ({_code(error)})") from None
+        raise StoreUnavailable(f"{what}: is not there ({error_code(error)})") from None
     except ClientAuthenticationError as error:
         first = str(error).strip().splitlines()[0]
         raise StoreUnavailable(
@@ -89,11 +89,12 @@ def azure_errors(what: str) -> Iterator[None]:
             f"{CONNECTION_STRING_FILE}"
         ) from None
     except HttpResponseError as error:
-        raise StoreUnavailable(f"{what}: answered {error.status_code} ({_code(error)})") from None
+        raise StoreUnavailable(f"{what}: answered {error.status_code} ({error_code(error)})") from None
     except AzureError as error:
         raise StoreUnavailable(f"{what}: does not answer ({str(error).splitlines()[0][:300]})") from None
 
 
-def _code(error: Exception) -> str:
+def error_code(error: Exception) -> str:
+    """The service's own word for an error, else the first line of its text."""
     code = getattr(error, "error_code", None)
     return str(getattr(code, "value", code) or str(error).splitlines()[0])[:300]

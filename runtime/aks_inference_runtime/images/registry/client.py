@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import hashlib
+import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,6 +274,49 @@ class RegistryClient:
         if entry.digest not in {one.digest for one in listed}:
             await self.push_manifest(tag, index_manifest(tuple(one.to_json() for one in (*listed, entry))))
 
+    async def tags(self, registry: str, repository: str) -> list[str]:
+        """All tags of a repository, sorted; empty where it is not there."""
+        found = await self._listed(Place(_api_host(registry), repository), f"/v2/{repository}/tags/list", "tags")
+        return sorted(found or ())
+
+    async def repositories(self, registry: str) -> list[str] | None:
+        """All repositories of a registry, sorted; None where it lists none (Docker Hub, tokens without that right)."""
+        place = Place(_api_host(registry), "catalog")
+        try:
+            found = await self._listed(place, "/v2/_catalog", "repositories", "registry:catalog:*")
+        except AccessDenied:
+            return None
+        return None if found is None else sorted(found)
+
+    async def _listed(self, place: Place, path: str, key: str, scope: str | None = None) -> list[str] | None:
+        url: str | None = urljoin(self._transport.origin(place.host), f"{path}?n=1000")
+        found: list[str] = []
+        while url is not None:
+            answer = await self._transport.request(
+                "GET", url, host=place.host, scope=scope or place.scope, expected=frozenset({200, 404, 405})
+            )
+            if answer.status != 200:
+                return None
+            try:
+                found += json.loads(answer.body).get(key) or ()
+            except (ValueError, AttributeError):
+                raise RegistryError(f"{place.host}: {path} answered something that is no list") from None
+            following = re.match(r"<([^>]+)>", answer.headers.get("Link", ""))
+            url = urljoin(url, following[1]) if following else None
+        return found
+
+    async def delete_manifest(self, reference: ImageReference) -> bool:
+        """Removes a manifest by its digest, with all its tags; False where the registry removes nothing."""
+        place = Place(reference.api_host, reference.repository, "delete,pull")
+        answer = await self._transport.request(
+            "DELETE",
+            self._url(place, "manifests", reference.digest or ""),
+            host=place.host,
+            scope=place.scope,
+            expected=frozenset({200, 202, 404, 405}),
+        )
+        return answer.status != 405
+
     def _url(self, place: Place, kind: str, name: str) -> str:
         return urljoin(self._transport.origin(place.host), f"/v2/{place.repository}/{kind}/{name}")
 
@@ -286,6 +331,10 @@ _UNKNOWN_TRIES = 4
 
 def _accept() -> dict[str, str]:
     return {"Accept": ", ".join(MANIFEST_TYPES)}
+
+
+def _api_host(registry: str) -> str:
+    return ImageReference(registry, "x").api_host
 
 
 def _pull(reference: ImageReference) -> Place:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from aks_inference_runtime.models.errors import UnsafeArchive
 
@@ -140,7 +140,7 @@ def _members(archive: Path) -> Iterator[_Member]:
                     with packed.open(info) as content:
                         yield _Member(name, False, "", content)
         return
-    with _plain(archive) as content, tarfile.open(fileobj=_Careful(content), mode="r:") as tape:  # type: ignore[arg-type]
+    with _plain(archive) as content, tarfile.open(fileobj=cast(IO[bytes], _Careful(content)), mode="r:") as tape:
         for entry in tape:
             if entry.isdir() or not entry.isreg():
                 problem = "" if entry.isdir() else _NO_FILE
@@ -169,7 +169,7 @@ def _plain(archive: Path) -> IO[bytes]:
         begin = file.read(6)
     for magic, opener in _COMPRESSED.items():
         if begin.startswith(magic):
-            return opener(archive)
+            return cast(IO[bytes], opener(archive))
     return archive.open("rb")
 
 
