@@ -71,6 +71,9 @@ class StandInRouter:
     def load(self) -> Mapping[VersionKey, VersionLoad]:
         return self.loads
 
+    def problems(self) -> Mapping[str, str]:
+        return {}
+
     async def drained(self, replica_id: str, timeout_s: float) -> bool:
         target = next((t for t in self.targets() if t.id == replica_id), None)
         deadline = time.monotonic() + timeout_s

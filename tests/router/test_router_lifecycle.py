@@ -33,10 +33,11 @@ async def test_a_port_in_use_is_named(bed):
 
 @pytest.mark.parametrize("folder", ["a b", "it's", 'say "x"', "a,b", "a;b#c$d", "back\\slash", "a(b)]c%d"])
 async def test_any_folder_will_do(bed, make_state, unused_port, folder, monkeypatch):
-    """Of the state (configuration, maps, sockets) and of the checkout (park.lua)."""
+    """Of the state (configuration, maps, sockets) and of the checkout (its Lua files)."""
     copy = bed.directory / folder / "checkout" / "config.py"
     copy.parent.mkdir(parents=True)
-    shutil.copyfile(Path(config.__file__).with_name("park.lua"), copy.with_name("park.lua"))
+    for lua in Path(config.__file__).parent.glob("*.lua"):
+        shutil.copyfile(lua, copy.with_name(lua.name))
     monkeypatch.setattr(config, "__file__", str(copy))
     replica = await bed.replica()
     home = bed.directory
@@ -77,11 +78,48 @@ async def test_a_port_of_an_endpoint_in_use_leaves_the_rest_served(bed, make_sta
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(Conflict, match=f"port {port} "):
-            await router.apply(make_state({"A": (10_000, [replica])}, port=port))
-    assert (await bed.ask()).status == 200
-    await router.apply(make_state({"A": (10_000, [replica])}, port=port))
+        await router.apply(make_state({"A": (10_000, [replica])}, port=port))
+        assert f"port {port} on 127.0.0.1 is in use" in router.problems()["svc"]
+        assert (await bed.ask()).status == 200
+
+    async def served() -> bool:
+        return not router.problems()
+
+    await bed.until(served)
     assert (await bed.ask(port=port, path="/score")).status == 200
+
+
+@pytest.mark.parametrize("first_process", ["runs", "lost"])
+async def test_a_port_that_was_taken_while_no_agent_was_there(bed, make_state, unused_port, first_process):
+    """It holds up nobody but its endpoint, and that one only at this port."""
+    replica = await bed.replica()
+    state = make_state({"A": (10_000, [replica])}, port=unused_port)
+    first = await bed.router()
+    await first.apply(state)
+    await bed.routers.pop().detach()
+    for name in ("p0", f"port-{unused_port}") if first_process == "lost" else (f"port-{unused_port}",):
+        pid = bed.haproxy_pid(name)
+        os.kill(pid, signal.SIGKILL)
+        # This process started it, and reaps it.
+        os.waitpid(pid, 0)
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", unused_port))
+        stranger.listen()
+        router = await bed.router()
+        await router.apply(state)
+        assert f"port {unused_port} on 127.0.0.1 is in use" in router.problems()["svc"]
+        assert (await bed.ask()).status == 200
+        assert router.load()
+        await router.apply(make_state({"A": (10_000, [replica])}))
+        assert router.problems() == {}
+        await router.apply(state)
+
+    async def served() -> bool:
+        return not router.problems()
+
+    await bed.until(served)
+    assert (await bed.ask(port=unused_port, path="/score")).status == 200
 
 
 async def test_nothing_is_left(bed, make_state, unused_port):

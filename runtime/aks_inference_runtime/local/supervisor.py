@@ -11,7 +11,7 @@ from pathlib import Path
 from aks_inference_runtime.api.client import refuse_newer
 from aks_inference_runtime.api.endpoint import Resources, ScoringEndpoint
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, InvalidInput, NotFound, OperationFailed
-from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord
+from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord, ServiceState
 from aks_inference_runtime.api.supervisor import EndpointKeys, EndpointSubmission, LocalSettings, ModelRegistration
 from aks_inference_runtime.autoscaler.controller import Autoscaler, ScalingTarget
 from aks_inference_runtime.autoscaler.policy import Decision, Rules
@@ -217,7 +217,11 @@ class Supervisor:
 
     def status(self, endpoint: EndpointController) -> EndpointStatus:
         """How it is now."""
-        return endpoint.status(self._router.load(), self.url)
+        status = endpoint.status(self._router.load(), self.url)
+        problem = self._router.problems().get(endpoint.name)
+        if problem is None or status.message:
+            return status
+        return status.model_copy(update={"state": ServiceState.UNHEALTHY, "message": problem})
 
     # --- the autoscaler's view (Scaler)
 

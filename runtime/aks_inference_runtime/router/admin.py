@@ -1,10 +1,10 @@
 """HAProxy's runtime API over its admin socket."""
 
 import asyncio
-import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
@@ -40,6 +40,10 @@ class BackendRow:
     """Requests that reached no server: the 503s."""
 
 
+Counts = Mapping[str, tuple[str, ...]]
+"""Of each backend what every request changes: queued, current, total, denied, failed; as text, to compare."""
+
+
 @dataclass(frozen=True)
 class Stat:
     """All backends and servers."""
@@ -47,6 +51,14 @@ class Stat:
     backends: Mapping[str, BackendRow]
     servers: Mapping[str, tuple[ServerRow, ...]]
     """By backend, without `park`."""
+    counts: Counts
+
+    @property
+    def idle(self) -> bool:
+        """No request waits or runs."""
+        return not any(row.queued for row in self.backends.values()) and not any(
+            server.current for servers in self.servers.values() for server in servers
+        )
 
 
 class AdminSocket:
@@ -91,6 +103,10 @@ class AdminSocket:
         """Queue, counts and servers of every backend."""
         return parse_stat(await self.run("show stat -1 6 -1"))
 
+    async def counts(self) -> Counts:
+        """The backends' counts only: much less to tell and to read than `stat`."""
+        return {row[0]: _counts(row) for row in _rows(await self.run("show stat -1 2 -1"))}
+
     async def _run(self, command: str) -> str:
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
@@ -111,29 +127,53 @@ def word(path: Path | str) -> str:
     return re.sub(r"""([\s\\;"'])""", r"\\\1", str(path))
 
 
+_COLUMNS = ("pxname", "svname", "qcur", "scur", "slim", "stot", "dreq", "econ", "status")
+"""Of `show stat`; none of them, and none before them, is ever quoted."""
+_Row = tuple[str, ...]
+
+
 def parse_stat(text: str) -> Stat:
     """From the CSV of `show stat`."""
     backends: dict[str, BackendRow] = {}
     servers: dict[str, list[ServerRow]] = {}
     parked: dict[str, int] = {}
-    for row in csv.DictReader(text.removeprefix("# ").splitlines()):
-        backend, name = row["pxname"], row["svname"]
+    counts: dict[str, _Row] = {}
+    for row in _rows(text):
+        backend, name, queued, current, limit, total, denied, failed, status = row
         if name == "BACKEND":
+            counts[backend] = _counts(row)
             backends[backend] = BackendRow(
                 name=backend,
-                queued=_int(row["qcur"]),
-                total=_int(row["stot"]) - parked.get(backend, 0),
-                denied=_int(row["dreq"]),
-                failed=_int(row["econ"]),
+                queued=_int(queued),
+                total=_int(total) - parked.get(backend, 0),
+                denied=_int(denied),
+                failed=_int(failed),
             )
         elif name == "park":
             # Its requests are the router's own; HAProxy lists servers before their backend.
-            parked[backend] = _int(row["stot"])
+            parked[backend] = _int(total)
         else:
-            servers.setdefault(backend, []).append(
-                ServerRow(backend, name, _int(row["scur"]), _int(row["slim"]), row["status"], _int(row["stot"]))
-            )
-    return Stat(backends, {backend: tuple(rows) for backend, rows in servers.items()})
+            row_of = ServerRow(backend, name, _int(current), _int(limit), status, _int(total))
+            servers.setdefault(backend, []).append(row_of)
+    return Stat(backends, {backend: tuple(rows) for backend, rows in servers.items()}, counts)
+
+
+def _rows(text: str) -> Iterable[_Row]:
+    header, *lines = text.removeprefix("# ").splitlines() or [""]
+    if not lines:
+        return
+    names = header.split(",")
+    places = [names.index(column) for column in _COLUMNS]
+    last = max(places) + 1
+    pick = itemgetter(*places)
+    for line in lines:
+        if line:
+            yield pick(line.split(",", last))
+
+
+def _counts(row: _Row) -> _Row:
+    _, _, queued, current, _, total, denied, failed, _ = row
+    return queued, current, total, denied, failed
 
 
 def _int(text: str) -> int:

@@ -2,16 +2,19 @@
 
 import shlex
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
-from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, STATUS_HEADER
+from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, STATUS_HEADER, TURN_HEADER
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout
 
 HEADER_SECONDS = 10
 """For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
 
 
+HINTS = ("ready", "retry", "gone")
+"""Maps by slot that the agent keeps (see `hints`): `<process>.<kind>`."""
 PARK_ID = 9_999
 """Number of the frontend through which the slots are parked."""
 
@@ -108,11 +111,54 @@ def _defaults() -> list[str]:
     return lines
 
 
-def _deny(status: int, reason: str, message: str, condition: str, extra: str = "") -> str:
-    return (
-        f"  http-request return status {status} content-type application/json"
-        f' string \'{{"message": "{message}"}}\' hdr x-aks-inference-reason {reason}{extra} {condition}'
-    )
+_CLIENTS = [
+    "defaults clients from base",
+    # In a frontend it only makes HAProxy go on listening to a client whose request it has. What follows from a client
+    # that leaves is decided by the backend, and the slots' must not free a place that a request still runs on (I1).
+    "  option abortonclose",
+]
+
+
+_LARGE = [
+    # Bodies that may not be whole in the buffer.
+    "  acl large req.hdr_val(content-length) gt 8192",
+    "  acl large req.hdr(transfer-encoding) -m found",
+]
+
+
+class Refusal(Enum):
+    """What the first process answers itself, before the request has a replica."""
+
+    ENDPOINT = (404, "not-found", "no such endpoint", "", "")
+    VERSION = (404, "not-found", "no such version", "", "")
+    PATH = (404, "not-found", "only /score and /swagger.json are served here", "", "")
+    KEY = (401, "auth", "the key or token is missing or wrong", "www-authenticate", "Bearer")
+    METHOD = (405, "method", "only GET and POST", "allow", "GET, POST")
+    SWAGGER = (405, "method", "only GET", "allow", "GET")
+    SIZE = (413, "too-large", f"the body is larger than {MAX_BODY_BYTES} bytes", "", "")
+
+    @property
+    def service(self) -> str:
+        """Its name in `refuse.lua`."""
+        return f"refuse-{self.name.lower()}"
+
+    def rules(self, condition: str) -> list[str]:
+        """Refuses if the condition holds; a large body is read to its end, so that the client sees the answer."""
+        status, reason, message, name, value = self.value
+        extra = f' hdr {name} "{value}"' if name else ""
+        return [
+            f"  http-request use-service lua.{self.service} if {condition} large",
+            f"  http-request return status {status} content-type application/json"
+            f' string \'{{"message": "{message}"}}\' hdr x-aks-inference-reason {reason}{extra} if {condition}',
+        ]
+
+
+def _refusals() -> list[str]:
+    entries = "~".join("|".join(map(str, (refusal.service, *refusal.value))) for refusal in Refusal)
+    return [
+        f"  setenv REFUSALS {shlex.quote(entries)}",
+        f"  lua-load {quoted(Path(__file__).with_name('refuse.lua'))}",
+    ]
 
 
 def _answers() -> list[str]:
@@ -142,28 +188,25 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
     lines = [
         *_global(paths, name, connections),
         *_park_globals(paths, name, layout),
+        *_refusals(),
         *_defaults(),
-        "frontend public from base",
+        *_CLIENTS,
+        "frontend public from clients",
         f"  bind {_address(host)}:{port}",
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
+        *_LARGE,
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
         # Other keys of the map look like paths too; only a path's own entry begins with how it is authenticated.
         "  acl served var(txn.meta) -m beg key none",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
-        _deny(404, "not-found", "no such endpoint", "unless served"),
+        *Refusal.ENDPOINT.rules("!served"),
         *_authentication(routes),
-        _deny(405, "method", "only GET and POST", "unless { method GET POST }", ' hdr allow "GET, POST"'),
-        _deny(405, "method", "only GET", "if { method POST } { path_end /swagger.json }", " hdr allow GET"),
-        _deny(
-            413,
-            "too-large",
-            f"the body is larger than {MAX_BODY_BYTES} bytes",
-            # Without a method that has a body the gate counts, should there be one.
-            f"if !{{ method GET }} {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}",
-            " hdr connection close",
-        ),
+        *Refusal.METHOD.rules("!{ method GET POST }"),
+        *Refusal.SWAGGER.rules("{ method POST } { path_end /swagger.json }"),
+        # Without a method that has a body the gate counts, should there be one.
+        *Refusal.SIZE.rules(f"!{{ method GET }} {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}"),
         # The body, or as much of it as fits the buffer, is there before a replica is taken. From the choice of a route
         # to the queue nothing may wait: the slot could be given up meanwhile.
         f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ method GET }}",
@@ -179,7 +222,7 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         f"  http-request set-var(txn.route) path,concat(:,txn.bucket),map_str({routes})",
         f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)"
         " if { var(txn.asked) -m found }",
-        _deny(404, "not-found", "no such version", "if { var(txn.asked) -m found } { var(txn.route) -m str none }"),
+        *Refusal.VERSION.rules("{ var(txn.asked) -m found } { var(txn.route) -m str none }"),
         *_answers(),
         "  use_backend %[var(txn.route),field(1,|)]",
         *_slots(paths, name, layout),
@@ -199,13 +242,8 @@ def _authentication(routes: str) -> list[str]:
         "  http-request set-var(txn.good) int(1)"
         " if { http_auth_bearer,concat(\\#,txn.meta),strcmp(sess.seen) eq 0 } keyed",
         "  acl good var(txn.good) -m found",
-        _deny(
-            401,
-            "auth",
-            "the key or token is missing or wrong",
-            "if !good keyed"
-            f" !{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}",
-            " hdr www-authenticate Bearer",
+        *Refusal.KEY.rules(
+            f"!good keyed !{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}"
         ),
         "  http-request set-var(sess.seen) http_auth_bearer,concat(\\#,txn.meta) if !good keyed",
     ]
@@ -218,7 +256,8 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int)
         *_global(paths, name, connections),
         *_park_globals(paths, name, layout),
         *_defaults(),
-        "frontend hopped from base",
+        *_CLIENTS,
+        "frontend hopped from clients",
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
@@ -234,13 +273,14 @@ def port_process(paths: Paths, name: str, host: str, port: int, endpoint: str, c
     """A process that serves one endpoint at /score of a port of its own, by way of the first process."""
     lines = [
         *_global(paths, name, connections),
+        *_refusals(),
         *_defaults(),
-        "frontend port from base",
+        *_CLIENTS,
+        "frontend port from clients",
         f"  bind {_address(host)}:{port}",
+        *_LARGE,
         "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
-        _deny(
-            404, "not-found", "only /score and /swagger.json are served here", "unless { path /score /swagger.json }"
-        ),
+        *Refusal.PATH.rules("!{ path /score /swagger.json }"),
         f"  http-request set-path /api/v1/service/{endpoint}%[path]",
         "  http-response set-var(txn.replied) int(1)",
         "  http-after-response set-header x-aks-inference-reason router-lost"
@@ -300,10 +340,14 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             # Keeping a copy of each request costs; without a gate nobody asks for it.
             "  http-request disable-l7-retry if { var(txn.route) -m end |plain }",
             "  acl full be_conn_free le 0",
-            "  http-request set-var(txn.most) var(txn.route),field(4,|),add(0) if full { var(txn.route) -m found }",
+            # Who has left keeps its place in the queue, but takes nobody else's: see `leavers`.
+            "  http-request set-var(txn.gone) be_name,map_str(@GONE@,0) if full",
+            "  http-request set-var(txn.most) var(txn.route),field(4,|),add(txn.gone)"
+            " if full { var(txn.route) -m found }",
             "  http-request deny status 429 content-type application/json"
             ' string \'{"message": "too many requests wait already"}\' hdr x-aks-inference-reason queue-full'
             " if full { var(txn.most) -m found } { queue,sub(txn.most) ge 0 }",
+            f"  http-request set-header {TURN_HEADER.decode()} %pid-%rt if full",
             f"  use-server park if {{ fe_id {PARK_ID} }}",
             f"  server park {quoted(paths.socket(name, 'hold'))} maxconn 1",
         ]
@@ -322,14 +366,15 @@ def _hops(paths: Paths) -> list[str]:
 
 
 def _hop(name: str, socket: Path, extra: list[str]) -> list[str]:
-    return [f"backend {name} from hop", *extra, f"  server next {quoted(socket)}"]
+    # No slot hangs on this connection: the next process must learn that the client has left.
+    return [f"backend {name} from hop", "  option abortonclose", *extra, f"  server next {quoted(socket)}"]
 
 
 def _text(paths: Paths, name: str, lines: list[str]) -> str:
     text = "\n".join(lines) + "\n"
-    return text.replace("@READY@", argument(paths.directory / f"{name}.ready")).replace(
-        "@RETRY@", argument(paths.directory / f"{name}.retry")
-    )
+    for kind in HINTS:
+        text = text.replace(f"@{kind.upper()}@", argument(paths.directory / f"{name}.{kind}"))
+    return text
 
 
 def _address(host: str) -> str:

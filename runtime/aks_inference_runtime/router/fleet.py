@@ -1,6 +1,7 @@
 """The router's HAProxy processes: the first, those with further slots, one per endpoint with a port of its own."""
 
 import json
+import logging
 import re
 import resource
 from asyncio import CancelledError
@@ -16,10 +17,12 @@ from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
 
 MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
-OURS = re.compile(r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|log|admin|in|park|hold)(\.1|\.new)?")
+OURS = re.compile(r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|log|admin|in|park|hold)(\.1|\.new)?")
 """Names of files that this package makes in the router's directory."""
-FORMAT = 1
+FORMAT = 2
 """Of the configuration: an agent does not take over processes of another one."""
+
+log = logging.getLogger(__name__)
 
 
 class Fleet:
@@ -29,6 +32,9 @@ class Fleet:
         self.paths = paths
         self.layouts: dict[int, Layout] = {}
         self.ports: dict[str, int] = {}
+        self.port_problems: dict[str, str] = {}
+        """Why an endpoint is not served at its own port, by endpoint."""
+        self._wanted_ports: Mapping[str, int] = {}
         self._host = host
         self._port = port
         self._binary = binary
@@ -41,6 +47,10 @@ class Fleet:
     def admin(self, process: int) -> AdminSocket:
         """The runtime API of a process with slots."""
         return self._processes[f"p{process}"].admin
+
+    def pid(self, process: int) -> int | None:
+        """Of a process with slots."""
+        return self._processes[f"p{process}"].pid
 
     def dead(self) -> list[str]:
         """Names of processes that should run and do not."""
@@ -55,10 +65,13 @@ class Fleet:
             for path in self.paths.directory.glob("port-*.layout"):
                 name = path.stem
                 if not await self._attach(name):
-                    await self._restart_recorded(name)
+                    # Whoever has its port meanwhile holds nobody else up.
+                    await self._end_recorded(name)
             return True
-        await self._end_recorded()
-        for kind in ("routes", "ready", "retry"):
+        for path in self.paths.directory.glob("*.layout"):
+            # The first process is gone: whatever else is left belongs to nobody.
+            await self._end_recorded(path.stem)
+        for kind in ("routes", *config.HINTS):
             write_private(self.paths.directory / f"p0.{kind}", "")
         await self._start_slots(0, self._first)
         return False
@@ -68,7 +81,7 @@ class Fleet:
         number = next((n for n in range(1, MAX_PROCESSES) if n not in self.layouts), None)
         if number is None:
             raise OperationFailed(f"more than {MAX_PROCESSES} router processes would be needed")
-        for kind in ("ready", "retry"):
+        for kind in config.HINTS:
             write_private(self.paths.directory / f"p{number}.{kind}", "")
         await self._start_slots(number, layout_for(missing))
 
@@ -78,24 +91,46 @@ class Fleet:
         del self.layouts[number]
 
     async def set_ports(self, wanted: Mapping[str, int]) -> None:
-        """One process per endpoint with a port; others are ended. Raises Conflict for a port in use, after the rest."""
+        """One process per endpoint with a port; others are ended. `port_problems` has what keeps one from starting."""
+        self._wanted_ports = dict(wanted)
         for endpoint, port in list(self.ports.items()):
             if wanted.get(endpoint) != port:
                 await self._end(f"port-{port}")
                 del self.ports[endpoint]
-        problem: AksInferenceError | None = None
-        for endpoint, port in wanted.items():
+        for endpoint in self.port_problems.keys() - wanted.keys():
+            del self.port_problems[endpoint]
+        await self.start_ports()
+
+    async def start_ports(self) -> None:
+        """Starts those that are wanted and could not be started."""
+        for endpoint, port in self._wanted_ports.items():
             if endpoint not in self.ports:
                 try:
                     await self._start_port(endpoint, port)
-                except AksInferenceError as error:
-                    problem = problem or error
-        if problem is not None:
-            raise problem
+                except (AksInferenceError, OSError) as error:
+                    self._note_port(endpoint, str(error))
+                else:
+                    self._note_port(endpoint, None)
 
     async def restart(self, name: str) -> None:
         """Starts a process anew, as it was."""
-        await self._processes[name].start(self._config(name))
+        endpoint = next((e for e, port in self.ports.items() if name == f"port-{port}"), None)
+        try:
+            await self._processes[name].start(self._config(name))
+        except (AksInferenceError, OSError) as error:
+            told = self._told(error, self._port if endpoint is None else self.ports[endpoint])
+            if endpoint is not None:
+                self._note_port(endpoint, str(told))
+            raise told from None
+        if endpoint is not None:
+            self._note_port(endpoint, None)
+
+    def _note_port(self, endpoint: str, problem: str | None) -> None:
+        before = self.port_problems.pop(endpoint, None)
+        if problem is not None:
+            self.port_problems[endpoint] = f"not served at its own port: {problem}"
+        if (now := self.port_problems.get(endpoint)) != before:
+            log.warning("endpoint %s: %s", endpoint, now or "is served at its own port again")
 
     async def stop(self) -> None:
         """Ends all and removes their files."""
@@ -103,6 +138,7 @@ class Fleet:
             await self._end(name)
         self.layouts.clear()
         self.ports.clear()
+        self._wanted_ports = {}
         if self.paths.directory.is_dir():
             for path in self.paths.directory.iterdir():
                 if OURS.fullmatch(path.name):
@@ -146,7 +182,7 @@ class Fleet:
 
     def _told(self, error: BaseException, port: int) -> BaseException:
         if isinstance(error, Conflict):
-            return Conflict(f"port {port} on {self._host} is in use by another process")
+            return Conflict(f"port {port} on {self._host} is in use by another process; end it or give another port")
         return error
 
     def _config(self, name: str) -> str:
@@ -185,18 +221,16 @@ class Fleet:
             case {"endpoint": str(endpoint), "port": int(port)}:
                 self.ports[endpoint] = port
 
-    async def _end_recorded(self) -> None:
-        """The first process is gone: whatever else is left belongs to nobody."""
-        for path in self.paths.directory.glob("*.layout"):
-            process = HaproxyProcess(self.paths, path.stem, self._binary)
-            await process.attach()
-            await process.stop()
-            path.unlink(missing_ok=True)
+    async def _end_recorded(self, name: str) -> None:
+        process = HaproxyProcess(self.paths, name, self._binary)
+        await process.attach()
+        await process.stop()
+        self._layout_file(name).unlink(missing_ok=True)
 
     async def _end(self, name: str) -> None:
         await self._processes.pop(name).stop()
         self._layout_file(name).unlink(missing_ok=True)
-        for kind in ("routes", "ready", "retry", "log", "log.1"):
+        for kind in ("routes", *config.HINTS, "log", "log.1"):
             (self.paths.directory / f"{name}.{kind}").unlink(missing_ok=True)
 
     def _layout_file(self, name: str) -> Path:

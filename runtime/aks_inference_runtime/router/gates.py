@@ -12,8 +12,10 @@ from aks_inference_runtime.router.gate.settings import GateStatus
 from aks_inference_runtime.router.model import ControlAddress
 from aks_inference_runtime.router.ownership import Epoch
 
-ASK_SECONDS = 0.1
-"""Between questions for the figures."""
+ASK_SECONDS = 0.3
+"""Between questions to a gate that nothing is known to go through."""
+BUSY_SECONDS = 0.1
+"""Between questions to one at which something runs or waits."""
 SILENCE_SECONDS = 0.7
 """A gate that is silent for so long (paused, dead) gets no new request."""
 RETRY_SECONDS = 0.1
@@ -34,6 +36,7 @@ class GateWatch:
         self._writer: asyncio.StreamWriter | None = None
         self._first = asyncio.Event()
         self._began = asyncio.get_running_loop().time()
+        self._gone: frozenset[str] = frozenset()
         self._task = asyncio.create_task(self._watch())
 
     @property
@@ -75,6 +78,17 @@ class GateWatch:
             async with asyncio.timeout(timeout_s):
                 await self._first.wait()
 
+    def tell_gone(self, turns: frozenset[str]) -> None:
+        """Names requests that wait in the router and whose clients have left."""
+        new, self._gone = turns - self._gone, turns
+        if new and self._writer is not None:
+            self._writer.write(json.dumps({"gone": sorted(new)}).encode() + b"\n")
+
+    def ask(self) -> None:
+        """Asks for the figures now."""
+        if self._writer is not None:
+            self._writer.write(b'{"op": "status"}\n')
+
     async def close(self) -> None:
         """Ends the watch."""
         self._task.cancel()
@@ -107,14 +121,20 @@ class GateWatch:
         writer.write(b'{"op": "watch"}\n')
         self._writer = writer
         self._send_claim(writer)
-        asking = asyncio.create_task(self._ask(writer))
+        if self._gone:
+            writer.write(json.dumps({"gone": sorted(self._gone)}).encode() + b"\n")
+        asking = asyncio.create_task(self._keep_asking())
         acted = -1
+        before = b""
         try:
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     line = await reader.readline()
                 if not line:
                     return
+                if line == before:
+                    continue
+                before = line
                 self.status = status = GateStatus.model_validate_json(line)
                 self._first.set()
                 if status.seq != acted:
@@ -125,11 +145,11 @@ class GateWatch:
             # Not awaited: a cancellation of this task meanwhile would be taken for that of the other.
             asking.cancel()
 
-    @staticmethod
-    async def _ask(writer: asyncio.StreamWriter) -> None:
+    async def _keep_asking(self) -> None:
         while True:
-            await asyncio.sleep(ASK_SECONDS)
-            writer.write(b'{"op": "status"}\n')
+            busy = self.status is not None and (self.status.running or self.status.waiting)
+            await asyncio.sleep(BUSY_SECONDS if busy else ASK_SECONDS)
+            self.ask()
 
 
 def _claim(status: GateStatus) -> Epoch | None:

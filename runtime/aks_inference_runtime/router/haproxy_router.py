@@ -15,6 +15,7 @@ from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.hints import Hints
+from aks_inference_runtime.router.leavers import Leavers
 from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
 from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.servers import Servers
@@ -22,6 +23,10 @@ from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, ass
 from aks_inference_runtime.router.versions import Observation, ServedVersion
 
 OBSERVE_SECONDS = 0.1
+IDLE_SECONDS = 0.2
+"""Between looks while nothing moves."""
+REPEAT_SECONDS = 1.0
+"""What has not changed is looked through again so often."""
 MOVING_SECONDS = 0.02
 """Between looks while a version moves from one slot to another."""
 STALE_SECONDS = 1.0
@@ -33,6 +38,8 @@ SOCKET_PATH_BYTES = 100
 ROTATE_SECONDS = 10.0
 RESTART_SECONDS = 1.0
 """Between attempts to start a process that does not start."""
+PORTS = "ports"
+"""Stands for the endpoints' own ports among the names of processes."""
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +75,15 @@ class HaproxyRouter:
         self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout)
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
+        self._leavers = Leavers(self._fleet.admin, self._fleet.pid)
         self._versions: dict[VersionKey, ServedVersion] = {}
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._table: dict[str, str] | None = {}
         """What HAProxy has; None: not known."""
         self._observed: dict[int, Observation] = {}
         self._restart_after: dict[str, float] = {}
+        self._quiet_until = 0.0
+        """While no process shows a change, there is nothing to do before that."""
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -105,6 +115,10 @@ class HaproxyRouter:
         fresh = {number: seen for number, seen in self._observed.items() if seen.at > oldest}
         loads = {key: version.load(fresh) for key, version in self._versions.items() if version.route is not None}
         return {key: load for key, load in loads.items() if load is not None}
+
+    def problems(self) -> Mapping[str, str]:
+        """See `model.Router`."""
+        return dict(self._fleet.port_problems)
 
     async def drained(self, replica_id: str, timeout_s: float) -> bool:
         """See `model.Router`."""
@@ -199,6 +213,7 @@ class HaproxyRouter:
 
     async def _gate_changed(self, replica_id: str) -> None:
         """A gate reports orphans or readiness: its caps follow at once, before it goes on."""
+        self._quiet_until = 0.0
         for version in tuple(self._versions.values()):
             if replica_id in version.replicas:
                 try:
@@ -213,25 +228,35 @@ class HaproxyRouter:
             if version.over:
                 await version.close()
                 del self._versions[key]
-        await self._hints.update(self._versions.values(), self._observed)
+        await self._hints.update(self._versions.values(), self._observed, self._leavers.counts())
 
     async def _watch(self) -> None:
         """Observes and repairs until cancelled."""
         loop = asyncio.get_running_loop()
         rotated = loop.time()
+        moved = True
         while True:
             moving = any(version.moving for version in self._versions.values())
-            await asyncio.sleep(MOVING_SECONDS if moving else OBSERVE_SECONDS)
+            await asyncio.sleep(MOVING_SECONDS if moving else OBSERVE_SECONDS if moved else IDLE_SECONDS)
             try:
                 async with self._lock:
                     await self._restart_dead()
-                    await self._observe()
-                    await self._reconcile()
+                    moved = await self._observe()
+                    if moved or moving or loop.time() >= self._quiet_until:
+                        self._quiet_until = loop.time() + REPEAT_SECONDS
+                        await self._round()
             except Exception:  # without this task nothing would be restarted or observed any more
                 log.exception("the router's agent could not do its round; it tries again")
             if loop.time() - rotated > ROTATE_SECONDS:
                 rotated = loop.time()
                 self._fleet.rotate_logs()
+
+    async def _round(self) -> None:
+        await self._leavers.look(self._observed)
+        await self._reconcile()
+        for version in self._versions.values():
+            version.left(self._leavers.of(version.slots))
+            version.watch_closely(self._observed)
 
     async def _restart_dead(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -247,6 +272,9 @@ class HaproxyRouter:
                 log.error("haproxy (%s) could not be started again: %s", name, error)
             else:
                 del self._restart_after[name]
+        if self._fleet.port_problems and now >= self._restart_after.get(PORTS, 0.0):
+            self._restart_after[PORTS] = now + RESTART_SECONDS
+            await self._fleet.start_ports()
 
     async def _restart(self, name: str) -> None:
         if not (name.startswith("p") and name[1:].isdigit()):
@@ -258,14 +286,27 @@ class HaproxyRouter:
         await self._fleet.restart(name)
         self._servers.forget(number)
 
-    async def _observe(self) -> None:
+    async def _observe(self) -> bool:
+        """True when requests are under way, or were since the last look."""
+        moved = False
+        clock = asyncio.get_running_loop().time
         for number in tuple(self._fleet.layouts):
+            before = self._observed.get(number)
+            admin = self._fleet.admin(number)
             try:
-                stat = await self._fleet.admin(number).stat()
+                if before is not None and before.stat.idle and not self._servers.unsure(number):
+                    counts = await admin.counts()
+                    if counts == before.stat.counts:
+                        self._observed[number] = before.still(clock())
+                        continue
+                stat = await admin.stat()
             except RuntimeUnavailable:
+                moved = True
                 continue
-            seen = self._observed[number] = Observation(number, stat, asyncio.get_running_loop().time())
+            moved = True
+            seen = self._observed[number] = Observation(number, stat, clock())
             self._servers.settle(number, dict(seen.rows()))
+        return moved
 
     async def _adopt(self) -> None:
         """Learns from running processes what they serve."""

@@ -1,4 +1,7 @@
-"""Small maps by slot that only answers use: whether a version has a ready replica, and when to come again."""
+"""Small maps by slot: whether a version has a ready replica, when to come again, how many of those who wait have left.
+
+Only requests that cannot be served at once look at them.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -7,6 +10,7 @@ from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket, word
 from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.process import write_private
+from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import Observations, ServedVersion
 
 RATE_SECONDS = 1.0
@@ -15,7 +19,7 @@ LONGEST_RETRY_S = 60
 
 
 class Hints:
-    """Keeps `<process>.ready` and `<process>.retry` as they should be."""
+    """Keeps `<process>.ready`, `.retry` and `.gone` as they should be."""
 
     def __init__(self, paths: Paths, admin_of: Callable[[int], AdminSocket]) -> None:
         self._paths = paths
@@ -24,9 +28,11 @@ class Hints:
         """What HAProxy has; None: not known."""
         self._rates: dict[object, tuple[float, int, float]] = {}
 
-    async def update(self, versions: Iterable[ServedVersion], seen: Observations) -> None:
-        """Tells HAProxy what has changed."""
+    async def update(self, versions: Iterable[ServedVersion], seen: Observations, gone: Mapping[Slot, int]) -> None:
+        """Tells HAProxy what has changed; `gone`: how many in a slot's queue have left."""
         wanted: dict[tuple[int, str], dict[str, str]] = {key: {} for key in self._told}
+        for slot, count in gone.items():
+            wanted.setdefault((slot.process, "gone"), {})[slot.backend] = str(count)
         for version in versions:
             retry = str(self._retry_s(version, seen))
             for slot in version.slots:
@@ -51,7 +57,7 @@ class Hints:
     def write(self, process: int, versions: Iterable[ServedVersion]) -> None:
         """The files that a process starts with."""
         ready = {s.backend: "1" for v in versions if v.ready_replicas for s in v.slots if s.process == process}
-        for kind, entries in (("ready", ready), ("retry", dict[str, str]())):
+        for kind, entries in (("ready", ready), ("retry", dict[str, str]()), ("gone", dict[str, str]())):
             text = "".join(f"{key} {value}\n" for key, value in entries.items())
             write_private(self._paths.directory / f"p{process}.{kind}", text)
             self._told[process, kind] = entries

@@ -123,6 +123,9 @@ class Router(Protocol):
     def load(self) -> Mapping[VersionKey, VersionLoad]:
         """The newest figures; a version that could not be observed is missing (never zero)."""
 
+    def problems(self) -> Mapping[str, str]:
+        """What keeps an endpoint from being served as declared, by name; the others are not touched by it."""
+
     async def drained(self, replica_id: str, timeout_s: float) -> bool:
         """Waits until a replica that is not ready any more has no request in flight; False at the deadline."""
 

@@ -33,6 +33,10 @@ class Servers:
         """The servers of a slot."""
         return self._caps.get(slot, {})
 
+    def unsure(self, process: int) -> bool:
+        """Whether it is to be learned how things are there."""
+        return any(slot.process == process for slot in self._unsure)
+
     def occupied(self) -> set[Slot]:
         """Slots with servers."""
         return {slot for slot, servers in self._caps.items() if servers}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aks_inference_runtime.router.admin import ServerRow, Stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
@@ -23,6 +23,10 @@ class Observation:
     process: int
     stat: Stat
     at: float
+
+    def still(self, at: float) -> "Observation":
+        """Nothing has moved until then."""
+        return replace(self, at=at)
 
     def rows(self) -> Iterable[tuple[Slot, tuple[ServerRow, ...]]]:
         """Servers by slot."""
@@ -58,6 +62,7 @@ class ServedVersion:
         """No more declared, still with requests."""
         self._retired: dict[Slot, float] = {}
         self._seen: dict[Slot, tuple[int, int]] = {}
+        self._left: frozenset[str] = frozenset()
         self.requests_total = 0
         self.rejected_total = 0
 
@@ -90,6 +95,7 @@ class ServedVersion:
         for replica in declared.values():
             if replica.control is not None and replica.id not in self._gates:
                 self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act, self._epoch)
+                self._gates[replica.id].tell_gone(self._left)
 
     def take(self, tenure: Tenure | None) -> None:
         """Among several routers: what this one may do with the replicas from now on."""
@@ -126,6 +132,19 @@ class ServedVersion:
         """Waits until every ready replica's gate has been heard, for a while."""
         ready = [replica.id for replica in self.replicas.values() if replica.ready]
         await asyncio.gather(*(self._gates[name].first(timeout_s) for name in ready if name in self._gates))
+
+    def watch_closely(self, seen: Observations) -> None:
+        """Asks the gates for their figures where requests are under way."""
+        if any(self._queued(slot, seen) or any(self._current(slot, seen).values()) for slot in self.slots):
+            for gate in self._gates.values():
+                gate.ask()
+
+    def left(self, turns: frozenset[str]) -> None:
+        """These wait, and their clients have left: the replicas need not see them."""
+        if turns != self._left:
+            self._left = turns
+            for gate in self._gates.values():
+                gate.tell_gone(turns)
 
     async def close(self) -> None:
         """Lets the gates go."""
@@ -225,8 +244,8 @@ class ServedVersion:
         return sum(gate.status.served_total for gate in self._gates.values() if gate.status is not None)
 
     def queued(self, seen: Observations) -> int:
-        """Requests that wait."""
-        return sum(self._queued(slot, seen) for slot in self.slots)
+        """Requests that wait, without those whose clients have left."""
+        return max(0, sum(self._queued(slot, seen) for slot in self.slots) - len(self._left))
 
     def load(self, seen: Observations) -> VersionLoad | None:
         """The figures; None when a part of them is not known."""

@@ -91,9 +91,16 @@ class RouterConnection(asyncio.Protocol):
         names = dict(self._headers)
         if b"content-length" in names and b"transfer-encoding" in names:
             raise httptools.HttpParserError("both Content-Length and Transfer-Encoding")
+        turn = names.get(wire.TURN_HEADER)
+        if turn is not None and self._c.departed.take(turn):
+            # Only a client that closes its side and still listens ever reads this.
+            text = "the client closed its side while the request waited"
+            self.write(wire.answer(400, "bad-request", text, settings.version, close=True))
+            self._linger()
+            return
         path, mark, query = self._url.partition(b"?")
         target = settings.swagger_path if path.endswith(b"/swagger.json") else settings.score_path
-        dropped = wire.named_by_connection(self._headers)
+        dropped = wire.named_by_connection(self._headers) | {wire.TURN_HEADER}
         kept = [pair for pair in self._headers if pair[0] not in dropped]
         chunked = b"transfer-encoding" in names
         if chunked:

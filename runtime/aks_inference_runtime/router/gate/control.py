@@ -3,6 +3,8 @@
 
 Where several routers share a replica, a watcher says `{"op": "claim", "epoch": <number>, "owner": <router>}` before it
 sends requests. The highest claim holds. The others are told first; once they have acted, the claimant sees its own.
+
+`{"gone": [<turn>]}` names requests that are still to come and whose clients have left.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import json
 from collections.abc import Callable
 from typing import cast
 
+from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.settings import GateStatus
 from aks_inference_runtime.router.ownership import Epoch, may_claim
 
@@ -114,8 +117,9 @@ class Watchers:
 class ControlConnection(asyncio.Protocol):
     """One client of the control socket."""
 
-    def __init__(self, watchers: Watchers) -> None:
+    def __init__(self, watchers: Watchers, departed: Departed) -> None:
         self._watchers = watchers
+        self._departed = departed
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
 
@@ -153,8 +157,10 @@ class ControlConnection(asyncio.Protocol):
                 self._watchers.claim(self, Epoch(number, router))
             case {"ack": int(seq)}:
                 self._watchers.acknowledge(self, seq)
+            case {"gone": list(turns)}:
+                self._departed.add(map(str, turns))
             case _:
-                self._refuse("unknown request; known: op=status, op=watch, op=claim, ack=<seq>")
+                self._refuse("unknown request; known: op=status, op=watch, op=claim, ack=<seq>, gone=[<turn>]")
 
     def _refuse(self, message: str) -> None:
         self.send(json.dumps({"error": message}).encode() + b"\n")

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aks_inference_runtime.router.gate import wire
 from aks_inference_runtime.router.gate.admission import Admission, Ticket
+from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.settings import GateSettings
 from aks_inference_runtime.router.gate.upstream import UpstreamConnection, UpstreamPool
 
@@ -53,6 +54,7 @@ class Context:
     """Says that the replica closed a connection on a request; watchers hear of it."""
     trusted: Callable[[], bool]
     """Whether requests may be given to the replica: not from a doubt on until it was looked at."""
+    departed: Departed
     tasks: set[asyncio.Task[None]]
 
 

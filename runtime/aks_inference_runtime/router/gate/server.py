@@ -11,6 +11,7 @@ from aks_inference_runtime.router.gate import health
 from aks_inference_runtime.router.gate.admission import Admission
 from aks_inference_runtime.router.gate.connection import RouterConnection
 from aks_inference_runtime.router.gate.control import ControlConnection, Watchers
+from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.exchange import Context
 from aks_inference_runtime.router.gate.listener import Listener
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
@@ -30,6 +31,7 @@ class Gate:
         self.watchers = Watchers(self.status, lambda: self.admission.disown())  # noqa: PLW0108 - made below
         self.admission = Admission(settings.max_concurrent, self.watchers.changed)
         self.connections: set[RouterConnection] = set()
+        self.departed = Departed()
         self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
         context = Context(
             settings=settings,
@@ -39,6 +41,7 @@ class Gate:
             when_acknowledged=self.watchers.when_acknowledged,
             doubted=self.doubted,
             trusted=lambda: self.trusted,
+            departed=self.departed,
             tasks=set(),
         )
         self.listener = Listener(settings.listen, lambda: RouterConnection(context, self.connections))
@@ -109,7 +112,9 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
     settings.control.unlink(missing_ok=True)
     mask = os.umask(0o177)
     try:
-        control = await loop.create_unix_server(lambda: ControlConnection(gate.watchers), str(settings.control))
+        control = await loop.create_unix_server(
+            lambda: ControlConnection(gate.watchers, gate.departed), str(settings.control)
+        )
     finally:
         os.umask(mask)
     watching = asyncio.create_task(health.watch(settings, gate.looked, gate.doubt, lambda: gate.admission.running > 0))

@@ -12,6 +12,8 @@ ELSEWHERE = 425
 statuses that HAProxy can send a request again for (its `retry-on`) the one that model servers use least."""
 MASKED = 520
 """In place of a model's own 425, which stands in a header: the router puts it back."""
+TURN_HEADER = b"x-aks-inference-turn"
+"""The router's name for a request that had to wait."""
 MAX_HEAD_BYTES = 65_536
 """Of a request's or response's head; HAProxy's own limit (16 KiB) is below it."""
 

@@ -1,0 +1,36 @@
+-- Answers that come before a large body has been read. HAProxy would close the connection with the rest of the body
+-- unread, and the system then sends a reset that overtakes the answer: clients that write all before they read would never
+-- see it. So the answer goes out first, and what comes after it is read and dropped, within bounds.
+local MOST_BYTES = 256 * 1024 * 1024
+local MOST_SECONDS = 30
+
+local function refuse(status, reason, message, name, value)
+  local text = '{"message": "' .. message .. '"}'
+  return function(applet)
+    applet:set_status(status)
+    applet:add_header("content-type", "application/json")
+    applet:add_header("content-length", tostring(#text))
+    applet:add_header("x-aks-inference-reason", reason)
+    if name ~= "" then
+      applet:add_header(name, value)
+    end
+    applet:add_header("connection", "close")
+    applet:start_response()
+    applet:send(text)
+    local began, dropped = core.now().sec, 0
+    while dropped < MOST_BYTES and core.now().sec - began < MOST_SECONDS do
+      local data = applet:receive(65536)
+      if data == nil or #data == 0 then
+        return
+      end
+      dropped = dropped + #data
+    end
+  end
+end
+
+-- <name>|<status>|<reason>|<message>|<header>|<value>, divided by ~
+for entry in os.getenv("REFUSALS"):gmatch("[^~]+") do
+  local service, status, reason, message, name, value =
+    entry:match("^([^|]*)|(%d+)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$")
+  core.register_service(service, "http", refuse(tonumber(status), reason, message, name, value))
+end

@@ -1,0 +1,129 @@
+"""Early answers to large bodies, as the clients that people use see them: the answer, never a reset."""
+
+import asyncio
+import http.client
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+BODY = b"x" * (20 * 1024 * 1024)
+PATH = "/api/v1/service/svc/score"
+
+
+def by_http_client(port: int, path: str, body: bytes, key: str, _: Path) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", path, body=body, headers={"authorization": f"Bearer {key}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def by_urllib(port: int, path: str, body: bytes, key: str, _: Path) -> int:
+    headers = {"authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - http only
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def by_chunks(port: int, path: str, body: bytes, key: str, _: Path) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        pieces = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
+        connection.request("POST", path, body=pieces, headers={"authorization": f"Bearer {key}"}, encode_chunked=True)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def by_curl(port: int, path: str, body: bytes, key: str, folder: Path) -> int:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    (folder / "body").write_bytes(body)
+    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"authorization: Bearer {key}"]
+    command += ["--data-binary", f"@{folder / 'body'}", f"http://127.0.0.1:{port}{path}"]
+    return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+
+
+def by_requests(port: int, path: str, body: bytes, key: str, _: Path) -> int:
+    requests = pytest.importorskip("requests")
+    headers = {"authorization": f"Bearer {key}"}
+    return int(requests.post(f"http://127.0.0.1:{port}{path}", data=body, headers=headers, timeout=30).status_code)
+
+
+def by_socket(port: int, path: str, body: bytes, key: str, _: Path) -> int:
+    """Writes all before it reads."""
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(head.encode() + body)
+        return int(client.recv(65_536).split()[1])
+
+
+CLIENTS = [by_http_client, by_urllib, by_chunks, by_curl, by_requests, by_socket]
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+async def test_a_large_body_that_is_refused(bed, make_state, tmp_path, unused_port, client):
+    replica = await bed.replica("A")
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}, keys=("key",), port=unused_port))
+
+    async def asked(path: str, body: bytes, key: str, port: int) -> int:
+        return await asyncio.to_thread(client, port, path, body, key, tmp_path)
+
+    assert await asked(PATH, BODY, "wrong", bed.port) == 401
+    assert await asked("/nowhere", BODY, "key", bed.port) == 404
+    assert await asked("/nowhere", BODY, "key", unused_port) == 404
+    assert await asked("/score", BODY, "wrong", unused_port) == 401
+    if client is not by_chunks:
+        too_large = b"x" * (101 * 1024 * 1024)
+        assert await asked(PATH, too_large, "key", bed.port) == 413
+    assert await asked(PATH, BODY, "key", bed.port) == 200
+    assert (await replica.stats())["served"] == 1
+
+
+async def test_what_a_refusal_says_is_the_same_with_a_large_body(bed, make_state):
+    replica = await bed.replica("A")
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}, keys=("key",)))
+    for ask in (
+        {"key": "wrong"},
+        {"key": "key", "name": "other"},
+        {"key": "key", "method": "PUT"},
+        {"key": "key", "path": "/api/v1/service/svc/swagger.json"},
+        {"key": "key", "x_aks_inference_version": "Z"},
+    ):
+        small, large = await bed.ask(**ask), await bed.ask(**ask, data=io.BytesIO(BODY))
+        assert (small.status, small.reason, small.body) == (large.status, large.reason, large.body), ask
+        for name in ("content-type", "www-authenticate", "allow"):
+            assert small.headers.get(name) == large.headers.get(name), (ask, name)
+
+
+async def test_nobody_is_read_for_ever(bed, make_state):
+    """More than a client can want to send in good faith: then the connection ends."""
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [])}, keys=("key",)))
+
+    def send() -> int:
+        sent = 0
+        with socket.create_connection(("127.0.0.1", bed.port), timeout=30) as client:
+            client.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {sys.maxsize // 4}\r\n\r\n".encode())
+            try:
+                while sent < 2**30:
+                    sent += client.send(BODY)
+            except OSError:
+                return sent
+        return sent
+
+    assert await asyncio.to_thread(send) < 2**29
