@@ -146,8 +146,8 @@ class Cluster:
 
     async def score(self, target: ReplicaTarget, body: dict[str, object] | None = None) -> tuple[int, object]:
         async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"http://{target.host}:{target.port}/score", json=body or {}) as answer,
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(target.path))) as session,
+            session.post("http://gate/score", json=body or {}) as answer,
         ):
             return answer.status, await answer.json()
 

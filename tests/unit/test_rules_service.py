@@ -98,7 +98,12 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
     ("declared", "expected"),
     [
         ({"cpu_cores": 2, "cpu_cores_limit": 1}, "cpu_cores_limit = 1.0: is below cpu_cores 2"),
-        ({"cpu_cores_limit": 0.05}, "cpu_cores_limit = 0.05: is below cpu_cores 0.1"),
+        ({"memory_gb_limit": 0.05}, "memory_gb_limit = 0.05: is below memory_gb 0.5"),
+        (
+            {"cpu_cores_limit": 1.5},
+            "cpu_cores_limit = 1.5: cannot be held to: the local target holds a replica to whole cores only; use a "
+            "whole number, or leave it out; a Kubernetes target takes any",
+        ),
         ({"memory_gb": 2, "memory_gb_limit": 1.5}, "memory_gb_limit = 1.5: is below memory_gb 2"),
         ({"gpu_cores": 1}, "gpu_cores = 1: is not supported on the local target yet"),
         ({"gpu_cores": 0.5}, "gpu_cores = 0.5: must be a whole number"),
@@ -261,8 +266,6 @@ def test_notes_about_what_has_no_effect_here() -> None:
     made, _, _ = plan(blobfuse_enabled=False, namespace="prod", cpu_cores_limit=1, memory_gb_limit=2)
     assert made is not None
     assert [note.split(":")[0] for note in made.notes] == [
-        "cpu_cores_limit 1",
-        "memory_gb_limit 2",
         "blobfuse_enabled",
         "namespace prod",
     ]

@@ -40,13 +40,14 @@ class VersionArgs(TypedDict):
     cpu_cores: NotRequired[float | None]
     """Optional. Cores that a replica asks for. Default: 0.1."""
     cpu_cores_limit: NotRequired[float | None]
-    """Optional. Cores that a replica may use, at least `cpu_cores`. The local target does not
-    hold it to that. Default: no limit."""
+    """Optional. Cores that a replica may use, at least `cpu_cores`. The local target takes whole
+    numbers (the replica runs on so many of the machine's cores) and refuses others. Default: no
+    limit."""
     memory_gb: NotRequired[float | None]
     """Optional. Memory that a replica asks for, GB. Default: 0.5."""
     memory_gb_limit: NotRequired[float | None]
-    """Optional. Memory that a replica may use, GB, at least `memory_gb`. The local target does not
-    hold it to that. Default: no limit."""
+    """Optional. Memory that a replica may use, GB (2^30 bytes), at least `memory_gb`. A replica
+    that uses more is ended (OOMKilled) and started again. Default: no limit."""
     gpu_cores: NotRequired[int | None]
     """Optional. Whole GPUs of a replica; the local target has none. Default: 0."""
     num_replicas: NotRequired[int | None]

@@ -1,6 +1,7 @@
 """The plan of one version, from its arguments; shared by services and rollouts."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from aks_inference.findings import Finding, Severity, placed
@@ -19,6 +20,7 @@ from aks_inference.service.settings import (
 from aks_inference.values import Read, read
 from aks_inference_runtime.api.endpoint import EndpointVersion
 
+HOLDS_CORES = hasattr(os, "sched_setaffinity")
 V = TypeVar("V", bound=VersionSettings)
 
 
@@ -61,17 +63,7 @@ def plan_version(
         **traffic,
     )
     environment = inference.environment
-    notes = (*environment.notes, *limit_notes(settings))
-    return VersionPlan(version, tuple(models), environment.late_variables, late, notes), findings
-
-
-def limit_notes(settings: VersionSettings) -> Iterator[str]:
-    """Limits that processes of this machine are not held to: said, so that nobody counts on them."""
-    not_held = "a replica on the local target is not held to it"
-    if settings.cpu_cores_limit is not None:
-        yield f"cpu_cores_limit {settings.cpu_cores_limit:g}: sets the threads of numeric libraries; {not_held}"
-    if settings.memory_gb_limit is not None:
-        yield f"memory_gb_limit {settings.memory_gb_limit:g}: {not_held}"
+    return VersionPlan(version, tuple(models), environment.late_variables, late, environment.notes), findings
 
 
 def local_rules(settings: VersionSettings) -> list[Finding]:
@@ -80,6 +72,12 @@ def local_rules(settings: VersionSettings) -> list[Finding]:
     if settings.gpu_cores > 0:
         mend = "leave it out; GPUs need an AKS cluster"
         findings.append(Finding(("gpu_cores",), LATER, mend, settings.gpu_cores))
+    most = settings.cpu_cores_limit
+    if most is not None and not (most.is_integer() and HOLDS_CORES):
+        held = "to whole cores" if HOLDS_CORES else "to cores on Linux"
+        rule = f"cannot be held to: the local target holds a replica {held} only"
+        mend = "use a whole number, or leave it out" if HOLDS_CORES else "leave it out"
+        findings.append(Finding(("cpu_cores_limit",), rule, f"{mend}; a Kubernetes target takes any", most))
     if settings.collect_model_data:
         findings.append(Finding(("collect_model_data",), LATER, "leave it out", value=True))
     return findings

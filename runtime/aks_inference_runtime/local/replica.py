@@ -15,6 +15,7 @@ from pathlib import Path
 from aks_inference_runtime.api.endpoint import EndpointVersion
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.api.status import ReplicaState, ReplicaStatus
+from aks_inference_runtime.local import limits
 from aks_inference_runtime.local.environments import BuiltEnvironment
 from aks_inference_runtime.local.files import write_wire
 from aks_inference_runtime.local.process import REPLICA_VARIABLE, STATE_VARIABLE, ManagedProcess
@@ -122,6 +123,16 @@ class Replica:
         # After the server: the gate still has to tell those who waited for it.
         await self._gate.stop(GATE_GRACE_S)
         remove_files(self.record, paths)
+
+    def memory_gb(self, enough_gb: float) -> float:
+        """What the scoring server's processes use; exact above `enough_gb`."""
+        return limits.memory_gb(self._server.pid, enough_gb)
+
+    def say(self, reason: str) -> None:
+        """Why it ends: in its state, and in its log."""
+        self.reason = reason
+        with contextlib.suppress(OSError), self.record.log.open("a") as log:
+            log.write(f"{reason}\n")
 
     def kill_server(self) -> None:
         """Ends what is left of the scoring server; the gate then answers for it."""
@@ -235,6 +246,11 @@ def gate_path(paths: StatePaths, replica: str) -> Path:
     return paths.replicas / f"{replica}.gate"
 
 
+def record_number(record: ReplicaRecord) -> int:
+    """The random number in its id."""
+    return int(record.control.stem, 16)
+
+
 def gate_socket(record: ReplicaRecord) -> Path:
     """Where the gate takes requests."""
     return record.control.with_suffix(".in")
@@ -275,7 +291,8 @@ def _start_server(
     )
     environment["PATH"] = f"{plan.environment.folder / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
     arguments = command(plan.environment.python, f"fd://{descriptor}", plan.version)
-    return ManagedProcess.start(arguments, environment, plan.app_root, record.log, (descriptor,))
+    with limits.cores(plan.version.resources.cpu_cores_limit, record_number(record)):
+        return ManagedProcess.start(arguments, environment, plan.app_root, record.log, (descriptor,))
 
 
 def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths) -> ManagedProcess:

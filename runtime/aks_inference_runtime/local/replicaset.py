@@ -28,6 +28,8 @@ STEADY_S = 10.0
 LOST_DRAIN_S = 1.0
 """For the gate of a replica that died to answer those who waited for it."""
 LOG_TAIL_LINES = 40
+MEMORY_S = 0.5
+"""Between looks at the memory of replicas that have a limit."""
 _log = logging.getLogger(__name__)
 
 
@@ -76,6 +78,7 @@ class ReplicaSet:
         self._changed = changed
         self._failures = 0
         self._not_before = 0.0
+        self._weighed = 0.0
         self._environment: BuiltEnvironment | None = None
         self._preparation: asyncio.Task[None] | None = None
         self._stopping: dict[str, asyncio.Task[None]] = {}
@@ -196,6 +199,7 @@ class ReplicaSet:
         lost = len(self._stopping)
         probe = self.version.liveness_probe
         now = time.monotonic()
+        self._weigh(now)
         for replica in list(self.replicas.values()):
             if replica.id in self._stopping:
                 continue
@@ -210,7 +214,22 @@ class ReplicaSet:
                 self._lost(replica)
         return len(self._stopping) > lost
 
-    def _lost(self, replica: Replica) -> None:
+    def _weigh(self, now: float) -> None:
+        """Ends replicas that use more memory than they may."""
+        limit = self.version.resources.memory_gb_limit
+        if limit is None or now - self._weighed < MEMORY_S:
+            return
+        self._weighed = now
+        for replica in list(self.replicas.values()):
+            if replica.dead or (used := replica.memory_gb(limit)) <= limit:
+                continue
+            replica.say(f"OOMKilled: it uses {used:.2f} GB of memory; memory_gb_limit is {limit:g}")
+            if replica.id in self._stopping:
+                replica.kill_server()
+            else:
+                self._lost(replica, steady=False)
+
+    def _lost(self, replica: Replica, *, steady: bool = True) -> None:
         tail = "\n".join(logs.tail(replica.record.log, LOG_TAIL_LINES))
         reason = replica.reason
         if replica.exit_code == INIT_EXIT_CODE:
@@ -219,7 +238,7 @@ class ReplicaSet:
         self._stop(replica, None)
         self.restarts += 1
         self.troubled = True
-        if replica.ready_since is not None and time.monotonic() - replica.ready_since >= STEADY_S:
+        if steady and replica.ready_since is not None and time.monotonic() - replica.ready_since >= STEADY_S:
             self._failures = 0
             return
         self._failure(f"replica {replica.id}: {reason}\n{tail}")
