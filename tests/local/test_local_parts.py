@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,12 @@ def test_a_rollout_ends_and_never_has_too_few_or_too_many(wanted: int, old: int)
 )
 def test_version_states(given_facts: dict[str, Any], state: ServiceState) -> None:
     facts = {
-        **{"failed": False, "unschedulable": False, "ready": 0, "wanted": 1, "settled": True, "troubled": False},
+        "failed": False,
+        "unschedulable": False,
+        "ready": 0,
+        "wanted": 1,
+        "settled": True,
+        "troubled": False,
         **given_facts,
     }
     assert version_state(**facts) is state
@@ -313,27 +319,89 @@ def test_the_socket_is_short_whatever_the_state_directory() -> None:
     assert len(str(record.socket)) < 108
 
 
-def test_a_log_is_cut_and_its_writer_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("collapse", [True, False])
+def test_a_log_is_cut_and_its_writer_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collapse: bool) -> None:
+    if not collapse:
+        monkeypatch.setattr(logs, "_fallocate", None)
     path = tmp_path / "r.log"
+    lines = [f"line {number}" for number in range(3_000)]
     with path.open("ab", buffering=0) as writer:
-        writer.write(b"first\n" * 100)
-        logs.rotate(path, max_bytes=1_000)
-        assert path.stat().st_size == 600
-        logs.rotate(path, max_bytes=500)
-        writer.write(b"second\n")
-    assert path.read_bytes() == b"second\n"
-    assert logs.tail(path, 2) == ["first", "second"]
+        writer.write("".join(f"{line}\n" for line in lines[:2_000]).encode())
+        logs.rotate(path, max_bytes=1_000_000)
+        assert not path.with_name("r.log.1").exists()
+        logs.rotate(path, max_bytes=10_000)
+        assert path.stat().st_size <= path.stat().st_blksize
+        writer.write("".join(f"{line}\n" for line in lines[2_000:]).encode())
+    assert logs.tail(path, 3_000) == lines, "each once, also the one that the cut goes through"
+    assert logs.tail(path, 2) == lines[-2:]
+
+
+def collapses(folder: Path) -> bool:
+    """Whether the file system can take blocks out of a file."""
+    path = folder / "probe.log"
+    path.write_bytes(b"x" * 100_000)
+    logs.rotate(path, max_bytes=1)
+    return 0 < path.stat().st_size < 100_000
+
+
+def test_no_line_is_lost_or_told_twice_however_often_it_is_cut(tmp_path: Path) -> None:
+    if not collapses(tmp_path):
+        pytest.skip("the file system cannot take blocks out of a file")
+    path = tmp_path / "r.log"
+    path.touch()
+    total = 60_000
+    program = (
+        "import sys, time\n"
+        f"for n in range({total}):\n"
+        "    sys.stdout.write('line %d\\n' % n)\n"
+        "    if n % 200 == 0:\n"
+        "        sys.stdout.flush()\n"
+        "        time.sleep(0.005)\n"
+    )
+    cuts = 0
+
+    async def followed() -> list[str]:
+        found = []
+        paths = lambda: {"a/r": path}  # noqa: E731 - a stand-in for LogPaths
+        async for line in logs.follow(paths, 0, endless=True):  # type: ignore[arg-type]
+            found.append(line)
+            if line == f"line {total - 1}":
+                break
+        return found
+
+    async def both() -> list[str]:
+        nonlocal cuts
+        reading = asyncio.create_task(followed())
+        await asyncio.sleep(0)  # it knows the file before the first line
+        with path.open("ab") as output:
+            writer = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=output)
+        try:
+            while not reading.done():
+                before = path.stat().st_size
+                # Not twice before the follower looked: the file before the last cut is kept, no older one.
+                await asyncio.to_thread(logs.rotate, path, 50_000)
+                cuts += path.stat().st_size < before
+                await asyncio.sleep(0.25)
+        finally:
+            if writer.returncode is None:
+                writer.kill()
+            await writer.wait()
+        return await reading
+
+    found = asyncio.run(asyncio.wait_for(both(), 60))
+    assert found == [f"line {number}" for number in range(total)]
+    assert cuts >= 2
 
 
 def test_a_log_is_cut_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.log"
     path.write_bytes(b"x" * 1_000)
 
-    def full(_: Path, target: Path) -> None:
-        target.write_bytes(b"x")
+    def full(_: object, target: Any) -> None:
+        target.write(b"x")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     logs.rotate(path, max_bytes=500)
     assert path.stat().st_size == 0
     assert list(tmp_path.iterdir()) == [path]
