@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         SecurityArgs,
         SystemPoolArgs,
     )
+    from aks_inference.inference_runtime.args import InferenceRuntimeArgs
+    from aks_inference.inference_runtime.component import InferenceRuntime
     from aks_inference.local_cluster.args import LocalInferenceClusterArgs
     from aks_inference.local_cluster.component import LocalInferenceCluster
     from aks_inference.registered_model.args import RegisteredModelArgs
@@ -39,6 +41,8 @@ _PLACES = {
     "EnvironmentArgs": "service.args",
     "IdentityArgs": "aks_cluster.groups_args",
     "InferenceConfigArgs": "service.args",
+    "InferenceRuntime": "inference_runtime.component",
+    "InferenceRuntimeArgs": "inference_runtime.args",
     "LocalInferenceCluster": "local_cluster.component",
     "LocalInferenceClusterArgs": "local_cluster.args",
     "MaintenanceWindowArgs": "aks_cluster.groups_args",
@@ -58,6 +62,7 @@ _HOSTED = (
     "ModelWebService",
     "ControlledRolloutEndpoint",
     "AksInferenceCluster",
+    "InferenceRuntime",
 )
 
 COMPONENTS: list[type[Any]]
@@ -92,6 +97,8 @@ __all__ = [
     "EnvironmentArgs",
     "IdentityArgs",
     "InferenceConfigArgs",
+    "InferenceRuntime",
+    "InferenceRuntimeArgs",
     "LocalInferenceCluster",
     "LocalInferenceClusterArgs",
     "MaintenanceWindowArgs",

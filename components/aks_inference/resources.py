@@ -52,8 +52,8 @@ class LocalRuntime(_ProviderResource):
 
 
 class Model(_ProviderResource):
-    """A model version. Inputs: `target`, `name`, `path`, `childPaths`, `tags`, `properties`, `description`,
-    `framework`, `frameworkVersion`."""
+    """A model version. Inputs: `target` or `store`, `name`, `path`, `childPaths`, `tags`, `properties`, `description`,
+    `framework`, `frameworkVersion`, `facts`, `unpack`, `trackingUri`."""
 
     _token = f"{PACKAGE}:index:Model"
     _outputs = ("version", "modelId", "createdTime")
@@ -67,6 +67,33 @@ class Model(_ProviderResource):
     def model_id(self) -> pulumi.Output[str]:
         """`name:version`."""
         return self._output("modelId")
+
+
+class EndpointKeys(_ProviderResource):
+    """The keys of an endpoint on a cluster. Inputs: `primaryKey`, `secondaryKey`, `keyVersion`."""
+
+    _token = f"{PACKAGE}:index:EndpointKeys"
+    _outputs = ("primaryKey", "secondaryKey", "digests")
+
+    def __init__(self, name: str, props: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        """The keys are secret also where the plugin generates them."""
+        secret = pulumi.ResourceOptions(additional_secret_outputs=list(self._outputs))
+        super().__init__(name, props, pulumi.ResourceOptions.merge(secret, opts))
+
+    @property
+    def primary_key(self) -> pulumi.Output[str | None]:
+        """Secret."""
+        return self._output("primaryKey")
+
+    @property
+    def secondary_key(self) -> pulumi.Output[str | None]:
+        """Secret."""
+        return self._output("secondaryKey")
+
+    @property
+    def digests(self) -> pulumi.Output[str]:
+        """Secret. SHA-256 hex digests of both, one a line."""
+        return self._output("digests")
 
 
 class LocalEndpoint(_ProviderResource):

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 from aks_inference.findings import Finding
 from aks_inference.values import is_late
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.api.target import LocalTarget, parse_target
+from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, parse_target
 
 if TYPE_CHECKING:
     from aks_inference.component import Cluster
 
-LATER_KUBERNETES = (
-    "names an AksInferenceCluster: services and models there need the runtime on Kubernetes, "
-    "which this version does not have yet"
-)
-USE_LOCAL = "use a LocalInferenceCluster as the target"
+NO_RUNTIME = "names a cluster without the inference runtime, which AksInferenceCluster does not bring along yet"
+USE_RUNTIME = "use a LocalInferenceCluster, or an InferenceRuntime on the cluster, as the target"
+LATER_MODELS = "names a Kubernetes cluster: models are not delivered there yet"
+USE_FILES = "put the model's files beside the entry script or into the image, or use a LocalInferenceCluster"
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,15 @@ class TargetChoice:
     """None: an output whose cluster is not in sight."""
     name: str | None
     port: int | None = None
+    kubernetes: KubernetesTarget | None = None
+    """The cluster, as far as it is known; None for a local target or one that is not in sight."""
+    cluster: "Cluster | None" = None
+    """Its component, where that is in sight."""
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether it is a Kubernetes cluster with the runtime."""
+        return self.kubernetes is not None and self.kubernetes.namespace is not None
 
     @property
     def key(self) -> object:
@@ -62,8 +70,14 @@ def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
 
 def target_findings(choice: TargetChoice | None) -> Iterator[Finding]:
     """Errors about targets that nothing can run on yet."""
+    if choice is not None and choice.local is False and not choice.on_cluster:
+        yield Finding(("target",), NO_RUNTIME, USE_RUNTIME)
+
+
+def model_target_findings(choice: TargetChoice | None) -> Iterator[Finding]:
+    """Errors about targets that keep no models yet."""
     if choice is not None and choice.local is False:
-        yield Finding(("target",), LATER_KUBERNETES, USE_LOCAL)
+        yield Finding(("target",), LATER_MODELS, USE_FILES)
 
 
 def checked_target(choice: TargetChoice) -> object:
@@ -78,6 +92,9 @@ def checked_target(choice: TargetChoice) -> object:
         found, _ = choose_target(text)
         for finding in [*findings, *target_findings(found)]:
             raise pulumi.RunError(f"target: {finding.rule}; {finding.mend}")
+        if found is not None and not found.local:
+            # What is declared there are other resources, which must be declared while the program runs.
+            raise pulumi.RunError("target: a Kubernetes target must be known at preview; pass its component or text")
         return text
 
     return pulumi.Output.from_input(choice.value).apply(check)
@@ -97,6 +114,8 @@ def _of_cluster(cluster: "Cluster") -> TargetChoice:
         cluster._local,
         cluster._resource_name,
         getattr(cluster, "_port", None),
+        getattr(cluster, "_kubernetes", None),
+        cluster,
     )
 
 
@@ -105,5 +124,6 @@ def _of_text(text: str) -> tuple[TargetChoice | None, list[Finding]]:
         target = parse_target(text)
     except InvalidInput as error:
         return None, [Finding(("target",), str(error), "pass the `target` output of a cluster component")]
-    port = target.port if isinstance(target, LocalTarget) else None
-    return TargetChoice(text, isinstance(target, LocalTarget), target.name, port), []
+    if isinstance(target, LocalTarget):
+        return TargetChoice(text, True, target.name, target.port), []
+    return TargetChoice(text, False, target.name, None, target), []

@@ -7,6 +7,7 @@ that the rules between fields still see everything that is right.
 
 import inspect
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,6 +95,15 @@ def _object(value: object) -> object:
     if not isinstance(value, Mapping):
         raise PydanticCustomError("object", "must be an object")
     return dict(value)
+
+
+def count_or_percent(value: object) -> object:
+    """A whole number from 0, or a text such as `25%`."""
+    if isinstance(value, str) and re.fullmatch(r"(100|[1-9]?[0-9])%", value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != value // 1:
+        raise PydanticCustomError("share", "is no number of replicas and no percentage")
+    return int(value)
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]

@@ -16,7 +16,7 @@ import pytest
 from aks_inference_runtime.api.crd import CRD_NAME, crd
 from testbed import build
 from testbed.api import Api
-from testbed.control_plane import ControlPlane
+from testbed.control_plane import ControlPlane, fake_node
 
 GIVEN = "AKS_INFERENCE_TEST_KUBECONFIG"
 
@@ -33,20 +33,42 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """As it comes, without our definitions."""
-    if given := os.environ.get(GIVEN):
-        api = Api(Path(given))
-        yield Cluster(Path(given), api.server, True, api)
-        return
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """Of this machine."""
     if missing := build.missing(build.API):
         pytest.skip(f"no {GIVEN}, and not built here: {', '.join(missing)} (python -m testbed.build; minutes)")
     plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
     try:
         plane.start()
-        yield Cluster(plane.kubeconfig, plane.server, plane.has_controllers, Api(plane.kubeconfig))
+        yield plane
     finally:
         plane.stop()
+
+
+@pytest.fixture(scope="session")
+def bare_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """As it comes, without our definitions."""
+    if given := os.environ.get(GIVEN):
+        api = Api(Path(given))
+        return Cluster(Path(given), api.server, True, api)
+    plane = request.getfixturevalue("control_plane")
+    return Cluster(plane.kubeconfig, plane.server, plane.has_controllers, Api(plane.kubeconfig))
+
+
+@pytest.fixture
+def fake_nodes(cluster: Cluster, control_plane: ControlPlane) -> Iterator[list[str]]:
+    """Three nodes in two zones whose pods only say that they run."""
+    if missing := build.missing((*build.CONTROL, *build.FAKE_NODES)):
+        pytest.skip(f"not built here: {', '.join(missing)} (python -m testbed.build; minutes)")
+    if not any(one.name == "kwok" for one in control_plane.running):
+        control_plane.keep_fake_nodes()
+    names = [f"fake-{uuid.uuid4().hex[:6]}" for _ in range(3)]
+    for index, name in enumerate(names):
+        answer = cluster.api.create("/api/v1/nodes", fake_node(name, zone=str(index % 2)))
+        assert answer.status == 201, answer.message
+    yield names
+    for name in names:
+        cluster.api.delete(f"/api/v1/nodes/{name}")
 
 
 @pytest.fixture(scope="session")

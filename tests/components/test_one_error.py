@@ -218,4 +218,5 @@ def test_nothing_runs_on_an_aks_cluster_yet(run_program: Callable[..., Any]) -> 
         ModelWebService("svc", target=cluster.target, inference_config={"entry_script": "score.py"})
     """)
     assert outcome.code == 1
-    assert outcome.error.count("need the runtime on Kubernetes, which this version does not have yet") == 2
+    assert outcome.error.count("names a cluster without the inference runtime") == 1
+    assert outcome.error.count("models are not delivered there yet") == 1

@@ -20,7 +20,7 @@ import aks_inference
 from aks_inference_provider.schema import snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
-CUSTOM = ("LocalEndpoint", "LocalRuntime", "Model", "ClusterGuard", "AttachedCluster")
+CUSTOM = ("LocalEndpoint", "LocalRuntime", "Model", "ClusterGuard", "AttachedCluster", "EndpointKeys")
 
 
 def schema_of(plugin: Any) -> dict[str, Any]:

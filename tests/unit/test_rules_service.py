@@ -156,7 +156,7 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({"models": "m:1"}, 'models = "m:1": must be a list'),
         ({"target": "somewhere"}, "target: not a target: 'somewhere'"),
         ({"target": 5}, "target: an object of type int is not a target; pass a cluster component or its"),
-        ({"target": KUBERNETES}, "target: names an AksInferenceCluster: services and models there need the runtime on"),
+        ({"target": KUBERNETES}, "target: names a cluster without the inference runtime"),
         ({"target": None}, "target: is required"),
         ({"inference_config": None}, "inference_config: is required: deployment without an entry script is not"),
         ({"models": ["ridge"]}, 'models[0] = "ridge": is not a model id `name:version`'),

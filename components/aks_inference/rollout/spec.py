@@ -19,7 +19,7 @@ from aks_inference.service.endpoint import (
 )
 from aks_inference.service.settings import VersionSettings
 from aks_inference.service.versions import plan_version, read_settings
-from aks_inference.targets import choose_target, target_findings
+from aks_inference.targets import TargetChoice, choose_target, target_findings
 from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Number, Read, Text, read
 from aks_inference_runtime.api.endpoint import MAX_VERSIONS, VersionType
 from aks_inference_runtime.api.traffic import HUNDREDTHS, hundredths
@@ -57,7 +57,7 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     findings += SERVICE.check(("endpoint_name",), name)
     findings += endpoint_rules(got, target)
     if got.whole("versions"):
-        plans, wrong = _plan_versions(spec.versions, target.key if target else None)
+        plans, wrong = _plan_versions(spec.versions, target)
         findings += wrong
     else:
         plans = []
@@ -66,14 +66,14 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     plain, late = late_fields(spec, ("description", "tags"))
     endpoint = build_endpoint(name, spec, plans, {**plain, "properties": spec.properties})
     notes = [f"{plan.version.name}: {note}" for plan in plans for note in plan.notes]
-    if spec.namespace is not None:
+    if spec.namespace is not None and target.local is not False:
         notes.append(f"namespace {spec.namespace}: a label only, on the local target")
     return EndpointPlan(
-        name, target, endpoint, tuple(plans), late, spec.primary_key, spec.secondary_key, tuple(notes)
+        name, target, endpoint, tuple(plans), late, spec.primary_key, spec.secondary_key, tuple(notes), spec.key_version
     ), findings
 
 
-def _plan_versions(versions: Sequence[Any], target_key: object) -> tuple[list[VersionPlan], list[Finding]]:
+def _plan_versions(versions: Sequence[Any], target: TargetChoice | None) -> tuple[list[VersionPlan], list[Finding]]:
     findings: list[Finding] = []
     reads: list[tuple[int, Read[VersionSpec], dict[str, str]]] = []
     for index, declared in enumerate(versions):
@@ -102,7 +102,7 @@ def _plan_versions(versions: Sequence[Any], target_key: object) -> tuple[list[Ve
             "is_default": position == default,
             "type": _type(got.spec) or (VersionType.TREATMENT if control else None),
         }
-        plan, wrong = plan_version(got.spec.version_name or "", got, target_key, places, traffic)
+        plan, wrong = plan_version(got.spec.version_name or "", got, target, places, traffic)
         findings += under(("versions", index), wrong)
         findings += under(("versions", index), placed(places, FILE, traffic_findings(got)))
         if plan is not None:

@@ -140,6 +140,28 @@ class ModelWebServiceArgs(TypedDict):
     cold_start_timeout_ms: NotRequired[int | None]
     """Optional. Not in Azure ML: milliseconds that requests wait for the first replica when scaled to zero. Default:
     60,000."""
+    image: NotRequired[str | None]
+    """Conditional. Kubernetes target only, and required there: image of the replicas, with the packages of the
+    environment and the scoring server (`aks-inference image build` makes such images)."""
+    container_port: NotRequired[int | None]
+    """Optional. Kubernetes target only: port of the scoring server in the image. Default: 5001."""
+    score_path: NotRequired[str | None]
+    """Optional. Kubernetes target only: where the server scores. Default: /score."""
+    swagger_path: NotRequired[str | None]
+    """Optional. Kubernetes target only: where it describes itself. Default: /swagger.json."""
+    health_path: NotRequired[str | None]
+    """Optional. Kubernetes target only: what answers 200 once it can score. Default: /."""
+    health_port: NotRequired[int | None]
+    """Optional. Kubernetes target only: port of `health_path`. Default: `container_port`."""
+    service_account_name: NotRequired[str | None]
+    """Optional. Kubernetes target only: service account of the pods, with workload identity. Default: none."""
+    image_pull_secrets: NotRequired[Sequence[str] | None]
+    """Optional. Kubernetes target only: names of Secrets in the namespace. Default: none, the nodes' own rights."""
+    max_surge: NotRequired[Any]
+    """Optional. Kubernetes target only: pods beyond the wanted number during a change, or a percentage such as 25%.
+    Default: 1."""
+    max_unavailable: NotRequired[Any]
+    """Optional. Kubernetes target only: pods that may be missing during a change, or a percentage. Default: 0."""
     period_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds between two. Default: 10."""
     initial_delay_seconds: NotRequired[int | None]
@@ -175,6 +197,9 @@ class ModelWebServiceArgs(TypedDict):
     Default: default."""
     compute_target_name: NotRequired[str | None]
     """Optional. Name of the target, for deploymentconfig.json's sake: must be the one that `target` names."""
+    key_version: NotRequired[int | None]
+    """Optional. Kubernetes target only: another number makes a new primary key; the one before becomes the secondary
+    one, so that both are good while clients change over. Default: 1."""
     version_header_enabled: NotRequired[bool | None]
     """Optional. Not in Azure ML: whether a request may ask for a version with the header `x-aks-inference-version`.
     Default: true."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from aks_inference.findings import NOTHING, Finding
 from aks_inference.names import NAMESPACE
 from aks_inference.service.models import ModelUse
+from aks_inference.service.placing import PLACING, Placing
 from aks_inference.targets import TargetChoice
 from aks_inference.values import Flag, Leaf, Read, Spec, Text, Whole, is_late
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Metadata, ScoringEndpoint
@@ -16,6 +17,8 @@ from aks_inference_runtime.api.keys import key_problem
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
 LATER = "is not supported on the local target yet"
+LATER_ON_CLUSTER = "is not supported on a Kubernetes target yet"
+ONLY_CLUSTER = "is only for a Kubernetes target"
 
 
 class EndpointSettings(Spec):
@@ -31,6 +34,7 @@ class EndpointSettings(Spec):
     compute_target_name: Text | None = None
     version_header_enabled: Flag = True
     port: Annotated[Whole, Field(ge=1, le=65_535)] | None = Field(None, description="use a port from 1 to 65,535")
+    key_version: Annotated[Whole, Field(ge=1)] | None = Field(None, description="use 1 or more")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class VersionPlan:
     late: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the version that are known only later, or hold such values."""
     notes: tuple[str, ...] = ()
+    placing: Placing = PLACING
+    """On a cluster."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class EndpointPlan:
     primary_key: Any = None
     secondary_key: Any = None
     notes: tuple[str, ...] = ()
+    key_version: int | None = None
 
     @property
     def traffic(self) -> dict[str, float]:
@@ -87,12 +94,21 @@ def auth_mode(settings: EndpointSettings) -> AuthMode:
 def endpoint_rules(read: Read[Any], target: TargetChoice | None) -> Iterator[Finding]:
     """The rules between the settings of an endpoint."""
     settings: EndpointSettings = read.spec
+    on_cluster = target is not None and target.on_cluster
+    later = LATER_ON_CLUSTER if on_cluster else LATER
     if read.whole("auth_enabled", "token_auth_enabled"):
-        yield from _auth(settings)
+        yield from _auth(settings, later)
     if settings.namespace is not None:
         yield from NAMESPACE.check(("namespace",), settings.namespace)
     if settings.enable_app_insights:
-        yield Finding(("enable_app_insights",), LATER, "leave it out", value=True)
+        yield Finding(("enable_app_insights",), later, "leave it out", value=True)
+    if settings.port is not None and on_cluster:
+        yield Finding(("port",), "is only for the local target", "leave it out", settings.port)
+    if settings.key_version is not None and not on_cluster:
+        mend = "leave it out; to change a key give the new one as @primary_key"
+        yield Finding(("key_version",), ONLY_CLUSTER, mend, settings.key_version)
+    elif settings.key_version is not None and auth_mode(settings) is not AuthMode.KEY:
+        yield Finding(("key_version",), "has no use: keys are switched off", "leave it out", settings.key_version)
     if target is not None and target.name is not None and settings.compute_target_name not in (None, target.name):
         rule = f"names another cluster than @target ({target.name})"
         yield Finding(("compute_target_name",), rule, "leave it out: @target decides", settings.compute_target_name)
@@ -101,12 +117,12 @@ def endpoint_rules(read: Read[Any], target: TargetChoice | None) -> Iterator[Fin
         yield Finding(("port",), rule, "choose another port, or leave it out", settings.port)
 
 
-def _auth(settings: EndpointSettings) -> Iterator[Finding]:
+def _auth(settings: EndpointSettings, later: str) -> Iterator[Finding]:
     if settings.auth_enabled and settings.token_auth_enabled:
         rule = "cannot be combined with @auth_enabled true"
         yield Finding(("token_auth_enabled",), rule, "choose keys or tokens", value=True)
     elif settings.token_auth_enabled:
-        yield Finding(("token_auth_enabled",), LATER, "leave it out to use keys", value=True)
+        yield Finding(("token_auth_enabled",), later, "leave it out to use keys", value=True)
     keys = {"primary_key": settings.primary_key, "secondary_key": settings.secondary_key}
     for name, key in keys.items():
         if key is not None and not is_late(key) and (problem := key_problem(key)):

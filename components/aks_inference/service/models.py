@@ -32,7 +32,8 @@ def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUs
         if (registered := _registered(model)) is not None:
             key = registered._target_key
             if key is not None and target_key is not None and key != target_key:
-                rule = f"{registered._model_name!r} is registered on another target"
+                where = f"in the store {registered._store}" if registered._store else "on another target"
+                rule = f"{registered._model_name!r} is registered {where}"
                 findings.append(Finding(path, rule, "register it on the target of the service"))
             uses.append(registered._use)
         elif is_late(model):

@@ -13,6 +13,7 @@ from aks_inference.machine import Machine, this_machine
 from aks_inference.program import ComponentFindings, current_program, peers
 from aks_inference.resources import LocalEndpoint
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
+from aks_inference.service.on_cluster import ClusterEndpoint, Served
 from aks_inference.targets import checked_target, choose_target
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointVersion
 
@@ -60,7 +61,10 @@ class Serving(Component):
             setattr(self, output, value)
         return outputs
 
-    def _endpoint(self, name: str, plan: EndpointPlan) -> LocalEndpoint:
+    def _endpoint(self, name: str, plan: EndpointPlan) -> LocalEndpoint | Served:
+        if plan.target.local is False:
+            self._info(*describe(plan, None))
+            return ClusterEndpoint(name, plan, self._child()).serve()
         endpoint = LocalEndpoint(
             name,
             {
@@ -84,7 +88,7 @@ class Serving(Component):
         """
         self._resource_name, self._plan = resource_name, plan
         self._claim = claim = claimed(resource_name, declared, plan, argument)
-        findings = list(too_big(plan, this_machine())) if plan else []
+        findings = list(too_big(plan, this_machine())) if plan and plan.target.local is not False else []
         others = peers((type(self), resource_name))
         for other in others:
             theirs = other._claim if isinstance(other, Serving) else None
@@ -96,7 +100,7 @@ class Serving(Component):
                 findings.append(Finding((argument,), rule, "choose another name", claim.name))
             if claim.port is not None and theirs.port == claim.port:
                 findings.append(Finding(("port",), f"is also the port of {whose}", "choose another port", claim.port))
-        if plan is None:
+        if plan is None or plan.target.local is False:
             return findings
         program = current_program()
         if program:
@@ -163,15 +167,17 @@ def crowded(components: Sequence[Component], last: Serving) -> Iterable[Componen
             yield ComponentFindings(type(last).__name__, last._resource_name, (finding,))
 
 
-def describe(plan: EndpointPlan, machine: Machine) -> list[str]:
-    """The checks with their figures, for the preview."""
+def describe(plan: EndpointPlan, machine: Machine | None) -> list[str]:
+    """The checks with their figures, for the preview. `machine`: that of a local target."""
     spec = plan.endpoint.spec
     cores, memory = demand(plan)
     where = plan.target.name or "(known at apply)"
     lines = [
         f"endpoint {plan.name} on {where}: {_auth(spec.auth)}",
         f"capacity check: minimum of replicas asks for {cores:g} of {machine.cores:g} cores, "
-        f"{memory:g} of {machine.memory_gb:.1f} GB: ok",
+        f"{memory:g} of {machine.memory_gb:.1f} GB: ok"
+        if machine
+        else f"minimum of replicas asks for {cores:g} cores, {memory:g} GB of the nodes",
         "effective traffic:",
     ]
     for version, version_plan in zip(spec.versions, plan.versions, strict=True):

@@ -7,10 +7,23 @@ azureml-v1.md 2.1); the last group is this package's own.
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from aks_inference.findings import Finding, Severity
-from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Number, Read, Spec, Whole
+from aks_inference.values import (
+    Anys,
+    Flag,
+    Labels,
+    Leaf,
+    Leaves,
+    Number,
+    Read,
+    Spec,
+    Text,
+    Texts,
+    Whole,
+    count_or_percent,
+)
 from aks_inference_runtime.api.endpoint import Probe, Requests, Resources, Scaling
 
 _RESOURCES, _SCALING, _REQUESTS, _PROBE = Resources(), Scaling(), Requests(), Probe()
@@ -21,6 +34,10 @@ PositiveWhole = Annotated[Whole, Field(gt=0)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 POSITIVE = "use a value above 0"
 COUNT = "use 1 or more"
+Port = Annotated[Whole, Field(ge=1, le=65_535)]
+PORT = "use a port from 1 to 65,535"
+Share = Annotated[int | str, BeforeValidator(count_or_percent)]
+SHARE = "use a number of replicas, or a percentage such as 25%"
 
 
 class VersionSettings(Spec):
@@ -70,6 +87,17 @@ class VersionSettings(Spec):
         _REQUESTS.max_queued_requests, description="use 0 or more"
     )
     cold_start_timeout_ms: PositiveWhole = Field(_REQUESTS.cold_start_timeout_ms, description=COUNT)
+
+    image: Text | None = None
+    container_port: Port | None = Field(None, description=PORT)
+    score_path: Text | None = None
+    swagger_path: Text | None = None
+    health_path: Text | None = None
+    health_port: Port | None = Field(None, description=PORT)
+    service_account_name: Text | None = None
+    image_pull_secrets: Texts = ()
+    max_surge: Share | None = Field(None, description=SHARE)
+    max_unavailable: Share | None = Field(None, description=SHARE)
 
 
 AUTOSCALE = (

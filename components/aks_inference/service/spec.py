@@ -40,8 +40,7 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     name = spec.service_name or resource_name
     findings += SERVICE.check(("service_name",), name)
     findings += placed(deployment.places, FILE, endpoint_rules(got, target))
-    key = target.key if target else None
-    version, wrong = plan_version(VERSION_NAME, got, key, deployment.places, {"is_default": True})
+    version, wrong = plan_version(VERSION_NAME, got, target, deployment.places, {"is_default": True})
     findings += wrong
     if version is None or target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
@@ -53,8 +52,8 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     notes = list(version.notes)
     if spec.blobfuse_enabled is not None:
         notes.append("blobfuse_enabled: no effect, models are files beside the replicas")
-    if spec.namespace is not None:
+    if spec.namespace is not None and target.local is not False:
         notes.append(f"namespace {spec.namespace}: a label only, on the local target")
     return EndpointPlan(
-        name, target, endpoint, (version,), late, spec.primary_key, spec.secondary_key, tuple(notes)
+        name, target, endpoint, (version,), late, spec.primary_key, spec.secondary_key, tuple(notes), spec.key_version
     ), findings

@@ -9,6 +9,7 @@ from aks_inference.service.deployment import FILE, Deployment, merge, read_deplo
 from aks_inference.service.endpoint import LATER, VersionPlan, late_fields
 from aks_inference.service.inference import read_inference
 from aks_inference.service.models import read_models
+from aks_inference.service.placing import cluster_rules, code_rules, container, local_only, placing
 from aks_inference.service.settings import (
     VersionSettings,
     probe,
@@ -17,6 +18,7 @@ from aks_inference.service.settings import (
     scaling,
     setting_rules,
 )
+from aks_inference.targets import TargetChoice
 from aks_inference.values import Read, read
 from aks_inference_runtime.api.endpoint import EndpointVersion
 
@@ -36,15 +38,17 @@ def read_settings(
 
 
 def plan_version(
-    name: str, got: Read[Any], target_key: object, places: Mapping[str, str], traffic: Mapping[str, Any]
+    name: str, got: Read[Any], target: TargetChoice | None, places: Mapping[str, str], traffic: Mapping[str, Any]
 ) -> tuple[VersionPlan | None, list[Finding]]:
     """The plan of a version whose settings are right one by one. `traffic`: percentile, default and type."""
     settings: VersionSettings = got.spec
     findings = list(placed(places, FILE, setting_rules(got)))
-    findings += placed(places, FILE, local_rules(settings))
+    findings += placed(places, FILE, place_rules(settings, target))
     inference, wrong = read_inference(settings.inference_config, settings.inference_config_file)
     findings += wrong
-    models, wrong = read_models(settings.models, target_key)
+    if inference is not None and target is not None and target.on_cluster:
+        findings += code_rules(inference.code)
+    models, wrong = read_models(settings.models, target.key if target else None)
     findings += wrong
     sound = not got.broken and not any(f.severity is Severity.ERROR for f in findings)
     if inference is None or not sound:
@@ -54,6 +58,7 @@ def plan_version(
         name=name,
         code=inference.code,
         environment=inference.environment.environment,
+        container=container(settings),
         resources=resources(settings),
         scaling=scaling(settings),
         requests=requests(settings),
@@ -63,7 +68,15 @@ def plan_version(
         **traffic,
     )
     environment = inference.environment
-    return VersionPlan(version, tuple(models), environment.late_variables, late, environment.notes), findings
+    plan = VersionPlan(version, tuple(models), environment.late_variables, late, environment.notes, placing(settings))
+    return plan, findings
+
+
+def place_rules(settings: VersionSettings, target: TargetChoice | None) -> list[Finding]:
+    """What the target does not have, or asks for; one that is not in sight is taken to be a local one."""
+    if target is not None and target.on_cluster:
+        return list(cluster_rules(settings, target.kubernetes is not None and target.kubernetes.gpu))
+    return [*local_rules(settings), *local_only(settings)]
 
 
 def local_rules(settings: VersionSettings) -> list[Finding]:

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from aks_inference_provider.resources.aks_attached import AttachedCluster
 from aks_inference_provider.resources.aks_guard import ClusterGuard
 from aks_inference_provider.resources.base import CustomResource
+from aks_inference_provider.resources.endpoint_keys import EndpointKeys
 from aks_inference_provider.resources.local_endpoint import LocalEndpoint
 from aks_inference_provider.resources.local_runtime import LocalRuntime
 from aks_inference_provider.resources.model import Model
 
 RESOURCES: Mapping[str, CustomResource] = {
-    each.token: each for each in (LocalRuntime(), Model(), LocalEndpoint(), ClusterGuard(), AttachedCluster())
+    each.token: each
+    for each in (LocalRuntime(), Model(), LocalEndpoint(), ClusterGuard(), AttachedCluster(), EndpointKeys())
 }
 """All of them, by token."""

@@ -3,7 +3,7 @@
 import json
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.errors import InvalidInput
@@ -23,12 +23,19 @@ class LocalTarget(Wire):
 
 
 class KubernetesTarget(Wire):
-    """An AksInferenceCluster; services on it need the runtime on Kubernetes."""
+    """A Kubernetes cluster: an InferenceRuntime, or an AksInferenceCluster."""
 
     kind: Literal["kubernetes"] = "kubernetes"
     name: str
     cluster_purpose: str = "FastProd"
     gpu: bool = False
+    namespace: str | None = None
+    """Of the inference runtime; None: there is none on it yet."""
+    image: str | None = None
+    """Of the runtime: the gates beside the replicas run from it."""
+    kubeconfig: str | None = Field(None, repr=False)
+    """Secret. Content or path; None: the one of the environment."""
+    context: str | None = None
 
 
 Target = LocalTarget | KubernetesTarget
@@ -42,7 +49,8 @@ _SCHEMES: dict[str, TypeAdapter[Target]] = {
 def format_target(target: Target) -> str:
     """The string form: the scheme and the fields as JSON with sorted keys."""
     scheme = LOCAL_SCHEME if isinstance(target, LocalTarget) else KUBERNETES_SCHEME
-    return scheme + json.dumps(target.model_dump(mode="json", by_alias=True, exclude={"kind"}), sort_keys=True)
+    fields = {key: value for key, value in target.to_wire().items() if key != "kind"}
+    return scheme + json.dumps(fields, sort_keys=True)
 
 
 def parse_target(text: str) -> Target:
@@ -52,5 +60,6 @@ def parse_target(text: str) -> Target:
             try:
                 return adapter.validate_json(text[len(scheme) :])
             except ValidationError as error:
-                raise InvalidInput(f"not a target: {text!r}: {error.errors()[0]['msg']}") from None
+                # Not the text: it may hold a kubeconfig.
+                raise InvalidInput(f"not a target: {scheme}…: {error.errors()[0]['msg']}") from None
     raise InvalidInput(f"not a target: {text!r}; pass the `target` output of a cluster component")

@@ -34,22 +34,29 @@ def _kubernetes(name: str) -> Program:
 API = (Program("etcd", "etcd", "go.etcd.io/etcd/server/v3"), _kubernetes("kube-apiserver"))
 """Enough for definitions, server-side apply and RBAC."""
 CONTROL = (_kubernetes("kube-controller-manager"), _kubernetes("kube-scheduler"))
+FAKE_NODES = (Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),)
+"""Nodes whose pods only say that they run: for scale, and where no container runtime is."""
 NODE = (_kubernetes("kubelet"), _kubernetes("kube-proxy"))
-PROGRAMS = {program.name: program for program in (*API, *CONTROL, *NODE)}
+PROGRAMS = {program.name: program for program in (*API, *CONTROL, *FAKE_NODES, *NODE)}
 
 
 def folder() -> Path:
-    """Where the programs are; another as soon as a pinned version changes."""
+    """Where all programs are."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "aks-inference" / "test-bed"
+
+
+def place(program: Program) -> Path:
+    """Where a program is, or will be: another place as soon as its module changes."""
     digest = hashlib.sha256()
-    for file in sorted(MODULES.glob("*/go.*")):
+    for file in sorted((MODULES / program.module).glob("go.*")):
         digest.update(file.read_bytes())
-    return cache / "aks-inference" / "test-bed" / digest.hexdigest()[:16] / "bin"
+    return folder() / f"{program.module}-{digest.hexdigest()[:16]}" / program.name
 
 
 def path(name: str) -> Path | None:
     """A program that is built."""
-    built = folder() / name
+    built = place(PROGRAMS[name])
     return built if built.is_file() else None
 
 
@@ -60,7 +67,7 @@ def missing(programs: tuple[Program, ...]) -> list[str]:
 
 def build(program: Program) -> Path:
     """Builds one. Raises CalledProcessError with Go's own words on stderr."""
-    target = folder() / program.name
+    target = place(program)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(f".{os.getpid()}")
     flags = ["-s", "-w"]
@@ -72,8 +79,29 @@ def build(program: Program) -> Path:
         env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
         check=True,
     )
+    if program.name == "kwok":
+        # How its nodes and pods live stands beside its source, not in the program.
+        kwok_stages().write_text("\n---\n".join(path.read_text() for path in _stage_sources()))
     part.rename(target)
     return target
+
+
+def kwok_stages() -> Path:
+    """kwok's configuration: how fast its nodes and pods become ready."""
+    return place(PROGRAMS["kwok"]).with_name("stages.yaml")
+
+
+def _stage_sources() -> list[Path]:
+    found = subprocess.run(
+        ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"],
+        cwd=MODULES / "kwok",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder = Path(found.stdout.strip()) / "kustomize" / "stage"
+    named = ("node/fast/node-*", "node/heartbeat-with-lease/node-*", "pod/fast/pod-*")
+    return sorted(path for pattern in named for path in folder.glob(f"{pattern}.yaml"))
 
 
 def main(names: list[str]) -> int:

@@ -51,7 +51,19 @@ class ControlPlane:
     @property
     def has_controllers(self) -> bool:
         """Whether Deployments become pods that are bound to nodes."""
-        return len(self.running) > len(build.API)
+        return any(one.name == "kube-scheduler" for one in self.running)
+
+    def keep_fake_nodes(self) -> None:
+        """Starts kwok, which keeps the nodes that carry its annotation. Raises BedError."""
+        self._run(
+            "kwok",
+            f"--kubeconfig={self.kubeconfig}",
+            f"--config={build.kwok_stages()}",
+            "--manage-all-nodes=false",
+            "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            "--node-ip=127.0.0.1",
+            f"--server-address=127.0.0.1:{free_ports(1)[0]}",
+        )
 
     def healthy(self, path: str = "/readyz") -> bool:
         """Whether the API server answers 200."""
@@ -177,3 +189,18 @@ class ControlPlane:
 
 def _data(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
+
+
+def fake_node(name: str, cpu: str = "32", memory: str = "128Gi", zone: str = "1") -> dict[str, object]:
+    """A node that kwok keeps: its pods say that they run, and nothing does."""
+    holds = {"cpu": cpu, "memory": memory, "pods": "500"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
+            "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone, "type": "kwok"},
+        },
+        "status": {"allocatable": holds, "capacity": holds},
+    }

@@ -1,0 +1,1 @@
+"""InferenceRuntime: the router and the autoscaler on any Kubernetes cluster."""

@@ -1,0 +1,35 @@
+"""Arguments of InferenceRuntime, as they come over the wire."""
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict
+
+import pulumi
+
+
+class InferenceRuntimeArgs(TypedDict):
+    """Which cluster, and what of the runtime is put there."""
+
+    image: str
+    """Required. Image that holds this package with `python` on PATH: routers, autoscaler and the gates beside the
+    replicas run from it."""
+    kubeconfig: NotRequired[pulumi.Input[str] | None]
+    """Optional. Secret. Content or path of a kubeconfig. Default: that of the environment (KUBECONFIG,
+    `~/.kube/config`) where the stack is applied."""
+    context: NotRequired[str | None]
+    """Optional. Context of the kubeconfig. Default: its current one."""
+    namespace: NotRequired[str | None]
+    """Optional. Namespace of the runtime, made for it. Default: aks-inference-system."""
+    cluster_purpose: NotRequired[str | None]
+    """Optional. FastProd, DenseProd or DevTest. DevTest has one router and one autoscaler. Default: FastProd."""
+    router_replicas: NotRequired[int | None]
+    """Optional. Router pods to begin with and at least. Default: 3; DevTest: 1, and no other value."""
+    service_type: NotRequired[str | None]
+    """Optional. How clients reach the router: LoadBalancer, NodePort or ClusterIP. Default: LoadBalancer."""
+    service_annotations: NotRequired[Mapping[str, str] | None]
+    """Optional. Of the router's Service, for an internal load balancer for example. Default: only that AKS's load
+    balancer keeps idle connections for 30 minutes, its longest (4 would cut longer scores)."""
+    url: NotRequired[str | None]
+    """Optional. Where clients reach the router (`https://scoring.example.com`), where something stands in front of
+    it. Default: the address of its Service."""
+    image_pull_secrets: NotRequired[Sequence[str] | None]
+    """Optional. Names of Secrets in the runtime's namespace. Default: none, the nodes' own rights."""

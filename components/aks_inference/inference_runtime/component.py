@@ -1,0 +1,115 @@
+"""The component InferenceRuntime."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Unpack, overload
+
+import pulumi
+
+from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
+from aks_inference.inference_runtime.access import accounts, policies
+from aks_inference.inference_runtime.args import InferenceRuntimeArgs
+from aks_inference.inference_runtime.spec import RuntimePlan, plan_runtime
+from aks_inference.inference_runtime.workloads import foundation, workloads
+from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical
+from aks_inference.values import is_late
+from aks_inference_runtime.api.kubernetes import ROUTER_NAME, RUNTIME_NAMESPACE
+from aks_inference_runtime.api.target import KubernetesTarget, format_target
+
+
+class InferenceRuntime(Cluster):
+    """The inference runtime on any Kubernetes cluster that a kubeconfig reaches: router, autoscaler, their rights.
+
+    One for each cluster: the definition of ScoringEndpoint is the cluster's.
+    """
+
+    target: pulumi.Output[str]
+    """What services name as their target. Secret where the kubeconfig is given as an argument."""
+    url: pulumi.Output[str]
+    """The router's address."""
+    namespace: pulumi.Output[str]
+    """Of routers and autoscaler."""
+
+    @overload
+    def __init__(self, name: str, args: InferenceRuntimeArgs, opts: pulumi.ResourceOptions | None = None) -> None: ...
+
+    @overload
+    def __init__(
+        self, name: str, *, opts: pulumi.ResourceOptions | None = None, **settings: Unpack[InferenceRuntimeArgs]
+    ) -> None: ...
+
+    def __init__(
+        self,
+        name: str,
+        args: InferenceRuntimeArgs = NO_ARGS,
+        opts: pulumi.ResourceOptions | None = None,
+        **settings: Any,
+    ) -> None:
+        """Arguments as a dict, or as keywords."""
+        declared = merged(args, settings)
+        plan, findings = plan_runtime(name, declared)
+        self._local = False
+        # Where the arguments are wrong, services on it are not told about it again.
+        self._kubernetes = plan.target(None) if plan else KubernetesTarget(name=name, namespace=RUNTIME_NAMESPACE)
+        self._provider: KubernetesProvider | None = None
+        super().__init__(name, declared, findings, opts)
+        self._register(name, plan)
+
+    def _register(self, name: str, plan: RuntimePlan | None) -> None:
+        if plan is None:
+            self.target = self._target = unknown(str)
+            self.url, self.namespace = unknown(str), unknown(str)
+            return
+        provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, self._child())
+        base = self._objects(provider, foundation(plan), ())
+        rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
+        parts = self._objects(provider, workloads(plan), [*base, *rights])
+        self.target = self._target = self._named(plan, parts)
+        self.namespace = pulumi.Output.from_input(plan.namespace)
+        service = next(part for part in parts if part.logical == f"service-{ROUTER_NAME}")
+        self.url = pulumi.Output.from_input(plan.url) if plan.url else service.status.apply(lambda s: _url(plan, s))
+        self._info(*describe(plan))
+        self.register_outputs({"target": self.target, "url": self.url, "namespace": self.namespace})
+
+    def _objects(
+        self, provider: KubernetesProvider, manifests: Iterable[Manifest], after: Sequence[pulumi.Resource]
+    ) -> "list[_Part]":
+        options = pulumi.ResourceOptions(provider=provider, depends_on=list(after))
+        options = pulumi.ResourceOptions.merge(self._child(), options)
+        return [_Part(self._resource_name, manifest, options) for manifest in manifests]
+
+    def _named(self, plan: RuntimePlan, parts: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
+        """The target; known before the runtime is there, so that services on it are checked at preview."""
+        given = plan.kubeconfig
+        if given is None:
+            return known(format_target(plan.target(None)), parts[0])
+        if not is_late(given):
+            return pulumi.Output.secret(known(format_target(plan.target(str(given))), parts[0]))
+        text: pulumi.Output[str] = pulumi.Output.from_input(given).apply(lambda k: format_target(plan.target(str(k))))
+        return pulumi.Output.secret(text)
+
+
+class _Part(KubernetesObject):
+    """An object of the runtime."""
+
+    def __init__(self, prefix: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
+        self.logical = logical(manifest)
+        super().__init__(f"{prefix}-{self.logical}", manifest, opts)
+
+
+def _url(plan: RuntimePlan, status: Any) -> str:  # noqa: ANN401 - JSON
+    """The address of the router's Service."""
+    balancer = (status or {}).get("loadBalancer") or {}
+    for entry in balancer.get("ingress") or ():
+        host = entry.get("ip") or entry.get("hostname")
+        return f"http://{f'[{host}]' if ':' in host else host}"
+    return f"http://{ROUTER_NAME}.{plan.namespace}.svc"
+
+
+def describe(plan: RuntimePlan) -> list[str]:
+    """The figures, for the preview."""
+    routers = f"{plan.routers} router{'s' * (plan.routers != 1)}"
+    autoscalers = f"{plan.autoscalers} autoscaler{'s' * (plan.autoscalers != 1)}, one leading"
+    return [
+        f"inference runtime {plan.name}, purpose {plan.purpose}, namespace {plan.namespace}: {routers}, {autoscalers}",
+        f"reached by a Service of type {plan.service_type}{f' at {plan.url}' if plan.url else ''}",
+    ]

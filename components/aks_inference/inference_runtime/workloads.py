@@ -1,0 +1,159 @@
+"""The router's and the autoscaler's Deployments and what belongs to them. Pure."""
+
+import json
+from collections.abc import Iterator
+
+from aks_inference.inference_runtime.access import labels
+from aks_inference.inference_runtime.spec import RuntimePlan
+from aks_inference.kubernetes import Manifest, named
+from aks_inference_runtime.api import kubernetes as k8s
+from aks_inference_runtime.api.crd import crd
+
+USER = 10_001
+"""Of all our containers: no root, and none of a base image's usual users."""
+_SETTINGS_FOLDER = "/etc/aks-inference"
+_RUN_FOLDER = "/run/aks-inference"
+_LONGEST_SCORE_S = 600
+"""A request of ten minutes survives a router's end (I4)."""
+_PROBE_S = 1
+_DOWNWARD = {
+    "POD_NAME": "metadata.name",
+    "POD_NAMESPACE": "metadata.namespace",
+    k8s.REPLICA_VARIABLE: "metadata.uid",
+    "POD_IP": "status.podIP",
+    "NODE_NAME": "spec.nodeName",
+}
+RESTRICTED: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Of a container: the Pod Security Standard `restricted`, and nothing written beside the volumes."""
+
+
+def pod_security() -> Manifest:
+    """Of a pod: the Pod Security Standard `restricted`."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def downward(*names: str) -> list[Manifest]:
+    """Environment variables that the kubelet fills."""
+    return [
+        {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+        for name, path in _DOWNWARD.items()
+        if not names or name in names
+    ]
+
+
+def spread(selected: dict[str, str]) -> list[Manifest]:
+    """Over zones and nodes as far as there are any; what cannot be spread still runs."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selected},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+def foundation(plan: RuntimePlan) -> Iterator[Manifest]:
+    """What everything else needs to be there."""
+    yield named("v1", "Namespace", plan.namespace, None, labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    yield crd()
+
+
+def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
+    """Settings, Deployments, Services, and how many routers may go at once."""
+    settings = json.dumps(plan.settings.to_wire(), sort_keys=True)
+    yield named("v1", "ConfigMap", k8s.SETTINGS_NAME, plan.namespace, data={k8s.SETTINGS_KEY: settings})
+    router = labels(k8s.ROUTER_COMPONENT)
+    yield _deployment(plan, k8s.ROUTER_NAME, router, plan.routers, "router", ("250m", "256Mi"), _LONGEST_SCORE_S + 60)
+    yield _deployment(
+        plan,
+        k8s.AUTOSCALER_NAME,
+        labels(k8s.AUTOSCALER_COMPONENT),
+        plan.autoscalers,
+        "autoscaler",
+        ("100m", "128Mi"),
+        30,
+    )
+    public = [{"name": "http", "port": 80, "targetPort": k8s.HTTP_PORT, "protocol": "TCP"}]
+    spec: Manifest = {"type": plan.service_type, "selector": router, "ports": public}
+    if plan.service_type == "LoadBalancer":
+        spec["externalTrafficPolicy"] = "Cluster"
+    yield named(
+        "v1", "Service", k8s.ROUTER_NAME, plan.namespace, labels=router, annotations=plan.annotations, spec=spec
+    )
+    among = [
+        {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
+        for name, port in (("owner", k8s.OWNER_PORT), ("agent", k8s.AGENT_PORT))
+    ]
+    peers = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": router, "ports": among}
+    yield named("v1", "Service", k8s.ROUTER_PEERS_NAME, plan.namespace, labels=router, spec=peers)
+    if plan.routers > 1:
+        budget = {"maxUnavailable": 1, "selector": {"matchLabels": router}}
+        yield named("policy/v1", "PodDisruptionBudget", k8s.ROUTER_NAME, plan.namespace, spec=budget)
+
+
+def _deployment(
+    plan: RuntimePlan,
+    name: str,
+    selected: dict[str, str],
+    replicas: int,
+    module: str,
+    asks: tuple[str, str],
+    grace_s: int,
+) -> Manifest:
+    cpu, memory = asks
+    probe = {"port": "agent", "scheme": "HTTP"}
+    container = {
+        "name": module,
+        "image": plan.image,
+        "command": ["python", "-m", f"aks_inference_runtime.kubernetes.{module}"],
+        "env": [
+            {"name": k8s.SETTINGS_VARIABLE, "value": f"{_SETTINGS_FOLDER}/{k8s.SETTINGS_KEY}"},
+            {"name": "PYTHONUNBUFFERED", "value": "1"},
+            *downward(),
+        ],
+        "ports": [{"name": "agent", "containerPort": k8s.AGENT_PORT, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": "1Gi"}},
+        "readinessProbe": {"httpGet": {"path": "/readyz", **probe}, "periodSeconds": _PROBE_S, "failureThreshold": 2},
+        "livenessProbe": {"httpGet": {"path": "/livez", **probe}, "periodSeconds": 10, "failureThreshold": 3},
+        "startupProbe": {"httpGet": {"path": "/livez", **probe}, "periodSeconds": _PROBE_S, "failureThreshold": 60},
+        "securityContext": RESTRICTED,
+        "volumeMounts": [
+            {"name": "settings", "mountPath": _SETTINGS_FOLDER, "readOnly": True},
+            {"name": "run", "mountPath": _RUN_FOLDER},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        ],
+    }
+    pod = {
+        "serviceAccountName": name,
+        "terminationGracePeriodSeconds": grace_s,
+        "securityContext": pod_security(),
+        "topologySpreadConstraints": spread(selected),
+        "containers": [container],
+        "volumes": [
+            {"name": "settings", "configMap": {"name": k8s.SETTINGS_NAME}},
+            # Sockets: in memory, so that a slow disk holds nothing up.
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+        ],
+        **({"imagePullSecrets": plan.pull} if plan.pull else {}),
+    }
+    spec = {
+        "replicas": replicas,
+        "selector": {"matchLabels": selected},
+        # A new router is there before an old one goes.
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "template": {"metadata": {"labels": selected}, "spec": pod},
+    }
+    return named("apps/v1", "Deployment", name, plan.namespace, labels=selected, spec=spec)

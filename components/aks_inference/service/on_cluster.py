@@ -1,0 +1,118 @@
+"""The children of an endpoint on a Kubernetes target, and its outputs."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
+from aks_inference.resources import EndpointKeys
+from aks_inference.service import replicas
+from aks_inference.service.endpoint import EndpointPlan, VersionPlan
+from aks_inference.service.replicas import Replica
+from aks_inference_runtime.api.endpoint import AuthMode
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a service says of itself."""
+
+    scoring_uri: pulumi.Output[str]
+    swagger_uri: pulumi.Output[str]
+    primary_key: pulumi.Output[str | None]
+    secondary_key: pulumi.Output[str | None]
+    state: pulumi.Output[str]
+
+
+class ClusterEndpoint:
+    """Registers the objects of one endpoint, each after what it needs."""
+
+    def __init__(self, name: str, plan: EndpointPlan, child: pulumi.ResourceOptions) -> None:
+        """`child`: the options that all children have."""
+        target = plan.target.kubernetes
+        assert target is not None  # noqa: S101 - the plan's rules refuse a cluster that is not known
+        self._name, self._plan, self._child, self._target = name, plan, child, target
+        provider = getattr(plan.target.cluster, "_provider", None)
+        self._provider = provider or KubernetesProvider(name, target.kubeconfig, target.context, child)
+
+    def serve(self) -> Served:
+        """Registers everything."""
+        plan, space = self._plan, self._plan.endpoint.metadata.namespace
+        keys = self._keys()
+        waits: list[pulumi.Resource] = [self._object(replicas.policy(plan.name, space, self._target))]
+        if keys is not None:
+            digests = keys.digests.apply(_encoded)
+            waits.append(self._object(replicas.keys_secret(plan.name, space, self._target, digests)))
+        for version in plan.versions:
+            waits += self._version(version)
+        wire = plan.wire()
+        # The pods are waited for by the endpoint's condition: first it must be there, so that they get their number.
+        served = self._object(replicas.endpoint_object(plan.name, space, wire), *waits)
+        nothing: pulumi.Output[str | None] = pulumi.Output.from_input(None)
+        return Served(
+            scoring_uri=served.status.apply(lambda status: _text(status, "scoringUri")),
+            swagger_uri=served.status.apply(lambda status: _text(status, "swaggerUri")),
+            primary_key=nothing if keys is None else keys.primary_key,
+            secondary_key=nothing if keys is None else keys.secondary_key,
+            state=served.status.apply(lambda status: _text(status, "state")),
+        )
+
+    def _keys(self) -> EndpointKeys | None:
+        plan = self._plan
+        if plan.endpoint.spec.auth is not AuthMode.KEY:
+            return None
+        inputs = {
+            "primaryKey": None if plan.primary_key is None else pulumi.Output.secret(plan.primary_key),
+            "secondaryKey": None if plan.secondary_key is None else pulumi.Output.secret(plan.secondary_key),
+            "keyVersion": plan.key_version,
+        }
+        return EndpointKeys(self._name, inputs, self._child)
+
+    def _version(self, planned: VersionPlan) -> list[pulumi.Resource]:
+        plan = self._plan
+        replica = Replica(
+            endpoint=plan.name,
+            namespace=plan.endpoint.metadata.namespace,
+            version=planned.version,
+            target=self._target,
+            placing=planned.placing,
+            hidden=tuple(sorted(planned.late_variables)),
+        )
+        code = self._object(replicas.code_object(replica))
+        service = self._object(replicas.service(replica))
+        after: list[pulumi.Resource] = [code, service]
+        digest = None
+        if replica.hidden:
+            late: pulumi.Output[Any] = pulumi.Output.all(**planned.late_variables)
+            values: pulumi.Output[Any] = pulumi.Output.secret(late)
+            after.append(self._object(_environment(replica, values)))
+            digest = values.apply(_digest)
+        return [service, self._object(replicas.deployment(replica, digest), *after)]
+
+    def _object(self, manifest: Manifest, *after: pulumi.Resource) -> KubernetesObject:
+        # The runtime brings the definition, and the namespace of the keys' digests.
+        runtime = [] if self._plan.target.cluster is None else [self._plan.target.cluster]
+        options = pulumi.ResourceOptions(provider=self._provider, depends_on=[*runtime, *after])
+        merged = pulumi.ResourceOptions.merge(self._child, options)
+        return KubernetesObject(f"{self._name}-{logical(manifest)}", manifest, merged)
+
+
+def _environment(replica: Replica, values: pulumi.Output[Any]) -> Manifest:
+    data = values.apply(lambda known: {name: _encoded(str(value)) for name, value in known.items()})
+    return named("v1", "Secret", replica.environment_name, replica.namespace, labels=replica.labels, data=data)
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _text(status: Any, name: str) -> str:  # noqa: ANN401 - JSON
+    return str((status or {}).get(name) or "")

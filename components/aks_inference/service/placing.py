@@ -1,0 +1,122 @@
+"""How the pods of a version are placed on a cluster: its image, and the rules about it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aks_inference.findings import Finding, Severity
+from aks_inference.service.settings import VersionSettings
+from aks_inference_runtime.api.content import directory_files
+from aks_inference_runtime.api.endpoint import Code, Container
+
+CLUSTER_ONLY = (
+    "image",
+    "container_port",
+    "score_path",
+    "swagger_path",
+    "health_path",
+    "health_port",
+    "service_account_name",
+    "image_pull_secrets",
+    "max_surge",
+    "max_unavailable",
+)
+CODE_LIMIT_BYTES = 700 * 1024
+"""Of all files of the code: they travel as a ConfigMap, which holds 1 MiB with its encoding."""
+_PATHS = ("score_path", "swagger_path", "health_path")
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How the pods of a version are placed and replaced."""
+
+    service_account: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    max_surge: str | int = 1
+    """Pods beyond the wanted number while they are replaced: a new one is ready before an old one goes."""
+    max_unavailable: str | int = 0
+
+
+PLACING = Placing()
+
+
+def code_files(code: Code) -> dict[str, Path]:
+    """The code's files by their names under its folder."""
+    if code.source_directory is None:
+        script = Path(code.entry_script)
+        return {script.name: script}
+    return directory_files(Path(code.source_directory))
+
+
+def code_rules(code: Code) -> Iterator[Finding]:
+    """What of the code does not fit a ConfigMap. Reads the sizes."""
+    size = sum(path.stat().st_size for path in code_files(code).values())
+    if size > CODE_LIMIT_BYTES:
+        most = CODE_LIMIT_BYTES // 1024
+        rule = f"its folder holds {size / 1024:,.0f} KiB; a Kubernetes target takes {most} KiB of code"
+        mend = "give the script a folder of its own, and put large files into the image"
+        yield Finding(("inference_config",), rule, mend)
+
+
+def placing(settings: VersionSettings) -> Placing:
+    """From the arguments."""
+    default = PLACING
+    surge, unavailable = settings.max_surge, settings.max_unavailable
+    return Placing(
+        settings.service_account_name,
+        settings.image_pull_secrets,
+        default.max_surge if surge is None else surge,
+        default.max_unavailable if unavailable is None else unavailable,
+    )
+
+
+def container(settings: VersionSettings) -> Container | None:
+    """What a replica runs; None on the local target."""
+    if settings.image is None:
+        return None
+    given = {
+        "port": settings.container_port,
+        "score_path": settings.score_path,
+        "swagger_path": settings.swagger_path,
+        "health_path": settings.health_path,
+        "health_port": settings.health_port,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Container.model_validate({"image": settings.image, **chosen})
+
+
+def cluster_rules(settings: VersionSettings, gpu: bool) -> Iterator[Finding]:
+    """Settings of a version on a cluster."""
+    if settings.image is None:
+        mend = "add @image: it holds the packages of the environment, with the scoring server"
+        yield Finding(("image",), "is required on a Kubernetes target", mend)
+    if settings.models:
+        mend = "put the model's files beside the entry script or into the image"
+        yield Finding(("models",), "are not delivered to a Kubernetes target yet", mend)
+    if settings.collect_model_data:
+        yield Finding(
+            ("collect_model_data",), "is not supported on a Kubernetes target yet", "leave it out", value=True
+        )
+    if settings.gpu_cores > 0 and not gpu:
+        rule = "asks for GPUs that no node of the target is known to have: replicas may stay Unschedulable"
+        yield Finding(("gpu_cores",), rule, "check the node pools", settings.gpu_cores, Severity.WARNING)
+    for name in _PATHS:
+        path = getattr(settings, name)
+        if path is not None and not path.startswith("/"):
+            yield Finding((name,), "is no path", "begin it with /", path)
+    if _none(settings.max_surge, 1) and _none(settings.max_unavailable, 0):
+        rule = "and @max_unavailable are both 0: no pod could ever be replaced"
+        yield Finding(("max_surge",), rule, "raise one of them", settings.max_surge)
+
+
+def _none(value: str | int | None, default: int) -> bool:
+    return (default if value is None else value) in (0, "0%")
+
+
+def local_only(settings: VersionSettings) -> Iterator[Finding]:
+    """Settings that only a cluster has, refused elsewhere."""
+    for name in CLUSTER_ONLY:
+        value = getattr(settings, name)
+        if value not in (None, ()):
+            rule = "is only for a Kubernetes target"
+            yield Finding((name,), rule, "leave it out, or use an InferenceRuntime as the target", value)

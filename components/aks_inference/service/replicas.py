@@ -1,0 +1,298 @@
+"""The objects of an endpoint on a cluster: for each version a Deployment, a Service and its code. Pure."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from aks_inference.inference_runtime.access import replica_policy
+from aks_inference.inference_runtime.workloads import RESTRICTED, downward, pod_security, spread
+from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
+from aks_inference.service.placing import PLACING, Placing, code_files
+from aks_inference_runtime.api import kubernetes as k8s
+from aks_inference_runtime.api.endpoint import API_VERSION, KIND, Container, EndpointVersion
+from aks_inference_runtime.api.replica import APP_ROOT, code_folder, entry_script, variables
+from aks_inference_runtime.api.target import KubernetesTarget
+
+ENVIRONMENT_DIGEST = "aks-inference.dev/environment-digest"
+OF_NAMESPACE = "aks-inference.dev/namespace"
+_SCRIPT_FOLDER = "source"
+"""Of an entry script without a folder of its own: a file cannot be mounted beside others."""
+_GRACE_S = 30
+"""Beyond the longest score, for the rest of a pod's end."""
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A version on a cluster."""
+
+    endpoint: str
+    namespace: str
+    version: EndpointVersion
+    target: KubernetesTarget
+    placing: Placing = PLACING
+    hidden: tuple[str, ...] = ()
+    """Names of environment variables whose values are known only later, or secret: they stand in a Secret."""
+
+    @property
+    def name(self) -> str:
+        """Of Deployment and Service."""
+        return k8s.workload_name(self.endpoint, self.version.name)
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Labels that only pods of this version have."""
+        return {
+            k8s.ENDPOINT_LABEL: self.endpoint,
+            k8s.VERSION_LABEL: k8s.version_label(self.version.name),
+            k8s.COMPONENT_LABEL: k8s.REPLICA_COMPONENT,
+        }
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of all objects of the version."""
+        return {k8s.PART_OF_LABEL: k8s.PART_OF, **self.selector}
+
+    @property
+    def container(self) -> Container:
+        """What it runs."""
+        assert self.version.container is not None  # noqa: S101 - a version without is refused before
+        return self.version.container
+
+    @property
+    def code_name(self) -> str:
+        """Of the ConfigMap with the code: another with each change."""
+        return f"{self.name}-{self.version.code.digest.partition(':')[2][:10]}"
+
+    @property
+    def environment_name(self) -> str:
+        """Of the Secret with variables that are not for everybody."""
+        return f"{self.name}-environment"
+
+
+def endpoint_object(name: str, namespace: str, wire: Mapping[str, Any]) -> Manifest:
+    """The ScoringEndpoint from its JSON form, without what is only of the machine that applies, and without values of
+    environment variables, which the pods have.
+    """
+    spec = {key: value for key, value in wire["spec"].items() if key != "port"}
+    spec["versions"] = [_public(version) for version in spec["versions"]]
+    return named(API_VERSION, KIND, name, namespace, annotations=WAIT_FOR_READY, spec=spec)
+
+
+def _public(version: Mapping[str, Any]) -> Manifest:
+    code, environment = dict(version["code"]), dict(version["environment"])
+    folder = code.pop("sourceDirectory", None)
+    if folder is not None:
+        code["sourceDirectory"] = Path(folder).name or _SCRIPT_FOLDER
+    else:
+        code["entryScript"] = Path(code["entryScript"]).name
+    environment.pop("environmentVariables", None)
+    return {**version, "code": code, "environment": environment}
+
+
+def keys_secret(endpoint: str, namespace: str, target: KubernetesTarget, digests: object) -> Manifest:
+    """The digests of the keys, in the runtime's namespace. `digests`: base64, secret."""
+    return named(
+        "v1",
+        "Secret",
+        k8s.keys_secret_name(endpoint),
+        target.namespace,
+        labels={k8s.PART_OF_LABEL: k8s.PART_OF, k8s.ENDPOINT_LABEL: endpoint},
+        annotations={OF_NAMESPACE: namespace},
+        type="Opaque",
+        data={k8s.KEYS_FIELD: digests},
+    )
+
+
+def policy(endpoint: str, namespace: str, target: KubernetesTarget) -> Manifest:
+    """Who reaches the replicas of an endpoint."""
+    name = f"{endpoint}-replicas"
+    selected = {k8s.ENDPOINT_LABEL: endpoint, k8s.COMPONENT_LABEL: k8s.REPLICA_COMPONENT}
+    return replica_policy(namespace, target.namespace or k8s.RUNTIME_NAMESPACE, name, selected)
+
+
+def code_object(replica: Replica) -> Manifest:
+    """The code as a ConfigMap. Reads the files. A key has no slash: the volume gives the names back."""
+    files = {_key(name): path for name, path in code_files(replica.version.code).items()}
+    data = {key: base64.b64encode(path.read_bytes()).decode() for key, path in files.items()}
+    return named(
+        "v1", "ConfigMap", replica.code_name, replica.namespace, labels=replica.labels, immutable=True, binaryData=data
+    )
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def service(replica: Replica) -> Manifest:
+    """Headless: its EndpointSlices are how routers hear of replicas."""
+    ports = [
+        {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
+        for name, port in (("gate", k8s.GATE_PORT), ("gate-control", k8s.GATE_CONTROL_PORT))
+    ]
+    spec = {"clusterIP": "None", "selector": replica.selector, "ports": ports}
+    return named("v1", "Service", replica.name, replica.namespace, labels=replica.labels, spec=spec)
+
+
+def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
+    """The pods. It says nothing of `replicas`: the autoscaler owns the scale, also of a fixed number, so that no apply
+    ever sets it back. `environment_digest`: of what stands in the Secret, so that a change is a rollout.
+    """
+    version, placing = replica.version, replica.placing
+    grace = -(-version.requests.scoring_timeout_ms // 1_000) + _GRACE_S
+    pod: Manifest = {
+        "automountServiceAccountToken": placing.service_account is not None,
+        "terminationGracePeriodSeconds": grace,
+        "securityContext": pod_security(),
+        "topologySpreadConstraints": spread(replica.selector),
+        "initContainers": [_gate(replica)],
+        "containers": [_scoring(replica)],
+        "volumes": [
+            {"name": "code", "configMap": {"name": replica.code_name, "items": list(_items(replica))}},
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    labels = dict(replica.labels)
+    if placing.service_account is not None:
+        pod["serviceAccountName"] = placing.service_account
+        labels["azure.workload.identity/use"] = "true"
+    if placing.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in placing.pull_secrets]
+    metadata: Manifest = {"labels": labels}
+    if environment_digest is not None:
+        metadata["annotations"] = {ENVIRONMENT_DIGEST: environment_digest}
+    rolling = {"maxSurge": placing.max_surge, "maxUnavailable": placing.max_unavailable}
+    spec = {
+        "selector": {"matchLabels": replica.selector},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
+        "template": {"metadata": metadata, "spec": pod},
+    }
+    # The endpoint's own condition says when they are ready, and why they are not.
+    at_once = {"pulumi.com/skipAwait": "true"}
+    return named(
+        "apps/v1",
+        "Deployment",
+        replica.name,
+        replica.namespace,
+        labels=replica.labels,
+        annotations=at_once,
+        spec=spec,
+    )
+
+
+def _items(replica: Replica) -> Iterator[Manifest]:
+    for name in sorted(code_files(replica.version.code)):
+        yield {"key": _key(name), "path": name}
+
+
+def _folder(replica: Replica) -> str:
+    return code_folder(replica.version) or _SCRIPT_FOLDER
+
+
+def _script(replica: Replica) -> str:
+    """AZUREML_ENTRY_SCRIPT."""
+    script = entry_script(replica.version)
+    return script if code_folder(replica.version) else str(PurePosixPath(_SCRIPT_FOLDER) / script)
+
+
+def _gate(replica: Replica) -> Manifest:
+    """The gate, as a sidecar that starts before and ends after the scoring server."""
+    container, requests = replica.container, replica.version.requests
+    settings = {
+        "version": replica.version.name,
+        "listenHost": "0.0.0.0",
+        "listenPort": k8s.GATE_PORT,
+        "upstreamPort": container.port,
+        "scorePath": container.score_path,
+        "swaggerPath": container.swagger_path,
+        "healthPath": container.health_path,
+        "maxConcurrent": requests.replica_max_concurrent_requests,
+        "scoringTimeoutMs": requests.scoring_timeout_ms,
+        "queueTimeoutMs": requests.max_request_wait_time,
+    }
+    if container.health_port is not None:
+        settings["healthPort"] = container.health_port
+    probe = {"port": "gate-ready", "scheme": "HTTP"}
+    return {
+        "name": "gate",
+        "image": replica.target.image,
+        "command": ["python", "-m", "aks_inference_runtime.kubernetes.gate"],
+        "restartPolicy": "Always",
+        "env": [
+            {"name": k8s.GATE_VARIABLE, "value": json.dumps(settings, sort_keys=True)},
+            {"name": "PYTHONUNBUFFERED", "value": "1"},
+            *downward(k8s.REPLICA_VARIABLE),
+        ],
+        "ports": [
+            {"name": "gate", "containerPort": k8s.GATE_PORT, "protocol": "TCP"},
+            {"name": "gate-control", "containerPort": k8s.GATE_CONTROL_PORT, "protocol": "TCP"},
+            {"name": "gate-ready", "containerPort": k8s.GATE_READY_PORT, "protocol": "TCP"},
+        ],
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+        "readinessProbe": {"httpGet": {"path": "/readyz", **probe}, "periodSeconds": 1, "failureThreshold": 2},
+        "livenessProbe": {"httpGet": {"path": "/livez", **probe}, "periodSeconds": 10, "failureThreshold": 3},
+        "securityContext": RESTRICTED,
+        "volumeMounts": [{"name": "run", "mountPath": "/run/aks-inference"}],
+    }
+
+
+def _scoring(replica: Replica) -> Manifest:
+    version, container, probe = replica.version, replica.container, replica.version.liveness_probe
+    told = variables(replica.endpoint, version) | {
+        "AZUREML_ENTRY_SCRIPT": _script(replica),
+        "AZUREML_SOURCE_DIRECTORY": _folder(replica),
+    }
+    result: Manifest = {
+        "name": "scoring",
+        "image": container.image,
+        "command": ["azmlinfsrv", "--entry_script", f"{APP_ROOT}/{_script(replica)}", "--port", str(container.port)],
+        "workingDir": f"{APP_ROOT}/{_folder(replica)}",
+        "env": [{"name": n, "value": v} for n, v in sorted(told.items()) if n not in replica.hidden],
+        "resources": _resources(version),
+        # Of the port alone: the scoring worker's own paths have no answer while it scores.
+        "livenessProbe": {
+            "tcpSocket": {"port": container.port},
+            "periodSeconds": probe.period_seconds,
+            "initialDelaySeconds": probe.initial_delay_seconds,
+            "timeoutSeconds": probe.timeout_seconds,
+            "successThreshold": 1,
+            "failureThreshold": probe.failure_threshold,
+        },
+        # The gate answers when nothing runs any more: only then the server is told to end.
+        "lifecycle": {"preStop": {"httpGet": {"path": "/drained", "port": k8s.GATE_READY_PORT, "scheme": "HTTP"}}},
+        "securityContext": RESTRICTED,
+        "volumeMounts": [
+            {"name": "code", "mountPath": f"{APP_ROOT}/{_folder(replica)}", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        ],
+    }
+    if replica.hidden:
+        result["envFrom"] = [{"secretRef": {"name": replica.environment_name}}]
+    return result
+
+
+def _resources(version: EndpointVersion) -> Manifest:
+    wanted = version.resources
+    requests = {"cpu": _cores(wanted.cpu_cores), "memory": _bytes(wanted.memory_gb)}
+    limits: Manifest = {}
+    if wanted.cpu_cores_limit is not None:
+        limits["cpu"] = _cores(wanted.cpu_cores_limit)
+    if wanted.memory_gb_limit is not None:
+        limits["memory"] = _bytes(wanted.memory_gb_limit)
+    if wanted.gpu_cores:
+        limits["nvidia.com/gpu"] = str(wanted.gpu_cores)
+    return {"requests": requests, **({"limits": limits} if limits else {})}
+
+
+def _cores(value: float) -> str:
+    return f"{round(value * 1_000)}m"
+
+
+def _bytes(gigabytes: float) -> str:
+    """Whole MiB, as the server writes them back."""
+    return f"{round(gigabytes * _GIB / 2**20)}Mi"

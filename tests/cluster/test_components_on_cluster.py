@@ -1,0 +1,241 @@
+"""The components on a real control plane: InferenceRuntime, a service, a rollout; applied twice, changed, destroyed.
+
+Nodes are kept by kwok, and the endpoints' status is written by the test: what runs in the pods is not under test here.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aks_inference_runtime.api import kubernetes as k8s
+from aks_inference_runtime.api.endpoint import API_VERSION, KIND
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import json, pathlib
+import pulumi
+from aks_inference import ControlledRolloutEndpoint, InferenceRuntime, ModelWebService
+
+told = json.loads(pathlib.Path("told.json").read_text())
+runtime = InferenceRuntime(
+    "runtime", image="runtime:1", kubeconfig=told["kubeconfig"], namespace=told["runtime"], service_type="ClusterIP"
+)
+config = {"entry_script": "score.py", "source_directory": "code", "environment": {
+    "environment_variables": {"PLAIN": "seen", "TOKEN": pulumi.Output.secret("hidden-token-value")}}}
+service = ModelWebService("churn", target=runtime, image="scoring:1", namespace=told["namespace"],
+                          inference_config=config, **told["service"])
+rollout = ControlledRolloutEndpoint("fraud", target=runtime.target, namespace=told["namespace"], versions=[
+    {"version_name": "blue", "image": "scoring:1", "inference_config": config, "traffic_percentile": 90,
+     "max_surge": "25%"},
+    {"version_name": "green", "image": "scoring:2", "inference_config": config, "traffic_percentile": 10}])
+pulumi.export("uri", service.scoring_uri)
+pulumi.export("state", service.state)
+pulumi.export("primary", service.primary_key)
+pulumi.export("secondary", service.secondary_key)
+"""
+SALT = "v1:fXzlv8jotfE=:v1:ieTyVVKSWX0nl+mJ:Aumk86Qp7BmQSzDPsNQtmY07dL08bg=="
+
+
+class Project:
+    """A project with a stack in a folder of its own."""
+
+    def __init__(self, folder: Path, **told: Any) -> None:
+        self.folder, self.told = folder / "app", {"service": {}, **told}
+        (self.folder / "code" / "inner").mkdir(parents=True)
+        (folder / "state").mkdir()
+        plugin = {"providers": [{"name": "aks-inference", "path": str(ROOT / "provider")}]}
+        (self.folder / "Pulumi.yaml").write_text(json.dumps({"name": "t", "runtime": "python", "plugins": plugin}))
+        (self.folder / "Pulumi.dev.yaml").write_text(f"encryptionsalt: {SALT}\n")
+        (self.folder / "__main__.py").write_text(PROGRAM)
+        (self.folder / "code" / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+        (self.folder / "code" / "inner" / "data file.json").write_text("{}")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")}
+        self.environment = {
+            **kept,
+            "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
+            "PULUMI_HOME": str(folder / "home"),
+            "PULUMI_CONFIG_PASSPHRASE": "x",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.must("stack", "init", "dev")
+
+    def must(self, *arguments: str) -> str:
+        (self.folder / "told.json").write_text(json.dumps(self.told))
+        done = subprocess.run(
+            [sys.executable, "-m", "embedded_engine", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def up(self) -> str:
+        return self.must("up", "--yes", "--stack", "dev")
+
+    def outputs(self) -> dict[str, Any]:
+        return json.loads(self.must("stack", "output", "--json", "--show-secrets", "--stack", "dev"))
+
+
+class Reporter(threading.Thread):
+    """Writes what the runtime would: every endpoint of a namespace is ready."""
+
+    def __init__(self, api: Any, namespace: str) -> None:
+        super().__init__(daemon=True)
+        self.api, self.path = api, f"/apis/{API_VERSION}/namespaces/{namespace}/scoringendpoints"
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.3):
+            for item in self.api.get(self.path).body.get("items") or ():
+                name, generation = item["metadata"]["name"], item["metadata"]["generation"]
+                if item.get("status", {}).get("observedGeneration") == generation:
+                    continue
+                ready = {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "Healthy",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    "observedGeneration": generation,
+                }
+                uri = f"http://router/api/v1/service/{name}"
+                status = {
+                    "state": "Healthy",
+                    "observedGeneration": generation,
+                    "scoringUri": f"{uri}/score",
+                    "swaggerUri": f"{uri}/swagger.json",
+                    "conditions": [ready],
+                }
+                body = {"apiVersion": API_VERSION, "kind": KIND, "status": status}
+                self.api.apply(f"{self.path}/{name}/status", body, manager="runtime")
+
+
+@pytest.fixture
+def project(cluster, fake_nodes, namespace, tmp_path):
+    runtime = f"runtime-{namespace[5:]}"
+    reporter = Reporter(cluster.api, namespace)
+    reporter.start()
+    yield Project(tmp_path, kubeconfig=str(cluster.kubeconfig), runtime=runtime, namespace=namespace)
+    reporter.over.set()
+    reporter.join()
+    for kind in ("clusterroles", "clusterrolebindings"):
+        for name in (k8s.ROUTER_NAME, k8s.AUTOSCALER_NAME):
+            cluster.api.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{runtime}:{name}")
+    cluster.api.delete(f"/api/v1/namespaces/{runtime}")
+
+
+def versions_of(api: Any, *paths: str) -> dict[str, str]:
+    """Resource versions of everything that nobody else writes."""
+    found = {}
+    for path in paths:
+        for item in api.get(path).body["items"]:
+            found[f"{path}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+    return found
+
+
+def test_the_whole_life(cluster, project, namespace, until):
+    api, runtime = cluster.api, project.told["runtime"]
+    deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    maps = f"/api/v1/namespaces/{namespace}/configmaps"
+    endpoints = f"/apis/{API_VERSION}/namespaces/{namespace}/scoringendpoints"
+    shown = project.must("preview", "--stack", "dev")
+    assert "inference runtime runtime, purpose FastProd" in shown
+    assert api.get(f"/api/v1/namespaces/{runtime}").status == 404
+    begun = time.monotonic()
+    project.up()
+    assert time.monotonic() - begun < 120
+
+    # What runs
+    assert (
+        api.get(f"/apis/apps/v1/namespaces/{runtime}/deployments/{k8s.ROUTER_NAME}").body["status"]["readyReplicas"]
+        == 3
+    )
+    made = {d["metadata"]["name"]: d for d in api.get(deployments).body["items"]}
+    assert set(made) == {"churn-default", "fraud-blue", "fraud-green"}
+    assert made["fraud-blue"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}
+    pod = made["churn-default"]["spec"]["template"]["spec"]
+    (gate,), (scoring,) = pod["initContainers"], pod["containers"]
+    assert gate["restartPolicy"] == "Always", "a sidecar: there before and after the scoring server"
+    assert "readinessProbe" in gate
+    assert "readinessProbe" not in scoring
+    assert scoring["livenessProbe"]["initialDelaySeconds"] == 310
+    assert "tcpSocket" in scoring["livenessProbe"]
+    assert pod["terminationGracePeriodSeconds"] > 60
+    (used, *_) = pod["volumes"]
+    paths = {item["path"] for item in used["configMap"]["items"]}
+    assert paths == {"score.py", "inner/data file.json"}
+
+    # Routers hear of replicas by their slices
+    slices = api.get(f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices").body["items"]
+    assert {s["metadata"]["labels"][k8s.VERSION_LABEL] for s in slices} == {"default", "blue", "green"}
+
+    # Secrets stay where they belong
+    objects = json.dumps([api.get(deployments).body, api.get(endpoints).body])
+    for text in ("hidden-token-value", base64.b64encode(b"hidden-token-value").decode()):
+        assert text not in objects
+    outputs = project.outputs()
+    keys = [outputs["primary"], outputs["secondary"]]
+    secret = api.get(f"/api/v1/namespaces/{runtime}/secrets/{k8s.keys_secret_name('churn')}").body
+    digests = base64.b64decode(secret["data"][k8s.KEYS_FIELD]).decode().split()
+    assert sorted(digests) == sorted(hashlib.sha256(key.encode()).hexdigest() for key in keys)
+    everything = json.dumps([objects, secret])
+    assert not any(key in everything for key in keys), "keys never reach the cluster"
+    assert outputs["uri"] == "http://router/api/v1/service/churn/score"
+    assert outputs["state"] == "Healthy"
+
+    # The same again changes nothing (I9); the autoscaler's number stays (I4)
+    api.merge(f"{deployments}/churn-default/scale", {"spec": {"replicas": 5}}, fieldManager="autoscaler")
+    quiet = (maps, endpoints, f"/api/v1/namespaces/{runtime}/secrets", f"/api/v1/namespaces/{namespace}/services")
+    before = versions_of(api, *quiet)
+    again = project.up()
+    assert " updated" not in again
+    assert " created" not in again
+    assert versions_of(api, *quiet) == before
+
+    # From autoscaling to a fixed number and back: never fewer than there were
+    lowest = [5]
+    watching = threading.Event()
+
+    def watch() -> None:
+        while not watching.is_set():
+            lowest.append(api.get(f"{deployments}/churn-default").body["spec"]["replicas"])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code = next(
+        m["metadata"]["name"] for m in api.get(maps).body["items"] if m["metadata"]["name"].startswith("churn-")
+    )
+    project.told["service"] = {"num_replicas": 5, "key_version": 2}
+    (project.folder / "code" / "score.py").write_text("def init(): pass\ndef run(data): return [data]\n")
+    project.up()
+    project.told["service"] = {"key_version": 2}
+    project.up()
+    watching.set()
+    watcher.join()
+    assert min(lowest) == 5
+
+    # Keys change over: the old primary key is good as the secondary one
+    rotated = project.outputs()
+    assert rotated["secondary"] == outputs["primary"]
+    assert rotated["primary"] not in keys
+    # The code's old copy is gone, the new one in use
+    assert api.get(f"{maps}/{code}").status == 404
+    (used, *_) = api.get(f"{deployments}/churn-default").body["spec"]["template"]["spec"]["volumes"]
+    assert api.get(f"{maps}/{used['configMap']['name']}").status == 200
+
+    project.must("destroy", "--yes", "--stack", "dev")
+    assert api.get(deployments).body["items"] == []
+    assert api.get(f"/api/v1/namespaces/{runtime}").status == 404
+    until(lambda: api.get(f"/api/v1/namespaces/{namespace}/pods").body["items"] == [])

@@ -1,0 +1,122 @@
+"""The gate as a pod runs it: its settings from variables, its control over TCP, the kubelet's three questions."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.kubernetes import GATE_VARIABLE, REPLICA_VARIABLE
+from aks_inference_runtime.kubernetes import gate as pod
+from testbed.processes import free_ports
+
+DEADLINE_S = 20
+
+
+@contextlib.asynccontextmanager
+async def scoring(release: asyncio.Event) -> AsyncIterator[int]:
+    """A scoring server whose answers wait until they are released."""
+
+    async def score(_: web.Request) -> web.Response:
+        await release.wait()
+        return web.json_response({"scored": True})
+
+    async def health(_: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.post("/score", score), web.get("/", health)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server: Any = site._server
+    yield server.sockets[0].getsockname()[1]
+    await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def gate(upstream: int, tmp_path: Any, **settings: Any) -> AsyncIterator[tuple[str, int, str]]:
+    """A running gate: the address of its data, its control's port, the address of its questions."""
+    data, control, ready = free_ports(3)
+    given = {"version": "blue", "listenPort": data, "upstreamPort": upstream, **settings}
+    variables = {GATE_VARIABLE: json.dumps(given), REPLICA_VARIABLE: "uid-1"}
+    task = asyncio.create_task(pod.run(pod.settings_of(variables, tmp_path / "gate.sock"), control, ready))
+    try:
+        yield f"http://127.0.0.1:{data}", control, f"http://127.0.0.1:{ready}"
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def status(session: aiohttp.ClientSession, address: str) -> int:
+    try:
+        async with session.get(address) as answer:
+            return answer.status
+    except aiohttp.ClientConnectionError:
+        return 0
+
+
+async def until(session: aiohttp.ClientSession, address: str, wanted: int) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while await status(session, address) != wanted:
+            await asyncio.sleep(0.02)
+
+
+async def test_what_the_kubelet_is_told(tmp_path):
+    release = asyncio.Event()
+    async with (
+        scoring(release) as upstream,
+        aiohttp.ClientSession() as session,
+        gate(upstream, tmp_path) as (data, control, questions),
+    ):
+        await until(session, f"{questions}/readyz", 200)
+        assert await status(session, f"{questions}/livez") == 200
+        assert await status(session, f"{questions}/other") == 404
+
+        # A router in another pod hears the same over TCP as one on this machine over the socket.
+        reader, writer = await asyncio.open_connection("127.0.0.1", control)
+        writer.write(b'{"op": "watch"}\n')
+        told = json.loads(await reader.readline())
+        assert (told["replicaId"], told["ready"]) == ("uid-1", True)
+
+        # The pod's end waits for what runs, and no longer.
+        score = asyncio.create_task(session.post(f"{data}/score", data=b"{}"))
+        drained = asyncio.create_task(status(session, f"{questions}/drained"))
+        await asyncio.sleep(pod.ROUTERS_NOTICE_S + 0.5)
+        assert not drained.done()
+        release.set()
+        async with await score as answer:
+            assert answer.status == 200
+            assert answer.headers["x-aks-inference-version"] == "blue"
+        async with asyncio.timeout(DEADLINE_S):
+            assert await drained == 200
+        writer.close()
+
+
+async def test_not_ready_before_the_server_is(tmp_path):
+    (nobody,) = free_ports(1)
+    async with aiohttp.ClientSession() as session, gate(nobody, tmp_path) as (_, _, questions):
+        await until(session, f"{questions}/livez", 200)
+        assert await status(session, f"{questions}/readyz") == 503
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "POD_UID is not set"),
+        ({REPLICA_VARIABLE: "u"}, "is no JSON"),
+        ({REPLICA_VARIABLE: "u", GATE_VARIABLE: "[]"}, "no JSON object"),
+        ({REPLICA_VARIABLE: "u", GATE_VARIABLE: '{"version": "v"}'}, "upstreamPort"),
+        ({REPLICA_VARIABLE: "u", GATE_VARIABLE: '{"version": "v", "upstreamPort": 1, "colour": 1}'}, "colour"),
+    ],
+)
+def test_settings_that_cannot_be_used(variables, said):
+    with pytest.raises(InvalidInput, match=said):
+        pod.settings_of(variables)

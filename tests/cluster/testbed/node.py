@@ -1,0 +1,245 @@
+"""A real node on this machine: containerd with runc, a kubelet, pods on a bridge. Linux, root, Debian's packages.
+
+`containerd runc containernetworking-plugins` come from Debian, the kubelet from Go modules. Images are kept in
+containerd's own store in the cache, since importing takes the longest.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+import yaml
+
+from testbed import build
+from testbed.control_plane import ControlPlane
+from testbed.processes import BedError, Running, free_ports, wait_until
+
+NAME = "bed-node"
+PAUSE_IMAGE = "docker.io/test-bed/pause:1"
+_BRIDGE = "bed0"
+_SUBNET = "10.88.0.0/24"
+_CNI_PLUGINS = Path("/usr/lib/cni")
+_NETWORK = f"""{{
+  "cniVersion": "0.4.0", "name": "bed",
+  "plugins": [
+    {{"type": "bridge", "bridge": "{_BRIDGE}", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+      "ipam": {{"type": "host-local", "ranges": [[{{"subnet": "{_SUBNET}"}}]], "routes": [{{"dst": "0.0.0.0/0"}}],
+               "dataDir": "@STATE@"}}}},
+    {{"type": "loopback"}}
+  ]
+}}"""
+
+
+def missing() -> list[str]:
+    """What a node needs and this machine has not."""
+    found = [name for name in ("containerd", "runc", "ctr", "nft") if shutil.which(name) is None]
+    if not (_CNI_PLUGINS / "bridge").exists():
+        found.append("containernetworking-plugins")
+    if os.geteuid() != 0:
+        found.append("root")
+    return found + build.missing(build.NODE)
+
+
+class Node:
+    """A node of a control plane."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        # Sockets below it: their paths end at 108 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="bed-"))
+        self._store = build.folder() / "containerd"
+        self._lock: TextIO | None = None
+        self.running: list[Running] = []
+
+    @property
+    def socket(self) -> Path:
+        """containerd's."""
+        return self.folder / "containerd.sock"
+
+    @property
+    def address(self) -> str:
+        """Of the node: where the API server must listen, so that pods reach it."""
+        return _address()
+
+    def start(self, images: Callable[["Node"], None]) -> None:
+        """`images`: brings what is not in the store. Raises BedError."""
+        self._store.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._store / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BedError("another node runs on this machine") from None
+        self._containerd()
+        images(self)
+        self._kubelet()
+        self._proxy()
+
+    def stop(self) -> None:
+        """Ends everything, what containers are left included."""
+        for running in reversed(self.running):
+            if running.name == "containerd":
+                self._end_containers()
+            running.end()
+        self.running.clear()
+        subprocess.run(["ip", "link", "delete", _BRIDGE], capture_output=True, check=False)
+        for family in ("ip", "ip6"):
+            subprocess.run(["nft", "delete", "table", family, "kube-proxy"], capture_output=True, check=False)
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if (place := line.split()[1]).startswith(str(self.folder)):
+                subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def has(self, image: str) -> bool:
+        """Whether an image is in the store."""
+        listed = self.ctr("images", "list", "--quiet")
+        return image in listed.split()
+
+    def load(self, archive: Path) -> None:
+        """Imports images."""
+        self.ctr("images", "import", str(archive))
+
+    def ctr(self, *arguments: str) -> str:
+        """containerd's own client."""
+        done = subprocess.run(
+            ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        if done.returncode:
+            raise BedError(f"ctr {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def _run(self, name: str, *command: str | Path) -> Running:
+        running = Running(name, command, self.folder / f"{name}.log")
+        self.running.append(running)
+        return running
+
+    def _containerd(self) -> None:
+        network = self.folder / "net.d"
+        network.mkdir()
+        (network / "bed.conflist").write_text(_NETWORK.replace("@STATE@", str(self.folder / "addresses")))
+        config = self.folder / "containerd.toml"
+        config.write_text(f"""
+version = 2
+root = "{self._store}"
+state = "{self.folder / "run"}"
+[grpc]
+  address = "{self.socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{self._store / "opt"}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{_CNI_PLUGINS}"
+    conf_dir = "{network}"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      SystemdCgroup = false
+""")
+        self._run("containerd", "containerd", "--config", config)
+        wait_until("containerd answers", self._answers, self.running)
+
+    def _answers(self) -> bool:
+        try:
+            self.ctr("version")
+        except BedError:
+            return False
+        return True
+
+    def _kubelet(self) -> None:
+        plane = self._plane
+        kubeconfig = plane.write_kubeconfig(
+            self.folder / "kubelet.kubeconfig", NAME, f"system:node:{NAME}", ("system:nodes",)
+        )
+        port, health = free_ports(2)
+        config = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": _address(),
+            "port": port,
+            "healthzPort": health,
+            "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(plane.authority.path)}},
+            "authorization": {"mode": "Webhook"},
+            "containerRuntimeEndpoint": f"unix://{self.socket}",
+            "cgroupDriver": "cgroupfs",
+            "failSwapOn": False,
+            "enforceNodeAllocatable": [],
+            "localStorageCapacityIsolation": False,
+            "evictionHard": {"memory.available": "1Mi"},
+            "imageGCHighThresholdPercent": 100,
+            "makeIPTablesUtilChains": False,
+            "serializeImagePulls": False,
+            "staticPodPath": "",
+            "podLogsDir": str(self.folder / "logs"),
+            "volumePluginDir": str(self.folder / "plugins"),
+        }
+        path = self.folder / "kubelet.yaml"
+        path.write_text(yaml.safe_dump(config))
+        program = build.path("kubelet")
+        assert program is not None
+        self._run(
+            "kubelet",
+            program,
+            f"--config={path}",
+            f"--kubeconfig={kubeconfig}",
+            f"--root-dir={self.folder / 'kubelet'}",
+            f"--hostname-override={NAME}",
+            f"--node-ip={_address()}",
+        )
+
+    def _proxy(self) -> None:
+        """ClusterIPs, the API server's among them: pods call it by that."""
+        health, metrics = free_ports(2)
+        config = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "nftables",
+            "clientConnection": {"kubeconfig": str(self._plane.kubeconfig)},
+            "hostnameOverride": NAME,
+            "conntrack": {"maxPerCore": 0, "min": 0},
+            "healthzBindAddress": f"127.0.0.1:{health}",
+            "metricsBindAddress": f"127.0.0.1:{metrics}",
+        }
+        path = self.folder / "kube-proxy.yaml"
+        path.write_text(yaml.safe_dump(config))
+        program = build.path("kube-proxy")
+        assert program is not None
+        self._run("kube-proxy", program, f"--config={path}")
+
+    def _end_containers(self) -> None:
+        """What the kubelet has left: shims outlive containerd."""
+        deadline = time.monotonic() + 20
+        with contextlib.suppress(BedError):
+            while (left := self.ctr("tasks", "list", "--quiet").split()) and time.monotonic() < deadline:
+                for task in left:
+                    with contextlib.suppress(BedError):
+                        self.ctr("tasks", "kill", "--all", "--signal", "SIGKILL", task)
+                time.sleep(0.2)
+                for task in left:
+                    with contextlib.suppress(BedError):
+                        self.ctr("tasks", "delete", "--force", task)
+            for container in self.ctr("containers", "list", "--quiet").split():
+                with contextlib.suppress(BedError):
+                    self.ctr("containers", "delete", container)
+
+
+def _address() -> str:
+    """Of this machine: a node has no loopback address."""
+    done = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=False)
+    addresses = done.stdout.split()
+    if not addresses:
+        raise BedError("this machine has no address of its own")
+    return addresses[0]
