@@ -145,8 +145,8 @@ class Replica(asyncio.Protocol):
 
     async def malformed(self, kind: str, works_ms: str) -> None:
         if kind == "garbage after":
-            self.respond(200, b"{}")
-            self.transport.write(b"garbage\r\n\r\n")
+            # In one piece: on a connection that is used again it could be taken for the next answer.
+            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}garbage\r\n\r\n")
             return
         self.counts.running += 1
         if kind == "nonsense":

@@ -276,6 +276,7 @@ async def test_all_replicas_gone_is_a_wait_in_the_queue(bed, make_state):
     await router.apply(state)
     for lost in replicas:
         lost.gate.kill()
+        lost.gate.wait()
     answers = await asyncio.gather(*(bed.ask() for _ in range(4)))
     assert {a.status for a in answers} == {503}
     assert {a.reason for a in answers} <= {"queue-timeout", "no-replica"}
