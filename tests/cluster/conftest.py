@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aks_inference_runtime.api.crd import CRD_NAME, crd
-from testbed import build
+from testbed import build, image
+from testbed import node as bed_node
 from testbed.api import Api
 from testbed.control_plane import ControlPlane, fake_node
 
@@ -81,6 +83,36 @@ def cluster(bare_cluster: Cluster) -> Cluster:
     return bare_cluster
 
 
+@dataclass(frozen=True)
+class RealNode:
+    """A cluster of one real node: pods run, on this machine."""
+
+    kubeconfig: Path
+    api: Api
+    image: str
+    """Holds the runtime and the scoring server."""
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
+    """A control plane of its own with a real node."""
+    if missing := [*build.missing((*build.API, *build.CONTROL)), *bed_node.missing()]:
+        pytest.skip(f"a real node needs here: {', '.join(missing)} (python -m testbed.build; apt-get install)")
+    plane = ControlPlane(tmp_path_factory.mktemp("node-plane"), bed_node.address())
+    one = bed_node.Node(plane)
+    try:
+        plane.start()
+        try:
+            one.start()
+            api = Api(plane.kubeconfig)
+            eventually(lambda: _ready(api.get(f"/api/v1/nodes/{bed_node.NAME}").body), 60)
+            yield RealNode(plane.kubeconfig, api, image.APPLICATION)
+        finally:
+            one.stop()
+    finally:
+        plane.stop()
+
+
 @pytest.fixture
 def namespace(bare_cluster: Cluster) -> Iterator[str]:
     """A namespace for one test."""
@@ -102,6 +134,11 @@ def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
         time.sleep(0.05)
+
+
+def _ready(found: dict[str, Any]) -> bool:
+    conditions = found.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _established(definition: dict[str, object]) -> bool:

@@ -6,20 +6,16 @@ Nodes are kept by kwok, and the endpoints' status is written by the test: what r
 import base64
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND
+from testbed.project import Project
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, pathlib
 import pulumi
@@ -42,51 +38,6 @@ pulumi.export("state", service.state)
 pulumi.export("primary", service.primary_key)
 pulumi.export("secondary", service.secondary_key)
 """
-SALT = "v1:fXzlv8jotfE=:v1:ieTyVVKSWX0nl+mJ:Aumk86Qp7BmQSzDPsNQtmY07dL08bg=="
-
-
-class Project:
-    """A project with a stack in a folder of its own."""
-
-    def __init__(self, folder: Path, **told: Any) -> None:
-        self.folder, self.told = folder / "app", {"service": {}, **told}
-        (self.folder / "code" / "inner").mkdir(parents=True)
-        (folder / "state").mkdir()
-        plugin = {"providers": [{"name": "aks-inference", "path": str(ROOT / "provider")}]}
-        (self.folder / "Pulumi.yaml").write_text(json.dumps({"name": "t", "runtime": "python", "plugins": plugin}))
-        (self.folder / "Pulumi.dev.yaml").write_text(f"encryptionsalt: {SALT}\n")
-        (self.folder / "__main__.py").write_text(PROGRAM)
-        (self.folder / "code" / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
-        (self.folder / "code" / "inner" / "data file.json").write_text("{}")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")}
-        self.environment = {
-            **kept,
-            "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
-            "PULUMI_HOME": str(folder / "home"),
-            "PULUMI_CONFIG_PASSPHRASE": "x",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        self.must("stack", "init", "dev")
-
-    def must(self, *arguments: str) -> str:
-        (self.folder / "told.json").write_text(json.dumps(self.told))
-        done = subprocess.run(
-            [sys.executable, "-m", "embedded_engine", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def up(self) -> str:
-        return self.must("up", "--yes", "--stack", "dev")
-
-    def outputs(self) -> dict[str, Any]:
-        return json.loads(self.must("stack", "output", "--json", "--show-secrets", "--stack", "dev"))
 
 
 class Reporter(threading.Thread):
@@ -127,7 +78,7 @@ def project(cluster, fake_nodes, namespace, tmp_path):
     runtime = f"runtime-{namespace[5:]}"
     reporter = Reporter(cluster.api, namespace)
     reporter.start()
-    yield Project(tmp_path, kubeconfig=str(cluster.kubeconfig), runtime=runtime, namespace=namespace)
+    yield Project(tmp_path, PROGRAM, kubeconfig=str(cluster.kubeconfig), runtime=runtime, namespace=namespace)
     reporter.over.set()
     reporter.join()
     for kind in ("clusterroles", "clusterrolebindings"):

@@ -1,9 +1,13 @@
 """Images for the node, without a registry: a base with Python from Debian's packages, ours on top."""
 
 import hashlib
+import io
 import json
+import shutil
 import subprocess
+import sys
 import tarfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,14 @@ from typing import Any
 from testbed import build
 
 RELEASE = "bookworm"
+PAUSE = "docker.io/test-bed/pause:1"
+APPLICATION = "docker.io/test-bed/application:1"
+_ROOT = Path(__file__).resolve().parents[3]
+_SCRIPTS = {
+    "python": '#!/bin/sh\nexec /usr/bin/python3 "$@"\n',
+    "azmlinfsrv": "#!/usr/bin/python3\nimport sys\nfrom azureml_inference_server_http.amlserver import run\n"
+    "sys.exit(run())\n",
+}
 _PYTHON = "usr/local/lib/python3.11/dist-packages"
 
 
@@ -28,19 +40,53 @@ def base() -> Path:
     return layer
 
 
-def packages(layer: Path, folders: Sequence[Path], scripts: Mapping[str, str]) -> Path:
-    """A layer with packages of Python (folders as in site-packages) and scripts in /usr/local/bin."""
-    with tarfile.open(layer, "w") as tar:
-        for folder in folders:
-            for path in sorted(folder.iterdir()):
-                if path.name != "__pycache__" and path.suffix != ".pth":
-                    tar.add(path, f"{_PYTHON}/{path.name}", filter=_plain)
+def site() -> Path:
+    """A folder with what the runtime and a scoring server need of Python's packages, installed once."""
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    # Pods never run Pulumi.
+    wanted = [*(d for d in project["dependencies"] if not d.startswith("pulumi")), "azureml-inference-server-http"]
+    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
+    target = build.folder() / f"site-{digest}"
+    if not target.exists():
+        part = target.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(part), *wanted]
+        subprocess.run(command, check=True)
+        part.rename(target)
+    return target
+
+
+def application(folder: Path) -> Path:
+    """An archive, in a folder of the test, with one image for routers, autoscaler, gates and scoring servers."""
+    ours = folder / "ours"
+    shutil.copytree(_ROOT / "runtime" / "aks_inference_runtime", ours / "aks_inference_runtime")
+    theirs = site()
+    below = theirs.with_suffix(".tar")
+    if not below.exists():
+        packages(below, theirs, _SCRIPTS)
+    above = packages(folder / "ours.tar", ours, {})
+    path = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]}
+    return archive(folder / "application.tar", {APPLICATION: ([base(), below, above], path)})
+
+
+def pause(folder: Path) -> Path:
+    """An archive with the image that holds a pod's namespaces."""
+    return archive(folder / "pause.tar", {PAUSE: ([base()], {"Entrypoint": ["/usr/bin/sleep", "infinity"]})})
+
+
+def packages(layer: Path, folder: Path, scripts: Mapping[str, str]) -> Path:
+    """A layer with packages of Python (a folder as in site-packages) and scripts in /usr/local/bin."""
+    part = layer.with_suffix(".part")
+    with tarfile.open(part, "w") as tar:
+        for path in sorted(folder.iterdir()):
+            if path.name not in ("__pycache__", "bin"):
+                tar.add(path, f"{_PYTHON}/{path.name}", filter=_plain)
         for name, text in scripts.items():
-            path = layer.with_name(f"{layer.stem}-{name}")
-            path.write_text(text)
-            path.chmod(0o755)
-            tar.add(path, f"usr/local/bin/{name}", filter=_plain)
-    return layer
+            entry = _plain(tarfile.TarInfo(f"usr/local/bin/{name}"))
+            assert entry is not None
+            entry.mode, entry.size = 0o755, len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return part.rename(layer)
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -78,8 +124,6 @@ def archive(target: Path, names: Mapping[str, tuple[Sequence[Path], Mapping[str,
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    import io
-
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     tar.addfile(entry, io.BytesIO(content))

@@ -11,18 +11,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 import yaml
 
-from testbed import build
+from testbed import build, image
 from testbed.control_plane import ControlPlane
 from testbed.processes import BedError, Running, free_ports, wait_until
 
 NAME = "bed-node"
-PAUSE_IMAGE = "docker.io/test-bed/pause:1"
 _BRIDGE = "bed0"
 _SUBNET = "10.88.0.0/24"
 _CNI_PLUGINS = Path("/usr/lib/cni")
@@ -39,7 +37,7 @@ _NETWORK = f"""{{
 
 def missing() -> list[str]:
     """What a node needs and this machine has not."""
-    found = [name for name in ("containerd", "runc", "ctr", "nft") if shutil.which(name) is None]
+    found = [name for name in ("containerd", "runc", "ctr", "nft", "debootstrap") if shutil.which(name) is None]
     if not (_CNI_PLUGINS / "bridge").exists():
         found.append("containernetworking-plugins")
     if os.geteuid() != 0:
@@ -63,13 +61,8 @@ class Node:
         """containerd's."""
         return self.folder / "containerd.sock"
 
-    @property
-    def address(self) -> str:
-        """Of the node: where the API server must listen, so that pods reach it."""
-        return _address()
-
-    def start(self, images: Callable[["Node"], None]) -> None:
-        """`images`: brings what is not in the store. Raises BedError."""
+    def start(self) -> None:
+        """With the images of `image`. Raises BedError."""
         self._store.mkdir(parents=True, exist_ok=True)
         self._lock = (self._store / "lock").open("w")
         try:
@@ -77,7 +70,9 @@ class Node:
         except BlockingIOError:
             raise BedError("another node runs on this machine") from None
         self._containerd()
-        images(self)
+        if not self.has(image.PAUSE):
+            self.load(image.pause(self.folder))
+        self.load(image.application(self.folder))
         self._kubelet()
         self._proxy()
 
@@ -139,7 +134,7 @@ state = "{self.folder / "run"}"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{self._store / "opt"}"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE_IMAGE}"
+  sandbox_image = "{image.PAUSE}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{_CNI_PLUGINS}"
@@ -168,7 +163,7 @@ state = "{self.folder / "run"}"
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            "address": _address(),
+            "address": address(),
             "port": port,
             "healthzPort": health,
             "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(plane.authority.path)}},
@@ -197,7 +192,7 @@ state = "{self.folder / "run"}"
             f"--kubeconfig={kubeconfig}",
             f"--root-dir={self.folder / 'kubelet'}",
             f"--hostname-override={NAME}",
-            f"--node-ip={_address()}",
+            f"--node-ip={address()}",
         )
 
     def _proxy(self) -> None:
@@ -236,8 +231,8 @@ state = "{self.folder / "run"}"
                     self.ctr("containers", "delete", container)
 
 
-def _address() -> str:
-    """Of this machine: a node has no loopback address."""
+def address() -> str:
+    """Of this machine: a node has no loopback address, and pods reach the API server by it."""
     done = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=False)
     addresses = done.stdout.split()
     if not addresses:

@@ -1,0 +1,203 @@
+"""The whole runtime in pods of a real node: declared, applied, scored under load while it is changed, destroyed."""
+
+import asyncio
+import collections
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aks_inference_runtime.api import kubernetes as k8s
+from aks_inference_runtime.api.endpoint import API_VERSION
+from testbed.project import Project
+
+pytestmark = pytest.mark.long
+
+PROGRAM = """
+import json, pathlib
+import pulumi
+from aks_inference import ControlledRolloutEndpoint, InferenceRuntime, ModelWebService
+
+told = json.loads(pathlib.Path("told.json").read_text())
+image = told["image"]
+runtime = InferenceRuntime(
+    "runtime", image=image, kubeconfig=told["kubeconfig"], service_type="ClusterIP", cluster_purpose="DevTest"
+)
+config = {"entry_script": "score.py", "source_directory": "code"}
+service = ModelWebService(
+    "churn", target=runtime, image=image, inference_config=config, autoscale_enabled=True, autoscale_max_replicas=4,
+    autoscale_scale_down_delay_seconds=5, max_request_wait_time=3000, key_version=told["key_version"])
+rollout = ControlledRolloutEndpoint("fraud", target=runtime, versions=[
+    {"version_name": "blue", "image": image, "inference_config": config, "traffic_percentile": 80, "num_replicas": 1},
+    {"version_name": "green", "image": image, "inference_config": config, "traffic_percentile": 20,
+     "num_replicas": 1}])
+for name, component in (("churn", service), ("fraud", rollout)):
+    pulumi.export(name, {"uri": component.scoring_uri, "primary": component.primary_key, "state": component.state})
+"""
+SCRIPT = """
+import time
+def init():
+    pass
+def run(data):
+    time.sleep(0.03)
+    return {mark!r}
+"""
+ENDPOINTS = f"/apis/{API_VERSION}/namespaces/default/scoringendpoints"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+
+
+@dataclass
+class Load:
+    """Clients that score one after the other, and what they were answered."""
+
+    answers: collections.Counter[tuple[int, str]] = field(default_factory=collections.Counter)
+    texts: collections.Counter[str] = field(default_factory=collections.Counter)
+    versions: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    @property
+    def failed(self) -> dict[tuple[int, str], int]:
+        return {key: count for key, count in self.answers.items() if key[0] != 200}
+
+
+@contextlib.asynccontextmanager
+async def loaded(address: str, name: str, key: str, clients: int, pause_s: float = 0.0) -> AsyncIterator[Load]:
+    """Load until the block ends."""
+    load, over = Load(), asyncio.Event()
+    uri = f"http://{address}/api/v1/service/{name}/score"
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        while not over.is_set():
+            try:
+                async with session.post(uri, json={}, headers={"Authorization": f"Bearer {key}"}) as answer:
+                    text = await answer.text()
+                    load.answers[answer.status, answer.headers.get("x-aks-inference-reason", "")] += 1
+                    load.texts[text] += 1
+                    load.versions[answer.headers.get("x-aks-inference-version", "")] += 1
+            except aiohttp.ClientError as error:
+                load.answers[0, type(error).__name__] += 1
+            await asyncio.sleep(pause_s)
+
+    async with aiohttp.ClientSession() as session:
+        tasks = [asyncio.create_task(client(session)) for _ in range(clients)]
+        try:
+            yield load
+        finally:
+            over.set()
+            await asyncio.gather(*tasks)
+
+
+async def eventually(holds: Any, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(holds):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        await asyncio.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def served(node, tmp_path_factory):
+    """The applied stack, and the router's address."""
+    project = Project(
+        tmp_path_factory.mktemp("served"), PROGRAM, kubeconfig=str(node.kubeconfig), image=node.image, key_version=1
+    )
+    (project.folder / "code" / "score.py").write_text(SCRIPT.format(mark="first"))
+    project.up()
+    service = node.api.get(f"/api/v1/namespaces/{k8s.RUNTIME_NAMESPACE}/services/{k8s.ROUTER_NAME}").body
+    yield project, service["spec"]["clusterIP"]
+    project.must("destroy", "--yes", "--stack", "dev")
+    pods = node.api.get("/api/v1/pods").body["items"]
+    assert [p["metadata"]["name"] for p in pods] == [], "nothing is left"
+
+
+def replicas(node: Any, name: str) -> int:
+    return int(node.api.get(f"{DEPLOYMENTS}/{name}").body["status"].get("readyReplicas", 0))
+
+
+async def test_scored_with_the_key_alone(node, served):
+    project, address = served
+    told = project.outputs()
+    assert told["churn"]["state"] == "Healthy"
+    assert told["churn"]["uri"].endswith("/api/v1/service/churn/score")
+    async with loaded(address, "fraud", told["fraud"]["primary"], clients=2) as load:
+        await asyncio.sleep(6)
+    assert not load.failed
+    total = sum(load.versions.values())
+    assert set(load.versions) == {"blue", "green"}
+    assert 0.05 < load.versions["green"] / total < 0.4
+    async with loaded(address, "churn", "not-the-key", clients=1, pause_s=0.1) as load:
+        await asyncio.sleep(1)
+    assert set(load.answers) == {(401, "auth")}
+    status = node.api.get(f"{ENDPOINTS}/fraud").body["status"]
+    assert {v["name"]: v["traffic"] for v in status["versions"]} == {"blue": 80, "green": 20}
+
+
+async def test_replicas_follow_the_load(node, served):
+    project, address = served
+    key = project.outputs()["churn"]["primary"]
+    async with loaded(address, "churn", key, clients=6) as load:
+        await eventually(lambda: replicas(node, "churn-default") >= 3, 60, "three replicas")
+    assert set(load.failed) <= {(503, "queue-timeout")}
+    await eventually(lambda: replicas(node, "churn-default") == 1, 60, "one replica again")
+
+
+async def test_changes_fail_no_request(node, served):
+    """I4: another script, which replaces every pod, and new keys, while requests come."""
+    project, address = served
+    key = project.outputs()["churn"]["primary"]
+    (project.folder / "code" / "score.py").write_text(SCRIPT.format(mark="second"))
+    project.told["key_version"] = 2
+    async with loaded(address, "churn", key, clients=2, pause_s=0.02) as load:
+        await asyncio.to_thread(project.up)
+        before = load.texts.copy()
+        await eventually(lambda: load.texts['"second"'] > before['"second"'], 20, "the new script")
+    assert not load.failed, "the old key is good as the secondary one, the old pods until the new ones are ready"
+    assert set(load.texts) == {'"first"', '"second"'}
+    assert project.outputs()["churn"]["primary"] != key
+
+
+async def test_the_same_program_again_changes_nothing(node, served):
+    project, _ = served
+    before = {p["metadata"]["uid"] for p in node.api.get("/api/v1/pods").body["items"]}
+    shown = await asyncio.to_thread(project.up)
+    assert " updated" not in shown
+    assert " created" not in shown
+    assert {p["metadata"]["uid"] for p in node.api.get("/api/v1/pods").body["items"]} >= before
+
+
+async def test_a_failing_script_is_told_with_its_log(node, served):
+    """Failed, with the tail of the log, and what served before goes on."""
+    project, address = served
+    key = project.outputs()["churn"]["primary"]
+    score = project.folder / "code" / "score.py"
+    good = score.read_text()
+    score.write_text("def init():\n    raise RuntimeError('no such model file')\ndef run(data):\n    return data\n")
+    async with loaded(address, "churn", key, clients=1, pause_s=0.1) as load:
+        with pytest.raises(AssertionError, match="no such model file"):
+            await asyncio.to_thread(project.up)
+    assert not load.failed
+    score.write_text(good)
+    await asyncio.to_thread(project.up)
+
+
+async def test_a_killed_router_comes_back(node, served):
+    project, address = served
+    key = project.outputs()["churn"]["primary"]
+    path = f"/api/v1/namespaces/{k8s.RUNTIME_NAMESPACE}/pods"
+    query = {"labelSelector": f"{k8s.COMPONENT_LABEL}={k8s.ROUTER_COMPONENT}"}
+    (pod,) = node.api.get(path, **query).body["items"]
+    node.api.delete(f"{path}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+    await asyncio.sleep(1)
+    async with loaded(address, "churn", key, clients=1, pause_s=0.1) as load:
+        await eventually(lambda: load.answers[200, ""] > 5, 60, "answers from the next router")
+
+
+def test_a_folder_without_paths_of_this_machine(node, served):
+    """What is declared in the cluster names no place of the machine that applied it."""
+    project, _ = served
+    for name in ("churn", "fraud"):
+        spec = str(node.api.get(f"{ENDPOINTS}/{name}").body["spec"])
+        assert str(Path(project.folder).parent) not in spec
