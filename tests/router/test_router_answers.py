@@ -255,15 +255,20 @@ async def test_slow_clients_get_408(bed, make_state):
     async def within_a_large_body() -> bytes:
         return await raw(bed.port, head + b"content-length: 1000000\r\n\r\n" + b"x" * 50_000, until=b"}", timeout=15)
 
-    answers = await asyncio.gather(within_headers(), within_a_small_body(), within_a_large_body(), bed.ask())
-    for answer in answers[:3]:
+    async def just_beyond_the_buffer() -> bytes:
+        return await raw(bed.port, head + b"content-length: 30000\r\n\r\n" + b"x" * 20_000, until=b"}", timeout=15)
+
+    answers = await asyncio.gather(
+        within_headers(), within_a_small_body(), within_a_large_body(), just_beyond_the_buffer(), bed.ask()
+    )
+    for answer in answers[:4]:
         assert answer.startswith(b"HTTP/1.1 408 ")
-    for answer in answers[1:3]:
+    for answer in answers[1:4]:
         # HAProxy's parser answers an unfinished head itself, with a page that cannot be changed.
         assert b"x-aks-inference-reason: client-timeout" in answer
     # Those that had not sent their request held no replica meanwhile.
-    assert answers[3].status == 200
-    assert answers[3].seconds < 5
+    assert answers[4].status == 200
+    assert answers[4].seconds < 5
     # And nothing of theirs holds it now.
     assert (await bed.ask()).seconds < 2
 

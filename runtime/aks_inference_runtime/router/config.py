@@ -142,15 +142,18 @@ class Refusal(Enum):
         """Its name in `refuse.lua`."""
         return f"refuse-{self.name.lower()}"
 
-    def rules(self, condition: str) -> list[str]:
-        """Refuses if the condition holds; a large body is read to its end, so that the client sees the answer."""
+    def rule(self, condition: str) -> str:
+        """Refuses if the condition holds; the body is read to its end, so that the client sees the answer."""
+        return f"  http-request use-service lua.{self.service} if {condition}"
+
+    def rule_small(self, condition: str) -> str:
+        """The same, cheaper, where the body is there already."""
         status, reason, message, name, value = self.value
         extra = f' hdr {name} "{value}"' if name else ""
-        return [
-            f"  http-request use-service lua.{self.service} if {condition} large",
+        return (
             f"  http-request return status {status} content-type application/json"
-            f' string \'{{"message": "{message}"}}\' hdr x-aks-inference-reason {reason}{extra} if {condition}',
-        ]
+            f' string \'{{"message": "{message}"}}\' hdr x-aks-inference-reason {reason}{extra} if {condition}'
+        )
 
 
 def _refusals() -> list[str]:
@@ -194,19 +197,18 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         "frontend public from clients",
         f"  bind {_address(host)}:{port}",
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
-        *_LARGE,
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
         # Other keys of the map look like paths too; only a path's own entry begins with how it is authenticated.
         "  acl served var(txn.meta) -m beg key none",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
-        *Refusal.ENDPOINT.rules("!served"),
+        Refusal.ENDPOINT.rule("!served"),
         *_authentication(routes),
-        *Refusal.METHOD.rules("!{ method GET POST }"),
-        *Refusal.SWAGGER.rules("{ method POST } { path_end /swagger.json }"),
+        Refusal.METHOD.rule("!{ method GET POST }"),
+        Refusal.SWAGGER.rule("{ method POST } { path_end /swagger.json }"),
         # Without a method that has a body the gate counts, should there be one.
-        *Refusal.SIZE.rules(f"!{{ method GET }} {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}"),
+        Refusal.SIZE.rule(f"!{{ method GET }} {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}"),
         # The body, or as much of it as fits the buffer, is there before a replica is taken. From the choice of a route
         # to the queue nothing may wait: the slot could be given up meanwhile.
         f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ method GET }}",
@@ -222,7 +224,7 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         f"  http-request set-var(txn.route) path,concat(:,txn.bucket),map_str({routes})",
         f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)"
         " if { var(txn.asked) -m found }",
-        *Refusal.VERSION.rules("{ var(txn.asked) -m found } { var(txn.route) -m str none }"),
+        Refusal.VERSION.rule("{ var(txn.asked) -m found } { var(txn.route) -m str none }"),
         *_answers(),
         "  use_backend %[var(txn.route),field(1,|)]",
         *_slots(paths, name, layout),
@@ -237,14 +239,16 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
 def _authentication(routes: str) -> list[str]:
     """The bearer key's digest must stand in the map. A connection's last good key is remembered while the endpoint's
     set of keys (a part of `meta`) stays what it is: hashing would be the most expensive rule."""
+    unknown = f"!{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}"
     return [
+        *_LARGE,
         "  acl keyed var(txn.meta) -m beg key",
         "  http-request set-var(txn.good) int(1)"
         " if { http_auth_bearer,concat(\\#,txn.meta),strcmp(sess.seen) eq 0 } keyed",
         "  acl good var(txn.good) -m found",
-        *Refusal.KEY.rules(
-            f"!good keyed !{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}"
-        ),
+        # Many wrong keys may come: the cheaper way where it is enough.
+        Refusal.KEY.rule_small(f"!good keyed !large {unknown}"),
+        Refusal.KEY.rule(f"!good keyed large {unknown}"),
         "  http-request set-var(sess.seen) http_auth_bearer,concat(\\#,txn.meta) if !good keyed",
     ]
 
@@ -278,9 +282,8 @@ def port_process(paths: Paths, name: str, host: str, port: int, endpoint: str, c
         *_CLIENTS,
         "frontend port from clients",
         f"  bind {_address(host)}:{port}",
-        *_LARGE,
         "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
-        *Refusal.PATH.rules("!{ path /score /swagger.json }"),
+        Refusal.PATH.rule("!{ path /score /swagger.json }"),
         f"  http-request set-path /api/v1/service/{endpoint}%[path]",
         "  http-response set-var(txn.replied) int(1)",
         "  http-after-response set-header x-aks-inference-reason router-lost"

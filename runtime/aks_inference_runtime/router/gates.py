@@ -84,8 +84,16 @@ class GateWatch:
         if new and self._writer is not None:
             self._writer.write(json.dumps({"gone": sorted(new)}).encode() + b"\n")
 
-    def ask(self) -> None:
-        """Asks for the figures now."""
+    def look_closely(self) -> None:
+        """Requests are on their way there: asks now, unless it is being asked often anyway."""
+        if not self._busy:
+            self._ask()
+
+    @property
+    def _busy(self) -> bool:
+        return self.status is not None and bool(self.status.running or self.status.waiting)
+
+    def _ask(self) -> None:
         if self._writer is not None:
             self._writer.write(b'{"op": "status"}\n')
 
@@ -147,9 +155,8 @@ class GateWatch:
 
     async def _keep_asking(self) -> None:
         while True:
-            busy = self.status is not None and (self.status.running or self.status.waiting)
-            await asyncio.sleep(BUSY_SECONDS if busy else ASK_SECONDS)
-            self.ask()
+            await asyncio.sleep(BUSY_SECONDS if self._busy else ASK_SECONDS)
+            self._ask()
 
 
 def _claim(status: GateStatus) -> Epoch | None:

@@ -16,9 +16,9 @@ from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import Observations
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 """Between looks, at least."""
-BYTES_PER_SECOND = 2_500_000
+BYTES_PER_SECOND = 1_000_000
 """Of what HAProxy tells: with thousands of streams the looks become rarer. That is a few per cent of a core."""
 MOST = 200
 """Leavers that one look asks the particulars of; the rest has its turn at the next."""
@@ -37,7 +37,7 @@ _FULL = re.compile(
 
 def left(text: str) -> list[tuple[str, str]]:
     """From `show sess`: the streams that wait in a queue and whose client is gone, each with its source."""
-    found = (_LINE.match(line) for line in text.splitlines())
+    found = (_LINE.match(line) for line in text.splitlines() if "srv=<none>" in line)
     return [(match[1], match[2]) for match in found if match and int(match[3], 16) & _EOS]
 
 

@@ -1,6 +1,7 @@
 -- Answers that come before a large body has been read. HAProxy would close the connection with the rest of the body
 -- unread, and the system then sends a reset that overtakes the answer: clients that write all before they read would never
--- see it. So the answer goes out first, and what comes after it is read and dropped, within bounds.
+-- see it. So the answer goes out first, and what comes after it is read and dropped, within bounds; beyond them the
+-- connection is closed.
 local MOST_BYTES = 256 * 1024 * 1024
 local MOST_SECONDS = 30
 
@@ -14,7 +15,6 @@ local function refuse(status, reason, message, name, value)
     if name ~= "" then
       applet:add_header(name, value)
     end
-    applet:add_header("connection", "close")
     applet:start_response()
     applet:send(text)
     local began, dropped = core.now().sec, 0

@@ -137,7 +137,7 @@ class ServedVersion:
         """Asks the gates for their figures where requests are under way."""
         if any(self._queued(slot, seen) or any(self._current(slot, seen).values()) for slot in self.slots):
             for gate in self._gates.values():
-                gate.ask()
+                gate.look_closely()
 
     def left(self, turns: frozenset[str]) -> None:
         """These wait, and their clients have left: the replicas need not see them."""
