@@ -52,7 +52,7 @@ class AksInferenceCluster(Cluster):
     ) -> None:
         """Arguments as a dict, or as keywords."""
         declared = merged(args, settings)
-        plan, findings = plan_cluster(name, declared, datetime.now(UTC).date())
+        plan, findings = plan_cluster(name, declared, datetime.now(UTC).date(), _configured_location())
         self._local = False
         super().__init__(name, declared, findings, opts)
         if isinstance(plan, AttachPlan):
@@ -102,6 +102,11 @@ class AksInferenceCluster(Cluster):
                 "requiredHosts": self.required_hosts,
             }
         )
+
+
+def _configured_location() -> str | None:
+    """Where azure-native puts what has no region of its own."""
+    return pulumi.Config("azure-native").get("location")
 
 
 def describe(plan: ClusterPlan) -> list[str]:

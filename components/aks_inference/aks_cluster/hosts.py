@@ -18,7 +18,7 @@ def registry_host(registry_id: str, location: str | None) -> str | None:
 
 def hosts_of(plan: ClusterPlan, registry_ids: Iterable[Any], api_server: str | None = None) -> tuple[RequiredHost, ...]:
     """All of them. Ids that are known only later are left out."""
-    location = plan.spec.location
+    location = plan.cluster.location
     known = (registry_host(one, location) for one in registry_ids if isinstance(one, str))
     names = StackNames(
         api_server=api_server,

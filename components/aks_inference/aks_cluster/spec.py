@@ -145,15 +145,17 @@ class ClusterPlan:
 Plan = ClusterPlan | AttachPlan
 
 
-def plan_cluster(resource_name: str, declared: Mapping[str, Any], today: date) -> tuple[Plan | None, list[Finding]]:
-    """The plan, or what is wrong."""
+def plan_cluster(
+    resource_name: str, declared: Mapping[str, Any], today: date, default_location: str | None = None
+) -> tuple[Plan | None, list[Finding]]:
+    """The plan, or what is wrong. `default_location`: that of the provider's configuration."""
     got = read(AksInferenceClusterSpec, declared)
     findings = list(got.findings)
     purpose, wrong = _purpose(got.spec)
     findings += wrong
     if attaches(declared):
         return _attach(got, purpose, declared, findings)
-    return _create(resource_name, got, purpose, today, findings)
+    return _create(resource_name, got, purpose, today, findings, default_location)
 
 
 def _attach(
@@ -174,12 +176,18 @@ def _attach(
 
 
 def _create(
-    resource_name: str, got: Read[AksInferenceClusterSpec], purpose: Purpose, today: date, findings: list[Finding]
+    resource_name: str,
+    got: Read[AksInferenceClusterSpec],
+    purpose: Purpose,
+    today: date,
+    findings: list[Finding],
+    default_location: str | None,
 ) -> tuple[Plan | None, list[Finding]]:
     # Rules and prices of AKS take longer to load than all the rest; programs without AKS do not wait for them.
     from aks_inference.aks_cluster.rules import cost_of, rule_findings
 
     spec, dev_test = got.spec, purpose is Purpose.DEV_TEST
+    location = spec.location or default_location
     name = spec.cluster_name or resource_name
     findings += COMPUTE.check(("cluster_name",), name)
     if name.lower() in RESERVED_COMPUTE:
@@ -203,11 +211,11 @@ def _create(
     findings += wrong
     cluster = Cluster(
         name=None,  # said by the rule of compute names, which is the narrower one
-        location=spec.location,
+        location=location,
         pools=(system, *(plan.pool for plan in pools)),
         network=rule_network(network, spec.subscription_id),
         egress=egress_part(egress),
-        access=access_part(access, spec.location, spec.subscription_id),
+        access=access_part(access, location, spec.subscription_id),
         identity=identity_part(identity),
         security=security_part(security),
         tls=tls_of(spec),

@@ -1,0 +1,119 @@
+"""Attaching a cluster that exists: looked at, held by one stack, left as it was."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aks_inference_provider.errors import ResourceFailed
+from aks_inference_provider.resources.aks_arm import credentials_of
+from aks_inference_provider.resources.aks_attached import HOLDER_TAG, findings_of
+
+ID = (
+    "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg"
+    "/providers/Microsoft.ContainerService/managedClusters/shared"
+)
+BODY = {
+    "location": "northeurope",
+    "tags": {"team": "a"},
+    "identity": {"type": "SystemAssigned"},
+    "sku": {"name": "Base", "tier": "Standard"},
+    "properties": {
+        "dnsPrefix": "shared",
+        "kubernetesVersion": "1.35",
+        "networkProfile": {"networkPlugin": "azure", "networkPluginMode": "overlay", "loadBalancerSku": "standard"},
+        "agentPoolProfiles": [{"name": "system", "mode": "System", "count": 3, "vmSize": "Standard_D4s_v5"}],
+    },
+}
+
+
+@pytest.fixture
+def existing(azure: Any, tables: Any) -> Any:
+    """A cluster that somebody made."""
+    group = tables.kind("azure-native:resources:ResourceGroup")
+    azure.put(group, ID.split("/providers/", maxsplit=1)[0], {"location": "northeurope"})
+    azure.put(tables.kind("azure-native:containerservice:ManagedCluster"), ID, BODY)
+    return azure
+
+
+def test_one_stack_holds_it(make_stack: Callable[[str], Any], existing: Any) -> None:
+    from standin_http import ArmServer
+
+    with ArmServer(existing) as server:
+        one, other = make_stack("one"), make_stack("other")
+        one.environment |= server.environment
+        other.environment |= server.environment
+        one.program(f'resource_id="{ID}"', resource="first")
+        shown = one.preview()
+        assert "system 3 × Standard_D4s_v5 (4 vCPU) = 12 vCPU; FastProd needs at least 12: ok" in shown
+        one.up()
+        tags = existing.get(ID)["tags"]
+        assert tags == {"team": "a", HOLDER_TAG: "one/dev/first"}
+        assert set(one.steps()) == {"same"}
+
+        # Group and name say the same cluster; whoever comes second is told who has it.
+        other.program('resource_group="rg", cluster_name="shared"')
+        assert "is attached already, by one/dev/first" in other.preview(code=1)
+        assert "is attached already, by one/dev/first" in other.up(code=1)
+        assert existing.get(ID)["tags"] == tags
+
+        before = existing.get(ID)["properties"]
+        one.destroy()
+        assert existing.get(ID)["tags"] == {"team": "a"}
+        assert existing.get(ID)["properties"] == before
+        other.up()
+        assert existing.get(ID)["tags"][HOLDER_TAG] == "other/dev/prod"
+
+
+def test_without_credentials_it_is_said(make_stack: Callable[[str], Any], existing: Any) -> None:
+    stack = make_stack("one")
+    stack.program(f'resource_id="{ID}"')
+    assert "not looked up: no Azure credentials here" in stack.preview()
+    assert "no Azure credentials" in stack.up(code=1)
+
+
+NEWS = {"resourceId": ID, "purpose": "FastProd"}
+
+
+@pytest.mark.parametrize(
+    ("change", "news", "path", "says"),
+    [
+        ({"tags": {HOLDER_TAG: "x/y/z"}}, {}, "resourceId", "by x/y/z"),
+        ({"properties": {"provisioningState": "Failed"}}, {}, "resourceId", "in the state Failed"),
+        ({"properties": {"powerState": {"code": "Stopped"}}}, {}, "resourceId", "is stopped"),
+        ({"properties": {"networkProfile": {"loadBalancerSku": "Basic"}}}, {}, "resourceId", "Basic load balancer"),
+        ({"properties": {"agentPoolProfiles": [{"name": "a", "count": 2, "vmSize": "Standard_D4s_v5"}]}}, {}, "purpose",
+         "= 8 vCPU; FastProd needs at least 12"),
+        ({"properties": {"agentPoolProfiles": [{"name": "a", "count": 2, "vmSize": "Standard_X"}]}},
+         {"vcpusPerNode": 4.0}, "purpose", "= 8 vCPU"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(change: dict[str, Any], news: dict[str, Any], path: str, says: str) -> None:
+    body = {"name": "shared", **BODY, **change}
+    if "properties" in change:
+        body["properties"] = {**BODY["properties"], **change["properties"]}  # type: ignore[dict-item]
+    failures, _ = findings_of(body, {**NEWS, **news}, "one/dev/first")
+    assert [failure.path for failure in failures] == [path]
+    assert says in failures[0].reason
+
+
+def test_what_is_accepted_with_a_word() -> None:
+    body = {"name": "shared", **BODY, "properties": {**BODY["properties"], "kubernetesVersion": "1.33"}}  # type: ignore[dict-item]
+    failures, notes = findings_of(body, {**NEWS, "purpose": "DevTest"}, "one/dev/first")
+    assert failures == []
+    assert any("1.33" in note for note in notes)
+    assert any("not for production" in note for note in notes)
+    assert findings_of({**body, "tags": {HOLDER_TAG: "one/dev/first"}}, NEWS, "one/dev/first")[0] == []
+
+
+def test_credentials() -> None:
+    assert not credentials_of({"PATH": "/nowhere"}).usable
+    full = {"ARM_TENANT_ID": "t", "ARM_CLIENT_ID": "c", "ARM_CLIENT_SECRET": "s", "PATH": "/nowhere"}
+    assert credentials_of(full).usable
+    assert credentials_of({key.replace("ARM_", "AZURE_"): value for key, value in full.items()}).usable
+    assert "'s'" not in repr(credentials_of(full))
+    assert credentials_of({"ARM_ENVIRONMENT": "china"}).management == "https://management.chinacloudapi.cn"
+    with pytest.raises(ResourceFailed, match="https only"):
+        credentials_of({"ARM_RESOURCE_MANAGER_ENDPOINT": "http://example.com"})
+    with pytest.raises(ResourceFailed, match="none of public"):
+        credentials_of({"ARM_ENVIRONMENT": "mars"})
