@@ -57,6 +57,10 @@ class Progress:
             self._last = message
             self._log.send(self._urn, message, warning=False, ephemeral=True)
 
+    def info(self, message: str) -> None:
+        """What the display keeps."""
+        self._log.send(self._urn, message, warning=False, ephemeral=False)
+
     def warn(self, message: str) -> None:
         """What the user should know and need not mend."""
         self._log.send(self._urn, message, warning=True, ephemeral=False)

@@ -20,7 +20,7 @@ from aks_inference_provider.fields import Failure, did_you_mean
 from aks_inference_provider.host import Host
 from aks_inference_provider.progress import EngineLog, Progress
 from aks_inference_provider.resources import RESOURCES
-from aks_inference_provider.resources.base import Computed, CustomResource, Operation, Raw, State, Urn
+from aks_inference_provider.resources.base import Computed, CustomResource, Noting, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, secret, to_raw, to_struct
 from aks_inference_runtime.api.errors import AksInferenceError
 
@@ -107,6 +107,7 @@ class Servicer(ProviderServicer):
         resource, urn = await self._resource(request.urn, context)
         inputs = to_raw(request.properties)
         if request.preview:
+            await self._note(context, resource, urn, inputs, None)
             return pb.CreateResponse(properties=_outputs(resource, inputs, resource.preview(inputs, None)))
         made = await self._change(
             context, resource, urn, inputs, lambda op: resource.create(op, inputs), request.timeout
@@ -119,6 +120,7 @@ class Servicer(ProviderServicer):
         inputs = to_raw(request.news)
         state = _state(resource, request.id, request, request.olds)
         if request.preview:
+            await self._note(context, resource, urn, inputs, state)
             return pb.UpdateResponse(properties=_outputs(resource, inputs, resource.preview(inputs, state)))
         computed = await self._change(
             context, resource, urn, inputs, lambda op: resource.update(op, state, inputs), request.timeout
@@ -156,6 +158,16 @@ class Servicer(ProviderServicer):
             known = ", ".join(sorted(RESOURCES))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no custom resource {urn.type!r}; there are {known}")
         return resource, urn
+
+    async def _note(
+        self, context: Context, resource: CustomResource, urn: Urn, inputs: Raw, state: State | None
+    ) -> None:
+        if not isinstance(resource, Noting):
+            return
+        progress = Progress(self._log, urn.text)
+        for note in await self._run(context, resource.notes(inputs, state)):
+            progress.info(note)
+        await progress.flush()
 
     async def _change(
         self,

@@ -50,8 +50,20 @@ def plan(name: str = "ridge", **declared: Any) -> tuple[ModelPlan | None, list[s
             'model_framework = "sklearn": is not a framework; did you mean `ScikitLearn`?',
         ),
         ({"model_framework_version": "1"}, 'model_framework_version = "1": is given without model_framework'),
-        ({"datasets": []}, "datasets: is not supported yet; leave it out"),
-        ({"resource_configuration": {"cpu": 1}}, "resource_configuration: is not supported yet"),
+        ({"datasets": ["x"]}, "datasets[0]: must be an object"),
+        ({"datasets": [{"relationship": "training"}]}, "datasets[0].dataset: is required"),
+        ({"resource_configuration": {"cpu": 0}}, "resource_configuration.cpu = 0: must be above 0"),
+        ({"resource_configuration": {"cpus": 1}}, "resource_configuration.cpus: is not known here; did you mean `cpu`"),
+        ({"parent_model": "net"}, 'parent_model = "net": is not a model id `name:version`'),
+        ({"target": None}, "target: is required; add `target`, or `store`"),
+        ({"store": "/srv/models"}, 'store = "/srv/models": is given beside target'),
+        ({"target": None, "store": "s3://x"}, "store = \"s3://x\": 's3://x' is not a store; give an absolute path"),
+        ({"model_path": "http://example.org/m"}, "model_path: 'http://example.org/m' is not protected"),
+        ({"model_path": "https://example.org/m?sig=abc"}, "model_path: holds a secret in its query"),
+        ({"model_path": "az://a/b/c"}, "model_path: 'a' is not a storage account"),
+        ({"unpack": True}, "unpack = true: is for remote archives"),
+        ({"tracking_uri": "http://x"}, 'tracking_uri = "http://x": is of an MLflow server'),
+        ({"experiment_name": "x"}, 'experiment_name = "x": is of an MLflow server'),
         ({"tags": {"a": 3}}, "tags.a = 3: must be a text"),
         ({"tags": ["a"]}, 'tags = ["a"]: must be an object'),
         ({"model_pth": "x"}, "model_pth: is not known here; did you mean `model_path`?"),
@@ -121,3 +133,45 @@ def test_names(name: str, right: bool) -> None:
 )  # fmt: skip
 def test_no_file_is_shown_as_nothing(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("declared", "path"),
+    [
+        ({"model_path": "https://example.org/m.pkl"}, "https://example.org/m.pkl"),
+        ({"model_path": None, "run_id": "abc"}, "runs:/abc/ridge"),
+        ({"model_path": "out/model", "run_id": "abc", "experiment_name": "e"}, "runs:/abc/out/model"),
+        ({"model_path": "models:/churn@live", "tracking_uri": "http://x"}, "models:/churn@live"),
+        ({"model_path": "az://account/container/net", "unpack": True}, "az://account/container/net"),
+    ],
+)
+def test_remote_sources(declared: dict[str, Any], path: str) -> None:
+    made, errors = plan(**declared)
+    assert errors == []
+    assert made is not None
+    assert (made.inputs["path"], made.files) == (path, None)
+
+
+def test_what_is_known_of_a_model() -> None:
+    made, errors = plan(
+        run_id=None,
+        datasets=[{"relationship": "training", "dataset": "d:1"}],
+        parent_model="base:2",
+        sample_input_dataset="in",
+        resource_configuration={"cpu": 1, "memory_in_gb": 2.0, "gpu": 0},
+    )
+    assert errors == []
+    assert made is not None
+    assert made.inputs["facts"] == {
+        "datasets": [{"relationship": "training", "dataset": "d:1"}],
+        "parentModelId": "base:2",
+        "sampleInputDataset": "in",
+        "resourceConfiguration": {"cpu": 1.0, "memoryInGb": 2.0, "gpu": 0},
+    }
+
+
+def test_a_store_of_its_own() -> None:
+    made, errors = plan(target=None, store="az://account/container/prefix")
+    assert errors == []
+    assert made is not None
+    assert (made.target, made.inputs["store"]) == (None, "az://account/container/prefix")

@@ -47,7 +47,10 @@ class RegisteredModel(Component):
         plan, findings = plan_model(name, declared)
         self._model_name = declared.get("model_name") or name
         target = plan.target if plan else choose_target(declared.get("target"))[0]
-        self._target_key = target.key if target else None
+        self._target_key = target.key if target else declared.get("store")
+        self._store = declared.get("store")
+        self._resources = plan.resources if plan else None
+        self._framework = declared.get("model_framework"), declared.get("model_framework_version")
         findings += _taken(name, self._model_name, self._target_key)
         super().__init__(name, declared, findings, opts)
         self._register(name, plan)
@@ -57,15 +60,17 @@ class RegisteredModel(Component):
             self.model_name, self.version, self.model_id = unknown(str), unknown(int), unknown(str)
             self._use = ModelUse({"name": self._model_name, "version": self.version}, self._model_name)
             return
-        model = Model(name, {"target": checked_target(plan.target), **plan.inputs}, self._child())
+        target = {"target": checked_target(plan.target)} if plan.target is not None else {}
+        model = Model(name, {**target, **plan.inputs}, self._child())
         self.model_name = pulumi.Output.from_input(self._model_name)
         self.version, self.model_id = model.version, model.model_id
         self._use = ModelUse({"name": self._model_name, "version": model.version}, self._model_name)
         framework = f"; {plan.inputs['framework']}" if plan.inputs["framework"] else ""
-        self._info(
-            f"model {self._model_name}: {plan.files:,} file{'s' * (plan.files != 1)}, "
-            f"{size_text(plan.size_bytes)} from {plan.inputs['path']}{framework}"
-        )
+        where = f" into {plan.inputs['store']}" if plan.inputs["store"] else ""
+        source = f"from {plan.inputs['path']}{framework}{where}"
+        files = "" if plan.files is None else f"{plan.files:,} file{'s' * (plan.files != 1)}, "
+        size = "" if plan.files is None else f"{size_text(plan.size_bytes)} "
+        self._info(f"model {self._model_name}: {files}{size}{source}")
         self.register_outputs({"modelName": self.model_name, "version": self.version, "modelId": self.model_id})
 
     @property

@@ -2,31 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from aks_inference.findings import Finding, Severity, did_you_mean
+from pydantic import Field
+
+from aks_inference.findings import Finding, Severity, did_you_mean, under
 from aks_inference.names import MODEL
 from aks_inference.service.code import absolute
-from aks_inference.targets import TargetChoice, choose_target, target_findings
-from aks_inference.values import Labels, Read, Spec, Text, Texts, read
+from aks_inference.service.models import parse_model_id
+from aks_inference.targets import TargetChoice, choose_target, model_target_findings
+from aks_inference.values import Anys, Flag, Labels, Number, Object, Read, Spec, Text, Texts, Whole, read
 from aks_inference_runtime.api.content import model_files
 from aks_inference_runtime.api.errors import InvalidInput
-
-LATER = ("datasets", "sample_input_dataset", "sample_output_dataset", "resource_configuration")
-
-
-class Framework(StrEnum):
-    """Frameworks of Azure ML's registry."""
-
-    CUSTOM = "Custom"
-    TENSORFLOW = "TensorFlow"
-    SCIKIT_LEARN = "ScikitLearn"
-    ONNX = "Onnx"
-    TF_KERAS = "TfKeras"
-    PYTORCH = "PyTorch"
-    MULTI = "Multi"
+from aks_inference_runtime.api.models import Framework, is_remote
 
 
 class RegisteredModelSpec(Spec):
@@ -41,53 +30,165 @@ class RegisteredModelSpec(Spec):
     description: Text | None = None
     model_framework: Text | None = None
     model_framework_version: Text | None = None
-    datasets: Any = None
-    sample_input_dataset: Any = None
-    sample_output_dataset: Any = None
-    resource_configuration: Any = None
+    store: Text | None = None
+    unpack: Flag = False
+    tracking_uri: Text | None = None
+    run_id: Text | None = None
+    experiment_name: Text | None = None
+    datasets: Anys = ()
+    parent_model: Text | None = None
+    sample_input_dataset: Text | None = None
+    sample_output_dataset: Text | None = None
+    resource_configuration: Object | None = None
+
+
+class DatasetSpec(Spec):
+    """One of `datasets`."""
+
+    relationship: Text | None = None
+    dataset: Text | None = None
+
+
+class ResourcesSpec(Spec):
+    """The resource configuration."""
+
+    cpu: Annotated[Number, Field(gt=0)] | None = None
+    memory_in_gb: Annotated[Number, Field(gt=0)] | None = None
+    gpu: Annotated[Whole, Field(ge=0)] | None = None
 
 
 @dataclass(frozen=True)
 class ModelPlan:
     """What will be registered."""
 
-    target: TargetChoice
+    target: TargetChoice | None
+    """None: in a store of its own, which is among the inputs."""
     inputs: dict[str, Any]
     """Of the Model resource, without the target."""
-    files: int
+    files: int | None
+    """None: of a remote source, which the plugin looks at."""
     size_bytes: int
+    resources: ResourcesSpec | None = None
 
 
 def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPlan | None, list[Finding]]:
-    """The plan, or what is wrong. Looks at the files."""
-    got = read(RegisteredModelSpec, declared, required=("target", "model_path"))
+    """The plan, or what is wrong. Looks at the files of this machine."""
+    got = read(RegisteredModelSpec, declared)
     spec, findings = got.spec, list(got.findings)
     target, wrong = choose_target(spec.target)
-    findings += wrong + list(target_findings(target))
+    findings += wrong + list(model_target_findings(target))
+    findings += _place(got)
     name = spec.model_name or resource_name
     findings += MODEL.check(("model_name",), name)
     findings += _framework(spec)
-    findings += [
-        Finding((later,), "is not supported yet", "leave it out") for later in LATER if getattr(spec, later) is not None
-    ]
+    resources, wrong = _resources(spec)
+    findings += wrong + list(_datasets(spec)) + list(_lineage(spec))
+    path, wrong = _path(got, name)
+    findings += wrong
     files: dict[str, Path] = {}
-    if spec.model_path is not None:
-        files, wrong = _files(got, spec.model_path)
+    local = path is not None and not is_remote(path)
+    if path is not None and local:
+        files, wrong = _files(got, path)
         findings += wrong
-    if target is None or any(f.severity is Severity.ERROR for f in findings):
+    if path is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
     inputs = {
+        "store": spec.store,
         "name": name,
-        "path": str(absolute(spec.model_path or "")),
+        "path": str(absolute(path)) if local else path,
         "childPaths": list(spec.child_paths) or None,
         "tags": spec.tags or None,
         "properties": spec.properties or None,
         "description": spec.description,
         "framework": spec.model_framework,
         "frameworkVersion": spec.model_framework_version,
+        "unpack": spec.unpack or None,
+        "trackingUri": spec.tracking_uri,
+        "facts": _facts(spec, resources) or None,
     }
-    size = sum(path.stat().st_size for path in files.values())
-    return ModelPlan(target, inputs, len(files), size), findings
+    size = sum(file.stat().st_size for file in files.values())
+    return ModelPlan(target, inputs, len(files) if local else None, size, resources), findings
+
+
+def _place(got: Read[RegisteredModelSpec]) -> Iterator[Finding]:
+    spec = got.spec
+    if spec.target is None and spec.store is None and got.whole("target", "store"):
+        yield Finding(("target",), "is required", "add `@target`, or `@store`")
+    elif spec.target is not None and spec.store is not None:
+        yield Finding(("store",), "is given beside @target", "give one of them", spec.store)
+    if spec.store is not None:
+        from aks_inference_runtime.models.stores import parse_store
+
+        try:
+            parse_store(spec.store)
+        except InvalidInput as error:
+            yield Finding(("store",), str(error), "", spec.store)
+
+
+def _path(got: Read[RegisteredModelSpec], name: str) -> tuple[str | None, list[Finding]]:
+    """The path that is meant, in one form."""
+    spec = got.spec
+    path = spec.model_path
+    if spec.run_id is not None and not (path and is_remote(path)):
+        path = f"runs:/{spec.run_id}/{path or name}"
+    if path is None:
+        missing = [] if "model_path" in got.broken else [Finding(("model_path",), "is required", "add `@model_path`")]
+        return None, missing
+    findings = []
+    if is_remote(path):
+        from aks_inference_runtime.models.sources.address import parse_address
+
+        try:
+            parse_address(path)
+        except InvalidInput as error:
+            # The text may hold the secret that it is refused for: it is not shown again.
+            findings.append(Finding(("model_path",), str(error), ""))
+    of_mlflow = path.startswith(("runs:", "models:"))
+    for argument in ("tracking_uri", "experiment_name"):
+        if getattr(spec, argument) is not None and not of_mlflow:
+            rule = "is of an MLflow server; @model_path names none of its runs or models"
+            findings.append(Finding((argument,), rule, "leave it out, or add @run_id", getattr(spec, argument)))
+    if spec.unpack and not is_remote(path):
+        rule = "is for remote archives; @model_path is on this machine"
+        findings.append(Finding(("unpack",), rule, "leave it out and unpack the file", value=True))
+    return path, findings
+
+
+def _datasets(spec: RegisteredModelSpec) -> Iterator[Finding]:
+    for index, one in enumerate(spec.datasets):
+        at = ("datasets", index)
+        if not isinstance(one, Mapping):
+            yield Finding(at, "must be an object", "give {relationship, dataset}")
+        else:
+            yield from under(at, read(DatasetSpec, one, required=("relationship", "dataset")).findings)
+
+
+def _lineage(spec: RegisteredModelSpec) -> Iterator[Finding]:
+    if spec.parent_model is not None and parse_model_id(spec.parent_model) is None:
+        yield Finding(("parent_model",), "is not a model id `name:version`", "add the version", spec.parent_model)
+
+
+def _resources(spec: RegisteredModelSpec) -> tuple[ResourcesSpec | None, list[Finding]]:
+    if spec.resource_configuration is None:
+        return None, []
+    got = read(ResourcesSpec, spec.resource_configuration)
+    return got.spec, list(under(("resource_configuration",), got.findings))
+
+
+def _facts(spec: RegisteredModelSpec, resources: ResourcesSpec | None) -> dict[str, Any]:
+    datasets = [read(DatasetSpec, one).spec for one in spec.datasets if isinstance(one, Mapping)]
+    found = {
+        "runId": spec.run_id,
+        "experimentName": spec.experiment_name,
+        "datasets": [{"relationship": one.relationship, "dataset": one.dataset} for one in datasets] or None,
+        "parentModelId": spec.parent_model,
+        "sampleInputDataset": spec.sample_input_dataset,
+        "sampleOutputDataset": spec.sample_output_dataset,
+        "resourceConfiguration": None
+        if resources is None
+        else {"cpu": resources.cpu, "memoryInGb": resources.memory_in_gb, "gpu": resources.gpu},
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _framework(spec: RegisteredModelSpec) -> Iterator[Finding]:

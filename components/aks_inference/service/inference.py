@@ -17,8 +17,6 @@ from aks_inference.service.environment import (
 from aks_inference.values import Object, Spec, Text, is_late, read
 from aks_inference_runtime.api.endpoint import Code, Environment
 
-NO_CODE = "deployment without an entry script is not supported yet"
-
 
 class InferenceSpec(Spec):
     """Keys of inferenceconfig.json (reference: azureml-v1.md 5.1)."""
@@ -71,7 +69,7 @@ def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]
 
 
 def read_inference(config: object, file: object) -> tuple[Inference | None, list[Finding]]:
-    """The inference configuration of a version, from the argument or its file; one of them is required."""
+    """The inference configuration of a version, from the argument or its file, of which one is given."""
     if config is not None and file is not None:
         return None, [
             Finding(("inference_config_file",), "is given beside @inference_config", "give one of them", file)
@@ -84,8 +82,6 @@ def read_inference(config: object, file: object) -> tuple[Inference | None, list
             return None, list(under((name,), findings))
         inference, findings = _read(raw)
         return inference, list(in_file(path, name, findings))
-    if config is None and file is None:
-        return None, [Finding(("inference_config",), f"is required: {NO_CODE}", "add @inference_config")]
     if not isinstance(config, Mapping):
         rule = "must be known at preview" if is_late(config) or is_late(file) else "must be an object or a path"
         return None, [Finding((name,), rule, "give entry_script, source_directory and environment")]

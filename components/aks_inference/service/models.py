@@ -29,7 +29,7 @@ def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUs
     findings = []
     for index, model in enumerate(models):
         path = ("models", index)
-        if (registered := _registered(model)) is not None:
+        if (registered := registered_model(model)) is not None:
             key = registered._target_key
             if key is not None and target_key is not None and key != target_key:
                 where = f"in the store {registered._store}" if registered._store else "on another target"
@@ -57,7 +57,8 @@ def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUs
     return uses, findings
 
 
-def _registered(model: object) -> "RegisteredModel | None":
+def registered_model(model: object) -> "RegisteredModel | None":
+    """The component itself; None for what is none."""
     if "pulumi" not in sys.modules:
         return None  # no component can be there, and checks without a stack start sooner
     from aks_inference.registered_model.component import RegisteredModel

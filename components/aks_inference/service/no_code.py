@@ -1,15 +1,17 @@
 """Deployment without an entry script: one model whose framework says how it is served (azureml-v1.md 4.3)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from aks_inference.findings import Finding
 from aks_inference.service.environment import ReadEnvironment
 from aks_inference.service.inference import Inference
 from aks_inference.service.models import registered_model
+from aks_inference.service.settings import VersionSettings
 from aks_inference_runtime.api.content import script_digest
 from aks_inference_runtime.api.endpoint import Code, Environment
 
+S = TypeVar("S", bound=VersionSettings)
 SERVED = "ScikitLearn, Onnx, TensorFlow and Multi"
 MEND = "add @inference_config with an entry script"
 
@@ -34,7 +36,7 @@ def read_no_code(models: Sequence[Any]) -> tuple[Inference | None, list[Finding]
     return Inference(code, ReadEnvironment(Environment(pip_packages=found.packages))), []
 
 
-def configured(models: Sequence[Any], settings: Any) -> Any:
+def configured(models: Sequence[Any], settings: S) -> S:
     """The settings with the resources of the model where the service names none."""
     model = registered_model(models[0]) if len(models) == 1 else None
     wanted = model._resources if model is not None else None

@@ -9,6 +9,7 @@ from aks_inference.service.deployment import FILE, Deployment, merge, read_deplo
 from aks_inference.service.endpoint import LATER, VersionPlan, late_fields
 from aks_inference.service.inference import read_inference
 from aks_inference.service.models import read_models
+from aks_inference.service.no_code import configured, read_no_code
 from aks_inference.service.placing import cluster_rules, code_rules, container, local_only, placing
 from aks_inference.service.settings import (
     VersionSettings,
@@ -42,9 +43,13 @@ def plan_version(
 ) -> tuple[VersionPlan | None, list[Finding]]:
     """The plan of a version whose settings are right one by one. `traffic`: percentile, default and type."""
     settings: VersionSettings = got.spec
+    with_code = settings.inference_config is not None or settings.inference_config_file is not None
+    if not with_code:
+        settings = configured(settings.models, settings)
     findings = list(placed(places, FILE, setting_rules(got)))
     findings += placed(places, FILE, place_rules(settings, target))
-    inference, wrong = read_inference(settings.inference_config, settings.inference_config_file)
+    config, file = settings.inference_config, settings.inference_config_file
+    inference, wrong = read_inference(config, file) if with_code else read_no_code(settings.models)
     findings += wrong
     if inference is not None and target is not None and target.on_cluster:
         findings += code_rules(inference.code)

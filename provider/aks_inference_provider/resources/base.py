@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from aks_inference_provider.differences import Diff
 from aks_inference_provider.fields import Failure, Field
@@ -110,3 +110,11 @@ class CustomResource(Protocol):
 
     async def delete(self, operation: Operation, state: State) -> None:
         """Removes it; well also when it is gone. Raises as `create`."""
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A resource that has something to say in a preview."""
+
+    async def notes(self, inputs: Raw, state: State | None) -> Sequence[str]:
+        """What a person should know before it is done; None: it will be created. May look things up."""

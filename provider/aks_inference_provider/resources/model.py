@@ -1,8 +1,9 @@
 """Model: a named set of files in the store of a target; each changed content is a new version."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,40 @@ from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources import known_models
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
-from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
-from aks_inference_provider.wire import UNKNOWN, Value, derive, has_unknown, plain
-from aks_inference_runtime.api.client import ModelRegistration, SupervisorClient
-from aks_inference_runtime.api.content import combined_digest, file_digest, model_files
-from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound, RuntimeUnavailable
+from aks_inference_provider.resources.model_content import change_note, look
+from aks_inference_provider.resources.model_places import open_place, present, reading_place, resource_id
+from aks_inference_provider.resources.targets import check_target, same_target
+from aks_inference_provider.wire import UNKNOWN, derive, has_unknown, plain
+from aks_inference_runtime.api.client import SupervisorClient
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, InvalidInput, NotFound, RuntimeUnavailable
+from aks_inference_runtime.api.models import Framework, is_remote
 from aks_inference_runtime.api.status import ModelRecord
+from aks_inference_runtime.api.target import LocalTarget, format_target
+from aks_inference_runtime.models.sources.address import parse_address
+from aks_inference_runtime.models.stores import open_store
 
+LOOK_S = 5.0
+"""Of a store, for a note in a preview."""
 INPUTS = (
-    Field("target", Kind.STRING, "Required. The `target` of a cluster.", required=True, replaces=True),
+    Field("target", Kind.STRING, "Conditional. A cluster's `target`; required unless `store` is given.", replaces=True),
+    Field(
+        "store",
+        Kind.STRING,
+        "Conditional. A store, in place of a target: an absolute folder, `az://account/container/prefix` or `oci://registry/repository`.",
+        replaces=True,
+    ),
     Field("name", Kind.STRING, "Required. The model's name, 1 to 255 characters.", required=True, replaces=True),
-    Field("path", Kind.STRING, "Required. Absolute path of a file or folder on the applying machine.", required=True),
+    Field("path", Kind.STRING, "Required. Absolute path of a file or folder, or a remote source.", required=True),
     Field("childPaths", Kind.STRINGS, "Optional. Of a folder: only these files or folders of it. Default: all."),
     Field("tags", Kind.STRING_MAP, "Optional. Labels; they can change. Default: none."),
     Field("properties", Kind.STRING_MAP, "Optional. Facts about one version: a change makes a new version."),
     Field("description", Kind.STRING, "Optional. Text for people. Default: none."),
     Field("framework", Kind.STRING, "Optional. What it was made with. A change makes a new version. Default: none."),
     Field("frameworkVersion", Kind.STRING, "Optional. Version of `framework`, which it needs. Default: none."),
+    Field("facts", Kind.OBJECT, "Optional. More that is known: lineage, samples, resources. Default: none."),
+    Field("unpack", Kind.BOOLEAN, "Optional. A remote zip or tar stands for the files in it. Default: false."),
+    Field("trackingUri", Kind.STRING, "Optional. MLflow's server. Default: `MLFLOW_TRACKING_URI`."),
+    Field("revision", Kind.STRING, "What tells whether a remote source has changed.", computed=True),
     Field("files", Kind.STRING_MAP, "Stored name → `sha256:<hex> <bytes>`.", computed=True),
     Field("digest", Kind.STRING, "`sha256:<hex>` over names and contents.", computed=True),
 )
@@ -38,8 +56,9 @@ OUTPUTS = (
     Field("createdTime", Kind.STRING, "When this version was stored, ISO 8601.", required=True),
     Field("versions", Kind.INTEGERS, "All versions that this resource made and that are still there.", required=True),
 )
-FRAMEWORKS = ("Custom", "TensorFlow", "ScikitLearn", "Onnx", "TfKeras", "PyTorch", "Multi")
-"""Source: azureml-core 1.61, Model.Framework."""
+FRAMEWORKS = tuple(framework.value for framework in Framework)
+QUIET = ("digest", "revision")
+"""What `files` says already."""
 VERSIONED = ("files", "digest", "properties", "framework", "frameworkVersion")
 """What makes another version when it changes; the rest is updated in place."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -47,7 +66,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 def check(news: Mapping[str, Any]) -> list[Failure]:
     """All that is wrong with plain inputs, short of the files themselves."""
-    failures = check_fields(INPUTS, news) + check_target(news.get("target"))
+    failures = check_fields(INPUTS, news) + check_target(news.get("target")) + _check_place(news)
     name, path, framework = news.get("name"), news.get("path"), news.get("framework")
     if isinstance(name, str) and name != UNKNOWN and not _NAME.fullmatch(name):
         failures.append(
@@ -57,8 +76,8 @@ def check(news: Mapping[str, Any]) -> list[Failure]:
                 "the first is a letter or digit",
             )
         )
-    if isinstance(path, str) and path != UNKNOWN and not Path(path).is_absolute():
-        failures.append(Failure("path", f"{path!r} is not absolute; give an absolute path"))
+    if isinstance(path, str) and path != UNKNOWN:
+        failures += _check_path(path)
     if isinstance(framework, str) and framework not in (*FRAMEWORKS, UNKNOWN):
         failures.append(Failure("framework", f"{framework!r} is none of {', '.join(FRAMEWORKS)}"))
     if news.get("frameworkVersion") is not None and framework is None:
@@ -66,21 +85,32 @@ def check(news: Mapping[str, Any]) -> list[Failure]:
     return failures
 
 
-def inspect(path: str, child_paths: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """Stored names → `sha256:<hex> <bytes>`, and the digest over all. Reads every file. Raises InvalidInput."""
+def _check_place(news: Mapping[str, Any]) -> list[Failure]:
+    target, store = news.get("target"), news.get("store")
+    if (target is None) == (store is None):
+        return [Failure("target", "is required, or store" if target is None else "is given beside store; give one")]
+    if isinstance(store, str) and store != UNKNOWN:
+        try:
+            open_store(store)
+        except InvalidInput as error:
+            return [Failure("store", str(error))]
+    return []
+
+
+def _check_path(path: str) -> list[Failure]:
+    if not is_remote(path):
+        return [] if Path(path).is_absolute() else [Failure("path", f"{path!r} is not absolute; give an absolute path")]
     try:
-        found = model_files(Path(path), child_paths)
-        digests = {name: file_digest(file) for name, file in found.items()}
-        sizes = {name: file.stat().st_size for name, file in found.items()}
-    except OSError as error:
-        raise InvalidInput(f"path: {error.filename or path} cannot be read: {error.strerror}") from None
-    return {name: f"{digests[name]} {sizes[name]}" for name in sorted(found)}, combined_digest(digests)
+        parse_address(path)
+    except InvalidInput as error:
+        return [Failure("path", str(error))]
+    return []
 
 
 def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> Diff:
     """What has to happen, from plain inputs: where the files lie does not count, only what is in them."""
     replacing = {field.name for field in INPUTS if field.replaces}
-    quiet = {"digest"}
+    quiet = set(QUIET)
     if olds.get("files") == news.get("files"):
         quiet |= {"path", "childPaths"}
     found = {
@@ -114,7 +144,7 @@ class Model:
     """A registered model, as a resource. Its id is `<state directory>/models/<name>`."""
 
     token = f"{PACKAGE}:index:Model"
-    description = "A named, versioned set of files in the model store of a target."
+    description = "A named, versioned set of files in the model store of a target, or in a store of its own."
     inputs = INPUTS
     outputs = OUTPUTS
 
@@ -123,16 +153,32 @@ class Model:
         values = plain(news)
         failures = check(values)
         known_models.declare(values.get("target"), values.get("name"))
-        files: Value = UNKNOWN
-        digest: Value = UNKNOWN
-        path, children = values.get("path"), values.get("childPaths")
+        found: Raw = {"files": UNKNOWN, "digest": UNKNOWN}
+        path = values.get("path")
         wrong = {top(failure.path) for failure in failures}
-        if path is not None and not has_unknown([path, children]) and not wrong & {"path", "childPaths"}:
+        watched = ("path", "childPaths", "unpack", "trackingUri", "facts")
+        if path is not None and not has_unknown([values.get(key) for key in watched]) and not wrong & set(watched):
             try:
-                files, digest = await asyncio.to_thread(inspect, path, tuple(children or ()))
-            except InvalidInput as error:
+                content = await look(plain(olds), values)
+            except AksInferenceError as error:
                 failures += [_failure(line) for line in str(error).splitlines()]
-        return Checked({**news, "files": files, "digest": digest}, failures)
+            else:
+                found = {"files": content.files, "digest": content.digest}
+                found |= {"revision": content.revision} if content.revision else {}
+        return Checked({**news, **found}, failures)
+
+    async def notes(self, inputs: Raw, state: State | None) -> list[str]:
+        """Which files changed and how many bytes will be sent, for a preview."""
+        olds, news = plain(state.inputs) if state is not None else {}, plain(inputs)
+        if has_unknown(news.get("files")) or (state is not None and olds.get("files") == news.get("files")):
+            return []
+        known: set[str] | None = None
+        if not has_unknown([news.get("target"), news.get("store"), news.get("name")]):
+            # A store that does not answer now may do so when it is applied; then all is counted.
+            with contextlib.suppress(AksInferenceError, TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    known = await present(news, [text.split(" ")[0] for text in news["files"].values()])
+        return [change_note(olds, news, known)]
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """See `diff`."""
@@ -147,9 +193,8 @@ class Model:
 
     async def create(self, operation: Operation, inputs: Raw) -> Made:
         """Stores the files; the same ones again are the same version."""
-        target = local_target(plain(inputs)["target"])
         record = await self._put(operation, inputs)
-        return Made(f"{target.state_directory}/models/{record.name}", computed(inputs, record, [record.version]))
+        return Made(resource_id(plain(inputs)), computed(inputs, record, [record.version]))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """As create; earlier versions stay for the endpoints that use them."""
@@ -159,35 +204,35 @@ class Model:
     async def read(self, operation: Operation, state: State) -> State | None:
         """As it is stored: gone when its version is gone; tags and description as they are now."""
         directory, _, name = state.id.rpartition("/models/")
-        client = SupervisorClient(directory)
         version = plain(state.outputs.get("version"))
         try:
-            known = sorted(record.version for record in await client.models() if record.name == name)
-            if not known or (version is not None and int(version) not in known):
+            records = {record.version: record for record in await _versions_of(state, name)}
+            wanted = int(version) if version is not None else max(records, default=0)
+            if wanted not in records:
                 return None
-            record = await client.get_model(name, int(version) if version is not None else known[-1])
-        except RuntimeUnavailable as error:
+            record = records[wanted]
+        except (RuntimeUnavailable, InvalidInput) as error:
             operation.progress.warn(f"not read: {error}")
             return state
         if not state.inputs:
-            inputs = await _imported(client, directory, record)
+            inputs = await _imported(directory, record)
             return State(state.id, inputs, {**inputs, **computed(inputs, record, [record.version])})
         inputs = {**state.inputs}
         for key, value in (("tags", record.tags), ("description", record.description)):
             if plain(inputs.get(key)) != value and (value or inputs.get(key)):
                 inputs[key] = value
-        versions = [each for each in _versions(state) if each in known]
+        versions = [each for each in _versions(state) if each in records]
         return State(state.id, inputs, {**inputs, **computed(inputs, record, versions)})
 
     async def delete(self, operation: Operation, state: State) -> None:
         """Removes the versions that it made; what an endpoint still uses stays, with a warning."""
         name = state.id.rpartition("/models/")[2]
-        async with supervisor(plain(state.inputs)["target"], operation) as client:
-            if client is None:
+        async with open_place(plain(state.inputs), operation) as place:
+            if place is None:
                 return
             for version in _versions(state):
                 try:
-                    await client.delete_model(name, version)
+                    await place.delete(name, version)
                 except NotFound:
                     continue
                 except Conflict as error:
@@ -195,26 +240,19 @@ class Model:
 
     async def _put(self, operation: Operation, inputs: Raw) -> ModelRecord:
         values = plain(inputs)
-        operation.progress.status(f"storing {len(values['files'])} file(s)")
-        registration = ModelRegistration(
-            name=values["name"],
-            source_path=values["path"],
-            child_paths=tuple(values.get("childPaths") or ()),
-            tags=values.get("tags") or {},
-            properties=values.get("properties") or {},
-            description=values.get("description"),
-            framework=values.get("framework"),
-            framework_version=values.get("frameworkVersion"),
-        )
-        async with supervisor(values["target"], operation, needed=True) as client:
-            assert client is not None  # noqa: S101 - `needed` raises instead
-            record = await client.put_model(registration)
+        async with open_place(values, operation, needed=True) as place:
+            assert place is not None  # noqa: S101 - `needed` raises instead
+            record = await place.put(operation, values)
         expected = {name: text.split(" ")[0] for name, text in values["files"].items()}
         if record.files != expected:
             raise ResourceFailed(
                 f"the files of {values['path']} changed between the check and the upload; apply again when they rest"
             )
         return record
+
+
+async def _versions_of(state: State, name: str) -> Sequence[ModelRecord]:
+    return await reading_place(plain(state.inputs), state.id).versions(name)
 
 
 def _versions(state: State) -> list[int]:
@@ -227,11 +265,8 @@ def _failure(line: str) -> Failure:
     return Failure(key, reason) if key in {field.name for field in INPUTS} else Failure("path", line)
 
 
-async def _imported(client: SupervisorClient, directory: str, record: ModelRecord) -> Raw:
+async def _imported(place: str, record: ModelRecord) -> Raw:
     """Inputs for a model that no program declared yet; the path is where the store keeps it."""
-    from aks_inference_runtime.api.target import LocalTarget, format_target
-
-    info = await client.info()
     given = {
         "tags": record.tags,
         "properties": record.properties,
@@ -239,9 +274,15 @@ async def _imported(client: SupervisorClient, directory: str, record: ModelRecor
         "framework": record.framework,
         "frameworkVersion": record.framework_version,
     }
+    where = {"store": place} if place.startswith(("az://", "oci://")) else {"target": await _target_of(place)}
     return {
-        "target": format_target(LocalTarget(name=info.name, state_directory=directory, port=info.port)),
+        **where,
         "name": record.name,
         **{key: value for key, value in given.items() if value},
         "digest": record.digest,
     }
+
+
+async def _target_of(directory: str) -> str:
+    info = await SupervisorClient(directory).info()
+    return format_target(LocalTarget(name=info.name, state_directory=directory, port=info.port))

@@ -1,5 +1,6 @@
 """What is known of a model beside its files (azureml-core 1.61, Model; reference: azureml-v1.md 4.1, 4.2)."""
 
+import re
 from enum import StrEnum
 
 from pydantic import Field
@@ -7,6 +8,14 @@ from pydantic import Field
 from aks_inference_runtime.api.base import Wire
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$"
+
+
+_REMOTE = re.compile(r"(?i)(https?|az|oci)://|(runs|models):/")
+
+
+def is_remote(path: str) -> bool:
+    """Whether a model's path names something that is not on this machine (see models.sources.address)."""
+    return bool(_REMOTE.match(path))
 
 
 class Framework(StrEnum):

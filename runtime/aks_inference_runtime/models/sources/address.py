@@ -10,7 +10,6 @@ from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.reference import ImageReference
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_REMOTE = re.compile(r"(?i)(https?|az|oci)://|(runs|models):/")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:\.blob\.[a-z0-9.-]+)?|[a-z0-9]{3,24}")
 """A storage account, alone or as the host of another cloud."""
 _CONTAINER = re.compile(r"\$web|\$root|[a-z0-9](?:-?[a-z0-9]){2,62}")
@@ -46,11 +45,6 @@ class Address:
         if self.scheme is Scheme.OCI:
             return ImageReference.parse(self.text.removeprefix("oci://")).repository.rpartition("/")[2]
         return PurePosixPath(self.path).name or self.place
-
-
-def is_remote(text: str) -> bool:
-    """Whether a model's path names something that is not on this machine."""
-    return bool(_REMOTE.match(text))
 
 
 def parse_address(text: str) -> Address:
