@@ -75,7 +75,9 @@ class Finding:
     def reason(self, casing: Casing) -> str:
         """Value, rule and mend, without the path."""
         parts = self.parts(casing)
-        return f"{parts.message}; {parts.mend}" if parts.mend else parts.message
+        # A rule of two clauses takes a colon, so that the mend is not read as a third one.
+        joint = ": " if "; " in parts.message else "; "
+        return f"{parts.message}{joint}{parts.mend}" if parts.mend else parts.message
 
     def parts(self, casing: Casing) -> "Parts":
         """The reason in two parts: what is wrong, and the mend."""

@@ -36,7 +36,7 @@ def test_both_errors_at_once_and_nothing_registered(run_program: Callable[..., A
     assert outcome.error.splitlines() == [
         "2 errors; nothing was changed",
         'ControlledRolloutEndpoint "rollout":',
-        "  versions: the traffic percentiles sum to 130 (ver-a 70 + ver-b 60); at most 100; "
+        "  versions: the traffic percentiles sum to 130 (ver-a 70 + ver-b 60); at most 100: "
         "lower some traffic_percentile; what no version has goes to the default",
         'AksInferenceCluster "production":',
         "  agent_count: agentCount 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12: "

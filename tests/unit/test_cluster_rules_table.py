@@ -313,7 +313,7 @@ VERSION_CASES = [
     Case("10a", "pools[0].kubernetes_version", "is no version", pool(kubernetes_version="newest")),
     Case("10b", "kubernetes_version", "ended on 2026-07-31", having(kubernetes_version="1.33.2")),
     Case("10b", "kubernetes_version", "or tier \"Premium\" with support_plan", having(kubernetes_version="1.33")),
-    Case("10b", "kubernetes_version", "new clusters; use 1.35 or 1.36", having(kubernetes_version="1.29")),
+    Case("10b", "kubernetes_version", "new clusters: use 1.35 or 1.36", having(kubernetes_version="1.29")),
     Case("10b", "kubernetes_version", "ended on 2026-07-31", having(kubernetes_version="1.30", tier="Premium", support_plan="AKSLongTermSupport")),
     Case("10b", "kubernetes_version", "no longer offered", having(kubernetes_version="1.19")),
     Case("10b", "kubernetes_version", "is not in the calendar", having(kubernetes_version="1.50"), WARNING),

@@ -109,16 +109,16 @@ def test_versions_that_differ_in_variables_alone_are_told_apart() -> None:
     ("versions", "expected"),
     [
         ([], "versions = []: is empty; declare one to six versions; to end an endpoint, remove it"),
-        ([version(f"ver-{n}") for n in range(7)], "versions: 7 versions; an endpoint has at most 6; remove some"),
+        ([version(f"ver-{n}") for n in range(7)], "versions: 7 versions; an endpoint has at most 6: remove some"),
         ([version(), version()], "versions: 2 versions are named 'ver-a'; give each its own name"),
         (
             [version("ver-a", is_default=True), version("ver-b", is_default=True)],
-            "versions: 2 versions are the default (ver-a, ver-b); one gets what no version has; set is_default",
+            "versions: 2 versions are the default (ver-a, ver-b); one gets what no version has: set is_default",
         ),
         ([version(is_default=False)], "versions: no version is the default; set is_default on one, or leave it out"),
         (
             [version("ver-a", type="Control"), version("ver-b", is_control_version_type=True)],
-            "versions: 2 versions are the control (ver-a, ver-b); an experiment has one; make the others Treatment",
+            "versions: 2 versions are the control (ver-a, ver-b); an experiment has one: make the others Treatment",
         ),
         (
             [version("ver-a", 70), version("ver-b", 60)],
