@@ -10,14 +10,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aks_inference_runtime.api.crd import CRD_NAME, crd
 from testbed import build, image
 from testbed import node as bed_node
-from testbed.api import Api
+from testbed.api import Answer, Api
 from testbed.control_plane import ControlPlane, fake_node
 
 GIVEN = "AKS_INFERENCE_TEST_KUBECONFIG"
@@ -105,7 +104,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
         try:
             one.start()
             api = Api(plane.kubeconfig)
-            eventually(lambda: _ready(api.get(f"/api/v1/nodes/{bed_node.NAME}").body), 60)
+            eventually(lambda: _ready(api.get(f"/api/v1/nodes/{bed_node.NAME}")), 60)
             yield RealNode(plane.kubeconfig, api, image.APPLICATION)
         finally:
             one.stop()
@@ -136,8 +135,8 @@ def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def _ready(found: dict[str, Any]) -> bool:
-    conditions = found.get("status", {}).get("conditions") or []
+def _ready(found: Answer) -> bool:
+    conditions = found.body["status"].get("conditions") or [] if found.status == 200 else []
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from aks_inference.inference_runtime.access import accounts, policies, replica_policy
+from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.spec import RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.workloads import workloads
+from aks_inference.service.replicas import policy as replica_policy
 from aks_inference_runtime.api import kubernetes as k8s
+from aks_inference_runtime.api.target import KubernetesTarget
 
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
 
@@ -152,7 +154,7 @@ def test_the_settings_are_what_the_runtime_reads():
 
 def test_replicas_are_reached_by_routers_alone(cluster, namespace):
     """The bridge of a test node enforces none: the object is what can be looked at."""
-    policy = replica_policy(namespace, "aks-inference-system", "churn", {k8s.ENDPOINT_LABEL: "churn"})
+    policy = replica_policy("churn", namespace, KubernetesTarget(name="c", namespace="aks-inference-system"))
     assert cluster.api.apply(path(policy), policy, fieldValidation="Strict").status == 201
     (rule,) = policy["spec"]["ingress"]
     (source,) = rule["from"]

@@ -10,6 +10,8 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
+from aks_inference_runtime.api.target import KubernetesTarget, format_target
+
 Json = dict[str, Any]
 PREFIX = "aks-inference:index:"
 TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/state"}'
@@ -181,6 +183,34 @@ def test_what_a_service_declares(plugin: Any, script: str, values: Any) -> None:
     assert version["requests"]["replicaMaxConcurrentRequests"] == 3
     assert version["scaling"]["numReplicas"] == 2
     assert not plugin.check("LocalEndpoint", inputs).failures, "what a component makes, the resource accepts"
+
+
+def test_what_a_service_on_a_cluster_declares(plugin: Any, script: str, values: Any) -> None:
+    """By the target's text alone, as programs in other languages have it."""
+    target = KubernetesTarget(name="prod", namespace="system", image="runtime:1", kubeconfig="/secret/config")
+    inputs = {**service(script), "target": format_target(target), "image": "scoring:1"}
+    del inputs["models"]
+    plugin.construct("ModelWebService", inputs, name="my-service", preview=True)
+    assert sorted(plugin.monitor.types()[1:]) == sorted(
+        [
+            "pulumi:providers:kubernetes",
+            "kubernetes:networking.k8s.io/v1:NetworkPolicy",
+            PREFIX + "EndpointKeys",
+            "kubernetes:core/v1:Secret",
+            "kubernetes:core/v1:ConfigMap",
+            "kubernetes:core/v1:Service",
+            "kubernetes:apps/v1:Deployment",
+            "kubernetes:aks-inference.dev/v1:ScoringEndpoint",
+        ]
+    )
+    made = {each.type: json_format.MessageToDict(each.object) for each in plugin.monitor.registered}
+    assert made["pulumi:providers:kubernetes"]["kubeconfig"] == values.secret("/secret/config")
+    deployment = made["kubernetes:apps/v1:Deployment"]
+    assert "replicas" not in deployment["spec"], "the scale is the autoscaler's"
+    (version,) = made["kubernetes:aks-inference.dev/v1:ScoringEndpoint"]["spec"]["versions"]
+    assert version["scaling"]["numReplicas"] == 2
+    assert version["container"]["image"] == "scoring:1"
+    assert made[PREFIX + "EndpointKeys"]["primaryKey"] == values.secret("key-k1-long")
 
 
 def test_names_are_unique_among_the_components_of_a_deployment(plugin: Any, script: str, errors_of: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from aks_inference.inference_runtime.spec import RuntimePlan
 from aks_inference.kubernetes import Manifest, named
+from aks_inference.pods import labels, policy, ports
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import GROUP
 
@@ -49,11 +50,6 @@ _ACCOUNTS = (
 )
 
 
-def labels(component: str) -> dict[str, str]:
-    """Of everything of the router or the autoscaler."""
-    return {k8s.PART_OF_LABEL: k8s.PART_OF, k8s.COMPONENT_LABEL: component}
-
-
 def accounts(plan: RuntimePlan) -> Iterator[Manifest]:
     """Service accounts with their roles: the router reads what it routes, the autoscaler changes scale."""
     space = plan.namespace
@@ -74,33 +70,14 @@ def policies(plan: RuntimePlan) -> Iterator[Manifest]:
     """What may reach routers and autoscaler."""
     router, autoscaler = labels(k8s.ROUTER_COMPONENT), labels(k8s.AUTOSCALER_COMPONENT)
     monitoring = {"namespaceSelector": {"matchLabels": {MONITORING_LABEL: "true"}}}
-    yield _policy(
+    yield policy(
         plan.namespace,
         k8s.ROUTER_NAME,
         router,
-        {"ports": _ports(k8s.HTTP_PORT, k8s.HTTPS_PORT)},
-        {"from": [{"podSelector": {"matchLabels": router}}], "ports": _ports(k8s.OWNER_PORT, k8s.AGENT_PORT)},
-        {"from": [{"podSelector": {"matchLabels": autoscaler}}, monitoring], "ports": _ports(k8s.AGENT_PORT)},
+        {"ports": ports(k8s.HTTP_PORT, k8s.HTTPS_PORT)},
+        {"from": [{"podSelector": {"matchLabels": router}}], "ports": ports(k8s.OWNER_PORT, k8s.AGENT_PORT)},
+        {"from": [{"podSelector": {"matchLabels": autoscaler}}, monitoring], "ports": ports(k8s.AGENT_PORT)},
     )
-    yield _policy(
-        plan.namespace, k8s.AUTOSCALER_NAME, autoscaler, {"from": [monitoring], "ports": _ports(k8s.AGENT_PORT)}
+    yield policy(
+        plan.namespace, k8s.AUTOSCALER_NAME, autoscaler, {"from": [monitoring], "ports": ports(k8s.AGENT_PORT)}
     )
-
-
-def replica_policy(namespace: str, runtime_namespace: str, name: str, replica: dict[str, str]) -> Manifest:
-    """Routers reach replicas, nobody else does."""
-    routers = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": runtime_namespace}},
-        "podSelector": {"matchLabels": labels(k8s.ROUTER_COMPONENT)},
-    }
-    rule = {"from": [routers], "ports": _ports(k8s.GATE_PORT, k8s.GATE_CONTROL_PORT)}
-    return _policy(namespace, name, replica, rule)
-
-
-def _policy(namespace: str, name: str, selected: dict[str, str], *ingress: Manifest) -> Manifest:
-    spec = {"podSelector": {"matchLabels": selected}, "policyTypes": ["Ingress"], "ingress": list(ingress)}
-    return named("networking.k8s.io/v1", "NetworkPolicy", name, namespace, spec=spec)
-
-
-def _ports(*ports: int) -> list[Manifest]:
-    return [{"protocol": "TCP", "port": port} for port in ports]

@@ -3,65 +3,17 @@
 import json
 from collections.abc import Iterator
 
-from aks_inference.inference_runtime.access import labels
 from aks_inference.inference_runtime.spec import RuntimePlan
 from aks_inference.kubernetes import Manifest, named
+from aks_inference.pods import RESTRICTED, downward, labels, pod_security, spread
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.crd import crd
 
-USER = 10_001
-"""Of all our containers: no root, and none of a base image's usual users."""
 _SETTINGS_FOLDER = "/etc/aks-inference"
 _RUN_FOLDER = "/run/aks-inference"
 _LONGEST_SCORE_S = 600
 """A request of ten minutes survives a router's end (I4)."""
 _PROBE_S = 1
-_DOWNWARD = {
-    "POD_NAME": "metadata.name",
-    "POD_NAMESPACE": "metadata.namespace",
-    k8s.REPLICA_VARIABLE: "metadata.uid",
-    "POD_IP": "status.podIP",
-    "NODE_NAME": "spec.nodeName",
-}
-RESTRICTED: Manifest = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
-"""Of a container: the Pod Security Standard `restricted`, and nothing written beside the volumes."""
-
-
-def pod_security() -> Manifest:
-    """Of a pod: the Pod Security Standard `restricted`."""
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def downward(*names: str) -> list[Manifest]:
-    """Environment variables that the kubelet fills."""
-    return [
-        {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
-        for name, path in _DOWNWARD.items()
-        if not names or name in names
-    ]
-
-
-def spread(selected: dict[str, str]) -> list[Manifest]:
-    """Over zones and nodes as far as there are any; what cannot be spread still runs."""
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": selected},
-        }
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-    ]
 
 
 def foundation(plan: RuntimePlan) -> Iterator[Manifest]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from aks_inference.inference_runtime.access import replica_policy
-from aks_inference.inference_runtime.workloads import RESTRICTED, downward, pod_security, spread
+from aks_inference import pods
 from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
+from aks_inference.pods import RESTRICTED, downward, pod_security, spread
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND, Container, EndpointVersion
@@ -109,10 +109,14 @@ def keys_secret(endpoint: str, namespace: str, target: KubernetesTarget, digests
 
 
 def policy(endpoint: str, namespace: str, target: KubernetesTarget) -> Manifest:
-    """Who reaches the replicas of an endpoint."""
-    name = f"{endpoint}-replicas"
+    """Routers reach the replicas of an endpoint, nobody else does."""
+    routers = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": target.namespace}},
+        "podSelector": {"matchLabels": pods.labels(k8s.ROUTER_COMPONENT)},
+    }
     selected = {k8s.ENDPOINT_LABEL: endpoint, k8s.COMPONENT_LABEL: k8s.REPLICA_COMPONENT}
-    return replica_policy(namespace, target.namespace or k8s.RUNTIME_NAMESPACE, name, selected)
+    rule = {"from": [routers], "ports": pods.ports(k8s.GATE_PORT, k8s.GATE_CONTROL_PORT)}
+    return pods.policy(namespace, f"{endpoint}-replicas", selected, rule)
 
 
 def code_object(replica: Replica) -> Manifest:

@@ -174,9 +174,9 @@ def drifted(inputs: Value, wanted: Value, live: Value) -> Value:
     """
     if values.equal(wanted, live):
         return inputs
+    if values.is_secret(inputs):
+        return values.secret(drifted(inputs["value"], wanted, live))
     if isinstance(inputs, Mapping) and isinstance(wanted, Mapping) and isinstance(live, Mapping):
-        if values.SIGNATURE in inputs:
-            return values.secret(drifted(inputs.get("value"), wanted, live))
         return {
             key: drifted(value, wanted.get(key), live[key])
             for key, value in inputs.items()

@@ -1,0 +1,69 @@
+"""What all pods of this package have in common: labels, security, spread, and who may reach them. Pure."""
+
+from aks_inference.kubernetes import Manifest, named
+from aks_inference_runtime.api import kubernetes as k8s
+
+USER = 10_001
+"""Of all our containers: no root, and none of a base image's usual users."""
+_DOWNWARD = {
+    "POD_NAME": "metadata.name",
+    "POD_NAMESPACE": "metadata.namespace",
+    k8s.REPLICA_VARIABLE: "metadata.uid",
+    "POD_IP": "status.podIP",
+    "NODE_NAME": "spec.nodeName",
+}
+RESTRICTED: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Of a container: the Pod Security Standard `restricted`, and nothing written beside the volumes."""
+
+
+def pod_security() -> Manifest:
+    """Of a pod: the Pod Security Standard `restricted`."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def downward(*names: str) -> list[Manifest]:
+    """Environment variables that the kubelet fills."""
+    return [
+        {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+        for name, path in _DOWNWARD.items()
+        if not names or name in names
+    ]
+
+
+def spread(selected: dict[str, str]) -> list[Manifest]:
+    """Over zones and nodes as far as there are any; what cannot be spread still runs."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selected},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+def labels(component: str) -> dict[str, str]:
+    """Of everything of the router or the autoscaler."""
+    return {k8s.PART_OF_LABEL: k8s.PART_OF, k8s.COMPONENT_LABEL: component}
+
+
+def policy(namespace: str, name: str, selected: dict[str, str], *ingress: Manifest) -> Manifest:
+    """Of some pods: what may reach them, and nothing else."""
+    spec = {"podSelector": {"matchLabels": selected}, "policyTypes": ["Ingress"], "ingress": list(ingress)}
+    return named("networking.k8s.io/v1", "NetworkPolicy", name, namespace, spec=spec)
+
+
+def ports(*numbers: int) -> list[Manifest]:
+    """Of a policy."""
+    return [{"protocol": "TCP", "port": port} for port in numbers]
