@@ -96,6 +96,7 @@ def versions_of(api: Any, *paths: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 def test_the_whole_life(cluster, project, namespace, until):
     api, runtime = cluster.api, project.told["runtime"]
     deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"

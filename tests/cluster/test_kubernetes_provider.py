@@ -173,6 +173,7 @@ def test_what_cannot_change_is_replaced(stack, cluster, namespace):
     assert second["metadata"]["uid"] != first
 
 
+@pytest.mark.long
 def test_a_field_that_only_the_server_knows_to_be_fixed(stack, cluster, namespace):
     """A volume claim can grow, and nothing else of it can change."""
     claim = {
@@ -192,6 +193,7 @@ def test_a_field_that_only_the_server_knows_to_be_fixed(stack, cluster, namespac
     assert "1 to replace" in stack.must("preview", "--stack", "dev")
 
 
+@pytest.mark.long
 def test_a_definition_its_object_a_namespace_and_what_is_in_it_in_one_run(stack, bare_cluster):
     group = "lab.example.com"
     definition = {
@@ -235,6 +237,7 @@ def test_a_definition_its_object_a_namespace_and_what_is_in_it_in_one_run(stack,
         assert bare_cluster.api.get("/api/v1/namespaces/room").status == 404
 
 
+@pytest.mark.long
 def test_waits_until_ready_and_says_what_is_missing(stack, cluster, namespace):
     """A Deployment that no node takes: told with the scheduler's words, kept, and tried again by the next run."""
     if not cluster.has_controllers:
@@ -252,6 +255,7 @@ def test_waits_until_ready_and_says_what_is_missing(stack, cluster, namespace):
     assert cluster.api.get(path).status == 404
 
 
+@pytest.mark.long
 def test_an_endpoint_is_waited_for_by_its_condition(stack, cluster, namespace, until):
     """`pulumi.com/waitFor: condition=Ready`; a condition of an older generation does not count."""
     endpoint = {
@@ -284,6 +288,7 @@ def test_an_endpoint_is_waited_for_by_its_condition(stack, cluster, namespace, u
     assert "3 unchanged" in stack.up()
 
 
+@pytest.mark.long
 def test_drift_is_seen_and_mended(stack, cluster, namespace):
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/sleeper"
     stack.declare(sleeper=deployment(namespace, **{"pulumi.com/skipAwait": "true"}))

@@ -117,6 +117,12 @@ def replicas(node: Any, name: str) -> int:
     return int(node.api.get(f"{DEPLOYMENTS}/{name}").body["status"].get("readyReplicas", 0))
 
 
+def lasting(node: Any) -> set[str]:
+    """The pods that are not on their way out."""
+    pods = node.api.get("/api/v1/pods").body["items"]
+    return {p["metadata"]["uid"] for p in pods if "deletionTimestamp" not in p["metadata"]}
+
+
 async def test_scored_with_the_key_alone(node, served):
     project, address = served
     told = project.outputs()
@@ -161,11 +167,11 @@ async def test_changes_fail_no_request(node, served):
 
 async def test_the_same_program_again_changes_nothing(node, served):
     project, _ = served
-    before = {p["metadata"]["uid"] for p in node.api.get("/api/v1/pods").body["items"]}
+    before = lasting(node)
     shown = await asyncio.to_thread(project.up)
     assert " updated" not in shown
     assert " created" not in shown
-    assert {p["metadata"]["uid"] for p in node.api.get("/api/v1/pods").body["items"]} >= before
+    assert lasting(node) == before
 
 
 async def test_a_failing_script_is_told_with_its_log(node, served):
