@@ -1,0 +1,135 @@
+"""The simulator: the same controller and policy as in the cluster, over made-up or recorded traffic."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.autoscaler import plot, traffic
+from aks_inference_runtime.autoscaler.policy import Rules
+from aks_inference_runtime.autoscaler.simulate import Outcome, Service, simulate
+from aks_inference_runtime.cli import main
+
+RULES = Rules(minimum=1, maximum=10, target=0.7, max_concurrent=1, scale_down_delay_s=10)
+
+
+def run(words: str, duration_s: float = 60, rules: Rules = RULES, **service: float) -> Outcome:
+    random = Random(7)
+    told = Service(rules=rules, **{"service_s": 0.1, "start_s": 1.0, **service})  # type: ignore[arg-type]
+    return simulate(told, traffic.arrivals(traffic.pattern(words, duration_s), random), duration_s, random)
+
+
+def test_a_step_is_followed_up_and_down() -> None:
+    outcome = run("burst:2-40/50", 100)
+    wanted = [second.wanted for second in outcome.seconds]
+    assert wanted[30] == 1
+    assert max(wanted[45:56]) >= 6
+    assert wanted[75] == 1
+    assert outcome.served + outcome.queue_full + outcome.timed_out == pytest.approx(outcome.requests, abs=10)
+    assert "needed" in outcome.reasons[0][1]
+
+
+def test_without_traffic_nothing_happens() -> None:
+    outcome = run("constant:0")
+    assert (outcome.requests, outcome.changes, outcome.most_replicas) == (0, 0, 1)
+    assert outcome.replica_hours == pytest.approx(60 / 3600, abs=1e-4)
+
+
+def test_scaled_to_zero_the_first_requests_wait_for_the_first_replica() -> None:
+    rules = Rules(minimum=0, maximum=3, target=0.7, max_concurrent=1, scale_down_delay_s=5)
+    outcome = run("step:0-5@20", 60, rules, start_s=3.0)
+    assert outcome.seconds[15].ready == 0
+    assert 2_900 <= outcome.wait_max_ms <= 4_500
+    assert outcome.timed_out <= 5
+
+
+def test_no_more_than_the_nodes_hold() -> None:
+    outcome = run("constant:100", room=4)
+    assert outcome.most_replicas == 4
+    assert any("room is for 4" in reason for _, reason in outcome.reasons)
+    assert outcome.timed_out > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rate=st.floats(0, 80),
+    most=st.integers(1, 12),
+    slots=st.integers(1, 4),
+    start=st.floats(0, 20),
+    kind=st.sampled_from(["constant:{r}", "ramp:0-{r}", "wave:0-{r}/20", "burst:1-{r}/15"]),
+)
+def test_bounds_hold_and_no_request_is_lost(rate: float, most: int, slots: int, start: float, kind: str) -> None:
+    rules = Rules(minimum=1, maximum=most, target=0.7, max_concurrent=slots, scale_down_delay_s=5)
+    outcome = run(kind.format(r=f"{rate:.3f}"), 30, rules, start_s=start)
+    assert all(1 <= second.wanted <= most for second in outcome.seconds)
+    left = outcome.seconds[-1].queued
+    assert outcome.requests == outcome.served + outcome.queue_full + outcome.timed_out + left
+    assert outcome.wait_max_ms <= 500.1
+
+
+def test_steady_traffic_does_not_make_replicas_swing() -> None:
+    outcome = run("constant:30", 300, rules=Rules(1, 20, 0.7, 1, 60))
+    late = [second.wanted for second in outcome.seconds[120:]]
+    assert max(late) - min(late) <= 2, late
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "constant", "constant:-1", "constant:nan", "ramp:1", "step:1-2", "wave:1-2/0", "tide:1-2", "burst:1-2"],
+)
+def test_wrong_words(words: str) -> None:
+    with pytest.raises(InvalidInput, match="known"):
+        traffic.pattern(words, 60)
+
+
+@pytest.mark.parametrize("text", ["", "0,1", "0,1\nx,2", "0,1\n1,-2", "5,1\n1,1", "0,1\n1,inf"])
+def test_wrong_recordings(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        traffic.recorded(text)
+
+
+def test_a_recording_is_replayed() -> None:
+    rates = traffic.recorded("seconds,rate\n100,10\n110,10\n110,0\n120,0\n")
+    found = list(traffic.arrivals(rates, Random(1)))
+    assert 70 <= len(found) <= 130
+    assert max(found) <= 10
+
+
+def test_the_command(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.svg"
+    arguments = ["simulate", "--traffic", "burst:2-40/30", "--duration", "60", "--service-ms", "100"]
+    shown = CliRunner().invoke(main, [*arguments, "--svg", str(picture), "--replica-cost-per-hour", "0.5"])
+    assert shown.exit_code == 0, shown.output
+    assert "replicas wanted" in shown.output
+    assert "cost" in shown.output
+    assert picture.read_text().startswith("<svg")
+    told = CliRunner().invoke(main, [*arguments, "--json"])
+    found = json.loads(told.output)
+    assert len(found["seconds"]) == 60
+    assert found["requests"] == sum(second["requests"] for second in found["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--service-ms", "10"], "one of --traffic and --recorded"),
+        (["--service-ms", "10", "--traffic", "tide:1-2"], "known are"),
+        (["--service-ms", "10", "--traffic", "constant:1", "--autoscale-min-replicas", "11"], "is above"),
+        (["--service-ms", "10", "--traffic", "constant:1", "--duration", "1e9"], "a week"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], text: str) -> None:
+    shown = CliRunner().invoke(main, ["simulate", *arguments])
+    assert shown.exit_code == 2
+    assert text in shown.output + shown.stderr
+
+
+def test_many_seconds_fit_a_terminal() -> None:
+    lines = plot.text(run("constant:5", 200), width=50).splitlines()
+    assert {line.count("│") for line in lines} == {2}
+    assert all(len(line.split("│")[1]) == 50 for line in lines)
