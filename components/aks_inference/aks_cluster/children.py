@@ -38,7 +38,11 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
         group = AzureResource("resources:ResourceGroup", name, inputs, child()).azure_name
     subnet, identity, roles = _identity(name, plan, group, child)
     inputs = cluster_inputs(plan, group, subnet, identity)
-    cost = {"lowest": plan.cost.lowest, "highest": plan.cost.highest, "complete": not plan.cost.unknown}
+    cost = {
+        "lowest": round(plan.cost.lowest, 2),
+        "highest": round(plan.cost.highest, 2),
+        "complete": not plan.cost.unknown,
+    }
     guard = ClusterGuard(
         name, {"fixed": fixed_of(inputs), "cost": cost, "allowReplacement": spec.allow_replacement}, child()
     )

@@ -1,0 +1,66 @@
+"""`aks-inference doctor FILE…`: whether the hosts that declared clusters need can be reached from this machine."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from aks_inference.aks_cluster.hosts import hosts_of
+from aks_inference.aks_cluster.spec import ClusterPlan
+from aks_inference.cluster_rules import From, Phase, RequiredHost
+from aks_inference.documents import check_documents, read_files
+from aks_inference_runtime.doctor import TIMEOUT_S, Target, check_all, shown
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The command. 0: all reached; 1: a required host is not; 2: wrong usage or no cluster."""
+    parser = argparse.ArgumentParser(
+        prog="aks-inference doctor",
+        description="Resolve, connect, shake hands and ask: each host that the declared AksInferenceClusters need.",
+        epilog="Exit codes: 0 all required hosts reached, 1 one is not, 2 wrong usage.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="declarations, as `aks-inference check` takes them")
+    parser.add_argument("--all", action="store_true", help="also what only nodes and pods need, from this machine")
+    parser.add_argument("--phase", choices=[str(phase) for phase in Phase], help="only what this phase needs")
+    parser.add_argument("--api-server", metavar="HOST", help="the API server's name, of a cluster that is there")
+    parser.add_argument("--list", action="store_true", help="print the list (also patterns) and ask nobody")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds of each stage; default: %(default)g")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    given = parser.parse_args(arguments)
+    documents, problems = read_files(given.files)
+    plans = [
+        outcome.plan
+        for outcome in check_documents(documents, datetime.now(UTC).date())
+        if isinstance(outcome.plan, ClusterPlan)
+    ]
+    if not plans:
+        wrong = problems[0].finding.rule if problems else "no AksInferenceCluster without errors"
+        print(f"error: {', '.join(given.files)}: {wrong}; see `aks-inference check`", file=sys.stderr)
+        return 2
+    found = {
+        (host.host, host.port): host
+        for plan in plans
+        for host in hosts_of(plan, plan.spec.registry_ids, given.api_server)
+        if given.phase is None or given.phase in host.phases
+    }
+    if given.list:
+        _print_list(list(found.values()), given.json)
+        return 0
+    mine = [host for host in found.values() if given.all or From.OPERATOR in host.source_of_traffic]
+    targets = [
+        Target(host.host, host.port, host.protocol, tuple(map(str, host.phases)), host.without_it, host.required)
+        for host in mine
+    ]
+    return shown(asyncio.run(check_all(targets, given.timeout)), given.json)
+
+
+def _print_list(hosts: Sequence[RequiredHost], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(host) for host in hosts], indent=2))
+        return
+    for host in hosts:
+        print(f"{host.host}:{host.port} {host.protocol}  {', '.join(host.phases)}; from "
+              f"{', '.join(host.source_of_traffic)}; for {host.needed_for}; without it: {host.without_it}")  # fmt: skip
