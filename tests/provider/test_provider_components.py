@@ -111,7 +111,7 @@ CHILDREN = {
             * 2
         ),
         *(["kubernetes:networking.k8s.io/v1:NetworkPolicy"] * 2),
-        "kubernetes:core/v1:ConfigMap",
+        *(["kubernetes:core/v1:ConfigMap"] * 3),
         *(["kubernetes:apps/v1:Deployment"] * 2),
         *(["kubernetes:core/v1:Service"] * 2),
     ],

@@ -8,6 +8,7 @@ import pulumi
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.args import InferenceRuntimeArgs
+from aks_inference.inference_runtime.monitoring import monitoring
 from aks_inference.inference_runtime.spec import RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.workloads import foundation, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical
@@ -63,6 +64,7 @@ class InferenceRuntime(Cluster):
         base = self._objects(provider, foundation(plan), ())
         rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
         parts = self._objects(provider, workloads(plan), [*base, *rights])
+        self._objects(provider, monitoring(plan.namespace), base)
         self.target = self._target = self._named(plan, parts)
         self.namespace = pulumi.Output.from_input(plan.namespace)
         service = next(part for part in parts if part.logical == f"service-{ROUTER_NAME}")

@@ -1,0 +1,147 @@
+"""A Grafana dashboard and Prometheus rules over the runtime's metrics. Pure; `deploy/` holds them as files."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aks_inference.kubernetes import Manifest, named
+
+DASHBOARD_NAME = "aks-inference-dashboard"
+RULES_NAME = "aks-inference-alerts"
+DASHBOARD_FILE = "aks-inference.json"
+RULES_FILE = "aks-inference.rules.json"
+_WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
+_BY = "endpoint, version"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A graph."""
+
+    title: str
+    query: str
+    unit: str = "short"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A rule that somebody is told of."""
+
+    name: str
+    query: str
+    minutes: int
+    severity: str
+    summary: str
+
+
+PANELS = (
+    Panel("Requests", f"sum by ({_BY}) (rate(aks_inference_requests_total[1m]))", "reqps"),
+    Panel("Refused with 429 or 503", f"sum by ({_BY}) (rate(aks_inference_rejected_total[1m]))", "reqps"),
+    Panel("At replicas", f"sum by ({_BY}) (aks_inference_busy)"),
+    Panel("Waiting", f"sum by ({_BY}) (aks_inference_queued)"),
+    Panel("Replicas ready", f"sum by ({_BY}) (aks_inference_ready_replicas)"),
+    Panel("Replicas wanted", f"max by ({_BY}) (aks_inference_wanted_replicas)"),
+    Panel("Endpoints by router", "sum by (pod) (aks_inference_owned_endpoints)"),
+    Panel("Owner changes", "sum(rate(aks_inference_owner_changes_total[5m]))", "ops"),
+    Panel("Routers alive", "min(aks_inference_routers_alive)"),
+)
+ALERTS = (
+    Alert(
+        "AksInferenceNoReplica",
+        f"sum by ({_BY}) (aks_inference_ready_replicas) == 0 and sum by ({_BY}) (aks_inference_queued) > 0",
+        1,
+        "critical",
+        "Requests of {{ $labels.endpoint }}/{{ $labels.version }} wait, and no replica is ready.",
+    ),
+    Alert(
+        "AksInferenceRefusals",
+        f"sum by ({_BY}) (rate(aks_inference_rejected_total[5m])) > "
+        f"0.05 * sum by ({_BY}) (rate(aks_inference_requests_total[5m]))",
+        5,
+        "warning",
+        "More than 5 % of the requests of {{ $labels.endpoint }}/{{ $labels.version }} are refused.",
+    ),
+    Alert(
+        "AksInferenceReplicasMissing",
+        f"max by ({_BY}) (aks_inference_wanted_replicas) > sum by ({_BY}) (aks_inference_ready_replicas)",
+        10,
+        "warning",
+        "{{ $labels.endpoint }}/{{ $labels.version }} has had fewer replicas than it needs for ten minutes.",
+    ),
+    Alert(
+        "AksInferenceNoAutoscaler",
+        "sum(aks_inference_autoscaler_leader) != 1 or absent(aks_inference_autoscaler_leader)",
+        2,
+        "critical",
+        "No autoscaler leads, or more than one does.",
+    ),
+    Alert(
+        "AksInferenceOwnersChange",
+        "sum(rate(aks_inference_owner_changes_total[10m])) * 600 > 20",
+        10,
+        "warning",
+        "Endpoints change their routers again and again: look at the routers' restarts.",
+    ),
+)
+
+
+def dashboard() -> Manifest:
+    """As Grafana imports it."""
+    panels = [
+        {
+            "id": index + 1,
+            "type": "timeseries",
+            "title": panel.title,
+            "datasource": {"type": "prometheus", "uid": "${datasource}"},
+            "gridPos": {
+                "x": index % _COLUMNS * _WIDTH,
+                "y": index // _COLUMNS * _HEIGHT,
+                "w": _WIDTH,
+                "h": _HEIGHT,
+            },
+            "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+            "targets": [{"refId": "A", "expr": panel.query, "legendFormat": "__auto"}],
+        }
+        for index, panel in enumerate(PANELS)
+    ]
+    source = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
+    return {
+        "uid": "aks-inference",
+        "title": "AKS inference",
+        "tags": ["aks-inference"],
+        "schemaVersion": 39,
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": [source]},
+        "panels": panels,
+    }
+
+
+def rules() -> Manifest:
+    """As Prometheus reads them; JSON is YAML."""
+    found = [
+        {
+            "alert": alert.name,
+            "expr": alert.query,
+            "for": f"{alert.minutes}m",
+            "labels": {"severity": alert.severity},
+            "annotations": {"summary": alert.summary},
+        }
+        for alert in ALERTS
+    ]
+    return {"groups": [{"name": "aks-inference", "rules": found}]}
+
+
+def monitoring(namespace: str) -> Iterator[Manifest]:
+    """Both as ConfigMaps; Grafana's sidecar finds the dashboard by its label."""
+    text = json.dumps(dashboard(), indent=1, sort_keys=True)
+    yield named(
+        "v1",
+        "ConfigMap",
+        DASHBOARD_NAME,
+        namespace,
+        labels={"grafana_dashboard": "1"},
+        data={DASHBOARD_FILE: text},
+    )
+    text = json.dumps(rules(), indent=1, sort_keys=True)
+    yield named("v1", "ConfigMap", RULES_NAME, namespace, data={RULES_FILE: text})

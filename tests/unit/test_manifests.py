@@ -1,0 +1,34 @@
+"""deploy/ is what the component declares; the dashboard and the alerts name metrics that there are."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from aks_inference.inference_runtime.monitoring import ALERTS, PANELS, rules
+
+ROOT = Path(__file__).resolve().parents[2]
+METRIC = re.compile(r"\baks_inference_\w+")
+
+
+def test_the_files_are_written_from_the_code() -> None:
+    done = subprocess.run([sys.executable, "tools/manifests.py", "--check"], cwd=ROOT, check=False, timeout=60)
+    assert done.returncode == 0, "run `python tools/manifests.py`"
+
+
+def test_every_metric_exists() -> None:
+    source = (ROOT / "runtime/aks_inference_runtime/kubernetes/measures.py").read_text()
+    known = {f"aks_inference_{name}" for name in re.findall(r"\{PREFIX\}_(\w+)", source)}
+    used = {name for query in [*PANELS, *ALERTS] for name in METRIC.findall(query.query)}
+    assert used <= known, used - known
+
+
+def test_the_objects_are_one_document_each() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deploy/runtime.yaml").read_text()))
+    names = [(d["kind"], d["metadata"]["name"]) for d in documents]
+    assert len(set(names)) == len(names)
+    assert ("Deployment", "aks-inference-router") in names
+    (group,) = rules()["groups"]
+    assert all(rule["for"].endswith("m") for rule in group["rules"])
