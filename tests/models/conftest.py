@@ -46,7 +46,8 @@ def made_once(name: str) -> Iterator[tuple[Path, bool]]:
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir()
             yield target, True
-            done.touch()
+            if any(target.iterdir()):
+                done.touch()
         else:
             yield target, False
 
@@ -120,11 +121,11 @@ def start_azurite(program: list[str], folder: Path, port: int) -> "subprocess.Po
     return process
 
 
-@pytest.fixture(scope="session")
-def azurite_program() -> list[str]:
+def install_azurite() -> list[str] | str:
+    """Its command, or why there is none."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        pytest.skip("no node and npm: Azurite cannot be installed")
+        return "no node and npm: Azurite cannot be installed"
     with made_once(re.sub(r"[^a-z0-9.]", "-", AZURITE)) as (folder, new):
         if new:
             command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional"]
@@ -132,20 +133,29 @@ def azurite_program() -> list[str]:
                 [*command, "--prefix", str(folder), AZURITE], capture_output=True, text=True, check=False, timeout=280
             )
             if done.returncode:
-                pytest.skip(f"Azurite could not be installed: {done.stderr.strip()[-300:]}")
-    return [
-        node,
-        str(folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"),
-        "--skipApiVersionCheck",
-    ]
+                return f"Azurite could not be installed: {done.stderr.strip()[-300:]}"
+    main = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    return [node, str(main), "--skipApiVersionCheck"]
+
+
+@contextlib.contextmanager
+def running_azurite(folder: Path) -> Iterator[Azurite]:
+    """One that ends with the context; skips where it cannot be installed."""
+    program = install_azurite()
+    if isinstance(program, str):
+        pytest.skip(program)
+    port = free_port()
+    running = Azurite(start_azurite(program, folder, port), port, folder, program)
+    try:
+        yield running
+    finally:
+        running.kill()
 
 
 @pytest.fixture(scope="session")
-def shared_azurite(azurite_program: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
-    folder, port = tmp_path_factory.mktemp("azurite"), free_port()
-    running = Azurite(start_azurite(azurite_program, folder, port), port, folder, azurite_program)
-    yield running
-    running.kill()
+def shared_azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with running_azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -156,14 +166,13 @@ def azurite(shared_azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Azurite
 
 
 @pytest.fixture
-def own_azurite(azurite_program: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azurite]:
+def own_azurite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azurite]:
     """One that the test may kill and start again."""
-    folder, port = tmp_path / "azurite", free_port()
+    folder = tmp_path / "azurite"
     folder.mkdir()
-    running = Azurite(start_azurite(azurite_program, folder, port), port, folder, azurite_program)
-    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", running.connection_string)
-    yield running
-    running.kill()
+    with running_azurite(folder) as running:
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", running.connection_string)
+        yield running
 
 
 @dataclass
@@ -188,19 +197,29 @@ class Mlflow:
 
 
 @pytest.fixture(scope="session")
-def mlflow_python() -> Path:
-    uv = Path(sys.executable).with_name("uv")
-    with made_once(re.sub(r"[^a-z0-9.]", "-", MLFLOW)) as (folder, new):
-        python = folder / "venv" / "bin" / "python"
-        if new:
-            subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, capture_output=True)
-            # uv needs a tenth of pip's time, where it is there.
-            with_uv = [str(uv), "pip", "install", "-q", "--python", str(python), MLFLOW]
-            command = with_uv if uv.exists() else [str(python), "-m", "pip", "install", "-q", MLFLOW]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
-            if done.returncode:
-                pytest.skip(f"mlflow could not be installed: {done.stderr.strip()[-300:]}")
-    return python
+def tool_python() -> Callable[..., Path]:
+    """The Python of an environment with packages that the project's own does not have."""
+
+    def make(*packages: str) -> Path:
+        uv = Path(sys.executable).with_name("uv")
+        with made_once(re.sub(r"[^a-z0-9.]+", "-", " ".join(packages))) as (folder, new):
+            python = folder / "venv" / "bin" / "python"
+            if new:
+                subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, capture_output=True)
+                # uv needs a tenth of pip's time, where it is there.
+                with_uv = [str(uv), "pip", "install", "-q", "--python", str(python), *packages]
+                command = with_uv if uv.exists() else [str(python), "-m", "pip", "install", "-q", *packages]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+                if done.returncode:
+                    pytest.skip(f"{packages} could not be installed: {done.stderr.strip()[-300:]}")
+        return python
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mlflow_python(tool_python: Callable[..., Path]) -> Path:
+    return tool_python(MLFLOW)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ class Context:
         return state_directory(self.directory, self.cluster)
 
 
-def _command(work: Callable[..., Coroutine[None, None, int]]) -> Callable[..., None]:
+def command(work: Callable[..., Coroutine[None, None, int]]) -> Callable[..., None]:
     """Runs a command; errors become one text on standard error (with --json an object) and an exit code."""
 
     @click.option("--json", "json_here", is_flag=True, help="The same as in front of the command.")
@@ -81,7 +81,7 @@ def main(context: click.Context, state_directory: Path | None, cluster: str | No
 
 @main.command()
 @click.argument("name", required=False)
-@_command
+@command
 async def status(context: Context, name: str | None) -> int:
     """All endpoints, or one with its replicas."""
     client = context.client()
@@ -105,7 +105,7 @@ async def status(context: Context, name: str | None) -> int:
 @click.option("--version", help="Only of this version.")
 @click.option("--replica", help="Only of this replica.")
 @click.option("--tail", type=click.IntRange(min=0), default=100, show_default=True, help="Lines per replica at first.")
-@_command
+@command
 async def logs(context: Context, name: str, follow: bool, version: str | None, replica: str | None, tail: int) -> int:
     """What the replicas of an endpoint wrote."""
     async for line in context.client().logs(name, version, replica, tail, follow):
@@ -126,7 +126,7 @@ async def logs(context: Context, name: str, follow: bool, version: str | None, r
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, help="Seconds."
 )
-@_command
+@command
 async def score(
     context: Context,
     name: str,
@@ -149,7 +149,7 @@ async def score(
 @main.command()
 @click.argument("name")
 @click.option("--timeout", type=click.FloatRange(min=0), default=600.0, show_default=True, help="Seconds.")
-@_command
+@command
 async def wait(context: Context, name: str, timeout: float) -> int:  # noqa: ASYNC109 - the user's word
     """Wait until what is declared is served whole."""
     client = context.client()
@@ -169,7 +169,7 @@ async def wait(context: Context, name: str, timeout: float) -> int:  # noqa: ASY
 
 
 @main.command()
-@_command
+@command
 async def start(context: Context) -> int:
     """Start the supervisor again after it was killed; what it left running goes on under the new one."""
     record = read_record(context.state())
@@ -182,7 +182,7 @@ async def start(context: Context) -> int:
 @main.command()
 @click.argument("name")
 @click.option("--show", "reveal", is_flag=True, help="Print the keys themselves.")
-@_command
+@command
 async def keys(context: Context, name: str, reveal: bool) -> int:
     """Where the keys of an endpoint are kept."""
     found = await context.client().keys(name)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
-from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.api.supervisor import RECORD_VERSION, EndpointKeys
 
 STATE_FOLDERS = ("models", "code", "endpoints", "keys", "replicas", "apps", "logs")
@@ -25,12 +24,6 @@ class EndpointRecord(Wire):
 
 class KeysRecord(EndpointKeys):
     """`keys/<name>.json`."""
-
-    record_version: int = RECORD_VERSION
-
-
-class StoredModel(ModelRecord):
-    """`models/<name>/<version>/record.json`; the files stand beside it in `files/`."""
 
     record_version: int = RECORD_VERSION
 

@@ -58,7 +58,6 @@ def _plain(value: Any) -> Any:
 
 def _sklearn(path: Path) -> Callable[[Any, dict[str, Any]], Any]:
     import joblib
-    import pandas
 
     if path.suffix == ".dill":
         import dill
@@ -74,9 +73,15 @@ def _sklearn(path: Path) -> Callable[[Any, dict[str, Any]], Any]:
             raise ValueError(f"method {method!r}: use predict or predict_proba")
         chosen = method or ("predict_proba" if hasattr(model, "predict_proba") else "predict")
         frame = values and (isinstance(values, dict) or isinstance(values[0], dict))
-        return _plain(getattr(model, chosen)(pandas.DataFrame(values) if frame else values))
+        return _plain(getattr(model, chosen)(_frame(values) if frame else values))
 
     return score
+
+
+def _frame(values: Any) -> Any:
+    import pandas
+
+    return pandas.DataFrame(values)
 
 
 def _onnx(path: Path) -> Callable[[Any, dict[str, Any]], Any]:

@@ -46,7 +46,7 @@ class Upload:
             file_sizes={name: file.size for name, file in sorted(self.files.items())},
             size_bytes=sum(file.size for file in self.files.values()),
             created_time=created_time,
-            **dict(self.facts),
+            **{fact: getattr(self.facts, fact) for fact in ModelFacts.model_fields},
         )
 
 
@@ -104,7 +104,9 @@ def same_version(versions: Sequence[ModelRecord], upload: Upload) -> ModelRecord
 
 def amended(record: ModelRecord, facts: ModelFacts) -> ModelRecord:
     """The record with the facts that may change."""
-    return record.model_copy(update={key: value for key, value in facts if key not in IDENTITY})
+    return record.model_copy(
+        update={fact: getattr(facts, fact) for fact in ModelFacts.model_fields if fact not in IDENTITY}
+    )
 
 
 async def find_version(store: ModelStore, name: str, version: int | None = None) -> ModelRecord:

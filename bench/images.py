@@ -1,0 +1,233 @@
+"""Images: looking up 100 services, our own builder beside buildah, the size of what comes out.
+
+Both builders make the quickstart's packages on the same Debian base from the same package index, each with an empty
+cache; then only the entry script changes. buildah gets the Dockerfile that people write: packages first, the script
+last, so that its own layer cache helps it with the change.
+
+    ./bench/run images [--json] [--quick]
+"""
+
+import asyncio
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.harness import machine, run_bench
+from bench.servers import of_tests
+
+from aks_inference_runtime.images import (
+    Application,
+    Builder,
+    BuildSettings,
+    CredentialStore,
+    Ensured,
+    RegistryClient,
+    RegistryPlace,
+    ensure_application,
+    ensure_image,
+    find_all,
+    read_environment,
+)
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.manifest import (
+    OCI_CONFIG,
+    OCI_LAYER_GZIP,
+    Descriptor,
+    image_manifest,
+    json_bytes,
+    sha256,
+)
+from aks_inference_runtime.images.registry.upload import UploadSource
+
+PACKAGES = ("scikit-learn==1.9.0", "joblib>=1.5", "azureml-inference-server-http")
+"""As the quickstart's services have them."""
+QUICK_PACKAGES = ("joblib==1.5.2", "flask==3.1.0")
+SERVICES = 100
+SUITE = "bookworm"
+AUTHORITIES = os.environ.get("PIP_CERT")
+"""Where the index is reached by a private authority, pip in the build container must know it too."""
+COLD_TO_REACH, CHANGE_TO_REACH, LOOKUP_TO_REACH_S = 3.0, 20.0, 1.0
+
+
+def debian(tools: Any) -> Path:
+    """A Debian with Python as one tar; made once by debootstrap and kept."""
+    with tools.made_once(f"debian-{SUITE}") as (folder, new):
+        layer: Path = folder / "layer.tar"
+        if new:
+            root = folder / "root"
+            command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv", SUITE, str(root)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            skipped = [f"--exclude=./{name}/*" for name in ("proc", "sys", "dev", "var/cache/apt")]
+            subprocess.run(["tar", "-C", str(root), *skipped, "-cf", str(layer), "."], check=True)
+            shutil.rmtree(root)
+    return layer
+
+
+async def push_base(client: RegistryClient, host: str, tar: Path) -> ImageReference:
+    """The base image of both."""
+    plain = await asyncio.to_thread(tar.read_bytes)
+    layer = await asyncio.to_thread(gzip.compress, plain, 1, mtime=0)
+    reference = ImageReference.parse(f"{host}/bench/debian:12")
+    described = Descriptor(OCI_LAYER_GZIP, sha256(layer), len(layer))
+    variables = ["PATH=/usr/bin:/bin", *([f"PIP_CERT={AUTHORITIES}"] if AUTHORITIES else [])]
+    config = json_bytes(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": variables},
+            "rootfs": {"type": "layers", "diff_ids": [sha256(plain)]},
+        }
+    )
+    await client.push_blob(reference, described, UploadSource.of(layer))
+    config_blob = Descriptor(OCI_CONFIG, sha256(config), len(config))
+    await client.push_blob(reference, config_blob, UploadSource.of(config))
+    await client.push_manifest(reference, image_manifest(config_blob, (described,)))
+    return reference
+
+
+class Buildah:
+    """buildah with a storage of its own, as a person would use it."""
+
+    def __init__(self, folder: Path, base: ImageReference, packages: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._context = folder / "context"
+        self._context.mkdir(parents=True)
+        listed = " ".join(f"'{package}'" for package in packages)
+        (self._context / "Dockerfile").write_text(
+            f"FROM {base}\nRUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir {listed}\n"
+            f"COPY score.py /app/score.py\n"
+        )
+        self._options = ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
+
+    def build(self, script: str, image: str) -> float:
+        """Seconds until the image is in the registry."""
+        (self._context / "score.py").write_text(script)
+        mounts = [f"--volume={AUTHORITIES}:{AUTHORITIES}:ro"] if AUTHORITIES else []
+        begin = time.perf_counter()
+        self._run("build", "--layers", "--isolation=chroot", "--tls-verify=false", *mounts, "-t", image, self._context)
+        self._run("push", "--tls-verify=false", image, f"docker://{image}")
+        return time.perf_counter() - begin
+
+    def remove(self) -> None:
+        """All that it keeps."""
+        self._run("rmi", "--all", "--force")
+
+    def _run(self, *arguments: object) -> None:
+        command = ["buildah", *self._options, *map(str, arguments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+async def layer_bytes(client: RegistryClient, image: ImageReference) -> int:
+    """What a node pulls."""
+    manifest = await client.manifest(image)
+    assert manifest is not None
+    return sum(layer.size for layer in manifest.parts("layers"))
+
+
+async def lookup(client: RegistryClient, made: Ensured, definition: Any, place: RegistryPlace) -> float:
+    """Seconds for key and look-up of 100 services whose environment differs in name and order only."""
+    packages = list(definition.pip_packages)
+    services = [replace(definition, pip_packages=tuple(packages[n % len(packages) :] + packages[: n % len(packages)]))
+                for n in range(SERVICES)]  # fmt: skip
+    begin = time.perf_counter()
+    found = await find_all(client, services, place)
+    seconds = time.perf_counter() - begin
+    assert all(one.key == made.key and one.found is not None for one in found)
+    return seconds
+
+
+async def measure(*, quick: bool) -> dict[str, Any]:
+    """All of it."""
+    for program in ("debootstrap", "buildah"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"no {program}: install Debian's")
+    tools, servers = of_tests("models"), of_tests("images")
+    packages = QUICK_PACKAGES if quick else PACKAGES
+    tar = await asyncio.to_thread(debian, tools)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        registry = servers.start_registry(work)
+        try:
+            return await compare(work, registry.host, tar, packages, quick)
+        finally:
+            servers.stop(registry)
+
+
+async def compare(work: Path, host: str, tar: Path, packages: tuple[str, ...], quick: bool) -> dict[str, Any]:
+    """Both builders, one after the other on the same registry."""
+    place = RegistryPlace.parse(f"{host}/bench/env")
+    settings = BuildSettings(Builder.ASSEMBLE, cache=work / "cache", credentials=CredentialStore())
+    source = work / "service"
+    source.mkdir()
+    async with RegistryClient() as client:
+        base = await push_base(client, host, tar)
+        definition = read_environment({"docker": {"baseImage": str(base)}, "pipPackages": list(packages)}, Path())
+
+        async def ours(script: str) -> tuple[float, Ensured, Ensured]:
+            (source / "score.py").write_text(script)
+            begin = time.perf_counter()
+            made = await ensure_image(client, definition, place, settings=settings)
+            application = Application("score.py", source)
+            service = await ensure_application(client, made, definition, application, place, settings)
+            return time.perf_counter() - begin, made, service
+
+        cold_s, made, service = await ours("def init(): ...\ndef run(data): return data\n")
+        change_s, _, service = await ours("def init(): ...\ndef run(data): return [data]\n")
+        lookup_s = await lookup(client, made, definition, place)
+        buildah = Buildah(work / "buildah", base, packages)
+        image = f"{host}/bench/dockerfile:1"
+        try:
+            dockerfile_cold_s = await asyncio.to_thread(buildah.build, "def run(data): return data\n", image)
+            dockerfile_change_s = await asyncio.to_thread(buildah.build, "def run(data): return [data]\n", image)
+        finally:
+            await asyncio.to_thread(buildah.remove)
+        sizes = {
+            "ours": await layer_bytes(client, service.image),
+            "dockerfile": await layer_bytes(client, ImageReference.parse(image)),
+        }
+    seconds = {"ours_cold": cold_s, "ours_change": change_s}
+    seconds |= {"buildah_cold": dockerfile_cold_s, "buildah_change": dockerfile_change_s}
+    version = await asyncio.to_thread(subprocess.run, ["buildah", "--version"], capture_output=True, text=True)
+    return {
+        "lookup_100_s": round(lookup_s, 3),
+        "cold_speedup_vs_buildah": round(dockerfile_cold_s / cold_s, 2),
+        "code_change_speedup_vs_buildah": round(dockerfile_change_s / change_s, 2),
+        "size_vs_dockerfile": round(sizes["ours"] / sizes["dockerfile"], 3),
+        "to_reach": {
+            "lookup_100_s": LOOKUP_TO_REACH_S,
+            "cold_speedup_vs_buildah": COLD_TO_REACH,
+            "code_change_speedup_vs_buildah": CHANGE_TO_REACH,
+        },
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "bytes": sizes,
+        "packages": list(packages),
+        "quick": quick,
+        "machine": machine(),
+        "versions": {"buildah": version.stdout.strip()},
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """For people."""
+    seconds = result["seconds"]
+    return "\n".join(
+        [
+            f"key and look-up of {SERVICES} services: {result['lookup_100_s']:.2f} s (to reach: below 1 s)",
+            f"cold build: {seconds['ours_cold']:.1f} s, buildah {seconds['buildah_cold']:.1f} s: "
+            f"{result['cold_speedup_vs_buildah']:.1f} x faster (to reach: {COLD_TO_REACH:g} x)",
+            f"entry script changed: {seconds['ours_change']:.2f} s, buildah {seconds['buildah_change']:.1f} s: "
+            f"{result['code_change_speedup_vs_buildah']:.1f} x faster (to reach: {CHANGE_TO_REACH:g} x)",
+            f"size: {json.dumps(result['bytes'])}: {result['size_vs_dockerfile']:.2f} of the Dockerfile's",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    run_bench("images", (__doc__ or "").split("\n", maxsplit=1)[0], measure, table)

@@ -1,0 +1,149 @@
+"""`aks-inference models …` as a process, on a folder, on Blob Storage and on a local cluster's store."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aks_inference_runtime.api.content import file_digests, model_files
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.models import DatasetReference, ModelFacts
+from aks_inference_runtime.api.status import ModelRecord
+from aks_inference_runtime.models.filters import Filter, matching
+from aks_inference_runtime.models.stores import Upload, open_store
+from aks_inference_runtime.models.stores.store import StoredFile
+
+PROGRAM = Path(sys.executable).with_name("aks-inference")
+
+
+def record(name: str, version: int, **facts: Any) -> ModelRecord:
+    return ModelRecord(name=name, version=version, digest="sha256:0", **facts)
+
+
+RECORDS = [
+    record("b", 2, tags={"stage": "live", "team": "x"}, framework="Onnx", run_id="r2"),
+    record("a", 1, tags={"stage": "live"}, framework="Onnx", properties={"p": "1"}),
+    record(
+        "b",
+        1,
+        tags={"stage": "test=1"},
+        framework="ScikitLearn",
+        datasets=(DatasetReference(relationship="t", dataset="d"),),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Filter(), ["a:1", "b:1", "b:2"]),
+        (Filter(name="b"), ["b:1", "b:2"]),
+        (Filter(latest=True), ["a:1", "b:2"]),
+        (Filter(name="b", latest=True), ["b:2"]),
+        (Filter(tags=("stage=live",)), ["a:1", "b:2"]),
+        (Filter(tags=("stage=live", "team")), ["b:2"]),
+        (Filter(tags=("stage=test=1",)), ["b:1"]),
+        (Filter(tags=("stage=test=1",), latest=True), []),
+        (Filter(tags=("Stage=live",)), []),
+        (Filter(framework="ScikitLearn"), ["b:1"]),
+        (Filter(run_id="r2"), ["b:2"]),
+        (Filter(dataset="d"), ["b:1"]),
+        (Filter(properties=("p=1",)), ["a:1"]),
+    ],
+)
+def test_filters(wanted: Filter, found: list[str]) -> None:
+    assert [one.model_id for one in matching(RECORDS, wanted)] == found
+
+
+@pytest.mark.parametrize("text", ["=x", "", " a=b", "a=b "])
+def test_filters_that_mean_nothing(text: str) -> None:
+    with pytest.raises(InvalidInput, match="write TagName=TagValue"):
+        matching(RECORDS, Filter(tags=(text,)))
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(PROGRAM), *arguments], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
+
+
+def put(address: str, source: Path, name: str = "net", **facts: Any) -> ModelRecord:
+    files = model_files(source)
+    digests = file_digests(files)
+    stored = {key: StoredFile(path, digests[key], path.stat().st_size) for key, path in files.items()}
+    return asyncio.run(open_store(address).put(Upload(name, stored, ModelFacts(**facts))))
+
+
+@pytest.fixture(params=["folder", "blob"])
+def address(request: pytest.FixtureRequest, tmp_path: Path, own_cache: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    azurite = request.getfixturevalue("azurite")
+    azurite.container("cli")
+    return f"az://{azurite.account}/cli/{uuid.uuid4().hex[:8]}"
+
+
+def test_a_person_and_a_program_look_at_models(address: str, tmp_path: Path, write_files: Callable[..., Path]) -> None:
+    source = write_files(tmp_path, {"net/a b.bin": b"a" * 2000, "net/line\nbreak": b"x"}) / "net"
+    put(address, source, tags={"stage": "live"}, framework="Onnx", framework_version="1.2", run_id="r1")
+    put(address, source, "other")
+    (source / "a b.bin").write_bytes(b"b")
+    put(address, source)
+    store = ("--store", address)
+    shown = run("models", "list", *store).stdout
+    assert [line.split()[:2] for line in shown.splitlines()[1:]] == [["net", "1"], ["net", "2"], ["other", "1"]]
+    assert "stage=live" in shown
+    raw = json.loads(run("models", "list", *store, "--tag", "stage=live", "--json").stdout)
+    assert [(one["name"], one["version"], one["runId"]) for one in raw["models"]] == [("net", 1, "r1")]
+    text = run("models", "show", "net:1", *store).stdout
+    assert text.splitlines()[0] == "model net:1: 2 files, 2.0 kB"
+    assert "'net/line\\nbreak'" in text
+    assert json.loads(run("--json", "models", "show", "net", *store).stdout)["version"] == 2
+    got = run("models", "download", "net:1", "--to", str(tmp_path / "out"), *store)
+    assert got.stdout.strip() == str(tmp_path / "out" / "net")
+    assert (tmp_path / "out" / "net" / "a b.bin").read_bytes() == b"a" * 2000
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"net"}
+    again = run("models", "download", "net:2", "--to", str(tmp_path / "out"), *store)
+    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+    assert run("models", "download", "net:2", "--to", str(tmp_path / "out"), "--exist-ok", *store).returncode == 0
+    assert (tmp_path / "out" / "net" / "a b.bin").read_bytes() == b"b"
+    asyncio.run(open_store(address).use("net", 2, "endpoint churn"))
+    refused = run("models", "delete", "net:2", *store)
+    assert (refused.returncode, refused.stderr.strip()) == (
+        1,
+        "error: model net:2 is used by endpoint churn; delete or change them first",
+    )
+    assert run("models", "delete", "net:1", *store).stdout.strip() == "deleted net:1"
+    assert run("models", "show", "net:1", *store).returncode == 3
+    assert run("models", "delete", "net", *store).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("list", "--tag", "=x"), 2, "write TagName=TagValue"),
+        (("list", "--store", "s3://bucket"), 2, "is not a store"),
+        (("show", "net:one"), 2, "write NAME or NAME:VERSION"),
+        (("show", "none"), 3, "versions of none: none"),
+    ],
+)
+def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    store = () if "--store" in arguments else ("--store", str(tmp_path))
+    got = run("models", *arguments, *store)
+    assert (got.returncode, said in got.stderr, "Traceback" in got.stderr) == (code, True, False)
+
+
+def test_a_download_leaves_the_store_alone(tmp_path: Path, write_files: Callable[..., Path]) -> None:
+    """What the user does to the copy is not done to the store."""
+    source = write_files(tmp_path, {"net/a": b"right"}) / "net"
+    kept = put(str(tmp_path / "store"), source)
+    run("models", "download", "net", "--to", str(tmp_path / "out"), "--store", str(tmp_path / "store"))
+    (tmp_path / "out" / "net" / "a").write_bytes(b"wrong")
+    assert (tmp_path / "store" / "net" / str(kept.version) / "files" / "net" / "a").read_bytes() == b"right"
