@@ -120,7 +120,7 @@ class ModelWebServiceArgs(TypedDict):
     autoscale_enabled: NotRequired[bool | None]
     """Optional. Default: true unless `num_replicas` is given. The other autoscale settings need it set to true."""
     autoscale_min_replicas: NotRequired[int | None]
-    """Optional. Default: 1. 0 scales to zero when idle (not in Azure ML)."""
+    """Optional. At least 1, or 0 with `scale_to_zero`. Default: 1, or 0 with `scale_to_zero`."""
     autoscale_max_replicas: NotRequired[int | None]
     """Optional. Default: 10."""
     autoscale_refresh_seconds: NotRequired[float | None]
@@ -129,6 +129,9 @@ class ModelWebServiceArgs(TypedDict):
     """Optional. Percent of busy replicas to keep, above 0 and up to 100. Default: 70."""
     autoscale_scale_down_delay_seconds: NotRequired[float | None]
     """Optional. Not in Azure ML: how long fewer replicas must have been enough before some go. Default: 60."""
+    scale_to_zero: NotRequired[bool | None]
+    """Optional. Not in Azure ML: no replica while there are no requests; the first then wait for one, up to
+    `cold_start_timeout_ms`. Default: false."""
     scoring_timeout_ms: NotRequired[int | None]
     """Optional. Milliseconds until a request is answered with 504. Default: 60,000."""
     replica_max_concurrent_requests: NotRequired[int | None]

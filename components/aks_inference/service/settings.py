@@ -57,7 +57,7 @@ class VersionSettings(Spec):
     num_replicas: PositiveWhole | None = Field(None, description="use 1 or more; leave it out to scale automatically")
     autoscale_enabled: Flag | None = None
     autoscale_min_replicas: Annotated[Whole, Field(ge=0)] | None = Field(
-        None, description="use 1 or more, or 0 to scale to zero"
+        None, description="use 1 or more, or 0 with scale_to_zero"
     )
     autoscale_max_replicas: PositiveWhole | None = Field(None, description=COUNT)
     autoscale_refresh_seconds: PositiveNumber | None = Field(None, description=POSITIVE)
@@ -83,6 +83,7 @@ class VersionSettings(Spec):
     autoscale_scale_down_delay_seconds: Annotated[Number, Field(ge=0)] | None = Field(
         None, description="use 0 or more seconds"
     )
+    scale_to_zero: Flag | None = None
     max_queued_requests: Annotated[Whole, Field(ge=0)] = Field(
         _REQUESTS.max_queued_requests, description="use 0 or more"
     )
@@ -128,6 +129,8 @@ def autoscales(settings: VersionSettings) -> bool:
 def scaling(settings: VersionSettings) -> Scaling:
     """How many replicas."""
     given = {name: value for name in AUTOSCALE if (value := getattr(settings, name)) is not None}
+    if settings.scale_to_zero:
+        given["autoscale_min_replicas"] = 0
     return Scaling(autoscale_enabled=autoscales(settings), num_replicas=settings.num_replicas, **given)
 
 
@@ -167,6 +170,15 @@ def _limits(read: Read[Any]) -> Iterator[Finding]:
             yield Finding((limit,), rule, f"use {asked:g} or more, or lower @{request}", most)
 
 
+def _to_zero(least: int | None, allowed: bool | None) -> Iterator[Finding]:
+    if least == 0 and not allowed:
+        rule = "must be above 0, as in Azure ML, unless @scale_to_zero is true"
+        yield Finding(("autoscale_min_replicas",), rule, "use 1 or more, or add @scale_to_zero true", least)
+    if least and allowed:
+        rule = f"cannot be combined with @autoscale_min_replicas {least}"
+        yield Finding(("scale_to_zero",), rule, "leave out one of them", value=True)
+
+
 def _scaling_rules(read: Read[Any]) -> Iterator[Finding]:
     settings: VersionSettings = read.spec
     fixed = settings.num_replicas
@@ -179,10 +191,12 @@ def _scaling_rules(read: Read[Any]) -> Iterator[Finding]:
     if settings.autoscale_enabled is False and fixed is None:
         yield Finding(("num_replicas",), "is required when @autoscale_enabled is false", "add @num_replicas")
     if settings.autoscale_enabled is not True:
-        for name in AUTOSCALE:
+        for name in (*AUTOSCALE, "scale_to_zero"):
             value = getattr(settings, name)
-            if value is not None:
+            if value is not None and value is not False:
                 yield Finding((name,), "has no effect without @autoscale_enabled", "add @autoscale_enabled true", value)
+    if read.whole("autoscale_min_replicas", "scale_to_zero") and settings.autoscale_enabled:
+        yield from _to_zero(settings.autoscale_min_replicas, settings.scale_to_zero)
     if read.whole("autoscale_min_replicas", "autoscale_max_replicas"):
         least, most = settings.autoscale_min_replicas, settings.autoscale_max_replicas
         low = _SCALING.autoscale_min_replicas if least is None else least
