@@ -86,6 +86,8 @@ class RuntimeSettings(Wire):
     router_min_pods: int = Field(1, ge=1)
     router_max_pods: int = Field(1, ge=1)
     router_max_cores: int = Field(1, ge=1)
+    autoscaled_pools: dict[str, int] = Field(default_factory=dict)
+    """Name of an autoscaled node pool (label `kubernetes.azure.com/agentpool`) → the most nodes that it may have."""
     retry_lost_requests: bool = True
     """Requests that died with an owner before a byte of the answer are sent again once: at least once, not at most."""
 

@@ -7,6 +7,14 @@ from pathlib import Path
 
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
 from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, STATUS_HEADER, TURN_HEADER
+from aks_inference_runtime.router.peers import (
+    HOPS_HEADER,
+    Cluster,
+    first_globals,
+    first_lines,
+    hop_defaults,
+    owner_lines,
+)
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout
 
 HEADER_SECONDS = 10
@@ -15,6 +23,7 @@ HEADER_SECONDS = 10
 
 HINTS = ("ready", "retry", "gone")
 """Maps by slot that the agent keeps (see `hints`): `<process>.<kind>`."""
+HARD_STOP = "  hard-stop-after 10s"
 PARK_ID = 9_999
 """Number of the frontend through which the slots are parked."""
 
@@ -43,7 +52,7 @@ class Paths:
         return self.directory / f"{name}.json"
 
     def socket(self, name: str, kind: str) -> Path:
-        """`admin`, `in` (requests from another process), `park`, `hold`."""
+        """`admin`, `in` (requests from another process), `park`, `hold`, `again` (requests that were passed on)."""
         return self.sockets / f"{name}.{kind}"
 
 
@@ -72,7 +81,6 @@ def _global(paths: Paths, name: str, connections: int) -> list[str]:
         f"  stats socket {quoted(paths.socket(name, 'admin'))} mode 600 level admin",
         "  stats timeout 10s",
         "  stats maxconn 20",
-        "  hard-stop-after 10s",
         "  tune.http.maxhdr 128",
     ]
 
@@ -184,12 +192,17 @@ def _answers() -> list[str]:
     ]
 
 
-def first_process(paths: Paths, host: str, port: int, layout: Layout, connections: int) -> str:
+def first_process(
+    paths: Paths, host: str, port: int, layout: Layout, connections: int, cluster: Cluster | None = None
+) -> str:
     """The process that clients reach: admits, authenticates, splits; has slots; hops to the others."""
     name = "p0"
     routes = argument(paths.routes(name))
     lines = [
         *_global(paths, name, connections),
+        # Among several routers it is asked to let its connections finish, however long they take.
+        *([] if cluster else [HARD_STOP]),
+        *(first_globals(quoted(Path(__file__).with_name("pause.lua"))) if cluster else []),
         *_park_globals(paths, name, layout),
         *_refusals(),
         *_defaults(),
@@ -217,6 +230,7 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         "  http-request del-header upgrade",
         # The key is the router's business: it must not reach the model server or its logs.
         "  http-request del-header authorization if keyed",
+        *([f"  http-request del-header {HOPS_HEADER}"] if cluster else []),
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)"
         " if { req.hdr(x-aks-inference-version) -m found } { var(txn.meta),field(3,|) 1 }",
         "  http-request set-var(txn.buckets) var(txn.meta),field(2,|),add(0)",
@@ -228,10 +242,9 @@ def first_process(paths: Paths, host: str, port: int, layout: Layout, connection
         *_answers(),
         "  use_backend %[var(txn.route),field(1,|)]",
         *_slots(paths, name, layout),
-        "defaults hop from base",
-        "  retries 20",
-        "  timeout connect 2s",
-        *_hops(paths),
+        *(hop_defaults(cluster) if cluster else ["defaults hop from base", "  retries 20", "  timeout connect 2s"]),
+        *_hops(paths, 2 if cluster else 1),
+        *(first_lines(cluster, routes, quoted(paths.socket(name, "again"))) if cluster else []),
     ]
     return _text(paths, name, lines)
 
@@ -253,11 +266,14 @@ def _authentication(routes: str) -> list[str]:
     ]
 
 
-def further_process(paths: Paths, number: int, layout: Layout, connections: int) -> str:
-    """A process that owns slots which the first one has not; it gets requests only from there."""
+def further_process(paths: Paths, number: int, layout: Layout, connections: int, cluster: Cluster | None = None) -> str:
+    """A process that owns slots which the first one has not; it gets requests from there, and from other routers."""
     name = f"p{number}"
+    again = quoted(paths.socket("p0", "again"))
+    others = owner_lines(cluster, argument(paths.routes(name)), again, _answers()) if cluster and number == 1 else []
     lines = [
         *_global(paths, name, connections),
+        HARD_STOP,
         *_park_globals(paths, name, layout),
         *_defaults(),
         *_CLIENTS,
@@ -266,8 +282,11 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int)
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
         "  http-request del-header x-aks-inference-route",
+        # Should it be passed on: which version was drawn.
+        *(["  http-request set-header x-aks-inference-version %[var(txn.route),field(5,|)]"] if cluster else []),
         *_answers(),
         "  use_backend %[var(txn.route),field(2,|)]",
+        *others,
         *_slots(paths, name, layout),
     ]
     return _text(paths, name, lines)
@@ -277,6 +296,7 @@ def port_process(paths: Paths, name: str, host: str, port: int, endpoint: str, c
     """A process that serves one endpoint at /score of a port of its own, by way of the first process."""
     lines = [
         *_global(paths, name, connections),
+        HARD_STOP,
         *_refusals(),
         *_defaults(),
         *_CLIENTS,
@@ -357,9 +377,9 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
     return lines
 
 
-def _hops(paths: Paths) -> list[str]:
+def _hops(paths: Paths, first: int) -> list[str]:
     lines: list[str] = []
-    for number in range(1, MAX_PROCESSES):
+    for number in range(first, MAX_PROCESSES):
         extra = [
             "  http-request set-var(txn.hop) int(1)",
             "  http-request set-header x-aks-inference-route %[var(txn.route)]",

@@ -1,5 +1,6 @@
 """The router's HAProxy processes: the first, those with further slots, one per endpoint with a port of its own."""
 
+import asyncio
 import json
 import logging
 import re
@@ -12,12 +13,14 @@ from aks_inference_runtime.api.errors import AksInferenceError, Conflict, Operat
 from aks_inference_runtime.router import config
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.peers import OWNER_LAYOUT, Cluster
 from aks_inference_runtime.router.process import HaproxyProcess, write_private
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
 
 MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
-OURS = re.compile(r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|log|admin|in|park|hold)(\.1|\.new)?")
+FINISH_LOOK_S = 0.05
+OURS = re.compile(r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|log|admin|in|park|hold|again)(\.1|\.new)?")
 """Names of files that this package makes in the router's directory."""
 FORMAT = 2
 """Of the configuration: an agent does not take over processes of another one."""
@@ -28,8 +31,12 @@ log = logging.getLogger(__name__)
 class Fleet:
     """Starts, finds, restarts and ends them."""
 
-    def __init__(self, paths: Paths, host: str, port: int, binary: str, layout: Layout) -> None:
+    def __init__(
+        self, paths: Paths, host: str, port: int, binary: str, layout: Layout, cluster: Cluster | None = None
+    ) -> None:
         self.paths = paths
+        self.cluster = cluster
+        """Where several routers share the work: then the first process has no slots."""
         self.layouts: dict[int, Layout] = {}
         self.ports: dict[str, int] = {}
         self.port_problems: dict[str, str] = {}
@@ -38,8 +45,9 @@ class Fleet:
         self._host = host
         self._port = port
         self._binary = binary
-        self._first = layout
+        self._first = layout if cluster is None else Layout(())
         self._processes: dict[str, HaproxyProcess] = {}
+        self._finishing = False
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         room = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else (hard - SPARE_FILES) // 2
         self._connections = max(200, min(MOST_CONNECTIONS, room))
@@ -52,9 +60,15 @@ class Fleet:
         """Of a process with slots."""
         return self._processes[f"p{process}"].pid
 
+    @property
+    def permanent(self) -> int:
+        """The processes with lower numbers stay when nothing uses their slots: others reach them."""
+        return 1 if self.cluster is None else 2
+
     def dead(self) -> list[str]:
         """Names of processes that should run and do not."""
-        return [name for name, process in self._processes.items() if not process.alive]
+        names = [name for name, process in self._processes.items() if not process.alive]
+        return [name for name in names if not (self._finishing and name == "p0")]
 
     async def begin(self) -> bool:
         """Takes over what runs already (True), else starts the first process. Raises Conflict for a port in use."""
@@ -74,7 +88,18 @@ class Fleet:
         for kind in ("routes", *config.HINTS):
             write_private(self.paths.directory / f"p0.{kind}", "")
         await self._start_slots(0, self._first)
+        if self.cluster is not None:
+            for kind in ("routes", *config.HINTS):
+                write_private(self.paths.directory / f"p1.{kind}", "")
+            await self._start_slots(1, OWNER_LAYOUT)
         return False
+
+    async def let_finish(self) -> None:
+        """The first process takes no new connections; it ends when those that it has are over, idle ones at once."""
+        self._finishing = True
+        self._processes["p0"].let_finish()
+        while self._processes["p0"].alive:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(FINISH_LOOK_S)
 
     async def add_slots(self, missing: Mapping[int, int]) -> None:
         """Starts a further process with slots for what is missing."""
@@ -187,10 +212,12 @@ class Fleet:
 
     def _config(self, name: str) -> str:
         if name == "p0":
-            return config.first_process(self.paths, self._host, self._port, self.layouts[0], self._connections)
+            return config.first_process(
+                self.paths, self._host, self._port, self.layouts[0], self._connections, self.cluster
+            )
         if name.startswith("p") and name[1:].isdigit():
             number = int(name[1:])
-            return config.further_process(self.paths, number, self.layouts[number], self._connections)
+            return config.further_process(self.paths, number, self.layouts[number], self._connections, self.cluster)
         port = int(name.removeprefix("port-"))
         endpoint = next(e for e, p in self.ports.items() if p == port)
         return config.port_process(self.paths, name, self._host, port, endpoint, self._connections)

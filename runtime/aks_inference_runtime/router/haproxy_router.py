@@ -17,6 +17,9 @@ from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
 from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
+from aks_inference_runtime.router.neighbours import Neighbours
+from aks_inference_runtime.router.ownership import AWAY, Epoch
+from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
@@ -56,6 +59,7 @@ class HaproxyRouter:
         haproxy: str | None = None,
         sockets: Path | None = None,
         layout: Layout = DEFAULT_LAYOUT,
+        cluster: Cluster | None = None,
     ) -> None:
         """
         Args:
@@ -65,6 +69,7 @@ class HaproxyRouter:
             sockets: Optional. A short directory for Unix sockets; default `directory`, or one below the system's
                 temporary directory where that path is too long, or has a comma or dollar.
             layout: Optional. Slots of the first process.
+            cluster: Optional. Where several routers share the work; the slots are then in a second process.
         """
         self._directory = directory
         self._sockets = sockets or _short(directory)
@@ -72,14 +77,15 @@ class HaproxyRouter:
         paths = Paths(directory, self._sockets)
         self._paths = paths
         self._memory = directory / "slots.json"
-        self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout)
+        self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout, cluster)
+        self._neighbours = Neighbours(self._fleet)
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid)
         self._versions: dict[VersionKey, ServedVersion] = {}
         self._adopted: dict[VersionKey, list[Slot]] = {}
-        self._table: dict[str, str] | None = {}
-        """What HAProxy has; None: not known."""
+        self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}
+        """The maps that processes have; none: not known."""
         self._observed: dict[int, Observation] = {}
         self._restart_after: dict[str, float] = {}
         self._quiet_until = 0.0
@@ -104,7 +110,9 @@ class HaproxyRouter:
         async with self._lock:
             await self._declare(state)
             await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
-        waits = [version.heard(GATE_SECONDS) for version in self._versions.values()]
+        # Among several routers time counts more: a gate that is heard later joins later.
+        wait_s = GATE_SECONDS if self._fleet.cluster is None else 0.0
+        waits = [version.heard(wait_s) for version in self._versions.values()]
         await asyncio.gather(*waits)
         async with self._lock:
             await self._reconcile()
@@ -115,6 +123,23 @@ class HaproxyRouter:
         fresh = {number: seen for number, seen in self._observed.items() if seen.at > oldest}
         loads = {key: version.load(fresh) for key, version in self._versions.items() if version.route is not None}
         return {key: load for key, load in loads.items() if load is not None}
+
+    def waiting(self, endpoint: str, since: float = 0.0) -> int | None:
+        """Requests that wait here for an endpoint, also for one that was handed over.
+
+        None: that was not looked at since then (the loop's clock).
+        """
+        versions = [version for key, version in self._versions.items() if key.endpoint == endpoint]
+        processes = {slot.process for version in versions for slot in version.slots}
+        if any(number not in self._observed or self._observed[number].at <= since for number in processes):
+            return None
+        return sum(version.queued(self._observed) for version in versions)
+
+    def claims(self, endpoint: str) -> tuple[int, Epoch | None]:
+        """What the gates of an endpoint tell: the highest epoch, and a claim above this router's own."""
+        versions = [version for key, version in self._versions.items() if key.endpoint == endpoint]
+        above = max((e for version in versions if (e := version.superseded_by) is not None), default=None)
+        return max((version.highest_epoch for version in versions), default=0), above
 
     def problems(self) -> Mapping[str, str]:
         """See `model.Router`."""
@@ -134,6 +159,13 @@ class HaproxyRouter:
                 return False
             await asyncio.sleep(MOVING_SECONDS)
 
+    async def finish(self) -> None:
+        """Among several routers: takes no new connections; returns when all requests that are here are over."""
+        await self._fleet.let_finish()
+        self._observed.pop(0, None)
+        while not all(seen.stat.idle for seen in self._observed.values()):  # noqa: ASYNC110 - the watch looks
+            await asyncio.sleep(OBSERVE_SECONDS)
+
     async def detach(self) -> None:
         """See `model.Router`."""
         await self._end_watching()
@@ -151,11 +183,10 @@ class HaproxyRouter:
     # --- declaring
 
     async def _declare(self, state: RouterState) -> None:
-        wanted = {
-            VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in state.endpoints.values() for v in e.versions
-        }
+        served = [endpoint for endpoint in state.endpoints.values() if endpoint.owner is None]
+        wanted = {VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in served for v in e.versions}
         slots = await self._assign(wanted)
-        for endpoint in state.endpoints.values():
+        for endpoint in served:
             for route in endpoint.versions:
                 key = VersionKey(endpoint.name, route.name)
                 if key not in self._versions:
@@ -167,9 +198,15 @@ class HaproxyRouter:
                 self._versions[key] = ServedVersion(key, self._gate_changed, left)
         self._adopted = {}
         write_private(self._memory, routes.slots_to_json({key: v.slots for key, v in self._versions.items()}))
+        for key, version in self._versions.items():
+            declared = state.endpoints.get(key.endpoint)
+            version.take(declared.tenure if declared is not None else version.tenure)
         # New replicas are servers before the first request can be sent to them.
         await self._reconcile()
-        await self._commit(routes.table(state, slots))
+        await self._neighbours.declare(state.peers)
+        if self._fleet.cluster is not None:
+            await self._commit(1, routes.owner_table(state, slots, 1))
+        await self._commit(0, routes.table(state, slots, self._neighbours.numbers))
         for key, version in self._versions.items():
             if key not in wanted:
                 version.withdraw()
@@ -184,7 +221,7 @@ class HaproxyRouter:
         found = assign(wanted, current, self._fleet.layouts, occupied)
         if found.missing:
             for number in self._fleet.layouts.keys() - {slot.process for slot in (*occupied, *found.slots.values())}:
-                if number:  # the first is the one that clients reach
+                if number >= self._fleet.permanent:
                     await self._fleet.end_slots(number)
                     self._observed.pop(number, None)
                     self._hints.forget(number)
@@ -195,19 +232,19 @@ class HaproxyRouter:
     def _queued(self) -> set[Slot]:
         return {slot for seen in self._observed.values() for slot in seen.queued_slots()}
 
-    async def _commit(self, table: dict[str, str]) -> None:
-        if table == self._table:
+    async def _commit(self, number: int, table: dict[str, str]) -> None:
+        if table == self._tables.pop(number, None):
+            self._tables[number] = table
             return
-        self._table = None
-        name = self._paths.routes("p0")
+        name = self._paths.routes(f"p{number}")
         # For a restart; the running process is told by its socket.
         write_private(name, "".join(f"{key} {value}\n" for key, value in table.items()))
         try:
-            await self._fleet.admin(0).replace_map(name, table)
+            await self._fleet.admin(number).replace_map(name, table)
         except RuntimeUnavailable:
-            if "p0" not in self._fleet.dead():
+            if f"p{number}" not in self._fleet.dead():
                 raise
-        self._table = table
+        self._tables[number] = table
 
     # --- keeping
 
@@ -225,6 +262,8 @@ class HaproxyRouter:
     async def _reconcile(self) -> None:
         for key, version in tuple(self._versions.items()):
             await version.reconcile(self._observed, self._servers)
+            if version.tenure == AWAY and version.route is None and self._fleet.cluster is not None:
+                await version.pass_on(self._paths.socket("p0", "again"), self._observed, self._servers)
             if version.over:
                 await version.close()
                 del self._versions[key]
@@ -310,7 +349,8 @@ class HaproxyRouter:
 
     async def _adopt(self) -> None:
         """Learns from running processes what they serve."""
-        self._table = await self._fleet.admin(0).show_map(self._paths.routes("p0"))
+        for number in self._tables.keys() & (self._fleet.layouts.keys() if self._fleet.cluster else {0}):
+            self._tables[number] = await self._fleet.admin(number).show_map(self._paths.routes(f"p{number}"))
         with contextlib.suppress(OSError, ValueError):
             self._adopted = routes.slots_from_json(self._memory.read_text())
         await self._observe()

@@ -106,8 +106,13 @@ class HaproxyProcess:
         self._process = self._child = None
         for path in (self._paths.record(self.name), self._paths.config(self.name)):
             path.unlink(missing_ok=True)
-        for kind in ("admin", "in", "park", "hold"):
+        for kind in ("admin", "in", "park", "hold", "again"):
             self._paths.socket(self.name, kind).unlink(missing_ok=True)
+
+    def let_finish(self) -> None:
+        """It ends by itself once its connections are over."""
+        if self._process is not None and _runs(self._process):
+            self._process.send_signal(signal.SIGUSR1)
 
     def forget(self) -> None:
         """Lets go of it: it goes on."""

@@ -19,11 +19,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from types import MappingProxyType
 
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.traffic import HUNDREDTHS
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionRoute
+from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -69,16 +71,33 @@ def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
     return [index for index, v in enumerate(versions) for _ in range(v.traffic // unit)]
 
 
-def table(state: RouterState, slots: Mapping[VersionKey, Slot]) -> dict[str, str]:
-    """All entries."""
+def table(
+    state: RouterState, slots: Mapping[VersionKey, Slot], numbers: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, str]:
+    """All entries of the first process. `numbers`: of the other routers."""
     entries: dict[str, str] = {}
     for endpoint in state.endpoints.values():
-        entries.update(_endpoint(endpoint, slots))
+        if endpoint.owner is None:
+            found = [route(v, slots[VersionKey(endpoint.name, v.name)]) for v in endpoint.versions]
+        else:
+            found = [f"{peer_backend(numbers[endpoint.owner])}||||{v.name}" for v in endpoint.versions]
+        entries.update(_endpoint(endpoint, found))
     return entries
 
 
-def _endpoint(endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot]) -> dict[str, str]:
-    routes = [route(v, slots[VersionKey(endpoint.name, v.name)]) for v in endpoint.versions]
+def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: int) -> dict[str, str]:
+    """What a process with slots serves for other routers: `<path>@<version>` → route."""
+    return {
+        f"/api/v1/service/{endpoint.name}/{file}@{v.name}": route(v, slot)
+        for endpoint in state.endpoints.values()
+        if endpoint.owner is None
+        for v in endpoint.versions
+        if (slot := slots[VersionKey(endpoint.name, v.name)]).process == process
+        for file in ("score", "swagger.json")
+    }
+
+
+def _endpoint(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
     digests = sorted(digest.lower() for digest in endpoint.key_digests)
     auth = "none" if endpoint.auth is AuthMode.NONE else "key"
     fingerprint = sha256("\n".join([endpoint.name, *digests]).encode()).hexdigest()[:32]

@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from aks_inference_runtime.router.admin import ServerRow, Stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
 from aks_inference_runtime.router.gates import Act, GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
 from aks_inference_runtime.router.ownership import Epoch, Tenure
+from aks_inference_runtime.router.peers import ONWARD
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
 
+MOST_PASSED_ON = 10_000
+"""At once: all that wait."""
 GRACE_SECONDS = 1.0
 """A slot is given up no sooner after the last request was sent to it: one may be on its way from another process."""
 
@@ -172,6 +176,12 @@ class ServedVersion:
         for slot in tuple(self.slots):
             if (slot != self.slots[-1] or self.route is None) and await self._emptied(slot, seen, servers):
                 self.slots.remove(slot)
+
+    async def pass_on(self, address: Path, seen: Observations, servers: Servers) -> None:
+        """Sends what waits here on to whoever owns the endpoint now."""
+        for slot in self.slots:
+            if self._queued(slot, seen):
+                await servers.set_cap(slot, ONWARD, str(address), MOST_PASSED_ON, gated=False)
 
     async def reconcile_replica(self, replica_id: str, seen: Observations, servers: Servers) -> None:
         """One replica's caps in all slots."""

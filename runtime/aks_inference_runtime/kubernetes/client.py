@@ -1,0 +1,165 @@
+"""The API server: get, list, watch, create, patch, replace. JSON in, JSON out; errors are the package's own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict, NotFound, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.kubernetes.connection import Connection
+
+REQUEST_SECONDS = 10.0
+WATCH_SECONDS = 240
+"""A watch ends by itself and is begun again: a connection that died in silence is noticed."""
+QUIET_SECONDS = WATCH_SECONDS + 15.0
+PAGE = 500
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+Object = dict[str, Any]
+
+
+class Expired(AksInferenceError):
+    """The resource version is too old for a watch: list again."""
+
+
+class Api:
+    """One connection pool to one API server."""
+
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
+        self._session = session
+        self._connection = connection
+
+    async def get(self, path: str, **query: str) -> Object:
+        """An object. Raises NotFound, OperationFailed, RuntimeUnavailable."""
+        return await self._ask("GET", path, query)
+
+    async def text(self, path: str, **query: str) -> str:
+        """A text, as logs are. Raises as `get`."""
+        async with self._request("GET", path, query, None, None) as answer:
+            return await answer.text(errors="replace")
+
+    async def create(self, path: str, body: Object) -> Object:
+        """Makes an object. Raises Conflict where it exists, and as `get`."""
+        return await self._ask("POST", path, {}, body)
+
+    async def replace(self, path: str, body: Object) -> Object:
+        """Replaces an object. Raises Conflict when it has changed meanwhile, and as `get`."""
+        return await self._ask("PUT", path, {}, body)
+
+    async def patch(self, path: str, body: Object) -> Object:
+        """Merges into an object (RFC 7386). Raises as `get`."""
+        return await self._ask("PATCH", path, {}, body, MERGE)
+
+    async def apply(self, path: str, body: Object, manager: str) -> Object:
+        """Server-side apply; what another manager set in our fields is taken over. Raises as `get`."""
+        return await self._ask("PATCH", path, {"fieldManager": manager, "force": "true"}, body, APPLY)
+
+    async def delete(self, path: str) -> None:
+        """Removes an object; one that is not there is removed already. Raises OperationFailed, RuntimeUnavailable."""
+        try:
+            await self._ask("DELETE", path, {})
+        except NotFound:
+            return
+
+    async def list(self, path: str, labels: str = "") -> tuple[list[Object], str]:
+        """All objects of a collection and the resource version to watch from. Raises as `get`."""
+        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        items: list[Object] = []
+        while True:
+            page = await self._ask("GET", path, query)
+            items += page.get("items") or []
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                return items, str(metadata.get("resourceVersion", ""))
+            query["continue"] = metadata["continue"]
+
+    async def watch(self, path: str, version: str, labels: str = "") -> AsyncIterator[tuple[str, Object]]:
+        """Changes since a resource version, until the watch ends. Raises Expired, and as `get`."""
+        query = {
+            "watch": "1",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        if labels:
+            query["labelSelector"] = labels
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=QUIET_SECONDS)
+        async with self._request("GET", path, query, None, None, limits) as answer:
+            try:
+                async for line in answer.content:
+                    event = json.loads(line)
+                    kind, found = str(event["type"]), event["object"]
+                    if kind == "ERROR":
+                        raise _error(int(found.get("code", 500)), str(found.get("message", "")), path)
+                    yield kind, found
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                raise RuntimeUnavailable(f"the watch of {path} broke: {error!r}") from None
+
+    async def _ask(
+        self, method: str, path: str, query: Mapping[str, str], body: Object | None = None, content: str | None = None
+    ) -> Object:
+        async with self._request(method, path, query, body, content) as answer:
+            found = await answer.json(content_type=None)
+            return found if isinstance(found, dict) else {}
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object | None,
+        content: str | None,
+        limits: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = self._connection.headers() | {"content-type": content or "application/json"}
+        try:
+            async with self._session.request(
+                method,
+                self._connection.server + path,
+                params=query,
+                data=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=limits or aiohttp.ClientTimeout(REQUEST_SECONDS),
+            ) as answer:
+                if answer.status >= 400:
+                    raise _error(answer.status, _message(await answer.text(errors="replace")), path)
+                yield answer
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RuntimeUnavailable(f"the API server does not answer ({method} {path}): {error!r}") from None
+
+
+@asynccontextmanager
+async def connected(connection: Connection) -> AsyncIterator[Api]:
+    """A client until the block ends."""
+    connector = aiohttp.TCPConnector(ssl=connection.tls or True, limit=50)
+    # An object with many managers can be long; a line of a watch is an object.
+    async with aiohttp.ClientSession(connector=connector, read_bufsize=4 * 1024 * 1024) as session:
+        yield Api(session, connection)
+        await asyncio.sleep(0)
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text).get("message", text))
+    except (ValueError, AttributeError):
+        return text[:500]
+
+
+def _error(status: int, message: str, path: str) -> AksInferenceError:
+    text = f"{path}: {message}"
+    match status:
+        case 404:
+            return NotFound(text)
+        case 409:
+            return Conflict(text)
+        case 410:
+            return Expired(text)
+        case 429 | 500 | 502 | 503 | 504:
+            return RuntimeUnavailable(text)
+        case _:
+            return OperationFailed(f"{text} (status {status})")

@@ -1,0 +1,109 @@
+"""A collection of the API server kept in memory: listed, then watched, of each object what `project` keeps."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.kubernetes.client import Api, Expired, Object
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Informer(Generic[T]):
+    """While the API server is away, what was known stays; afterwards it is brought up to date."""
+
+    def __init__(
+        self,
+        path: str,
+        project: Callable[[Object], T | None],
+        changed: Callable[[], None],
+        *,
+        labels: str = "",
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """
+        Args:
+            path: Required. Of the collection.
+            project: Required. What is kept of an object; None: nothing.
+            changed: Required. Called after each change of what is kept.
+            labels: Optional. Selector.
+            jitter: Optional. 0 to 1, for pauses after failures.
+        """
+        self._path = path
+        self._project = project
+        self._changed = changed
+        self._labels = labels
+        self._jitter = jitter
+        self._items: dict[str, T] = {}
+        self._listed = asyncio.Event()
+
+    @property
+    def items(self) -> Mapping[str, T]:
+        """By `<namespace>/<name>`."""
+        return self._items
+
+    @property
+    def listed(self) -> bool:
+        """Whether the collection was read once."""
+        return self._listed.is_set()
+
+    async def first(self) -> None:
+        """Waits until the collection was read once."""
+        await self._listed.wait()
+
+    async def run(self, api: Api) -> None:
+        """Until cancelled."""
+        pause = FIRST_PAUSE_S
+        version: str | None = None
+        while True:
+            try:
+                if version is None:
+                    version = await self._list(api)
+                async for kind, found in api.watch(self._path, version, self._labels):
+                    version = found["metadata"]["resourceVersion"]
+                    pause = FIRST_PAUSE_S
+                    self._take(kind, found)
+            except Expired:
+                version = None
+            except AksInferenceError as error:
+                _log.warning("%s", error)
+                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
+                pause = min(LONGEST_PAUSE_S, pause * 2)
+
+    async def _list(self, api: Api) -> str:
+        objects, version = await api.list(self._path, self._labels)
+        items = {}
+        for found in objects:
+            if (kept := self._project(found)) is not None:
+                items[_key(found)] = kept
+        changed = items != self._items or not self._listed.is_set()
+        self._items = items
+        self._listed.set()
+        if changed:
+            self._changed()
+        return version
+
+    def _take(self, kind: str, found: Object) -> None:
+        if kind == "BOOKMARK":
+            return
+        key = _key(found)
+        before = self._items.get(key)
+        kept = None if kind == "DELETED" else self._project(found)
+        if kept is None:
+            self._items.pop(key, None)
+        else:
+            self._items[key] = kept
+        if kept != before:
+            self._changed()
+
+
+def _key(found: Object) -> str:
+    metadata = found["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"

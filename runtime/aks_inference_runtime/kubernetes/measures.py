@@ -1,0 +1,55 @@
+"""The metrics' stable names."""
+
+from aks_inference_runtime.autoscaler.policy import Decision
+from aks_inference_runtime.kubernetes.agent import Agent
+from aks_inference_runtime.kubernetes.metrics import family
+from aks_inference_runtime.router.model import VersionKey
+
+PREFIX = "aks_inference"
+
+
+def router_metrics(agent: Agent) -> str:
+    """Of a router: what it owns, how it goes there, who the others are."""
+    loads = [(_labels(key), load) for key, load in agent.router.load().items()]
+    view = agent.heartbeats.view()
+    return "".join(
+        [
+            family(f"{PREFIX}_busy", "gauge", "Requests at replicas.", ((k, x.busy) for k, x in loads)),
+            family(f"{PREFIX}_queued", "gauge", "Requests that wait.", ((k, x.queued) for k, x in loads)),
+            family(f"{PREFIX}_ready_replicas", "gauge", "Usable replicas.", ((k, x.ready_replicas) for k, x in loads)),
+            family(
+                f"{PREFIX}_requests_total", "counter", "Requests that came.", ((k, x.requests_total) for k, x in loads)
+            ),
+            family(
+                f"{PREFIX}_rejected_total",
+                "counter",
+                "Requests that the router answered with 429 or 503.",
+                ((k, x.rejected_total) for k, x in loads),
+            ),
+            family(f"{PREFIX}_owned_endpoints", "gauge", "Endpoints held here.", [({}, len(agent.sharing.held))]),
+            family(
+                f"{PREFIX}_owner_changes_total", "counter", "Endpoints taken or let go.", [({}, agent.owner_changes)]
+            ),
+            family(f"{PREFIX}_routers_alive", "gauge", "Routers, this one included.", [({}, len(view.live))]),
+        ]
+    )
+
+
+def autoscaler_metrics(leader: bool, decisions: dict[VersionKey, Decision], written: int) -> str:
+    """Of an autoscaler: whether it leads, what it wants."""
+    return "".join(
+        [
+            family(f"{PREFIX}_autoscaler_leader", "gauge", "1 for the one that scales.", [({}, int(leader))]),
+            family(f"{PREFIX}_scale_writes_total", "counter", "Scales that were written.", [({}, written)]),
+            family(
+                f"{PREFIX}_wanted_replicas",
+                "gauge",
+                "Replicas by the last decision.",
+                ((_labels(key), decision.replicas) for key, decision in decisions.items()),
+            ),
+        ]
+    )
+
+
+def _labels(key: VersionKey) -> dict[str, str]:
+    return {"endpoint": key.endpoint, "version": key.version}

@@ -1,0 +1,159 @@
+"""What the runtime keeps of the API server's objects. Pure."""
+
+import base64
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from aks_inference_runtime.api.endpoint import EndpointSpec
+from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, KEYS_FIELD, VERSION_LABEL
+from aks_inference_runtime.kubernetes.client import Object
+
+_log = logging.getLogger(__name__)
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A ScoringEndpoint."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    """RFC 3339 in UTC: sorts as it reads."""
+    spec: EndpointSpec
+    status: Mapping[str, Any] | None = None
+    """As it was last written; only the autoscaler keeps it."""
+
+
+@dataclass(frozen=True)
+class ReplicaEndpoint:
+    """A replica, as its EndpointSlice has it."""
+
+    id: str
+    """The pod's uid."""
+    address: str
+    port: int
+    control_port: int
+    ready: bool
+    terminating: bool
+
+
+@dataclass(frozen=True)
+class Slice:
+    """An EndpointSlice of a version."""
+
+    namespace: str
+    endpoint: str
+    version_label: str
+    replicas: tuple[ReplicaEndpoint, ...]
+
+
+@dataclass(frozen=True)
+class RouterPod:
+    """A router, possibly this one."""
+
+    name: str
+    address: str
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Digests:
+    """The accepted keys of an endpoint."""
+
+    endpoint: str
+    digests: frozenset[str]
+
+
+def declared(found: Object) -> Declared | None:
+    """A ScoringEndpoint without its status; one that cannot be read (the API server checks them) is left out."""
+    return _declared(found, None)
+
+
+def declared_with_status(found: Object) -> Declared | None:
+    """A ScoringEndpoint with its status."""
+    return _declared(found, found.get("status") or {})
+
+
+def _declared(found: Object, status: Mapping[str, Any] | None) -> Declared | None:
+    metadata = found["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return None
+    try:
+        spec = EndpointSpec.model_validate(found["spec"])
+    except ValidationError as error:
+        _log.error("ScoringEndpoint %s/%s cannot be served: %s", metadata.get("namespace"), metadata["name"], error)
+        return None
+    return Declared(
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        generation=int(metadata.get("generation", 0)),
+        created=metadata.get("creationTimestamp", ""),
+        spec=spec,
+        status=status,
+    )
+
+
+def slice_of(found: Object) -> Slice | None:
+    """An EndpointSlice with the ports of gates; others are left out."""
+    metadata = found["metadata"]
+    labels = metadata.get("labels") or {}
+    ports = {port.get("name"): port.get("port") for port in found.get("ports") or ()}
+    if ENDPOINT_LABEL not in labels or VERSION_LABEL not in labels or not ports.get("gate"):
+        return None
+    replicas = []
+    for entry in found.get("endpoints") or ():
+        target, conditions = entry.get("targetRef") or {}, entry.get("conditions") or {}
+        if target.get("uid") and entry.get("addresses"):
+            replicas.append(
+                ReplicaEndpoint(
+                    id=target["uid"],
+                    address=entry["addresses"][0],
+                    port=int(ports["gate"]),
+                    control_port=int(ports.get("gate-control") or 0),
+                    ready=conditions.get("ready") is not False,
+                    terminating=bool(conditions.get("terminating")),
+                )
+            )
+    return Slice(metadata.get("namespace", ""), labels[ENDPOINT_LABEL], labels[VERSION_LABEL], tuple(replicas))
+
+
+def digests_of(found: Object) -> Digests | None:
+    """A Secret with the digests of an endpoint's keys; others are left out."""
+    endpoint = (found["metadata"].get("labels") or {}).get(ENDPOINT_LABEL)
+    data = (found.get("data") or {}).get(KEYS_FIELD)
+    if endpoint is None or data is None:
+        return None
+    words = base64.b64decode(data).decode("ascii", errors="replace").split()
+    return Digests(endpoint, frozenset(word.lower() for word in words if _DIGEST.fullmatch(word)))
+
+
+def router_pod(found: Object) -> RouterPod | None:
+    """A router's pod that has an address and is not over."""
+    status = found.get("status") or {}
+    if not status.get("podIP") or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    return RouterPod(found["metadata"]["name"], status["podIP"], (found.get("spec") or {}).get("nodeName", ""))
+
+
+def url(address: str, port: int) -> str:
+    """Of an agent."""
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def served(endpoints: Mapping[str, Declared]) -> dict[str, Declared]:
+    """By name: of those with one name in several namespaces the oldest is served (URLs have no namespace)."""
+    chosen: dict[str, Declared] = {}
+    for endpoint in endpoints.values():
+        other = chosen.get(endpoint.name)
+        if other is None or (endpoint.created, endpoint.uid) < (other.created, other.uid):
+            chosen[endpoint.name] = endpoint
+    return chosen

@@ -1,0 +1,170 @@
+"""The load of what a router owns, as it tells it: JSON lines. Both ends.
+
+A line has what changed since the one before on the same stream, and says that the rest is as it was.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import aiohttp
+from aiohttp import web
+from pydantic import Field, ValidationError
+
+from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
+
+REPORT_S = 0.1
+STALE_S = 1.0
+"""A router that has not reported for so long tells nothing: its versions' figures are missing, never zero."""
+AGAIN_S = 0.2
+PATH = "/v1/load"
+
+Loads = Mapping[VersionKey, VersionLoad]
+
+
+class VersionReport(Wire):
+    """The figures of one version."""
+
+    endpoint: str
+    version: str
+    busy: int
+    queued: int
+    ready: int
+    requests_total: int
+    rejected_total: int
+
+
+class Report(Wire):
+    """One line."""
+
+    changed: tuple[VersionReport, ...] = ()
+    gone: tuple[tuple[str, str], ...] = ()
+    """Versions that this router does not report any more."""
+    generations: dict[str, int] = Field(default_factory=dict)
+    """Endpoint → the newest generation that this router serves whole, where that changed. 0: it is gone."""
+
+
+def difference(
+    before: Loads, now: Loads, generations_before: Mapping[str, int], generations: Mapping[str, int]
+) -> Report:
+    """What a line has to say."""
+    changed = {name: n for name, n in generations.items() if generations_before.get(name) != n}
+    return Report(
+        generations=changed | {name: 0 for name in generations_before if name not in generations},
+        changed=tuple(
+            VersionReport(
+                endpoint=key.endpoint,
+                version=key.version,
+                busy=load.busy,
+                queued=load.queued,
+                ready=load.ready_replicas,
+                requests_total=load.requests_total,
+                rejected_total=load.rejected_total,
+            )
+            for key, load in now.items()
+            if before.get(key) != load
+        ),
+        gone=tuple((key.endpoint, key.version) for key in before if key not in now),
+    )
+
+
+def merged(before: Loads, report: Report) -> dict[VersionKey, VersionLoad]:
+    """The figures after a line."""
+    gone = {VersionKey(*key) for key in report.gone}
+    now = {key: load for key, load in before.items() if key not in gone}
+    for entry in report.changed:
+        now[VersionKey(entry.endpoint, entry.version)] = VersionLoad(
+            entry.busy, entry.queued, entry.ready, entry.requests_total, entry.rejected_total
+        )
+    return now
+
+
+async def stream(
+    request: web.Request, loads: Callable[[], Loads], generations: Callable[[], Mapping[str, int]]
+) -> web.StreamResponse:
+    """The router's side of `GET /v1/load`."""
+    answer = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+    await answer.prepare(request)
+    before: Loads = {}
+    served_before: Mapping[str, int] = {}
+    try:
+        while True:
+            now, served = dict(loads()), dict(generations())
+            line = difference(before, now, served_before, served)
+            await answer.write(line.model_dump_json(by_alias=True, exclude_defaults=True).encode() + b"\n")
+            before, served_before = now, served
+            await asyncio.sleep(REPORT_S)
+    except ConnectionError:
+        return answer
+
+
+class Reports:
+    """The autoscaler's side: the figures of all routers."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._loads: dict[str, Loads] = {}
+        self._at: dict[str, float] = {}
+        self._generations: dict[str, dict[str, int]] = {}
+
+    def listen(self, session: aiohttp.ClientSession, routers: frozenset[str]) -> None:
+        """To the routers at these URLs, and no more."""
+        for url in self._tasks.keys() - routers:
+            self._tasks.pop(url).cancel()
+            self._loads.pop(url, None)
+            self._at.pop(url, None)
+            self._generations.pop(url, None)
+        for url in routers - self._tasks.keys():
+            self._tasks[url] = asyncio.create_task(self._hear(session, url))
+
+    def load(self) -> Loads:
+        """The newest figures by version; what was not heard lately is missing."""
+        oldest = asyncio.get_running_loop().time() - STALE_S
+        found: dict[VersionKey, VersionLoad] = {}
+        for url, loads in self._loads.items():
+            if self._at[url] > oldest:
+                for key, load in loads.items():
+                    # While an endpoint changes hands two routers have some of its requests.
+                    found[key] = load if key not in found else _sum(found[key], load)
+        return found
+
+    def generation(self, endpoint: str) -> int:
+        """The newest generation of an endpoint that every router serves; 0 while one of them is not heard."""
+        if not self._tasks:
+            return 0
+        return min(self._generations.get(url, {}).get(endpoint, 0) for url in self._tasks)
+
+    async def close(self) -> None:
+        """Ends listening."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._tasks.clear()
+
+    async def _hear(self, session: aiohttp.ClientSession, url: str) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=STALE_S, sock_read=STALE_S)
+        while True:
+            loads: Loads = {}
+            generations: dict[str, int] = {}
+            try:
+                async with session.get(url + PATH, timeout=timeout) as answer:
+                    async for line in answer.content:
+                        report = Report.model_validate_json(line)
+                        loads = self._loads[url] = merged(loads, report)
+                        generations |= report.generations
+                        self._generations[url] = generations
+                        self._at[url] = asyncio.get_running_loop().time()
+            except (aiohttp.ClientError, TimeoutError, OSError, ValidationError, ValueError):
+                pass  # it is asked again; until then its figures grow old
+            await asyncio.sleep(AGAIN_S)
+
+
+def _sum(one: VersionLoad, other: VersionLoad) -> VersionLoad:
+    return VersionLoad(
+        # What runs is counted at the gates by whoever listens to them: the same requests.
+        max(one.busy, other.busy),
+        one.queued + other.queued,
+        max(one.ready_replicas, other.ready_replicas),
+        one.requests_total + other.requests_total,
+        one.rejected_total + other.rejected_total,
+    )

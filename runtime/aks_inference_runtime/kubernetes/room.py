@@ -1,0 +1,109 @@
+"""How many more replicas the nodes hold, counting those that an autoscaled pool may still add. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aks_inference_runtime.kubernetes.client import Object
+from aks_inference_runtime.kubernetes.quantities import quantity
+
+POOL_LABEL = "kubernetes.azure.com/agentpool"
+GPU = "nvidia.com/gpu"
+NAMES = ("cpu", "memory", GPU, "pods")
+
+Amounts = Mapping[str, float]
+"""Of `NAMES`; a missing one is 0."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as far as room goes."""
+
+    name: str
+    pool: str
+    allocatable: Amounts
+    schedulable: bool
+
+
+@dataclass(frozen=True)
+class PodNeed:
+    """A pod that takes room."""
+
+    node: str
+    """Empty: it waits for one."""
+    requests: Amounts
+
+
+def node_of(found: Object) -> Node:
+    """A node."""
+    metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
+    taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+    allocatable = status.get("allocatable") or {}
+    return Node(
+        metadata["name"],
+        (metadata.get("labels") or {}).get(POOL_LABEL, ""),
+        {name: quantity(allocatable[name]) for name in NAMES if name in allocatable},
+        ready and not taints and not spec.get("unschedulable"),
+    )
+
+
+def need_of(found: Object) -> PodNeed | None:
+    """A pod; None for one that is over."""
+    spec, status = found.get("spec") or {}, found.get("status") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    return PodNeed(spec.get("nodeName") or "", requests_of(spec))
+
+
+def requests_of(spec: Object) -> Amounts:
+    """What a pod asks for: its containers and sidecars, or the largest of its other initial containers if more."""
+    total: dict[str, float] = {"pods": 1.0}
+    first: dict[str, float] = {}
+    for container in spec.get("containers") or ():
+        _add(total, container)
+    for container in spec.get("initContainers") or ():
+        if container.get("restartPolicy") == "Always":
+            _add(total, container)
+        else:
+            own: dict[str, float] = {}
+            _add(own, container)
+            first = {name: max(first.get(name, 0.0), own.get(name, 0.0)) for name in {*first, *own}}
+    return {name: max(total.get(name, 0.0), first.get(name, 0.0)) for name in {*total, *first}}
+
+
+def room(need: Amounts, nodes: Iterable[Node], pods: Iterable[PodNeed], limits: Mapping[str, int]) -> int:
+    """Further replicas of this need that fit.
+
+    Args:
+        need: Required. Of one replica.
+        nodes, pods: Required. All there are. Pods that wait for a node take room too.
+        limits: Required. Autoscaled pool → the most nodes that it may have.
+    """
+    nodes = list(nodes)
+    used: dict[str, dict[str, float]] = {}
+    for pod in pods:
+        taken = used.setdefault(pod.node, {})
+        for name, amount in pod.requests.items():
+            taken[name] = taken.get(name, 0.0) + amount
+    places = sum(_fit(need, n.allocatable, used.get(n.name, {})) for n in nodes if n.schedulable)
+    for pool, most in limits.items():
+        there = [node for node in nodes if node.pool == pool]
+        if there:
+            places += max(0, most - len(there)) * _fit(need, there[0].allocatable, {})
+    waiting = used.get("", {})
+    shares = [waiting[name] / need[name] for name in need if need[name] > 0 and name in waiting]
+    return max(0, places - int(max(shares, default=0.0) + 0.999))
+
+
+def _fit(need: Amounts, allocatable: Amounts, used: Amounts) -> int:
+    free = {name: allocatable.get(name, 0.0) - used.get(name, 0.0) for name in need}
+    # The tolerance keeps ten pods of 0.1 cores on one core.
+    return max(0, min((int(free[name] / need[name] + 1e-6) for name in need if need[name] > 0), default=0))
+
+
+def _add(total: dict[str, float], container: Object) -> None:
+    resources = container.get("resources") or {}
+    # What has only a limit asks for it.
+    for name, text in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
+        if name in NAMES:
+            total[name] = total.get(name, 0.0) + quantity(text)

@@ -1,0 +1,130 @@
+"""`python -m aks_inference_runtime.kubernetes.router`: a router pod, until SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.kubernetes import RuntimeSettings
+from aks_inference_runtime.kubernetes import connection, pod, reports
+from aks_inference_runtime.kubernetes.agent import Agent
+from aks_inference_runtime.kubernetes.client import Api, connected
+from aks_inference_runtime.kubernetes.heartbeats import PATH as ROUTERS_PATH
+from aks_inference_runtime.kubernetes.measures import router_metrics
+from aks_inference_runtime.kubernetes.serving import answering
+from aks_inference_runtime.router import HaproxyRouter
+from aks_inference_runtime.router.peers import Cluster
+
+DIRECTORY_VARIABLE = "AKS_INFERENCE_DIRECTORY"
+DIRECTORY = "/run/aks-inference"
+LEAVE_S = 5.0
+"""How long others may take to have this router's endpoints, before its own requests are waited for."""
+LOOK_S = 0.02
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connection) -> None:
+    """Serves until SIGTERM or SIGINT; then hands over, lets requests finish and ends. A second signal ends at once."""
+    asked, again = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (again if asked.is_set() else asked).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    async with connected(where) as api, aiohttp.ClientSession(read_bufsize=4 * 1024 * 1024) as session:
+        cluster = Cluster(
+            owner_host=me.address,
+            owner_port=settings.owner_port,
+            token=None,
+            retry_lost_requests=settings.retry_lost_requests,
+        )
+        directory = Path(os.environ.get(DIRECTORY_VARIABLE, DIRECTORY)) / "router"
+        router = HaproxyRouter(directory, host=me.address, port=settings.http_port, cluster=cluster)
+        await router.start()
+        agent = Agent(me.name, settings, router)
+        try:
+            await _serve(agent, api, session, settings, me, asked, again)
+        finally:
+            await agent.heartbeats.close()
+            await router.stop()
+
+
+async def _serve(
+    agent: Agent,
+    api: Api,
+    session: aiohttp.ClientSession,
+    settings: RuntimeSettings,
+    me: pod.Pod,
+    asked: asyncio.Event,
+    again: asyncio.Event,
+) -> None:
+    async def load(request: web.Request) -> web.StreamResponse:
+        return await reports.stream(request, agent.router.load, lambda: agent.generations)
+
+    routes = (web.get(ROUTERS_PATH, agent.heartbeats.stream), web.get(reports.PATH, load))
+    working = asyncio.create_task(agent.run(api, session))
+    async with answering(
+        me.address,
+        settings.agent_port,
+        alive=lambda: not working.done(),
+        ready=lambda: agent.ready,
+        metrics=lambda: router_metrics(agent),
+        routes=routes,
+    ):
+        waiting = asyncio.create_task(asked.wait())
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not working.done():
+            await _leave(agent, again)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        if not asked.is_set():
+            working.result()
+
+
+async def _leave(agent: Agent, again: asyncio.Event) -> None:
+    agent.leave()
+    _log.info("leaves: its endpoints go to the other routers")
+    deadline = asyncio.get_running_loop().time() + LEAVE_S
+    while not agent.left and not again.is_set() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
+    ends = [asyncio.ensure_future(agent.router.finish()), asyncio.ensure_future(again.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    await asyncio.gather(*ends, return_exceptions=True)
+
+
+def main() -> int:
+    """Exit status: 0 after a signal, 2 for settings that cannot be used, 1 for what went wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings, me, where = pod.settings(), pod.pod(), connection.find()
+    except AksInferenceError as error:
+        print(f"router: {error}", file=sys.stderr)
+        return 2
+    try:
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            runner.run(run(settings, me, where))
+    except (AksInferenceError, OSError) as error:
+        print(f"router: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What a router serves, from what the API server shows and what the router owns. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion
+from aks_inference_runtime.api.kubernetes import version_label
+from aks_inference_runtime.api.traffic import Share, effective_traffic
+from aks_inference_runtime.kubernetes.objects import Declared, ReplicaEndpoint, Slice
+from aks_inference_runtime.router.model import ControlAddress, EndpointRoute, ReplicaTarget, VersionRoute
+from aks_inference_runtime.router.ownership import Tenure
+
+Replicas = Mapping[tuple[str, str, str], tuple[ReplicaEndpoint, ...]]
+"""By namespace, endpoint and label of the version."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A router's part in an endpoint."""
+
+    owner: str | None
+    """None: this router."""
+    tenure: Tenure
+
+
+def replicas_of(slices: Iterable[Slice]) -> Replicas:
+    """All replicas by version. One that stands in two slices (it is being moved) is taken once."""
+    found: dict[tuple[str, str, str], dict[str, ReplicaEndpoint]] = {}
+    for piece in slices:
+        version = found.setdefault((piece.namespace, piece.endpoint, piece.version_label), {})
+        version.update({replica.id: replica for replica in piece.replicas})
+    return {key: tuple(version.values()) for key, version in found.items()}
+
+
+def of_version(replicas: Replicas, endpoint: Declared, version: str) -> tuple[ReplicaEndpoint, ...]:
+    """The replicas of one version."""
+    return replicas.get((endpoint.namespace, endpoint.name, version_label(version)), ())
+
+
+def ready(replicas: Iterable[ReplicaEndpoint]) -> int:
+    """Replicas that the kubelet found ready and that stay."""
+    return sum(replica.ready and not replica.terminating for replica in replicas)
+
+
+def presentable(endpoint: Declared, replicas: Replicas) -> bool:
+    """Whether all that is declared can be served: every version has a ready replica, or is scaled to zero."""
+    return all(_present(v, of_version(replicas, endpoint, v.name)) for v in endpoint.spec.versions)
+
+
+def next_spec(before: EndpointSpec | None, endpoint: Declared, replicas: Replicas) -> EndpointSpec:
+    """The declaration whose shares are in force.
+
+    What was served stays in force until what is declared can be served whole. A router that has just begun does not
+    know what was: then the versions without a replica leave their share to the others.
+    """
+    if presentable(endpoint, replicas):
+        return endpoint.spec
+    if before is not None:
+        names = {v.name for v in endpoint.spec.versions}
+        if all(v.name in names or of_version(replicas, endpoint, v.name) for v in before.versions):
+            return before
+    there = [v for v in endpoint.spec.versions if _present(v, of_version(replicas, endpoint, v.name))]
+    return endpoint.spec if not there else _without_absent(endpoint.spec, there)
+
+
+def route(
+    endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str], part: Part
+) -> EndpointRoute:
+    """An endpoint as this router serves it. `spec`: whose shares are in force."""
+    traffic = effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in spec.versions])
+    declared = {v.name: v for v in endpoint.spec.versions}
+    return EndpointRoute(
+        name=endpoint.name,
+        auth=endpoint.spec.auth,
+        key_digests=digests if endpoint.spec.auth is AuthMode.KEY else frozenset(),
+        versions=tuple(
+            _version(declared.get(v.name, v), traffic[v.name], of_version(replicas, endpoint, v.name))
+            for v in spec.versions
+        ),
+        version_header_enabled=endpoint.spec.version_header_enabled,
+        owner=part.owner,
+        tenure=part.tenure,
+    )
+
+
+def _version(version: EndpointVersion, traffic: int, replicas: tuple[ReplicaEndpoint, ...]) -> VersionRoute:
+    scaling = version.scaling
+    return VersionRoute(
+        name=version.name,
+        traffic=traffic,
+        requests=version.requests,
+        # Whether a replica takes requests is its gate's word; the kubelet's is older.
+        replicas=tuple(
+            ReplicaTarget(r.id, r.address, r.port, ControlAddress(r.address, r.control_port), not r.terminating)
+            for r in replicas
+        ),
+        scaled_to_zero=scaling.autoscale_enabled and scaling.autoscale_min_replicas == 0 and not ready(replicas),
+    )
+
+
+def _present(version: EndpointVersion, replicas: tuple[ReplicaEndpoint, ...]) -> bool:
+    return ready(replicas) > 0 or (version.scaling.autoscale_enabled and version.scaling.autoscale_min_replicas == 0)
+
+
+def _without_absent(spec: EndpointSpec, there: list[EndpointVersion]) -> EndpointSpec:
+    default = next((v for v in there if v.is_default), max(there, key=lambda v: v.traffic_percentile))
+    kept = {v.name for v in there}
+    versions = tuple(
+        v.model_copy(
+            update={
+                "is_default": v.name == default.name,
+                "traffic_percentile": v.traffic_percentile if v.name in kept else 0.0,
+            }
+        )
+        for v in spec.versions
+    )
+    return spec.model_copy(update={"versions": versions})

@@ -1,0 +1,260 @@
+"""The autoscaler's part: what may be scaled, how far, and the writing of scales and states."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from aks_inference_runtime.api.endpoint import API_VERSION, EndpointVersion
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.kubernetes import (
+    AUTOSCALER_NAME,
+    COMPONENT_LABEL,
+    PART_OF,
+    PART_OF_LABEL,
+    ROUTER_COMPONENT,
+    ROUTER_NAME,
+    RuntimeSettings,
+    version_label,
+)
+from aks_inference_runtime.autoscaler.controller import ScalingTarget
+from aks_inference_runtime.autoscaler.policy import Decision, Rules
+from aks_inference_runtime.kubernetes import objects, room, workloads
+from aks_inference_runtime.kubernetes.client import Api
+from aks_inference_runtime.kubernetes.informer import Informer
+from aks_inference_runtime.kubernetes.reports import Reports
+from aks_inference_runtime.kubernetes.status import Facts, status_of
+from aks_inference_runtime.router.model import VersionKey
+
+STATUS_S = 0.5
+"""Between writings of one endpoint's status."""
+PENDING_S = 5.0
+"""A written scale that is not seen by then is written again."""
+LOG_LINES = 30
+_log = logging.getLogger(__name__)
+
+
+class ClusterScaler:
+    """Implements `controller.Scaler` over Deployments; also writes fixed numbers and the states."""
+
+    def __init__(self, settings: RuntimeSettings, leads: Callable[[], bool], clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self.reports = Reports()
+        self.decisions: dict[VersionKey, Decision] = {}
+        self.written = 0
+        self._leads = leads
+        self._clock = clock
+        self._api: Api | None = None
+        self._last_scaling: dict[VersionKey, str] = {}
+        self._pending: dict[VersionKey, tuple[int, float]] = {}
+        """Scales that were written and are not seen yet, and when."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tails: dict[workloads.VersionId, str] = {}
+        self._statuses: dict[str, dict[str, Any]] = {}
+
+        def quiet() -> None:
+            """What is known is looked at every round."""
+
+        self.endpoints = Informer(f"/apis/{API_VERSION}/scoringendpoints", objects.declared_with_status, quiet)
+        self.workloads = Informer("/apis/apps/v1/deployments", workloads.workload, quiet)
+        self.pods = Informer("/api/v1/pods", workloads.replica_pod, quiet)
+        self.nodes = Informer("/api/v1/nodes", room.node_of, quiet)
+        self.others = Informer("/apis/autoscaling/v2/horizontalpodautoscalers", workloads.other_scaler, quiet)
+        self.routers = Informer(
+            f"/api/v1/namespaces/{settings.namespace}/pods",
+            objects.router_pod,
+            quiet,
+            labels=f"{PART_OF_LABEL}={PART_OF},{COMPONENT_LABEL}={ROUTER_COMPONENT}",
+        )
+
+    @property
+    def listed(self) -> bool:
+        """Whether everything was read once."""
+        return all(informer.listed for informer in self._informers())
+
+    def _informers(self) -> tuple[Informer[Any], ...]:
+        return (self.endpoints, self.workloads, self.pods, self.nodes, self.others, self.routers)
+
+    async def run(self, api: Api, session: aiohttp.ClientSession) -> None:
+        """Keeps what is known up to date and writes fixed numbers and states, until cancelled."""
+        self._api = api
+        async with asyncio.TaskGroup() as tasks:
+            for informer in self._informers():
+                tasks.create_task(informer.run(api))
+            while True:
+                await asyncio.sleep(STATUS_S)
+                port = self.settings.agent_port
+                urls = frozenset(objects.url(pod.address, port) for pod in self.routers.items.values())
+                self.reports.listen(session, urls)
+                if self._leads() and self.listed:
+                    self._write_fixed()
+                    await self._write_statuses(api)
+
+    # --- Scaler
+
+    def targets(self) -> Mapping[VersionKey, ScalingTarget]:
+        """All versions that are scaled by need; none while this one does not lead or does not know everything."""
+        if not self._leads() or not self.listed:
+            return {}
+        found = {}
+        fought = workloads.fought_over(self.others.items)
+        for key, version, work in self._versions():
+            if not version.scaling.autoscale_enabled:
+                continue
+            if (hpa := fought.get((work.namespace, work.name))) is not None:
+                self._last_scaling[key] = f"not scaled: the HorizontalPodAutoscaler {hpa} scales {work.name}; remove it"
+                continue
+            found[key] = ScalingTarget(
+                current=self._current(key, work),
+                rules=rules_of(version),
+                refresh_s=version.scaling.autoscale_refresh_seconds,
+                room=lambda key=key, work=work: self._room(key, work),  # type: ignore[misc]
+            )
+        return found
+
+    def scale(self, key: VersionKey, decision: Decision) -> None:
+        """The autoscaler's decision: written at once, if it changes something."""
+        self.decisions[key] = decision
+        found = next((work for other, _, work in self._versions() if other == key), None)
+        if found is None:
+            return
+        present = self._current(key, found)
+        if decision.replicas == present:
+            self._last_scaling.setdefault(key, f"{decision.replicas}: {decision.reason}")
+            return
+        at = datetime.now(UTC).strftime("%H:%M:%S")
+        self._last_scaling[key] = f"{at} {present} → {decision.replicas}: {decision.reason}"
+        self._set(key, found, decision.replicas)
+
+    def _versions(self) -> list[tuple[VersionKey, EndpointVersion, workloads.Workload]]:
+        by_version = {work.version: work for work in self.workloads.items.values()}
+        return [
+            (VersionKey(endpoint.name, version.name), version, work)
+            for endpoint in objects.served(self.endpoints.items).values()
+            for version in endpoint.spec.versions
+            if (work := by_version.get((endpoint.namespace, endpoint.name, version_label(version.name)))) is not None
+        ]
+
+    def _current(self, key: VersionKey, work: workloads.Workload) -> int:
+        pending = self._pending.get(key)
+        if pending is None:
+            return work.replicas
+        wanted, at = pending
+        if work.replicas == wanted or self._clock() - at > PENDING_S:
+            del self._pending[key]
+            return work.replicas
+        return wanted
+
+    def _room(self, key: VersionKey, work: workloads.Workload) -> int:
+        needs = [pod.need for pod in self.pods.items.values()]
+        there = sum(pod.version is not None for pod in self.pods.items.values())
+        wanted = sum(self._current(other, w) for other, _, w in self._versions())
+        # Replicas that are wanted and have no pod yet need their place too.
+        coming = [room.PodNeed("", work.need)] * max(0, wanted - there)
+        return room.room(work.need, self.nodes.items.values(), [*needs, *coming], self.settings.autoscaled_pools)
+
+    def _set(self, key: VersionKey, work: workloads.Workload, replicas: int) -> None:
+        self._pending[key] = (replicas, self._clock())
+        self._start(self._write_scale(key, work, replicas))
+
+    async def _write_scale(self, key: VersionKey, work: workloads.Workload, replicas: int) -> None:
+        if self._api is None or not self._leads():
+            return
+        path = f"/apis/apps/v1/namespaces/{work.namespace}/deployments/{work.name}/scale"
+        try:
+            await self._api.patch(path, {"spec": {"replicas": replicas}})
+            self.written += 1
+        except AksInferenceError as error:
+            _log.warning("%s: not scaled to %d: %s", work.name, replicas, error)
+            self._pending.pop(key, None)
+
+    # --- fixed numbers and states
+
+    def _write_fixed(self) -> None:
+        for key, version, work in self._versions():
+            scaling = version.scaling
+            if not scaling.autoscale_enabled and self._current(key, work) != (wanted := scaling.num_replicas or 1):
+                self._last_scaling[key] = f"{wanted}: as declared"
+                self._set(key, work, wanted)
+
+    async def _write_statuses(self, api: Api) -> None:
+        served = {endpoint.uid for endpoint in objects.served(self.endpoints.items).values()}
+        by_version = {work.version: work for work in self.workloads.items.values()}
+        pods: dict[workloads.VersionId, list[workloads.ReplicaPod]] = {}
+        for pod in self.pods.items.values():
+            if pod.version is not None:
+                pods.setdefault(pod.version, []).append(pod)
+        self._read_tails(api, pods)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        loads = self.reports.load()
+        url = self.settings.url or f"http://{ROUTER_NAME}.{self.settings.namespace}"
+        for endpoint in tuple(self.endpoints.items.values()):
+            facts = Facts(
+                endpoint=endpoint,
+                name_in_use=endpoint.uid not in served,
+                workloads=by_version,
+                pods=pods,
+                loads=loads,
+                scaling=self._last_scaling,
+                served_generation=self.reports.generation(endpoint.name),
+                log_tails=self._tails,
+                url=url,
+                now=now,
+            )
+            await self._write_status(api, endpoint, status_of(facts))
+
+    async def _write_status(self, api: Api, endpoint: objects.Declared, status: dict[str, Any]) -> None:
+        if self._statuses.get(endpoint.uid) == status:
+            return
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "ScoringEndpoint",
+            "metadata": {"name": endpoint.name, "namespace": endpoint.namespace},
+            "status": status,
+        }
+        path = f"/apis/{API_VERSION}/namespaces/{endpoint.namespace}/scoringendpoints/{endpoint.name}/status"
+        try:
+            await api.apply(path, body, AUTOSCALER_NAME)
+            self._statuses[endpoint.uid] = status
+        except AksInferenceError as error:
+            _log.warning("%s", error)
+
+    def _read_tails(self, api: Api, pods: Mapping[workloads.VersionId, list[workloads.ReplicaPod]]) -> None:
+        for version in self._tails.keys() - {v for v, found in pods.items() if any(pod.given_up for pod in found)}:
+            del self._tails[version]
+        for version, found in pods.items():
+            bad = next((pod for pod in found if pod.given_up and not pod.ready), None)
+            if bad is not None and version not in self._tails:
+                self._tails[version] = ""
+                self._start(self._read_tail(api, version, bad))
+
+    async def _read_tail(self, api: Api, version: workloads.VersionId, pod: workloads.ReplicaPod) -> None:
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/log"
+        for query in ({"previous": "true"}, {}):
+            try:
+                text = await api.text(path, container="scoring", tailLines=str(LOG_LINES), **query)
+            except AksInferenceError as error:
+                _log.info("no log of %s: %s", pod.name, error)
+                continue
+            self._tails[version] = text.strip()
+            return
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def rules_of(version: EndpointVersion) -> Rules:
+    """How a version may be scaled."""
+    scaling = version.scaling
+    return Rules(
+        minimum=scaling.autoscale_min_replicas,
+        maximum=scaling.autoscale_max_replicas,
+        target=scaling.autoscale_target_utilization / 100,
+        max_concurrent=version.requests.replica_max_concurrent_requests,
+        scale_down_delay_s=scaling.autoscale_scale_down_delay_seconds,
+    )

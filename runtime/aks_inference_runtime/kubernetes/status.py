@@ -1,0 +1,137 @@
+"""What is written to a ScoringEndpoint's status. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aks_inference_runtime.api.endpoint import EndpointVersion
+from aks_inference_runtime.api.kubernetes import FAILED_REASON, READY_CONDITION, version_label
+from aks_inference_runtime.api.status import ServiceState, VersionStatus
+from aks_inference_runtime.api.traffic import Share, effective_traffic
+from aks_inference_runtime.autoscaler.policy import Load, utilization
+from aks_inference_runtime.kubernetes.objects import Declared
+from aks_inference_runtime.kubernetes.workloads import ReplicaPod, VersionId, Workload
+from aks_inference_runtime.local.states import endpoint_state, version_state
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
+
+NAME_IN_USE = "NameInUse"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of an endpoint."""
+
+    endpoint: Declared
+    name_in_use: bool
+    """An older endpoint of another namespace has the name."""
+    workloads: Mapping[VersionId, Workload]
+    pods: Mapping[VersionId, Sequence[ReplicaPod]]
+    loads: Mapping[VersionKey, VersionLoad]
+    scaling: Mapping[VersionKey, str]
+    """The last decision and its reason."""
+    served_generation: int
+    """By all routers."""
+    log_tails: Mapping[VersionId, str]
+    url: str
+    now: str
+    """RFC 3339."""
+
+
+def status_of(facts: Facts) -> dict[str, Any]:
+    """The status, as it goes over the wire."""
+    endpoint = facts.endpoint
+    traffic = effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in endpoint.spec.versions])
+    versions = [_version(facts, version, traffic[version.name] / 100) for version in endpoint.spec.versions]
+    state = endpoint_state([version.state for version in versions])
+    enough = all(v.replicas_ready >= least(d) for v, d in zip(versions, endpoint.spec.versions, strict=True))
+    served = facts.served_generation >= endpoint.generation
+    ready = served and enough and state is ServiceState.HEALTHY and not facts.name_in_use
+    message = next((f"{v.name}: {v.message}" for v in versions if v.message and v.state is state), "")
+    reason = "Served" if ready else state.value
+    if facts.name_in_use:
+        reason, message = NAME_IN_USE, "an older endpoint of another namespace has this name; URLs have no namespace"
+    elif state is ServiceState.FAILED:
+        reason = FAILED_REASON
+    elif not ready and state is ServiceState.HEALTHY:
+        state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
+        message = message or "the routers do not serve this generation yet"
+    service = f"{facts.url}/api/v1/service/{endpoint.name}"
+    return {
+        "state": state.value,
+        "observedGeneration": endpoint.generation,
+        "scoringUri": f"{service}/score",
+        "swaggerUri": f"{service}/swagger.json",
+        "message": message,
+        "replicas": f"{sum(v.replicas_ready for v in versions)}/{sum(v.replicas_desired for v in versions)}",
+        "versions": [version.model_dump(mode="json", by_alias=True, exclude={"replicas"}) for version in versions],
+        "conditions": [_condition(facts, ready=ready, reason=reason, message=message)],
+    }
+
+
+def least(version: EndpointVersion) -> int:
+    """Replicas without which a version is not served."""
+    scaling = version.scaling
+    return scaling.autoscale_min_replicas if scaling.autoscale_enabled else scaling.num_replicas or 1
+
+
+def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionStatus:
+    key = VersionKey(facts.endpoint.name, version.name)
+    place = (facts.endpoint.namespace, facts.endpoint.name, version_label(version.name))
+    workload, pods = facts.workloads.get(place), facts.pods.get(place, ())
+    load = facts.loads.get(key, VersionLoad())
+    ready = sum(pod.ready for pod in pods)
+    wanted = workload.replicas if workload is not None else least(version)
+    trouble = next((pod.trouble for pod in pods if pod.trouble), "")
+    unschedulable = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
+    rolled_out = (
+        workload is not None
+        and workload.current
+        and workload.updated == workload.total
+        and workload.updated >= min(wanted, least(version))
+    )
+    # A change that cannot succeed has failed also while what was there before serves on.
+    given_up = any(pod.given_up for pod in pods) and (ready == 0 or not rolled_out)
+    failed = given_up or (ready == 0 and workload is not None and workload.overdue)
+    state = version_state(
+        failed=failed,
+        unschedulable=bool(unschedulable),
+        ready=ready,
+        wanted=wanted,
+        settled=rolled_out and ready >= min(wanted, least(version)),
+        troubled=bool(trouble),
+    )
+    message = ""
+    if state is ServiceState.FAILED:
+        message = "\n".join(filter(None, (trouble or "not ready in time", facts.log_tails.get(place, ""))))
+    elif state is not ServiceState.HEALTHY:
+        message = trouble or unschedulable or ("" if workload is not None else "there is no Deployment yet")
+    slots = version.requests.replica_max_concurrent_requests
+    return VersionStatus(
+        name=version.name,
+        state=state,
+        traffic=traffic,
+        replicas_desired=wanted,
+        replicas_ready=ready,
+        busy=load.busy,
+        queued=load.queued,
+        utilization=round(utilization(Load(load.busy, load.queued), ready, slots), 1),
+        last_scaling=facts.scaling.get(key, ""),
+        message=message,
+    )
+
+
+def _condition(facts: Facts, *, ready: bool, reason: str, message: str) -> dict[str, Any]:
+    word = "True" if ready else "False"
+    before: Mapping[str, Any] = next(
+        (c for c in (facts.endpoint.status or {}).get("conditions") or () if c.get("type") == READY_CONDITION), {}
+    )
+    return {
+        "type": READY_CONDITION,
+        "status": word,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": facts.endpoint.generation,
+        "lastTransitionTime": before.get("lastTransitionTime", facts.now)
+        if before.get("status") == word
+        else facts.now,
+    }

@@ -1,0 +1,136 @@
+"""Deployments and pods of versions, nodes' pods, autoscalers of others: what the autoscaler keeps of them. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
+from aks_inference_runtime.kubernetes.client import Object
+from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, need_of, requests_of
+
+GIVEN_UP_RESTARTS = 3
+"""A version that was never ready and whose container ended so often has failed."""
+_BAD_WAITS = frozenset(
+    {"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError"}
+)
+
+VersionId = tuple[str, str, str]
+"""Namespace, endpoint, label of the version."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A version's Deployment."""
+
+    namespace: str
+    name: str
+    version: VersionId
+    replicas: int
+    """As wanted now."""
+    ready: int
+    updated: int
+    total: int
+    """Pods there are, those of an earlier template included."""
+    current: bool
+    """Its status is that of its newest specification."""
+    overdue: bool
+    """It did not get ready within its progress deadline."""
+    need: Amounts
+    """Of one replica."""
+
+
+@dataclass(frozen=True)
+class ReplicaPod:
+    """A replica's pod; `need` also of every other pod."""
+
+    namespace: str
+    name: str
+    need: PodNeed
+    version: VersionId | None = None
+    """None: not a replica."""
+    ready: bool = False
+    unschedulable: str = ""
+    """The scheduler's reason."""
+    trouble: str = ""
+    """Why a container does not run."""
+    restarts: int = 0
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it will not get ready by itself."""
+        return bool(self.trouble) and (self.restarts >= GIVEN_UP_RESTARTS or not self.trouble.startswith("CrashLoop"))
+
+
+@dataclass(frozen=True)
+class OtherScaler:
+    """A HorizontalPodAutoscaler."""
+
+    namespace: str
+    name: str
+    deployment: str
+
+
+def workload(found: Object) -> Workload | None:
+    """A Deployment of a version; others are left out."""
+    metadata, spec, status = found["metadata"], found["spec"], found.get("status") or {}
+    version = _version(metadata)
+    if version is None:
+        return None
+    conditions = status.get("conditions") or ()
+    return Workload(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        version=version,
+        replicas=int(spec.get("replicas", 1)),
+        ready=int(status.get("readyReplicas") or 0),
+        updated=int(status.get("updatedReplicas") or 0),
+        total=int(status.get("replicas") or 0),
+        current=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
+        overdue=any(c.get("reason") == "ProgressDeadlineExceeded" for c in conditions),
+        need=requests_of(spec["template"]["spec"]),
+    )
+
+
+def replica_pod(found: Object) -> ReplicaPod | None:
+    """A pod that takes room."""
+    metadata, status = found["metadata"], found.get("status") or {}
+    need = need_of(found)
+    if need is None:
+        return None
+    version = _version(metadata)
+    if version is None:
+        return ReplicaPod(metadata["namespace"], metadata["name"], need)
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled", {})
+    containers = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+    waits = [((c.get("state") or {}).get("waiting") or {}) for c in containers]
+    bad = next((w for w in waits if w.get("reason") in _BAD_WAITS), None)
+    return ReplicaPod(
+        metadata["namespace"],
+        metadata["name"],
+        need,
+        version,
+        ready=conditions.get("Ready", {}).get("status") == "True" and not metadata.get("deletionTimestamp"),
+        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        trouble=f"{bad['reason']}: {bad.get('message', '')}".rstrip(": ") if bad else "",
+        restarts=sum(int(c.get("restartCount") or 0) for c in containers),
+    )
+
+
+def other_scaler(found: Object) -> OtherScaler | None:
+    """An HPA of a Deployment."""
+    metadata, target = found["metadata"], found["spec"].get("scaleTargetRef") or {}
+    if target.get("kind") != "Deployment":
+        return None
+    return OtherScaler(metadata["namespace"], metadata["name"], target["name"])
+
+
+def fought_over(scalers: Mapping[str, OtherScaler]) -> dict[tuple[str, str], str]:
+    """Namespace and name of a Deployment → the HPA that scales it."""
+    return {(s.namespace, s.deployment): s.name for s in scalers.values()}
+
+
+def _version(metadata: Object) -> VersionId | None:
+    labels = metadata.get("labels") or {}
+    if ENDPOINT_LABEL not in labels or VERSION_LABEL not in labels:
+        return None
+    return metadata["namespace"], labels[ENDPOINT_LABEL], labels[VERSION_LABEL]

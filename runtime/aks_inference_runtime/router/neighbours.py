@@ -1,0 +1,45 @@
+"""The other routers as the first process reaches them: their numbers, addresses, and which of them are given up."""
+
+from collections.abc import Mapping
+
+from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.router.fleet import Fleet
+from aks_inference_runtime.router.model import Peer
+from aks_inference_runtime.router.peers import MAX_PEERS, backend
+
+
+class Neighbours:
+    """Keeps HAProxy's servers for them as they should be; a restarted process begins with what is known here."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._told: dict[int, Peer] = {}
+        self.numbers: dict[str, int] = {}
+
+    async def declare(self, peers: Mapping[str, Peer]) -> None:
+        """These are the others, and no more. Raises OperationFailed for more than there is room for."""
+        if self._fleet.cluster is None:
+            return
+        gone = [self.numbers.pop(name) for name in set(self.numbers) - set(peers)]
+        for name in peers:
+            if name not in self.numbers:
+                number = next((n for n in range(MAX_PEERS) if n not in self.numbers.values()), None)
+                if number is None:
+                    raise OperationFailed(f"more than {MAX_PEERS + 1} routers")
+                self.numbers[name] = number
+        wanted = {self.numbers[name]: peer for name, peer in peers.items()}
+        self._fleet.cluster = self._fleet.cluster.at({n: (p.host, p.port) for n, p in wanted.items() if p.alive})
+        commands = [f"set server {backend(n)}/next state maint" for n in gone if n not in wanted and n in self._told]
+        for number, peer in wanted.items():
+            if self._told.get(number) != peer:
+                name = f"{backend(number)}/next"
+                commands += [f"set server {name} addr {peer.host} port {peer.port}"] if peer.alive else []
+                commands.append(f"set server {name} state {'ready' if peer.alive else 'maint'}")
+        try:
+            for command in commands:
+                # It answers with what it changed.
+                await self._fleet.admin(0).run(command)
+        except RuntimeUnavailable:
+            if "p0" not in self._fleet.dead():
+                raise
+        self._told = wanted

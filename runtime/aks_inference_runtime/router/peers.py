@@ -1,0 +1,146 @@
+"""HAProxy's configuration where several routers share the work. Pure: text from what is asked for.
+
+A request's way: any router's first process (admits, authenticates, splits) → the owner's process with slots, on this
+host or another → a replica's gate. The first process never has slots: it goes on when an owner's process dies, and
+sends again what had no byte of an answer, as far as the whole request fits its buffer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from aks_inference_runtime.router.slots import Layout
+
+MAX_PEERS = 32
+"""Other routers that a process is prepared for."""
+BUFFER_BYTES = 15_360
+"""HAProxy's buffer of 16,384 bytes less what it keeps for headers that it adds: a larger request is not sent again."""
+TOKEN_HEADER = "x-aks-inference-router"  # noqa: S105 - a header's name
+HOPS_HEADER = "x-aks-inference-hops"
+PAUSE_HOPS = 1
+"""From the second time on that a request is passed on it waits a moment (`pause.lua`, 30 ms): its owner is being
+started again, or is about to be found lost, or two routers are about to agree."""
+MOST_HOPS = 60
+CONNECT_MS = 100
+RETRIES = 3
+"""To an owner's process. The first refusal takes it out (`WATCHED`), the next attempt goes to `again`. HAProxy itself
+would try all its attempts at once where a refusal comes at once, as on one host."""
+WATCHED = "check inter 100ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+ONWARD = "onward"
+"""Name of the server that passes on what waits in a slot whose endpoint another router owns."""
+
+OWNER_LAYOUT = Layout.of({500: 160, 60_000: 64, 100: 8, 1_000: 24, 2_000: 16, 5_000: 16, 10_000: 16, 30_000: 16})
+"""Of the process with slots: see `slots.DEFAULT_LAYOUT`, for more versions."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the processes of one router need to know of the others."""
+
+    owner_host: str = "0.0.0.0"
+    owner_port: int = 0
+    """Where other routers pass requests on."""
+    token: str | None = None
+    """What routers prove to each other that they are routers with; None: the network alone keeps others away."""
+    retry_lost_requests: bool = True
+    addresses: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    """Other routers by their number here."""
+
+    def at(self, addresses: Mapping[int, tuple[str, int]]) -> "Cluster":
+        """With these addresses."""
+        return replace(self, addresses=dict(addresses))
+
+
+def backend(number: int) -> str:
+    """Of another router."""
+    return f"peer{number}"
+
+
+def hop_defaults(cluster: Cluster) -> list[str]:
+    """Of the way to a process with slots."""
+    retry_on = "conn-failure empty-response" if cluster.retry_lost_requests else "conn-failure"
+    return [
+        "defaults hop from base",
+        f"  retries {RETRIES}",
+        f"  timeout connect {CONNECT_MS}ms",
+        "  option redispatch 1",
+        f"  retry-on {retry_on}",
+        "  balance roundrobin",
+        # No slot hangs on this connection: the owner must learn that the client has left.
+        "  option abortonclose",
+    ]
+
+
+def first_globals(lua: str) -> list[str]:
+    """Beside the others of the first process."""
+    return [f"  lua-load {lua}"]
+
+
+def first_lines(cluster: Cluster, routes: str, again: str) -> list[str]:
+    """Of the first process: the ways to other routers, and what asks the map once more."""
+    token = [f"  http-request set-header {TOKEN_HEADER} {cluster.token}"] if cluster.token else []
+    passed = [
+        "  http-request set-var(txn.hop) int(1)",
+        "  http-request set-header x-aks-inference-version %[var(txn.route),field(5,|)]",
+        *token,
+    ]
+    lines = [
+        "frontend again from base",
+        f"  bind {again} mode 600",
+        "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
+        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)",
+        '  http-request return status 404 content-type application/json string \'{"message": "no such version"}\''
+        " hdr x-aks-inference-reason not-found if { var(txn.route) -m str none }",
+        "  http-request set-var(txn.hops) int(1)",
+        f"  http-request set-var(txn.hops) req.hdr({HOPS_HEADER}),add(1) if {{ req.hdr({HOPS_HEADER}) -m found }}",
+        f"  http-request set-header {HOPS_HEADER} %[var(txn.hops)]",
+        '  http-request return status 502 content-type application/json string \'{"message": "no router owns it"}\''
+        f" hdr x-aks-inference-reason router-lost if {{ var(txn.hops) -m int gt {MOST_HOPS} }}",
+        f"  http-request lua.pause if {{ var(txn.hops) -m int gt {PAUSE_HOPS} }}",
+        "  http-response set-var(txn.replied) int(1)",
+        "  http-after-response set-header x-aks-inference-reason router-lost"
+        " if { status 502 503 } !{ var(txn.replied) -m found }",
+        "  http-after-response set-status 502 if { status 503 } !{ var(txn.replied) -m found }",
+        "  use_backend %[var(txn.route),field(1,|)]",
+    ]
+    own = "127.0.0.1" if cluster.owner_host == "0.0.0.0" else _host(cluster.owner_host)
+    backup = f"  server again {again} backup"
+    lines += ["backend hop1 from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
+    for number in range(MAX_PEERS):
+        address = cluster.addresses.get(number)
+        where = f"{_host(address[0])}:{address[1]}" if address is not None else "127.0.0.1:1 disabled"
+        lines += [
+            f"backend {backend(number)} from hop",
+            *passed,
+            f"  server next {where} {WATCHED}",
+            # When that one is out: whoever owns it by then.
+            backup,
+        ]
+    return lines
+
+
+def owner_lines(cluster: Cluster, routes: str, again: str, answers: list[str]) -> list[str]:
+    """Of the process with slots that other routers reach."""
+    token = []
+    if cluster.token:
+        token = [
+            '  http-request return status 401 content-type application/json string \'{"message": "for routers only"}\''
+            f" hdr x-aks-inference-reason auth unless {{ req.hdr({TOKEN_HEADER}) -m str {cluster.token} }}",
+            f"  http-request del-header {TOKEN_HEADER}",
+        ]
+    return [
+        "frontend peers from base",
+        f"  bind {_host(cluster.owner_host)}:{cluster.owner_port}",
+        *token,
+        "  http-request lua.parked if { nbsrv(parked) eq 0 }",
+        "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
+        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)",
+        *answers,
+        "  use_backend onward if { var(txn.route) -m str none }",
+        "  use_backend %[var(txn.route),field(2,|)]",
+        "backend onward from base",
+        f"  server again {again}",
+    ]
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

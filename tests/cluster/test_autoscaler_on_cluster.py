@@ -1,0 +1,222 @@
+"""The autoscaler's processes against a real API server: one leads, writes scales and states, respects others."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from aks_inference_runtime.api.endpoint import API_VERSION, KIND
+from aks_inference_runtime.api.kubernetes import (
+    AUTOSCALER_NAME,
+    COMPONENT_LABEL,
+    ENDPOINT_LABEL,
+    PART_OF,
+    PART_OF_LABEL,
+    ROUTER_COMPONENT,
+    SETTINGS_VARIABLE,
+    VERSION_LABEL,
+)
+from aks_inference_runtime.kubernetes import reports
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
+from testbed.processes import Running, free_ports
+
+ROUTER_ADDRESS = "127.0.0.9"
+
+
+@dataclass
+class Bed:
+    cluster: Any
+    namespace: str
+    folder: Path
+    name: str
+    port: int = 0
+    running: dict[str, Running] = field(default_factory=dict)
+    loads: dict[VersionKey, VersionLoad] = field(default_factory=dict)
+
+    @property
+    def deployment(self) -> str:
+        return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}-blue"
+
+    def create(self, path: str, body: dict[str, Any]) -> None:
+        deadline = time.monotonic() + 20
+        while (answer := self.cluster.api.create(path, body)).status != 201:
+            assert time.monotonic() < deadline, answer.message
+            assert answer.status in (403, 404), answer.message  # the namespace's account is still to come
+            time.sleep(0.1)
+
+    def declare(self, **scaling: Any) -> None:
+        labels = {ENDPOINT_LABEL: self.name, VERSION_LABEL: "blue"}
+        version = {
+            "name": "blue",
+            "isDefault": True,
+            "trafficPercentile": 100,
+            "code": {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"},
+            "scaling": scaling,
+        }
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}}
+        path = f"/apis/{API_VERSION}/namespaces/{self.namespace}/scoringendpoints"
+        self.create(path, {**body, "spec": {"versions": [version]}})
+        container = {"name": "scoring", "image": "none", "resources": {"requests": {"cpu": "100m"}}}
+        deployment = {
+            "metadata": {"name": f"{self.name}-blue", "labels": labels},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            },
+        }
+        self.create(f"/apis/apps/v1/namespaces/{self.namespace}/deployments", deployment)
+
+    def router_pod(self) -> None:
+        labels = {PART_OF_LABEL: PART_OF, COMPONENT_LABEL: ROUTER_COMPONENT}
+        spec = {"containers": [{"name": "router", "image": "none"}], "automountServiceAccountToken": False}
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        self.create(path, {"metadata": {"name": "router-0", "labels": labels}, "spec": spec})
+        status = {"phase": "Running", "podIP": ROUTER_ADDRESS, "podIPs": [{"ip": ROUTER_ADDRESS}]}
+        answer = self.cluster.api.call("PATCH", f"{path}/router-0/status", {"status": status}, MERGE)
+        assert answer.status == 200, answer.message
+
+    def start(self, number: int) -> None:
+        settings = self.folder / "settings.json"
+        settings.write_text(json.dumps({"namespace": self.namespace, "agentPort": self.port}))
+        name = f"autoscaler-{number}"
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(self.cluster.kubeconfig),
+            "POD_NAME": name,
+            "POD_IP": f"127.0.0.{20 + number}",
+            SETTINGS_VARIABLE: str(settings),
+        }
+        environment.pop("KUBERNETES_SERVICE_HOST", None)
+        command = [sys.executable, "-m", "aks_inference_runtime.kubernetes.autoscaler"]
+        self.running[name] = Running(name, command, self.folder / f"{name}.log", env=environment)
+
+    def replicas(self) -> int:
+        return int(self.cluster.api.get(self.deployment).body["spec"]["replicas"])
+
+    def status(self) -> dict[str, Any]:
+        path = f"/apis/{API_VERSION}/namespaces/{self.namespace}/scoringendpoints/{self.name}"
+        found = self.cluster.api.get(path).body.get("status")
+        return found if isinstance(found, dict) else {}
+
+    def leader(self) -> str:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{AUTOSCALER_NAME}"
+        return str((self.cluster.api.get(path).body.get("spec") or {}).get("holderIdentity", ""))
+
+    async def until(self, what: str, holds: Any, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not await asyncio.to_thread(holds):
+            tails = "\n".join(one.tail() for one in self.running.values())
+            assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{tails}\n{self.status()}"
+            await asyncio.sleep(0.05)
+
+
+MERGE = "application/merge-patch+json"
+
+
+@pytest.fixture
+def bed(cluster: Any, namespace: str, tmp_path: Path) -> Iterator[Bed]:
+    if not cluster.has_controllers:
+        pytest.skip("no controllers here: Deployments have no status")
+    bed = Bed(cluster, namespace, tmp_path, f"svc-{namespace[-6:]}", free_ports(1)[0])
+    try:
+        yield bed
+    finally:
+        for one in bed.running.values():
+            if one.process.poll() is None:
+                one.process.send_signal(signal.SIGCONT)
+                one.process.kill()
+            one.process.wait()
+
+
+@pytest_asyncio.fixture
+async def router(bed: Bed) -> AsyncIterator[None]:
+    """What a router tells of its load."""
+
+    async def load(request: web.Request) -> web.StreamResponse:
+        return await reports.stream(request, lambda: bed.loads, lambda: {bed.name: 1})
+
+    app = web.Application()
+    app.add_routes([web.get(reports.PATH, load)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, ROUTER_ADDRESS, bed.port).start()
+    await asyncio.to_thread(bed.router_pod)
+    yield
+    await runner.cleanup()
+
+
+def load(busy: int, queued: int = 0) -> VersionLoad:
+    return VersionLoad(busy, queued, 1)
+
+
+async def test_scales_by_load_within_the_nodes_and_survives_its_leader(
+    bed: Bed, router: None, fake_nodes: list[str]
+) -> None:
+    key = VersionKey(bed.name, "blue")
+    bed.loads = {key: load(1)}
+    bed.declare(autoscaleMaxReplicas=6, autoscaleScaleDownDelaySeconds=2)
+    for number in range(2):
+        bed.start(number)
+    await bed.until("two replicas for 1 of 0.7", lambda: bed.replicas() == 2)
+    await bed.until("a status", lambda: bed.status().get("observedGeneration") == 1)
+    first = bed.leader()
+    bed.running[first].process.kill()
+    bed.loads = {key: load(2, queued=6)}
+    await bed.until("as many as there may be", lambda: bed.replicas() == 6)
+    assert bed.leader() != first
+    await bed.until("healthy", lambda: bed.status().get("state") == "Healthy")
+    (version,) = bed.status()["versions"]
+    assert (version["replicasDesired"], version["busy"], version["queued"]) == (6, 2, 6)
+    assert "2 → 6" in version["lastScaling"]
+    bed.loads = {}
+    await asyncio.sleep(4)
+    assert bed.replicas() == 6, "nothing goes while the figures are missing"
+    bed.loads = {key: load(0)}
+    await bed.until("down", lambda: bed.replicas() == 1)
+
+
+async def test_a_fixed_number_is_written_and_an_hpa_is_not_fought(
+    bed: Bed, router: None, fake_nodes: list[str]
+) -> None:
+    bed.declare(autoscaleEnabled=False, numReplicas=3)
+    bed.start(0)
+    await bed.until("the declared number", lambda: bed.replicas() == 3)
+    bed.running["autoscaler-0"].process.terminate()
+    assert await asyncio.to_thread(bed.running["autoscaler-0"].process.wait, 10) == 0
+    assert not bed.leader(), "the lease is given back"
+
+
+async def test_an_hpa_is_not_fought(bed: Bed, router: None, fake_nodes: list[str]) -> None:
+    bed.loads = {VersionKey(bed.name, "blue"): load(5)}
+    hpa = {
+        "metadata": {"name": "other"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"{bed.name}-blue"},
+            "maxReplicas": 2,
+        },
+    }
+    bed.create(f"/apis/autoscaling/v2/namespaces/{bed.namespace}/horizontalpodautoscalers", hpa)
+    bed.declare()
+    bed.start(0)
+    await bed.until(
+        "it says so", lambda: "HorizontalPodAutoscaler other" in str(bed.status().get("versions")), seconds=20
+    )
+    assert bed.replicas() == 1
+
+
+async def test_room_is_respected(bed: Bed, router: None) -> None:
+    bed.loads = {VersionKey(bed.name, "blue"): load(5)}
+    bed.declare()
+    bed.start(0)
+    await bed.until("it says so", lambda: "room is for 1" in str(bed.status().get("versions")), seconds=20)
+    assert bed.replicas() == 1

@@ -1,0 +1,230 @@
+"""Several routers that share the work: one owner per endpoint, the others pass requests on; hand-over; loss."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest_asyncio
+
+from aks_inference_runtime.router import HaproxyRouter
+from aks_inference_runtime.router.model import Peer, RouterState
+from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, Tenure
+from aks_inference_runtime.router.peers import Cluster
+
+Make = Callable[..., RouterState]
+
+
+class Pair:
+    """Two routers on this machine, told by the test who owns what."""
+
+    def __init__(self, bed: Any, ports: list[int]) -> None:
+        self.bed = bed
+        self.directory = Path(tempfile.mkdtemp(prefix="aksp-"))
+        self.ports = dict(zip("ab", ports[:2], strict=True))
+        self.owner_ports = dict(zip("ab", ports[2:], strict=True))
+        self.routers: dict[str, HaproxyRouter] = {}
+        self.epoch = 0
+
+    async def start(self) -> None:
+        for name in "ab":
+            cluster = Cluster(owner_host="127.0.0.1", owner_port=self.owner_ports[name], token="secret-of-routers")
+            router = HaproxyRouter(self.directory / name, port=self.ports[name], cluster=cluster)
+            self.routers[name] = router
+            await router.start()
+
+    def tenure(self, phase: Phase = Phase.HOLDING, *, name: str, epoch: int | None = None) -> Tenure:
+        if epoch is None:
+            self.epoch += 1
+        return Tenure(phase, Epoch(epoch or self.epoch, name))
+
+    async def tell(
+        self, name: str, state: RouterState, *, owner: str | None, tenure: Tenure, alive: bool = True
+    ) -> None:
+        other = "b" if name == "a" else "a"
+        endpoint = replace(state.endpoints["svc"], owner=owner, tenure=tenure)
+        peers = {other: Peer("127.0.0.1", self.owner_ports[other], alive)}
+        await self.routers[name].apply(RouterState({"svc": endpoint}, peers))
+
+    async def give_to(self, name: str, state: RouterState) -> None:
+        """`name` owns it, the other passes on."""
+        other = "b" if name == "a" else "a"
+        await self.tell(other, state, owner=name, tenure=AWAY)
+        await self.tell(name, state, owner=None, tenure=self.tenure(name=name))
+
+    def pid(self, name: str, process: str) -> int:
+        return int(json.loads((self.directory / name / f"{process}.json").read_bytes())["pid"])
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@pytest_asyncio.fixture
+async def pair(bed: Any) -> AsyncIterator[Pair]:
+    pair = Pair(bed, free_ports(4))
+    await pair.start()
+    try:
+        yield pair
+    finally:
+        for router in pair.routers.values():
+            await router.stop()
+        shutil.rmtree(pair.directory, ignore_errors=True)
+
+
+async def test_requests_reach_the_owner_from_either_router(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica(cap=1)
+    state = make_state({"A": (10_000, [replica])}, keys=("a-good-key",))
+    await pair.give_to("b", state)
+    for port in pair.ports.values():
+        assert (await bed.ask(port=port, key="a-good-key")).status == 200
+        assert (await bed.ask(port=port, key="wrong")).status == 401
+        assert (await bed.ask("other", port=port, key="a-good-key")).status == 404
+    status = await replica.status()
+    assert (status.owner, status.orphans) == ("b", 0)
+
+
+async def test_strangers_cannot_use_the_way_between_routers(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica()
+    await pair.give_to("a", make_state({"A": (10_000, [replica])}, keys=("a-good-key",)))
+    answer = await bed.ask(port=pair.owner_ports["a"], x_aks_inference_version="A")
+    assert (answer.status, answer.reason) == (401, "auth")
+
+
+async def test_the_limit_holds_over_both_routers_and_a_hand_over(bed: Any, pair: Pair, make_state: Make) -> None:
+    replicas = [await bed.replica(cap=1, sleep_ms=20) for _ in range(2)]
+    state = make_state({"A": (10_000, replicas)}, max_request_wait_time=5_000)
+    await pair.give_to("a", state)
+    answers: Counter[int] = Counter()
+    stop = asyncio.Event()
+
+    async def client(port: int) -> None:
+        while not stop.is_set():
+            answers[(await bed.ask(port=port)).status] += 1
+
+    clients = [asyncio.create_task(client(port)) for port in pair.ports.values() for _ in range(4)]
+    for name in ("b", "a", "b"):
+        await asyncio.sleep(0.5)
+        await hand_over(pair, state, to=name)
+    await asyncio.sleep(0.5)
+    stop.set()
+    await asyncio.gather(*clients)
+    assert set(answers) == {200}, answers
+    assert answers[200] > 100
+    for replica in replicas:
+        assert (await replica.stats())["most"] == 1
+
+
+async def hand_over(pair: Pair, state: RouterState, *, to: str) -> None:
+    """As the agents do it: the former owner yields, and lets go once nothing waits there."""
+    former = "b" if to == "a" else "a"
+    held = pair.epoch
+    await pair.tell(to, state, owner=None, tenure=AWAY)
+    yielding = pair.tenure(Phase.YIELDING, name=former, epoch=held)
+    await pair.tell(former, state, owner=to, tenure=yielding)
+    while pair.routers[former].waiting("svc"):
+        await asyncio.sleep(0.005)
+    await pair.tell(former, state, owner=to, tenure=AWAY)
+    await pair.tell(to, state, owner=None, tenure=pair.tenure(name=to))
+
+
+async def test_requests_survive_the_loss_of_the_owners_process(bed: Any, pair: Pair, make_state: Make) -> None:
+    replicas = [await bed.replica(cap=2, sleep_ms=20) for _ in range(2)]
+    state = make_state({"A": (10_000, replicas)}, max_request_wait_time=5_000)
+    await pair.give_to("a", state)
+    answers: Counter[int] = Counter()
+    slowest = 0.0
+    stop = asyncio.Event()
+
+    async def client(port: int) -> None:
+        nonlocal slowest
+        while not stop.is_set():
+            try:
+                answer = await bed.ask(port=port)
+            except aiohttp.ClientError:
+                answers[0] += 1
+                continue
+            answers[answer.status] += 1
+            slowest = max(slowest, answer.seconds)
+
+    clients = [asyncio.create_task(client(port)) for port in pair.ports.values() for _ in range(2)]
+    for _ in range(4):
+        await asyncio.sleep(0.6)
+        os.kill(pair.pid("a", "p1"), signal.SIGKILL)
+    await asyncio.sleep(1)
+    stop.set()
+    await asyncio.gather(*clients)
+    assert set(answers) == {200}, answers
+    assert slowest < 2
+    for replica in replicas:
+        assert (await replica.stats())["most"] <= 2
+
+
+async def test_what_waits_for_a_lost_router_goes_to_the_next_owner(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica(cap=1)
+    state = make_state({"A": (10_000, [replica])})
+    await pair.give_to("b", state)
+    for process in ("p0", "p1"):
+        os.kill(pair.pid("b", process), signal.SIGSTOP)
+    await pair.routers["b"].detach()
+    for process in ("p0", "p1"):
+        os.kill(pair.pid("b", process), signal.SIGKILL)
+    asked = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    await pair.tell("a", state, owner=None, tenure=pair.tenure(name="a"), alive=False)
+    answer = await asked
+    assert (answer.status, answer.seconds < 1) == (200, True)
+
+
+async def test_a_router_that_does_not_own_it_any_more_passes_on(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica(cap=1)
+    state = make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000)
+    await pair.tell("a", state, owner=None, tenure=AWAY)
+    waiting = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+    while pair.routers["a"].waiting("svc") != 1:
+        await asyncio.sleep(0.01)
+    await pair.tell("b", state, owner=None, tenure=pair.tenure(name="b"))
+    await pair.tell("a", state, owner="b", tenure=AWAY)
+    assert (await waiting).status == 200
+    async with aiohttp.ClientSession() as session:
+        # What another router sends here by an older view goes on too.
+        headers = {"x-aks-inference-version": "A", "x-aks-inference-router": "secret-of-routers"}
+        url = f"http://127.0.0.1:{pair.owner_ports['a']}/api/v1/service/svc/score"
+        async with session.post(url, data=b"{}", headers=headers) as answer:
+            assert answer.status == 200
+
+
+async def test_the_former_owner_loses_its_slots_before_the_next_has_them(
+    bed: Any, pair: Pair, make_state: Make
+) -> None:
+    replica = await bed.replica(cap=1, sleep_ms=300)
+    state = make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000)
+    await pair.give_to("a", state)
+    first = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+    while (await replica.status()).running != 1:
+        await asyncio.sleep(0.01)
+    # `a` is not told: it is taken for dead, and goes on as if nothing had happened.
+    await pair.tell("b", state, owner=None, tenure=pair.tenure(name="b"))
+    others = [asyncio.create_task(bed.ask(port=port)) for port in (pair.ports["b"], pair.ports["b"])]
+    while (above := pair.routers["a"].claims("svc")[1]) is None:
+        await asyncio.sleep(0.01)
+    assert above.router == "b"
+    assert [(await answer).status for answer in (first, *others)] == [200, 200, 200]
+    assert (await replica.stats())["most"] == 1

@@ -1,0 +1,289 @@
+"""The pure parts of the runtime in a cluster: views, tenures, routes, room, leases, reports, states."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aks_inference_runtime.api.endpoint import EndpointSpec
+from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
+from aks_inference_runtime.kubernetes import objects, reports, routing, workloads
+from aks_inference_runtime.kubernetes.lease import DURATION_S, Seen, free
+from aks_inference_runtime.kubernetes.metrics import family
+from aks_inference_runtime.kubernetes.quantities import quantity
+from aks_inference_runtime.kubernetes.room import Node, PodNeed, requests_of, room
+from aks_inference_runtime.kubernetes.sharing import Sharing, Told
+from aks_inference_runtime.kubernetes.status import Facts, status_of
+from aks_inference_runtime.kubernetes.words import SILENCE_S, Heard, View, Word, view
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
+from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, owner_of
+
+CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
+
+
+def declared(name: str = "svc", *, created: str = "2026-01-01T00:00:00Z", **blue: Any) -> objects.Declared:
+    versions = [{"name": "blue", "isDefault": True, "trafficPercentile": 90, "code": CODE, **blue}]
+    versions.append({"name": "green", "trafficPercentile": 10, "code": CODE})
+    spec = EndpointSpec.model_validate({"versions": versions})
+    return objects.Declared("ns", name, f"uid-{created}", 3, created, spec)
+
+
+def slice_of(version: str, *replicas: tuple[str, bool], endpoint: str = "svc") -> objects.Slice:
+    found = objects.slice_of(
+        {
+            "metadata": {
+                "namespace": "ns",
+                "name": f"{endpoint}-{version}",
+                "labels": {ENDPOINT_LABEL: endpoint, VERSION_LABEL: version},
+            },
+            "ports": [{"name": "gate", "port": 8891}, {"name": "gate-control", "port": 8892}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": {"uid": uid}}
+                for uid, ready in replicas
+            ],
+        }
+    )
+    assert found is not None
+    return found
+
+
+# --- words and views
+
+
+def word(name: str, *candidates: str, leaving: bool = False, clock: int = 0) -> Word:
+    return Word(router=name, clock=clock, candidates=candidates, leaving=leaving)
+
+
+def test_a_silent_router_is_taken_for_dead_and_a_new_one_is_presumed_to_live() -> None:
+    heard = {"b": Heard(word("b"), {}, 10.0), "c": Heard(word("c"), {}, 10.4)}
+    seen = view("a", leaving=False, known={"b": 0, "c": 0, "d": 10.3}, heard=heard, now=10.01 + SILENCE_S)
+    assert seen.live == {"a", "c", "d"}
+    assert not seen.heard_all
+    assert view("a", leaving=False, known={"d": 10.3}, heard={}, now=10.9).live == {"a"}
+
+
+def test_who_leaves_owns_nothing_unless_all_leave() -> None:
+    heard = {"b": Heard(word("b", leaving=True), {}, 1.0)}
+    assert view("a", leaving=False, known={"b": 0}, heard=heard, now=1).candidates == {"a"}
+    assert view("a", leaving=True, known={"b": 0}, heard=heard, now=1).candidates == {"a", "b"}
+
+
+def seen(*others: Heard, me: str = "a") -> View:
+    live = frozenset({me, *(h.word.router for h in others)})
+    return View(live, live, {h.word.router: h for h in others})
+
+
+def endpoint_of(owner: str) -> str:
+    return next(name for n in range(100) if owner_of(name := f"e{n}", ["a", "b"]) == owner)
+
+
+def test_tenures_follow_the_others_words() -> None:
+    mine, its = endpoint_of("a"), endpoint_of("b")
+    sharing = Sharing("a")
+    other = Heard(word("b", "a", "b", clock=4), {mine: 4}, 0)
+    parts = sharing.decide([mine, its], seen(other), {})
+    assert parts[mine] == routing.Part(None, AWAY)  # b still holds it
+    assert parts[its] == routing.Part("b", AWAY)
+    parts = sharing.decide([mine, its], seen(Heard(word("b", "a", "b", clock=4), {}, 0)), {})
+    assert parts[mine].tenure.epoch == Epoch(5, "a")
+    assert sharing.held == {mine: 5}
+
+
+def test_a_claim_above_the_own_one_is_respected_until_its_router_has_spoken() -> None:
+    mine = endpoint_of("a")
+    sharing = Sharing("a")
+    quiet = seen(Heard(word("b", "a", "b"), {}, 0))
+    sharing.decide([mine], quiet, {})
+    told = {mine: Told(settled=True, highest=9, above=Epoch(9, "b"))}
+    assert sharing.decide([mine], quiet, told)[mine].tenure == AWAY
+    spoken = seen(Heard(word("b", "a", "b", clock=9), {}, 0))
+    assert sharing.decide([mine], spoken, told)[mine].tenure.epoch == Epoch(10, "a")
+
+
+def test_yields_until_nothing_waits_and_all_agree() -> None:
+    its = endpoint_of("b")
+    sharing = Sharing("a")
+    alone = View(frozenset({"a"}), frozenset({"a"}))
+    assert sharing.decide([its], alone, {})[its].tenure.phase is Phase.HOLDING
+    waits, over = Told(settled=False, highest=1, above=None), Told(settled=True, highest=1, above=None)
+    disagreeing = seen(Heard(word("b", "b"), {}, 0))
+    agreeing = seen(Heard(word("b", "a", "b"), {}, 0))
+    assert sharing.decide([its], disagreeing, {its: over})[its].tenure.phase is Phase.YIELDING
+    assert sharing.decide([its], agreeing, {its: waits})[its] == routing.Part("b", sharing.tenures[its])
+    assert sharing.decide([its], agreeing, {its: over})[its].tenure == AWAY
+
+
+# --- objects and routes
+
+
+def test_of_endpoints_with_one_name_the_oldest_is_served() -> None:
+    old, new = declared(created="2026-01-01T00:00:00Z"), declared(created="2026-02-01T00:00:00Z")
+    assert objects.served({"x/svc": new, "ns/svc": old}) == {"svc": old}
+
+
+def test_digests_are_read_and_everything_else_is_left_out() -> None:
+    good = "a" * 64
+    data = base64.b64encode(f"{good.upper()}\nnonsense\n".encode()).decode()
+    labelled = {"name": "s", "labels": {ENDPOINT_LABEL: "svc"}}
+    found = objects.digests_of({"metadata": labelled, "data": {"digests": data}})
+    assert found == objects.Digests("svc", frozenset({good}))
+    assert objects.digests_of({"metadata": {"name": "s"}, "data": {"digests": data}}) is None
+    assert objects.digests_of({"metadata": labelled, "data": {"tls.key": data}}) is None
+
+
+def test_shares_change_only_when_all_versions_can_be_served() -> None:
+    endpoint = declared()
+    blue = routing.replicas_of([slice_of("blue", ("1", True))])
+    both = routing.replicas_of([slice_of("blue", ("1", True)), slice_of("green", ("2", True))])
+    before = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
+    assert routing.next_spec(before, endpoint, blue) == before
+    assert routing.next_spec(before, endpoint, both) == endpoint.spec
+    fresh = routing.next_spec(None, endpoint, blue)
+    made = routing.route(endpoint, fresh, blue, frozenset(), routing.Part(None, AWAY))
+    assert {v.name: v.traffic for v in made.versions} == {"blue": 10_000, "green": 0}
+
+
+def test_a_terminating_replica_takes_nothing_new() -> None:
+    piece = slice_of("blue", ("1", True))
+    (replica,) = piece.replicas
+    leaving = objects.ReplicaEndpoint(**{**vars(replica), "terminating": True})
+    found = routing.replicas_of([objects.Slice("ns", "svc", "blue", (leaving,))])
+    made = routing.route(declared(), declared().spec, found, frozenset(), routing.Part(None, AWAY))
+    (target,) = made.versions[0].replicas
+    assert (target.ready, target.control) == (False, ("10.0.0.1", 8892))
+
+
+# --- reports
+
+KEYS = st.builds(VersionKey, st.sampled_from("ab"), st.sampled_from("xy"))
+LOADS = st.dictionaries(KEYS, st.builds(VersionLoad, busy=st.integers(0, 3), queued=st.integers(0, 3)))
+
+
+@given(st.lists(LOADS, min_size=1, max_size=6))
+def test_what_is_merged_is_what_was_told(states: list[dict[VersionKey, VersionLoad]]) -> None:
+    told: reports.Loads = {}
+    heard: reports.Loads = {}
+    for state in states:
+        line = reports.difference(told, state, {}, {}).model_dump_json(by_alias=True, exclude_defaults=True)
+        heard, told = reports.merged(heard, reports.Report.model_validate_json(line)), state
+        assert heard == state
+
+
+# --- room
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("250m", 0.25), ("2", 2), (3, 3), ("1.5Gi", 1.5 * 2**30), ("128974848", 128974848), ("2e3", 2000), ("1k", 1000)],
+)
+def test_quantities(text: str | int, number: float) -> None:
+    assert quantity(text) == number
+
+
+NODE = Node("n", "pool", {"cpu": 4.0, "memory": 8 * 2.0**30, "pods": 30.0}, schedulable=True)
+NEED = {"cpu": 0.9, "memory": 2.0**30, "pods": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "limits", "places"),
+    [
+        ([NODE], [], {}, 4),
+        ([NODE], [PodNeed("n", {"cpu": 1.0, "pods": 1.0})], {}, 3),
+        ([NODE], [], {"pool": 3}, 12),
+        ([NODE], [PodNeed("", NEED)], {}, 3),
+        ([Node("n", "pool", NODE.allocatable, schedulable=False)], [], {}, 0),
+        ([], [], {"pool": 3}, 0),
+    ],
+)
+def test_room(nodes: list[Node], pods: list[PodNeed], limits: dict[str, int], places: int) -> None:
+    assert room(NEED, nodes, pods, limits) == places
+
+
+def test_a_gpu_is_needed_where_it_is_asked_for() -> None:
+    assert room({**NEED, "nvidia.com/gpu": 1.0}, [NODE], [], {}) == 0
+
+
+def test_what_a_pod_asks_for() -> None:
+    spec = {
+        "containers": [{"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "2", "memory": "1Gi"}}}],
+        "initContainers": [
+            {"restartPolicy": "Always", "resources": {"requests": {"cpu": "50m"}}},
+            {"resources": {"requests": {"memory": "3Gi"}}},
+        ],
+    }
+    assert requests_of(spec) == {"cpu": pytest.approx(0.15), "memory": 3 * 2.0**30, "pods": 1.0}
+
+
+# --- lease
+
+
+@pytest.mark.parametrize(
+    ("holder", "age", "may"), [("me", 0, True), ("", 0, True), ("other", 0, False), ("other", DURATION_S, True)]
+)
+def test_a_lease_is_free_by_ones_own_clock(holder: str, age: float, *, may: bool) -> None:
+    assert free(Seen("1", holder, 100.0), "me", 100.0 + age) is may
+
+
+# --- status
+
+
+def pod(version: str = "blue", **changed: Any) -> workloads.ReplicaPod:
+    usual: dict[str, Any] = {"ready": True, "version": ("ns", "svc", version)}
+    return workloads.ReplicaPod("ns", "p", PodNeed("n", {}), **{**usual, **changed})
+
+
+def work(version: str = "blue", **changed: Any) -> workloads.Workload:
+    usual: dict[str, Any] = {"replicas": 1, "ready": 1, "updated": 1, "total": 1, "current": True, "overdue": False}
+    return workloads.Workload("ns", f"svc-{version}", ("ns", "svc", version), need={}, **{**usual, **changed})
+
+
+@pytest.mark.parametrize(
+    ("blue", "deployment", "generation", "expected"),
+    [
+        (pod(), work(), 3, ("Healthy", "True", "Served")),
+        (pod(), work(), 2, ("Transitioning", "False", "Transitioning")),
+        (pod(), work(current=False), 3, ("Transitioning", "False", "Transitioning")),
+        (pod(), work(total=2), 3, ("Transitioning", "False", "Transitioning")),
+        (pod(ready=False), work(), 3, ("Transitioning", "False", "Transitioning")),
+        (pod(ready=False, unschedulable="0/3 nodes fit"), work(), 3, ("Unschedulable", "False", "Unschedulable")),
+        (pod(ready=False, trouble="CrashLoopBackOff", restarts=4), work(), 3, ("Failed", "False", "Failed")),
+        (pod(ready=False, trouble="ErrImagePull: gone"), work(), 3, ("Failed", "False", "Failed")),
+        (pod(ready=False), work(overdue=True), 3, ("Failed", "False", "Failed")),
+    ],
+)
+def test_states(
+    blue: workloads.ReplicaPod, deployment: workloads.Workload, generation: int, expected: tuple[str, str, str]
+) -> None:
+    green = ("ns", "svc", "green")
+    found = status_of(
+        Facts(
+            endpoint=declared(),
+            name_in_use=False,
+            workloads={deployment.version: deployment, green: work("green")},
+            pods={("ns", "svc", "blue"): [blue], green: [pod("green")]},
+            loads={},
+            scaling={},
+            served_generation=generation,
+            log_tails={("ns", "svc", "blue"): "ValueError: no"},
+            url="http://router",
+            now="2026-01-01T00:00:00Z",
+        )
+    )
+    (condition,) = found["conditions"]
+    assert (found["state"], condition["status"], condition["reason"]) == expected
+    assert found["scoringUri"] == "http://router/api/v1/service/svc/score"
+    if expected[0] == "Failed":
+        assert "ValueError: no" in condition["message"]
+    if expected[0] == "Unschedulable":
+        assert "0/3 nodes fit" in condition["message"]
+
+
+# --- metrics
+
+
+def test_labels_are_escaped() -> None:
+    text = family("x", "gauge", "Help.", [({"a": 'b"\\\n'}, 1.5), ({}, 2)])
+    assert text == '# HELP x Help.\n# TYPE x gauge\nx{a="b\\"\\\\\\n"} 1.5\nx 2\n'
+    assert not family("x", "gauge", "Help.", [])
