@@ -313,6 +313,7 @@ def test_drift_is_seen_and_mended(stack, cluster, namespace):
     assert cluster.api.get(path).status == 200, "what was deleted is made again"
 
 
+@pytest.mark.long
 def test_replicas_that_nobody_declares_are_left_alone(stack, cluster, namespace):
     """The autoscaler owns the scale: no apply, and no change of the template, sets it back."""
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/sleeper"

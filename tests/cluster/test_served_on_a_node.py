@@ -47,6 +47,7 @@ def run(data):
     time.sleep(0.03)
     return {mark!r}
 """
+ONE_OF_EACH = ("router", "autoscaler", "churn", "fraud blue", "fraud green")
 ENDPOINTS = f"/apis/{API_VERSION}/namespaces/default/scoringendpoints"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
@@ -167,6 +168,8 @@ async def test_changes_fail_no_request(node, served):
 
 async def test_the_same_program_again_changes_nothing(node, served):
     project, _ = served
+    # What the load before has brought goes again by itself.
+    await eventually(lambda: len(lasting(node)) == len(ONE_OF_EACH), 60, "one pod of each")
     before = lasting(node)
     shown = await asyncio.to_thread(project.up)
     assert " updated" not in shown
