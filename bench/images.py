@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +130,15 @@ async def layer_bytes(client: RegistryClient, image: ImageReference) -> int:
     return sum(layer.size for layer in manifest.parts("layers"))
 
 
-async def lookup(client: RegistryClient, made: Ensured, definition: Any, place: RegistryPlace) -> float:
-    """Seconds for key and look-up of 100 services whose environment differs in name and order only."""
-    packages = list(definition.pip_packages)
-    services = [replace(definition, pip_packages=tuple(packages[n % len(packages) :] + packages[: n % len(packages)]))
-                for n in range(SERVICES)]  # fmt: skip
+async def lookup(client: RegistryClient, made: Ensured, base: ImageReference, packages: list[str]) -> float:
+    """Seconds for key and look-up of 100 services whose environments differ in name and order only."""
+    turned = [packages[n % len(packages) :] + packages[: n % len(packages)] for n in range(SERVICES)]
+    raw = [
+        {"name": f"environment-{n}", "docker": {"baseImage": str(base)}, "pipPackages": listed}
+        for n, listed in enumerate(turned)
+    ]
+    place = RegistryPlace(made.image.registry, made.image.repository)
+    services = [read_environment(one, Path()) for one in raw]
     begin = time.perf_counter()
     found = await find_all(client, services, place)
     seconds = time.perf_counter() - begin
@@ -180,7 +183,7 @@ async def compare(work: Path, host: str, tar: Path, packages: tuple[str, ...], q
 
         cold_s, made, service = await ours("def init(): ...\ndef run(data): return data\n")
         change_s, _, service = await ours("def init(): ...\ndef run(data): return [data]\n")
-        lookup_s = await lookup(client, made, definition, place)
+        lookup_s = await lookup(client, made, base, list(packages))
         buildah = Buildah(work / "buildah", base, packages)
         image = f"{host}/bench/dockerfile:1"
         try:

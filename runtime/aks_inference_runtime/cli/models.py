@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -231,7 +231,7 @@ def _move(record: ModelRecord, folder: Path, target: Path) -> Path:
     return target.absolute() / _common(record)
 
 
-def _progress(context: Context) -> "_Line":
+def _progress(context: Context) -> Callable[[int, int | None], None]:
     return _Line(show=not context.as_json and click.get_text_stream("stderr").isatty())
 
 

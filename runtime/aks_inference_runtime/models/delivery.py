@@ -1,9 +1,9 @@
 """Models on their way to a replica: from the store to a cache that the replicas of a machine share, from there by hard
 links (a copy where the file systems differ) to the place where the scoring server looks.
 
-In a pod this is the init container: `python -m aks_inference_runtime.models.delivery SETTINGS.json`. It ends with 0 only
-when every file is there and has been compared with its digest; `init()` sees nothing else. On a local target the store
-is on the same disk and its files are linked (local.apps).
+In a pod this is the init container: `python -m aks_inference_runtime.models.delivery SETTINGS.json`. It ends with 0
+only when every file is there and has been compared with its digest; `init()` sees nothing else. On a local target the
+store is on the same disk and its files are linked (local.apps).
 """
 
 import asyncio

@@ -202,16 +202,20 @@ class BlobStore:
     def _put(self, upload: Upload, progress: Progress) -> ModelRecord:
         found = same_version(self._versions(upload.name), upload)
         if found is None:
+            begin = time.monotonic()
             with azure_errors(self.address):
                 send_content(self._client, self._content, upload.files.values(), self._parallel, progress)
-            found = self._claim(upload)
+            found = self._claim(upload, begin)
         newer = amended(found, upload.facts)
         if newer != found:
             self._write(self._record(newer.name, newer.version), {"recordVersion": 1, **newer.to_wire()}, new=False)
         return newer
 
-    def _claim(self, upload: Upload) -> ModelRecord:
-        """The record under the next free number, unless another writer has just written the same model."""
+    def _claim(self, upload: Upload, begin: float) -> ModelRecord:
+        """The record under the next free number, unless another writer has just written the same model.
+
+        All its content was touched since `begin`: within the grace nobody removes it.
+        """
         while True:
             numbers = [number for _, number in self._records(upload.name)]
             found = same_version(self._versions(upload.name), upload)
@@ -221,8 +225,8 @@ class BlobStore:
             record = upload.record(max(numbers, default=0) + 1, created)
             content = {"recordVersion": RECORD_VERSION, **record.to_wire()}
             if self._write(self._record(record.name, record.version), content, new=True):
-                lost = set(record.files.values()) - self._present(record.files.values())
-                if lost:
+                within_grace = time.monotonic() - begin < self._grace_s / 2
+                if not within_grace and set(record.files.values()) - self._present(record.files.values()):
                     self._remove(self._record(record.name, record.version))
                     raise ContentMismatch(f"{self.address}: content was removed while it was named; apply again")
                 return record

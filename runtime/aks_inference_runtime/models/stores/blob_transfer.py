@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,9 +68,57 @@ def send_content(
     wanted = {file.digest: file for file in files}
     counter = _Counter(sum(file.size for file in wanted.values()), progress)
     with ThreadPoolExecutor(parallel) as pool:
-        room = threading.Semaphore(parallel * 2)
+        there = dict(zip(wanted, pool.map(lambda digest: _touch(client, name_of(digest), digest), wanted), strict=True))
+        missing = []
         for digest, file in wanted.items():
-            _Sending(client.get_blob_client(name_of(digest)), file, pool, room, counter).run()
+            if there[digest]:
+                counter.add(file.size)
+            else:
+                missing.append(file)
+        small = [
+            pool.submit(_send_whole, client.get_blob_client(name_of(file.digest)), file, counter)
+            for file in missing
+            if file.size <= BLOCK_BYTES
+        ]
+        room = threading.Semaphore(parallel * 2)
+        try:
+            for file in missing:
+                if file.size > BLOCK_BYTES:
+                    _Sending(client.get_blob_client(name_of(file.digest)), file, pool, room, counter).run()
+            for one in small:
+                one.result()
+        finally:
+            for one in small:
+                one.cancel()
+
+
+def _touch(client: "ContainerClient", blob: str, digest: str) -> bool:
+    """Whether a content is there; then its time is now, so that a sweep sees that it is wanted again."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        client.get_blob_client(blob).set_blob_metadata({"sha256": digest.removeprefix("sha256:")})
+    except ResourceNotFoundError:
+        return False
+    return True
+
+
+def _send_whole(blob: "BlobClient", file: StoredFile, counter: _Counter) -> None:
+    """A content that fits in one request."""
+    from azure.core.exceptions import ResourceExistsError
+
+    with disk_errors(file.path):
+        content = file.path.read_bytes()
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != file.digest:
+        raise _changed(file)
+    # Another writer may have sent the same content meanwhile.
+    with suppress(ResourceExistsError):
+        blob.upload_blob(content, metadata={"sha256": file.digest.removeprefix("sha256:")}, validate_content=True)
+    counter.add(file.size)
+
+
+def _changed(file: StoredFile) -> ContentMismatch:
+    return ContentMismatch(f"{file.path}: has changed since it was looked at; apply again when it rests")
 
 
 class _Sending:
@@ -87,18 +136,9 @@ class _Sending:
         self._size = max(BLOCK_BYTES, -(-file.size // MAX_BLOCKS))
 
     def run(self) -> None:
-        """Nothing to do where it is there; else block by block."""
-        from azure.core.exceptions import ResourceNotFoundError
+        """Block by block."""
         from azure.storage.blob import BlobBlock
 
-        try:
-            # Touched, so that a sweep sees that it is wanted again.
-            self._blob.set_blob_metadata({"sha256": self._file.digest.removeprefix("sha256:")})
-        except ResourceNotFoundError:
-            pass
-        else:
-            self._counter.add(self._file.size)
-            return
         for left in reversed(range(COMMITS)):
             identifiers = self._send()
             if self._commit([BlobBlock(block_id=identifier) for identifier in identifiers], last=not left):
@@ -124,9 +164,7 @@ class _Sending:
                     pending.remove(one)
                     one.result()
             if f"sha256:{digest.hexdigest()}" != self._file.digest:
-                raise ContentMismatch(
-                    f"{self._file.path}: has changed since it was looked at; apply again when it rests"
-                )
+                raise _changed(self._file)
             for one in pending:
                 one.result()
         finally:
