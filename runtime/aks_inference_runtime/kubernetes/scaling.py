@@ -34,6 +34,8 @@ STATUS_S = 0.5
 PENDING_S = 5.0
 """A written scale that is not seen by then is written again."""
 LOG_LINES = 30
+ROOM_IS_FOR = "room is for"
+"""In the policy's reasons: the nodes hold no more."""
 _log = logging.getLogger(__name__)
 
 
@@ -123,7 +125,9 @@ class ClusterScaler:
             return
         present = self._current(key, found)
         if decision.replicas == present:
-            self._last_scaling.setdefault(key, f"{decision.replicas}: {decision.reason}")
+            # What keeps it from growing is always told; how many requests there are is not: that changes all the time.
+            if ROOM_IS_FOR in decision.reason or not self._last_scaling.get(key, "").count(" → "):
+                self._last_scaling[key] = f"{decision.replicas}: {decision.reason}"
             return
         at = datetime.now(UTC).strftime("%H:%M:%S")
         self._last_scaling[key] = f"{at} {present} → {decision.replicas}: {decision.reason}"
