@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from aks_inference_runtime.router.leavers import left, particulars
+from aks_inference_runtime.router.leavers import TABLES, left, particulars, remote_end, remote_ends, waiting
 from aks_inference_runtime.router.model import VersionKey
 
 SVC = VersionKey("svc", "A")
@@ -15,8 +15,8 @@ SVC = VersionKey("svc", "A")
 
 def ask_and_leave(port: int, name: str, *, method: str = "POST", path: str = "/api/v1/service/svc/score"):
     client = socket.create_connection(("127.0.0.1", port))
-    body = b"" if method == "GET" else b"content-length: 3\r\n\r\nabc"
-    client.sendall(f"{method} {path} HTTP/1.1\r\nhost: x\r\nx-id: {name}\r\n".encode() + (body or b"\r\n"))
+    body = "\r\n" if method == "GET" else "content-length: 3\r\n\r\nabc"
+    client.sendall(f"{method} {path} HTTP/1.1\r\nhost: x\r\nx-id: {name}\r\n{body}".encode())
     return client
 
 
@@ -36,7 +36,7 @@ async def test_who_leaves_the_queue_is_not_served(bed, make_state, how, method):
     replica = await bed.replica("A")
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=10_000, max_queued_requests=4))
-    running = asyncio.create_task(bed.ask(x_id="first", x_sleep_ms="4000"))
+    running = asyncio.create_task(bed.ask(x_id="first", x_sleep_ms="5000"))
     await bed.counts(router, busy=1)
     leaving = []
     for number in range(3):
@@ -61,12 +61,11 @@ async def test_who_leaves_the_queue_is_not_served(bed, make_state, how, method):
     assert (stats["most"], "x-aks-inference-turn" in stats["last_headers"]) == (1, False)
 
 
-async def test_also_behind_a_hop(bed, make_state, unused_port):
-    """The endpoint's own port, and a deadline that no slot of the first process has."""
+async def test_also_at_an_endpoints_own_port(bed, make_state, unused_port):
     replica = await bed.replica("A")
     router = await bed.router()
-    await router.apply(make_state({"A": (10_000, [replica])}, port=unused_port, max_request_wait_time=12_345))
-    running = asyncio.create_task(bed.ask(x_id="first", x_sleep_ms="4000"))
+    await router.apply(make_state({"A": (10_000, [replica])}, port=unused_port, max_request_wait_time=10_000))
+    running = asyncio.create_task(bed.ask(x_id="first", x_sleep_ms="5000"))
     await bed.counts(router, busy=1)
     leaving = ask_and_leave(unused_port, "left", path="/score")
     await bed.counts(router, busy=1, queued=1)
@@ -83,7 +82,7 @@ async def test_who_only_ends_its_side(bed, make_state):
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=10_000))
     running = socket.create_connection(("127.0.0.1", bed.port))
-    running.sendall(b"GET /api/v1/service/svc/score HTTP/1.1\r\nhost: x\r\nx-sleep-ms: 2500\r\n\r\n")
+    running.sendall(b"GET /api/v1/service/svc/score HTTP/1.1\r\nhost: x\r\nx-sleep-ms: 5000\r\n\r\n")
     await bed.counts(router, busy=1)
     waiting = ask_and_leave(bed.port, "waiting")
     await bed.counts(router, busy=1, queued=1)
@@ -140,19 +139,38 @@ LINES = """\
 """
 
 
-def test_only_who_waits_and_has_left_is_found():
-    assert [stream for stream, _ in left(LINES)] == ["0x4"]
-    assert left("") == []
+def test_who_waits_and_has_left():
+    streams = waiting(LINES)
+    assert [(one.stream, one.closed) for one in streams] == [("0x3", False), ("0x4", True)]
+    ends = {"0.0.0.0:9": "0A", remote_end("1.2.3.4:6"): "01"}
+    assert left(streams, {"tcpv4": ends}) == ([streams[1]], [])
+    assert left(streams, {"tcpv4": {**ends, remote_end("1.2.3.4:6"): "08"}}) == (streams, [])
+    # Not found at all, and a system that does not tell.
+    assert left(streams, {"tcpv4": {}}) == ([streams[1]], [streams[0]])
+    assert left(streams, {}) == ([streams[1]], [])
+    assert waiting("") == []
 
 
-@pytest.mark.parametrize(
-    ("flags", "state", "found"), [("41002", "QUE", (7, 312)), ("1402", "QUE", None), ("41002", "EST", None)]
-)
-def test_particulars(flags, state, found):
+def test_the_systems_table():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        end = remote_end("{}:{}".format(*client.getsockname()))
+        assert remote_ends(TABLES["tcpv4"].read_text())[end] == "01"
+        client.shutdown(socket.SHUT_WR)
+        assert accepted.recv(1) == b""
+        assert remote_ends(TABLES["tcpv4"].read_text())[end] == "08"
+        accepted.close()
+        client.close()
+    assert remote_end("::1:80") == "00000000000000000000000001000000:0050"
+
+
+@pytest.mark.parametrize(("state", "found"), [("QUE", ("1.2.3.4:7", 7, 312)), ("EST", None)])
+def test_particulars(state, found):
     text = (
         "0x4: [21/Nov/2026:15:00:21.026216] id=312 proto=tcpv4 source=1.2.3.4:7\n  flags=0x808\n"
         "  frontend=public (id=2 mode=http), listener=? (id=1) addr=127.0.0.1:1\n  backend=s7 (id=98 mode=http)\n"
-        f"  scf=0x9 flags=0x000{flags} state=EST endp=CONN,0x3\n      h1s=0x1 .subs=(nil)\n"
+        "  scf=0x9 flags=0x00001402 state=EST endp=CONN,0x3\n      h1s=0x1 .subs=(nil)\n"
         f"  scb=0x8 flags=0x00001811 state={state} endp=NONE\n"
     )
     assert particulars(text) == found

@@ -119,14 +119,6 @@ def _defaults() -> list[str]:
     return lines
 
 
-_CLIENTS = [
-    "defaults clients from base",
-    # In a frontend it only makes HAProxy go on listening to a client whose request it has. What follows from a client
-    # that leaves is decided by the backend, and the slots' must not free a place that a request still runs on (I1).
-    "  option abortonclose",
-]
-
-
 _LARGE = [
     # Bodies that may not be whole in the buffer.
     "  acl large req.hdr_val(content-length) gt 8192",
@@ -206,8 +198,7 @@ def first_process(
         *_park_globals(paths, name, layout),
         *_refusals(),
         *_defaults(),
-        *_CLIENTS,
-        "frontend public from clients",
+        "frontend public from base",
         f"  bind {_address(host)}:{port}",
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         # Each rule costs every request: most end at their first condition.
@@ -276,8 +267,7 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int,
         HARD_STOP,
         *_park_globals(paths, name, layout),
         *_defaults(),
-        *_CLIENTS,
-        "frontend hopped from clients",
+        "frontend hopped from base",
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         "  http-request set-var(txn.route) req.hdr(x-aks-inference-route)",
@@ -292,15 +282,16 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int,
     return _text(paths, name, lines)
 
 
-def port_process(paths: Paths, name: str, host: str, port: int, endpoint: str, connections: int) -> str:
+def port_process(
+    paths: Paths, name: str, host: str, port: int, endpoint: str, first_port: int, connections: int
+) -> str:
     """A process that serves one endpoint at /score of a port of its own, by way of the first process."""
     lines = [
         *_global(paths, name, connections),
         HARD_STOP,
         *_refusals(),
         *_defaults(),
-        *_CLIENTS,
-        "frontend port from clients",
+        "frontend port from base",
         f"  bind {_address(host)}:{port}",
         "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
         Refusal.PATH.rule("!{ path /score /swagger.json }"),
@@ -313,7 +304,8 @@ def port_process(paths: Paths, name: str, host: str, port: int, endpoint: str, c
         "defaults hop from base",
         "  retries 20",
         "  timeout connect 2s",
-        *_hop("router", paths.socket("p0", "in"), []),
+        # By TCP, so that the system can tell whether who asked is still there: see `leavers`.
+        *_hop("router", _address(_reached(host)) + f":{first_port}", []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -384,13 +376,13 @@ def _hops(paths: Paths, first: int) -> list[str]:
             "  http-request set-var(txn.hop) int(1)",
             "  http-request set-header x-aks-inference-route %[var(txn.route)]",
         ]
-        lines += _hop(f"hop{number}", paths.socket(f"p{number}", "in"), extra)
+        lines += _hop(f"hop{number}", quoted(paths.socket(f"p{number}", "in")), extra)
     return lines
 
 
-def _hop(name: str, socket: Path, extra: list[str]) -> list[str]:
+def _hop(name: str, address: str, extra: list[str]) -> list[str]:
     # No slot hangs on this connection: the next process must learn that the client has left.
-    return [f"backend {name} from hop", "  option abortonclose", *extra, f"  server next {quoted(socket)}"]
+    return [f"backend {name} from hop", "  option abortonclose", *extra, f"  server next {address}"]
 
 
 def _text(paths: Paths, name: str, lines: list[str]) -> str:
@@ -402,3 +394,8 @@ def _text(paths: Paths, name: str, lines: list[str]) -> str:
 
 def _address(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _reached(host: str) -> str:
+    """Where a process of this machine reaches what listens there."""
+    return {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)

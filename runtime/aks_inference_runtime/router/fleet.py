@@ -220,7 +220,7 @@ class Fleet:
             return config.further_process(self.paths, number, self.layouts[number], self._connections, self.cluster)
         port = int(name.removeprefix("port-"))
         endpoint = next(e for e, p in self.ports.items() if p == port)
-        return config.port_process(self.paths, name, self._host, port, endpoint, self._connections)
+        return config.port_process(self.paths, name, self._host, port, endpoint, self._port, self._connections)
 
     async def _attach(self, name: str) -> bool:
         record = self._record(name)

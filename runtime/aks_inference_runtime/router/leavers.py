@@ -1,52 +1,104 @@
 """Requests in HAProxy's queues whose clients have left.
 
 HAProxy drops such a request from its queue only with `option abortonclose`, which also frees the slots of requests that
-run (I1). Without it, it knows that the client has closed its side and keeps the request's place. So the agent reads who
-has left, and tells the gates: the request is not run when its turn comes, and meanwhile counts neither for the bound of
-the queue nor for the autoscaler. Its turn is named by a header that only requests get which find all slots taken:
-`<pid of HAProxy>-<number of the request>`. A request that has been handed to a server is never touched.
+run (I1). Without it, it does not listen to a client whose request it has (and notices by chance). So the agent asks the
+system which of the clients that wait are still connected, and tells the gates who has left: the request is not run when
+its turn comes, and meanwhile counts neither for the bound of the queue nor for the autoscaler. Its turn is named by a
+header that only requests get which find all slots taken: `<pid of HAProxy>-<number of the request>`. A request that has
+been handed to a server is never touched.
+
+A further process (see `slots`) has its requests by a Unix socket, of which the system does not tell as much: there it
+is HAProxy's chance that counts.
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import Observations
 
-LOOK_SECONDS = 0.1
-"""Between looks, at least."""
-BYTES_PER_SECOND = 1_000_000
-"""Of what HAProxy tells: with thousands of streams the looks become rarer. That is a few per cent of a core."""
+LOOK_SECONDS = 0.25
+"""Between looks, at least: HAProxy serves nobody in the millisecond that it needs to tell of its streams."""
+BYTES_PER_SECOND = 500_000
+"""Of what is read: with thousands of streams and connections the looks become rarer."""
 MOST = 200
 """Leavers that one look asks the particulars of; the rest has its turn at the next."""
+
+TABLES = {"tcpv4": Path("/proc/net/tcp"), "tcpv6": Path("/proc/net/tcp6")}
+"""The system's connections, by HAProxy's name of the protocol."""
 
 _EOS = 0x40000 | 0x10000 | 0x4
 """Flags of a stream's client side: end of input seen, aborted, failed (SC_FL_EOS, SC_FL_ABRT_DONE, SC_FL_ERROR; the
 same from HAProxy 2.8 to 3.5)."""
-_LINE = re.compile(r"(0x[0-9a-f]+): (\S+ \S+) .* be=s\d+ srv=<none> .* scf=\[\d+,([0-9a-f]+)h,.* scb=\[2,")
+_LINE = re.compile(r"(0x[0-9a-f]+): proto=(\S+) src=(\S+) .* be=s\d+ srv=<none> .* scf=\[\d+,([0-9a-f]+)h,.* scb=\[2,")
 """A stream in a slot's queue (state 2 of its server side)."""
+_ESTABLISHED, _CLOSE_WAIT = "01", "08"
 _FULL = re.compile(
-    r"^0x[0-9a-f]+: \[[^\n]*\] id=(\d+) .*?\n  backend=s(\d+) .*?\n  scf=\S+ flags=(0x[0-9a-f]+) .*?"
+    r"^0x[0-9a-f]+: \[[^\n]*\] id=(\d+) proto=\S+ source=(\S+).*?\n  backend=s(\d+) .*?"
     r"\n  scb=\S+ flags=\S+ state=QUE ",
     re.DOTALL,
 )
 
 
-def left(text: str) -> list[tuple[str, str]]:
-    """From `show sess`: the streams that wait in a queue and whose client is gone, each with its source."""
+@dataclass(frozen=True)
+class Waiting:
+    """A stream that waits for a server."""
+
+    stream: str
+    """Its address in HAProxy; used again after its end, hence the source too."""
+    protocol: str
+    source: str
+    closed: bool
+    """HAProxy knows that its client is gone."""
+
+
+def waiting(text: str) -> list[Waiting]:
+    """From `show sess`."""
     found = (_LINE.match(line) for line in text.splitlines() if "srv=<none>" in line)
-    return [(match[1], match[2]) for match in found if match and int(match[3], 16) & _EOS]
+    return [Waiting(m[1], m[2], m[3], bool(int(m[4], 16) & _EOS)) for m in found if m]
 
 
-def particulars(text: str) -> tuple[int, int] | None:
-    """From `show sess <stream>`: number of the slot and of the request, if it still waits and its client is gone."""
+def left(streams: Iterable[Waiting], ends: Mapping[str, Mapping[str, str]]) -> tuple[list[Waiting], list[Waiting]]:
+    """Those whose client is gone, and those whose connection is not to be found; `ends`: `remote_ends` by protocol."""
+    gone, missing = [], []
+    for one in streams:
+        state = ends[one.protocol].get(remote_end(one.source)) if one.protocol in ends else _ESTABLISHED
+        if one.closed or state == _CLOSE_WAIT:
+            gone.append(one)
+        elif state is None:
+            missing.append(one)
+    return gone, missing
+
+
+def remote_end(source: str) -> str:
+    """`<address>:<port>` as /proc/net/tcp has it: words of four bytes, the lowest first."""
+    host, _, port = source.rpartition(":")
+    packed = ip_address(host).packed
+    words = (packed[start : start + 4][::-1].hex() for start in range(0, len(packed), 4))
+    return f"{''.join(words)}:{int(port):04x}".upper()
+
+
+def remote_ends(text: str) -> dict[str, str]:
+    """From /proc/net/tcp: state by remote end."""
+    ends: dict[str, str] = {}
+    for line in text.splitlines()[1:]:
+        _, _, end, state, *_ = line.split(None, 4)
+        if ends.get(end) != _ESTABLISHED:
+            ends[end] = state
+    return ends
+
+
+def particulars(text: str) -> tuple[str, int, int] | None:
+    """From `show sess <stream>`: source, number of the slot and of the request, if it still waits."""
     match = _FULL.match(text)
-    if match is None or not int(match[3], 16) & _EOS:
-        return None
-    return int(match[2]), int(match[1])
+    return (match[2], int(match[3]), int(match[1])) if match is not None else None
 
 
 class Leavers:
@@ -56,8 +108,9 @@ class Leavers:
         self._admin_of = admin_of
         self._pid_of = pid_of
         self._turns: dict[Slot, frozenset[str]] = {}
-        self._known: dict[tuple[int, tuple[str, str]], tuple[Slot, str]] = {}
-        """Particulars by process and stream; the address of a stream is used again, hence its source too."""
+        self._known: dict[tuple[int, Waiting], tuple[Slot, str]] = {}
+        """Particulars by process and stream."""
+        self._missing: set[tuple[int, Waiting]] = set()
         self._next = 0.0
         self._bytes = 0
 
@@ -93,17 +146,34 @@ class Leavers:
         admin, pid = self._admin_of(process), self._pid_of(process)
         text = await admin.run("show sess")
         self._bytes += len(text)
-        streams = left(text)
+        streams = waiting(text)
+        # Looked at after HAProxy has told who waits: who is not connected now has left. The system's table may lack a
+        # row that was moved while it was read, but not twice.
+        gone, missing = left(streams, self._ends(streams))
+        gone += [one for one in missing if (process, one) in self._missing]
+        self._missing = {key for key in self._missing if key[0] != process} | {(process, one) for one in missing}
         known = self._known
-        new = [stream for stream in streams if (process, stream) not in known][:MOST]
+        new = [one for one in gone if (process, one) not in known][:MOST]
         if new:
-            by_address = {stream[0]: stream for stream in new}
-            answers = await admin.run(";".join(f"show sess {address}" for address, _ in new))
+            by_stream = {one.stream: one for one in new}
+            answers = await admin.run(";".join(f"show sess {one.stream}" for one in new))
             self._bytes += len(answers)
             for text in re.split(r"\n(?=0x[0-9a-f]+: \[)", answers):
-                if (found := particulars(text)) is not None:
-                    known[process, by_address[text.partition(":")[0]]] = Slot(process, found[0]), f"{pid}-{found[1]}"
-        present = set(streams)
+                one = by_stream.get(text.partition(":")[0])
+                found = particulars(text)
+                if one is not None and found is not None and found[0] == one.source:
+                    known[process, one] = Slot(process, found[1]), f"{pid}-{found[2]}"
+        present = set(gone)
         for key in [key for key in known if key[0] == process and key[1] not in present]:
             del known[key]
         return [value for key, value in known.items() if key[0] == process]
+
+    def _ends(self, streams: Iterable[Waiting]) -> dict[str, dict[str, str]]:
+        ends: dict[str, dict[str, str]] = {}
+        for protocol in {one.protocol for one in streams} & TABLES.keys():
+            # A system without these tables: what HAProxy notices has to do.
+            with contextlib.suppress(OSError):
+                text = TABLES[protocol].read_text()
+                self._bytes += len(text)
+                ends[protocol] = remote_ends(text)
+        return ends
