@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import aiohttp
 
 from aks_inference_runtime.api.endpoint import API_VERSION, EndpointSpec
-from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.kubernetes import (
     COMPONENT_LABEL,
     ENDPOINT_LABEL,
@@ -74,8 +73,8 @@ class Agent:
                 self._wake.clear()
                 try:
                     moving = await self.step(session)
-                except AksInferenceError as error:
-                    _log.error("%s", error)
+                except Exception:  # what serves goes on serving; the next round tries again
+                    _log.exception("a round failed; it is tried again")
                     moving = True
                 try:
                     async with asyncio.timeout(MOVING_S if moving else STEP_S):

@@ -81,7 +81,7 @@ class Informer(Generic[T]):
         objects, version = await api.list(self._path, self._labels)
         items = {}
         for found in objects:
-            if (kept := self._project(found)) is not None:
+            if (kept := self._kept(found)) is not None:
                 items[_key(found)] = kept
         changed = items != self._items or not self._listed.is_set()
         self._items = items
@@ -90,12 +90,19 @@ class Informer(Generic[T]):
             self._changed()
         return version
 
+    def _kept(self, found: Object) -> T | None:
+        try:
+            return self._project(found)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.error("%s %s cannot be read: %r", self._path, _key(found), error)
+            return None
+
     def _take(self, kind: str, found: Object) -> None:
         if kind == "BOOKMARK":
             return
         key = _key(found)
         before = self._items.get(key)
-        kept = None if kind == "DELETED" else self._project(found)
+        kept = None if kind == "DELETED" else self._kept(found)
         if kept is None:
             self._items.pop(key, None)
         else:

@@ -92,8 +92,11 @@ class ClusterScaler:
                 urls = frozenset(objects.url(pod.address, port) for pod in self.routers.items.values())
                 self.reports.listen(session, urls)
                 if self._leads() and self.listed:
-                    self._write_fixed()
-                    await self._write_statuses(api)
+                    try:
+                        self._write_fixed()
+                        await self._write_statuses(api)
+                    except Exception:  # one endpoint's objects must not end the autoscaler of all
+                        _log.exception("states are not written; it is tried again")
 
     # --- Scaler
 
