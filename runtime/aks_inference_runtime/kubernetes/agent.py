@@ -73,7 +73,7 @@ class Agent:
                 self._wake.clear()
                 try:
                     moving = await self.step(session)
-                except Exception:  # what serves goes on serving; the next round tries again
+                except Exception:  # noqa: BLE001 - what serves goes on serving; the next round tries again
                     _log.exception("a round failed; it is tried again")
                     moving = True
                 try:

@@ -95,7 +95,7 @@ class ClusterScaler:
                     try:
                         self._write_fixed()
                         await self._write_statuses(api)
-                    except Exception:  # one endpoint's objects must not end the autoscaler of all
+                    except Exception:  # noqa: BLE001 - one endpoint's objects must not end the autoscaler of all
                         _log.exception("states are not written; it is tried again")
 
     # --- Scaler
