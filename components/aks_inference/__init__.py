@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aks_inference.aks_cluster.component import AksInferenceCluster
     from aks_inference.aks_cluster.groups_args import (
         AccessArgs,
+        ClusterRuntimeArgs,
         EgressArgs,
         IdentityArgs,
         MaintenanceWindowArgs,
@@ -35,6 +36,7 @@ _PLACES = {
     "AccessArgs": "aks_cluster.groups_args",
     "AksInferenceCluster": "aks_cluster.component",
     "AksInferenceClusterArgs": "aks_cluster.args",
+    "ClusterRuntimeArgs": "aks_cluster.groups_args",
     "ControlledRolloutEndpoint": "rollout.component",
     "ControlledRolloutEndpointArgs": "rollout.args",
     "EgressArgs": "aks_cluster.groups_args",
@@ -91,6 +93,7 @@ __all__ = [
     "AccessArgs",
     "AksInferenceCluster",
     "AksInferenceClusterArgs",
+    "ClusterRuntimeArgs",
     "ControlledRolloutEndpoint",
     "ControlledRolloutEndpointArgs",
     "EgressArgs",

@@ -13,8 +13,8 @@ from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, pars
 if TYPE_CHECKING:
     from aks_inference.component import Cluster
 
-NO_RUNTIME = "names a cluster without the inference runtime, which AksInferenceCluster does not bring along yet"
-USE_RUNTIME = "use a LocalInferenceCluster, or an InferenceRuntime on the cluster, as the target"
+NO_RUNTIME = "names a cluster without the inference runtime"
+USE_RUNTIME = "give the AksInferenceCluster its @runtime, or put an InferenceRuntime on the cluster and name that"
 LATER_MODELS = "names a Kubernetes cluster: models are not delivered there yet"
 USE_FILES = "put the model's files beside the entry script or into the image, or use a LocalInferenceCluster"
 

@@ -32,3 +32,10 @@ def test_the_numbers_are_those_of_the_reference() -> None:
     rules = set(re.findall(r"^\|\s*([12]\.[0-9]+)\s*\|", text, re.MULTILINE))
     sections = set(re.findall(r"^## ([0-9]+) ", text, re.MULTILINE))
     assert rules | (sections - set(aks_rules.NUMBERED)) == aks_rules.known_numbers()
+
+
+def test_the_page_of_hosts_is_what_the_code_says() -> None:
+    import hosts
+
+    assert hosts.PAGE.read_text("utf-8") == hosts.page(), "run tools/hosts.py"
+    assert "mcr.microsoft.com" in hosts.page()

@@ -31,6 +31,7 @@ LAYERS = [
     (groups_args.SystemPoolArgs, groups.SystemPoolSpec),
     (groups_args.PoolArgs, groups.PoolSpec),
     (groups_args.SecurityArgs, groups.SecuritySpec),
+    (groups_args.ClusterRuntimeArgs, groups.ClusterRuntimeSpec),
     (groups_args.MaintenanceWindowArgs, groups.MaintenanceWindowSpec),
     (LocalInferenceClusterArgs, LocalInferenceClusterSpec),
     (RegisteredModelArgs, RegisteredModelSpec),

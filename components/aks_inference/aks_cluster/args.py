@@ -10,6 +10,7 @@ import pulumi
 
 from aks_inference.aks_cluster.groups_args import (
     AccessArgs,
+    ClusterRuntimeArgs,
     EgressArgs,
     IdentityArgs,
     MaintenanceWindowArgs,
@@ -44,7 +45,7 @@ class AksInferenceClusterArgs(TypedDict):
     docker_bridge_cidr: NotRequired[str | None]
     """Optional. See `network.docker_bridge_cidr`."""
     load_balancer_type: NotRequired[str | None]
-    """Optional. PublicIp or InternalLoadBalancer; the latter is not supported yet. Default: PublicIp."""
+    """Optional. Of the scoring address: PublicIp, or InternalLoadBalancer, which needs `runtime`. Default: PublicIp."""
     load_balancer_subnet: NotRequired[str | None]
     """Optional. Only with InternalLoadBalancer. Default: aks-subnet."""
     ssl_cname: NotRequired[str | None]
@@ -84,6 +85,8 @@ class AksInferenceClusterArgs(TypedDict):
     """Optional. Pools for inference, instead of `agent_count` and `vm_size`."""
     security: NotRequired[SecurityArgs | None]
     """Optional. Security and monitoring. Default: nothing of it."""
+    runtime: NotRequired[ClusterRuntimeArgs | None]
+    """Optional. The inference runtime on the cluster; services can name the cluster only with it. Default: none."""
     registry_ids: NotRequired[list[pulumi.Input[str]] | None]
     """Optional. Container registries that the nodes pull from: their identity gets the role AcrPull. Default: none."""
     related_locations: NotRequired[Mapping[str, str] | None]

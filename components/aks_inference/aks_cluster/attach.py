@@ -24,6 +24,7 @@ NAMES = frozenset(
         "minimum_tls_version",
         "ssl_key_vault_secret_id",
         "vcpus_per_node",
+        "runtime",
         "create_timeout_minutes",
         "update_timeout_minutes",
         "delete_timeout_minutes",
@@ -44,6 +45,8 @@ class AttachPlan:
     cluster_name: str | None
     subscription_id: str | None
     vcpus_per_node: int | None
+    runtime: Mapping[str, Any] | None = None
+    """Arguments of the InferenceRuntime."""
 
     @property
     def name(self) -> str:

@@ -1,13 +1,14 @@
 """The children of a cluster: its identity and roles before it, the cluster, its pools and windows after it."""
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 
 from aks_inference.aks_cluster.attach import AttachPlan
-from aks_inference.aks_cluster.azure import AzureResource, role_definition, subnet_of
+from aks_inference.aks_cluster.azure import AZURE_NATIVE_VERSION, AzureResource, role_definition, subnet_of
 from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
 from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of
 from aks_inference.aks_cluster.monitoring import register_monitoring
@@ -88,6 +89,25 @@ def register_attached(name: str, plan: AttachPlan, child: Child) -> AttachedClus
     )
 
 
+def kubeconfig_of(cluster_id: pulumi.Output[str]) -> pulumi.Output[str]:
+    """The kubeconfig of whoever is signed in to Azure; secret. Not known before the cluster is there: its id is not."""
+    group, cluster = (
+        cluster_id.apply(lambda text: text.split("/")[4]),
+        cluster_id.apply(lambda text: text.split("/")[8]),
+    )
+    token = "azure-native:containerservice:listManagedClusterUserCredentials"  # noqa: S105 - of a function
+    versioned = pulumi.InvokeOptions(version=AZURE_NATIVE_VERSION)
+    found = pulumi.runtime.invoke_output(token, {"resourceGroupName": group, "resourceName": cluster}, versioned)
+    return pulumi.Output.secret(found.apply(_decoded))
+
+
+def _decoded(found: Mapping[str, Any]) -> str:
+    listed = found.get("kubeconfigs") or ()
+    if not listed:
+        raise pulumi.RunError("Azure gives no kubeconfig of the cluster: the role Cluster User is needed on it")
+    return base64.b64decode(listed[0]["value"]).decode()
+
+
 def _timeouts(spec: Any) -> pulumi.ResourceOptions:  # noqa: ANN401 - the spec of arguments
     minutes = (spec.create_timeout_minutes, spec.update_timeout_minutes, spec.delete_timeout_minutes)
     create, update, delete = (f"{each}m" for each in minutes)
@@ -128,7 +148,8 @@ def _identity(name: str, plan: ClusterPlan, group: object, child: Child) -> tupl
 
 def _looked_up_subnet(inputs: dict[str, str]) -> pulumi.Output[str]:
     """The id of a subnet where nothing else tells the subscription."""
-    found = pulumi.runtime.invoke_output("azure-native:network:getSubnet", inputs)
+    versioned = pulumi.InvokeOptions(version=AZURE_NATIVE_VERSION)
+    found = pulumi.runtime.invoke_output("azure-native:network:getSubnet", inputs, versioned)
     return found.apply(lambda subnet: str(subnet["id"]))
 
 

@@ -1,5 +1,6 @@
 """The component AksInferenceCluster."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Unpack, overload
 
@@ -7,18 +8,24 @@ import pulumi
 
 from aks_inference.aks_cluster.args import AksInferenceClusterArgs
 from aks_inference.aks_cluster.attach import AttachPlan
-from aks_inference.aks_cluster.children import Created, register_attached, register_created
+from aks_inference.aks_cluster.capacity import fit, fit_findings
+from aks_inference.aks_cluster.children import Created, kubeconfig_of, register_attached, register_created
 from aks_inference.aks_cluster.hosts import host_line, host_map, hosts_of
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
+from aks_inference.findings import Severity
+from aks_inference.inference_runtime.component import InferenceRuntime
+from aks_inference.kubernetes import KubernetesProvider
+from aks_inference.program import ComponentFindings
+from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
 
 
 class AksInferenceCluster(Cluster):
     """An AKS cluster for inference, created or attached: pools, network, egress, access, identity, monitoring.
 
-    The inference runtime on it is not part of this version: services name a LocalInferenceCluster.
+    With `runtime`, the inference runtime is put on it, and services name it as their target.
     """
 
     target: pulumi.Output[str]
@@ -54,6 +61,9 @@ class AksInferenceCluster(Cluster):
         declared = merged(args, settings)
         plan, findings = plan_cluster(name, declared, datetime.now(UTC).date(), _configured_location())
         self._local = False
+        # Where the arguments are wrong, services on it are not told about it again.
+        self._kubernetes = KubernetesTarget(name=name, namespace=RUNTIME_NAMESPACE)
+        self._provider: KubernetesProvider | None = None
         super().__init__(name, declared, findings, opts)
         if isinstance(plan, AttachPlan):
             self._attach(name, plan)
@@ -67,8 +77,7 @@ class AksInferenceCluster(Cluster):
             self.required_hosts = unknown(dict[str, str])
             return
         made: Created = register_created(name, plan, self._child)
-        text = format_target(KubernetesTarget(name=name, cluster_purpose=plan.purpose.value, gpu=plan.gpu))
-        self.target = self._target = known(text, made.cluster)
+        self._serve(name, plan, made.cluster.id, made.cluster)
         self.cluster_name, self.cluster_id = made.cluster.azure_name, made.cluster.id
         self.resource_group_name = pulumi.Output.from_input(made.group)
         registries = list(plan.spec.registry_ids)
@@ -77,12 +86,13 @@ class AksInferenceCluster(Cluster):
             lambda found: host_map(hosts_of(plan, found[1:], found[0]))
         )
         self._info(*describe(plan))
+        if self._program is not None and plan.runtime is not None:
+            self._program.at_end(lambda: self._fit(plan))
         self._outputs()
 
     def _attach(self, name: str, plan: AttachPlan) -> None:
         attached = register_attached(name, plan, self._child)
-        text = format_target(KubernetesTarget(name=name, cluster_purpose=plan.purpose.value))
-        self.target = self._target = known(text, attached)
+        self._serve(name, plan, attached.cluster_id, attached)
         self.cluster_name, self.cluster_id, self.resource_group_name = (
             attached.name,
             attached.cluster_id,
@@ -91,6 +101,41 @@ class AksInferenceCluster(Cluster):
         self.required_hosts = pulumi.Output.from_input({})
         self._info(f"AKS cluster {plan.name}, purpose {plan.purpose.value}: attached, not created")
         self._outputs()
+
+    def _serve(
+        self, name: str, plan: ClusterPlan | AttachPlan, cluster_id: pulumi.Output[str], made: pulumi.Resource
+    ) -> None:
+        """The inference runtime on the cluster, and what services name."""
+        gpu = plan.gpu if isinstance(plan, ClusterPlan) else True
+        bare = KubernetesTarget(name=name, cluster_purpose=plan.purpose.value, gpu=gpu)
+        if plan.runtime is None:
+            self._kubernetes = bare
+            self.target = self._target = known(format_target(bare), made)
+            return
+        arguments: Any = {**plan.runtime, "kubeconfig": kubeconfig_of(cluster_id)}
+        runtime = InferenceRuntime(name, arguments, self._child())
+        self.target = self._target = runtime.target
+        self._kubernetes = runtime._kubernetes.model_copy(update={"gpu": gpu})
+        self._provider = runtime._provider
+
+    def _fit(self, plan: ClusterPlan) -> Iterator[ComponentFindings]:
+        """Whether the program's services fit on the pools; once all of them are declared."""
+        from aks_inference.service.serving import Serving
+
+        assert self._program is not None  # noqa: S101 - only a program asks
+        on_it = {
+            component: component._plan
+            for component in self._program.components
+            if isinstance(component, Serving) and component._plan and component._plan.target.cluster is self
+        }
+        if not on_it:
+            return
+        self._info("services on the nodes:", *fit(plan, on_it).lines())
+        for component, finding in fit_findings(plan, on_it):
+            if finding.severity is Severity.ERROR:
+                yield ComponentFindings(component._kind, component._resource_name, (finding,))
+            else:
+                component._say(pulumi.log.warn, finding.text(component._casing))
 
     def _outputs(self) -> None:
         self.register_outputs(

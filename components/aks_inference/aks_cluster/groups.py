@@ -3,7 +3,7 @@
 What they must be together is the business of `cluster_rules`.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -154,6 +154,17 @@ class SecuritySpec(Spec):
     azure_monitor_workspace_id: Leaf | None = None
     key_vault_secrets: Flag = False
     app_routing: Flag = False
+
+
+class ClusterRuntimeSpec(Spec):
+    """The inference runtime. What its values must be is the business of `inference_runtime`."""
+
+    image: Text | None = None
+    namespace: Any = None
+    router_replicas: Any = None
+    service_annotations: Labels
+    url: Any = None
+    image_pull_secrets: Any = None
 
 
 class MaintenanceWindowSpec(Spec):

@@ -254,6 +254,24 @@ class SecurityArgs(TypedDict):
     """Optional. AKS's NGINX ingress beside the runtime's router. Default: false."""
 
 
+class ClusterRuntimeArgs(TypedDict):
+    """The inference runtime on the cluster."""
+
+    image: str
+    """Required. Image that holds this package with `python` on PATH: routers, autoscaler and the gates beside the
+    replicas run from it."""
+    namespace: NotRequired[str | None]
+    """Optional. Namespace of the runtime, made for it. Default: aks-inference-system."""
+    router_replicas: NotRequired[int | None]
+    """Optional. Router pods to begin with and at least. Default: 3; DevTest: 1, and no other value."""
+    service_annotations: NotRequired[Mapping[str, str] | None]
+    """Optional. Of the router's Service, beside those that `load_balancer_type` makes. Default: none."""
+    url: NotRequired[str | None]
+    """Optional. Where clients reach the router, where something stands in front of it. Default: its Service."""
+    image_pull_secrets: NotRequired[list[str] | None]
+    """Optional. Names of Secrets in the runtime's namespace. Default: none, the nodes' own rights."""
+
+
 class MaintenanceWindowArgs(TypedDict):
     """When AKS may upgrade by itself."""
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from aks_inference.aks_cluster.attach import AttachPlan, attach_rules, attaches
 from aks_inference.aks_cluster.groups import (
     AccessSpec,
+    ClusterRuntimeSpec,
     EgressSpec,
     IdentitySpec,
     MaintenanceWindowSpec,
@@ -51,7 +52,10 @@ SCORING_ADDRESS = (
     "leaf_domain_label",
     "minimum_tls_version",
 )
-NEEDS_RUNTIME = "needs the runtime on Kubernetes, which this version does not have yet"
+LATER = "is not supported yet"
+INTERNAL = "service.beta.kubernetes.io/azure-load-balancer-internal"
+INTERNAL_SUBNET = f"{INTERNAL}-subnet"
+"""Doc internal-lb.md: what makes the router's Service an internal one, and in which subnet."""
 _GROUPS: dict[str, type[Spec]] = {
     "egress": EgressSpec,
     "access": AccessSpec,
@@ -93,6 +97,7 @@ class AksInferenceClusterSpec(Spec):
     identity: Object | None = None
     pools: Anys | None = None
     security: Object | None = None
+    runtime: Object | None = None
     registry_ids: Annotated[tuple[Leaf, ...], *Anys.__metadata__] = ()
     related_locations: Labels
     kubernetes_version: Text | None = None
@@ -132,6 +137,8 @@ class ClusterPlan:
     system: Pool
     pools: tuple[PoolPlan, ...]
     windows: tuple[MaintenanceWindowSpec, ...]
+    runtime: Mapping[str, Any] | None
+    """Arguments of the InferenceRuntime on it."""
     cost: Cost
     checks: tuple[str, ...]
     """What was checked, with figures."""
@@ -167,12 +174,13 @@ def _attach(
     given = {name: value for name, value in declared.items() if value is not None and name in spec.model_fields_set}
     findings += attach_rules(given)
     findings += check_tls(Cluster(tls=tls_of(spec)))
+    runtime, wrong = runtime_arguments(spec)
+    findings += wrong
     findings += later_findings(spec, _wrong(findings))
     if _failed(findings):
         return None, findings
-    return AttachPlan(
-        purpose, spec.resource_id, spec.resource_group, spec.cluster_name, spec.subscription_id, spec.vcpus_per_node
-    ), findings
+    named = (spec.resource_id, spec.resource_group, spec.cluster_name, spec.subscription_id)
+    return AttachPlan(purpose, *named, spec.vcpus_per_node, runtime), findings
 
 
 def _create(
@@ -208,6 +216,8 @@ def _create(
     pools, checks, wrong = _pools(got, purpose, network)
     findings += wrong
     made, wrong = windows(spec.maintenance_windows)
+    findings += wrong
+    runtime, wrong = runtime_arguments(spec)
     findings += wrong
     cluster = Cluster(
         name=None,  # said by the rule of compute names, which is the narrower one
@@ -254,6 +264,7 @@ def _create(
         system=system,
         pools=tuple(pools),
         windows=tuple(made),
+        runtime=runtime,
         cost=cost,
         checks=(*checks, f"cost: {cost.text()}"),
     ), findings
@@ -303,6 +314,32 @@ def _sized(plan: PoolPlan) -> Pool:
     return replace(plan.pool, size=VmSize(plan.pool.vm_size or "", plan.spec.vcpus_per_node, 0.0, 0))
 
 
+def runtime_arguments(spec: AksInferenceClusterSpec) -> tuple[Mapping[str, Any] | None, list[Finding]]:
+    """What the InferenceRuntime on the cluster is given, short of its kubeconfig."""
+    if spec.runtime is None:
+        return None, []
+    # It loads what is about Kubernetes; clusters without it do not wait for that.
+    from aks_inference.inference_runtime.spec import plan_runtime
+
+    got = read(ClusterRuntimeSpec, spec.runtime, ("image",))
+    inner = spec.load_balancer_type == "InternalLoadBalancer"
+    balancer = {INTERNAL: "true"} if inner else {}
+    if inner and spec.load_balancer_subnet is not None:
+        balancer[INTERNAL_SUBNET] = spec.load_balancer_subnet
+    arguments = {
+        name: value
+        for name in ClusterRuntimeSpec.model_fields
+        if (value := getattr(got.spec, name)) is not None and name != "service_annotations"
+    }
+    arguments["service_annotations"] = {**balancer, **got.spec.service_annotations}
+    arguments["cluster_purpose"] = spec.cluster_purpose
+    said = {finding.path for finding in got.findings}
+    _, found = plan_runtime("runtime", arguments)
+    # A wrong purpose is said of the cluster itself.
+    own = [one for one in found if one.path[:1] != ("cluster_purpose",) and one.path not in said]
+    return arguments, list(under(("runtime",), [*got.findings, *own]))
+
+
 def tls_of(spec: AksInferenceClusterSpec) -> Tls:
     """The arguments about the scoring address."""
     return Tls(
@@ -322,13 +359,14 @@ def later_findings(spec: AksInferenceClusterSpec, wrong: Set[str | int]) -> Iter
     """What this version does not have; refused, never ignored. `wrong`: arguments that have another error."""
     if not wrong.isdisjoint(SCORING_ADDRESS):
         return
-    if spec.load_balancer_type == "InternalLoadBalancer":
-        yield Finding(("load_balancer_type",), NEEDS_RUNTIME, "leave it out", spec.load_balancer_type)
+    if spec.load_balancer_type == "InternalLoadBalancer" and spec.runtime is None:
+        rule = "is about the router's address, and there is no @runtime on the cluster"
+        yield Finding(("load_balancer_type",), rule, "add @runtime, or leave it out", spec.load_balancer_type)
     if None not in (spec.ssl_cname, spec.ssl_cert_pem_file, spec.ssl_key_pem_file):
-        yield Finding(("ssl_cname",), f"TLS {NEEDS_RUNTIME}", "leave it out")
+        yield Finding(("ssl_cname",), f"TLS {LATER}", "leave it out")
     for name in ("leaf_domain_label", "ssl_key_vault_secret_id", "minimum_tls_version"):
         if (value := getattr(spec, name)) is not None:
-            yield Finding((name,), f"TLS {NEEDS_RUNTIME}", "leave it out", value)
+            yield Finding((name,), f"TLS {LATER}", "leave it out", value)
 
 
 def _failed(findings: list[Finding]) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 
 from aks_inference.documents.reading import Document
 from aks_inference.findings import Finding, Severity
+from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, format_target
 
 _REFERENCE = re.compile(r"\$\{([^.}]+)(?:\.[^}]+)?\}")
 """`${scoring}`, `${scoring.target}`: as Pulumi YAML names other resources."""
-CLUSTERS = ("AksInferenceCluster", "LocalInferenceCluster")
+CLUSTERS = ("AksInferenceCluster", "InferenceRuntime", "LocalInferenceCluster")
 
 
 @dataclass
@@ -62,6 +63,12 @@ def _aks(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Fin
     return plan_cluster(name, args, today)
 
 
+def _runtime(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
+    from aks_inference.inference_runtime.spec import plan_runtime
+
+    return plan_runtime(name, args)
+
+
 def _local(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
     from aks_inference.local_cluster.spec import plan_local
 
@@ -88,6 +95,7 @@ def _rollout(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list
 
 _PLANNERS: dict[str, Callable[[str, Mapping[str, Any], date], tuple[Any, list[Finding]]]] = {
     "AksInferenceCluster": _aks,
+    "InferenceRuntime": _runtime,
     "LocalInferenceCluster": _local,
     "RegisteredModel": _model,
     "ModelWebService": _service,
@@ -108,6 +116,10 @@ def _fields(component: str) -> Iterable[str]:
         from aks_inference.aks_cluster.spec import AksInferenceClusterSpec as Aks
 
         return Aks.model_fields
+    if component == "InferenceRuntime":
+        from aks_inference.inference_runtime.spec import InferenceRuntimeSpec as Runtime
+
+        return Runtime.model_fields
     if component == "LocalInferenceCluster":
         from aks_inference.local_cluster.spec import LocalInferenceClusterSpec as Local
 
@@ -131,9 +143,22 @@ def _target(outcome: Outcome) -> str:
     if document.component == "LocalInferenceCluster":
         directory = (plan.state_directory if plan else None) or "/"
         return format_target(LocalTarget(name=document.name, state_directory=directory, port=plan.port if plan else 1))
-    purpose = plan.purpose.value if plan else "FastProd"
-    gpu = bool(plan) and bool(getattr(plan, "gpu", True))
-    return format_target(KubernetesTarget(name=document.name, cluster_purpose=purpose, gpu=gpu or plan is None))
+    if document.component == "InferenceRuntime":
+        # Where the arguments are wrong, services on it are not told about it again.
+        return format_target(plan.target(None) if plan else _kubernetes(document.name, "FastProd", True, {}))
+    if plan is None:
+        return format_target(_kubernetes(document.name, "FastProd", True, {}))
+    gpu = bool(getattr(plan, "gpu", True))
+    return format_target(_kubernetes(document.name, plan.purpose.value, gpu, plan.runtime))
+
+
+def _kubernetes(name: str, purpose: str, gpu: bool, runtime: Mapping[str, Any] | None) -> KubernetesTarget:
+    """The target of a cluster; `runtime` None: without the inference runtime."""
+    bare = KubernetesTarget(name=name, cluster_purpose=purpose, gpu=gpu)
+    if runtime is None:
+        return bare
+    there = {"namespace": runtime.get("namespace") or RUNTIME_NAMESPACE, "image": runtime.get("image") or "-"}
+    return bare.model_copy(update=there)
 
 
 def _linked(

@@ -10,6 +10,7 @@ from aks_inference.findings import Casing, Finding, did_you_mean
 
 COMPONENTS = (
     "AksInferenceCluster",
+    "InferenceRuntime",
     "LocalInferenceCluster",
     "RegisteredModel",
     "ModelWebService",

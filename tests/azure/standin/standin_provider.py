@@ -4,6 +4,7 @@ Environment: `STANDIN_FOLDER` (state), `STANDIN_DATA` (the tables), `STANDIN_TOD
 """
 
 import asyncio
+import base64
 import os
 import sys
 import uuid
@@ -15,7 +16,7 @@ import grpc.aio
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 from standin_arm import ArmError, Azure
-from standin_bodies import Kind, Tables, body_of, id_of
+from standin_bodies import SUBSCRIPTION, Kind, Tables, body_of, id_of
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
@@ -80,6 +81,21 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             changes=some, diffs=tops, replaces=replaces, detailedDiff=detailed, hasDetailedDiff=True,
             deleteBeforeReplace=bool(replaces),
         )  # fmt: skip
+
+    async def Invoke(self, request: Any, context: Any) -> Any:
+        given = plain(request.args)
+        group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{given['resourceGroupName']}/providers"
+        if request.tok.endswith(":getSubnet"):
+            network = f"{group}/Microsoft.Network/virtualNetworks/{given['virtualNetworkName']}"
+            return provider_pb2.InvokeResponse(**{"return": struct({"id": f"{network}/subnets/{given['subnetName']}"})})
+        identity = f"{group}/Microsoft.ContainerService/managedClusters/{given['resourceName']}"
+        found = await self._call(context, lambda: self.azure.get(identity))
+        if found is None:
+            await context.abort(grpc.StatusCode.UNKNOWN, f"{identity} was not found")
+        server = f"https://{(found or {})['properties']['fqdn']}"
+        value = base64.b64encode(f"apiVersion: v1\nkind: Config\nclusters: [{server}]\n".encode()).decode()
+        listed = {"kubeconfigs": [{"name": "clusterUser", "value": value}]}
+        return provider_pb2.InvokeResponse(**{"return": struct(listed)})
 
     async def Create(self, request: Any, context: Any) -> Any:
         kind, inputs = self._kind(request.urn), plain(request.properties)

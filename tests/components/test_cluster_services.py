@@ -1,0 +1,71 @@
+"""Services on an AksInferenceCluster with the runtime: their target, and whether they fit on its nodes."""
+
+from collections.abc import Callable
+from typing import Any
+
+PROGRAM = """
+from aks_inference import AksInferenceCluster, ModelWebService
+cluster = AksInferenceCluster("prod", location="westeurope", vm_size="Standard_D4s_v5",
+                              network=dict(plugin="azure", plugin_mode="overlay"){more})
+for name, settings in {services}:
+    ModelWebService(name, target=cluster, image="registry.example/m:1", inference_config=dict(entry_script="score.py"),
+                    **settings)
+"""
+RUNTIME = ', runtime=dict(image="registry.example/runtime:1")'
+
+
+def program(services: list[tuple[str, dict[str, Any]]], more: str = RUNTIME) -> str:
+    return PROGRAM.format(services=services, more=more)
+
+
+def test_the_runtime_comes_with_the_cluster(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(program([("churn", {"num_replicas": 2})]))
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    runtime = outcome.engine.of("InferenceRuntime")[0]
+    assert runtime.parent.endswith("AksInferenceCluster::prod")
+    assert outcome.engine.of("ScoringEndpoint")
+    said = outcome.engine.said()
+    assert "at the services' minimum: fits; nodes in use: " in said
+
+
+def test_an_internal_address(run_program: Callable[..., Any]) -> None:
+    more = RUNTIME + ', load_balancer_type="InternalLoadBalancer", load_balancer_subnet="inner"'
+    outcome = run_program(program([], more))
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    (router,) = (s for s in outcome.engine.of("Service") if s.inputs["metadata"]["name"] == "aks-inference-router")
+    annotations = router.inputs["metadata"]["annotations"]
+    assert annotations["service.beta.kubernetes.io/azure-load-balancer-internal"] == "true"
+    assert annotations["service.beta.kubernetes.io/azure-load-balancer-internal-subnet"] == "inner"
+
+
+def test_what_cannot_fit_is_refused(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(program([("large", {"num_replicas": 30, "cpu_cores": 3, "memory_gb": 10})]))
+    assert outcome.code == 1
+    assert "cannot fit on the nodes of prod at the services' minimum: large/default: unschedulable at" in outcome.error
+    assert not outcome.engine.of("ManagedCluster")
+
+
+def test_what_may_not_fit_at_most_is_a_warning(run_program: Callable[..., Any]) -> None:
+    scaled = {"autoscale_enabled": True, "autoscale_max_replicas": 40, "cpu_cores": 3, "memory_gb": 10}
+    outcome = run_program(program([("large", scaled)]))
+    assert outcome.code == 0, outcome.error
+    assert "at the services' maximum: large/default: unschedulable at" in outcome.engine.said("WARNING")
+
+
+def test_a_gpu_that_no_pool_has(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(program([("deep", {"num_replicas": 1, "gpu_cores": 1})]))
+    assert outcome.code == 1
+    assert "gpu_cores: asks for a GPU, and no pool of the cluster prod has one" in outcome.error
+    pools = RUNTIME + (
+        ', pools=[dict(name="cpu", vm_size="Standard_D4s_v5", count=3), '
+        'dict(name="gpu", vm_size="Standard_NC4as_T4_v3", count=1)]'
+    )
+    text = program([("deep", {"num_replicas": 1, "gpu_cores": 1})], pools)
+    outcome = run_program(text.replace('vm_size="Standard_D4s_v5",\n', "\n", 1))
+    assert outcome.code == 0, outcome.error
+
+
+def test_without_the_runtime_services_are_refused(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(program([("churn", {"num_replicas": 2})], ""))
+    assert outcome.code == 1
+    assert "give the AksInferenceCluster its runtime" in outcome.error
