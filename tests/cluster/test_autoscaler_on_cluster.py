@@ -108,6 +108,9 @@ class Bed:
         found = self.cluster.api.get(path).body.get("status")
         return found if isinstance(found, dict) else {}
 
+    def version(self) -> dict[str, Any]:
+        return dict(self.status()["versions"][0])
+
     def leader(self) -> str:
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{AUTOSCALER_NAME}"
         return str((self.cluster.api.get(path).body.get("spec") or {}).get("holderIdentity", ""))
@@ -174,10 +177,10 @@ async def test_scales_by_load_within_the_nodes_and_survives_its_leader(
     bed.loads = {key: load(2, queued=6)}
     await bed.until("as many as there may be", lambda: bed.replicas() == 6)
     assert bed.leader() != first
-    await bed.until("healthy", lambda: bed.status().get("state") == "Healthy")
-    (version,) = bed.status()["versions"]
-    assert (version["replicasDesired"], version["busy"], version["queued"]) == (6, 2, 6)
-    assert "2 → 6" in version["lastScaling"]
+    await bed.until("a status of six", lambda: bed.version()["replicasDesired"] == 6)
+    await bed.until("healthy", lambda: bed.status()["state"] == "Healthy")
+    assert (bed.version()["busy"], bed.version()["queued"]) == (2, 6)
+    assert "2 → 6" in bed.version()["lastScaling"]
     bed.loads = {}
     await asyncio.sleep(4)
     assert bed.replicas() == 6, "nothing goes while the figures are missing"
