@@ -35,7 +35,7 @@ class AzureStack:
     """A project with a stack of its own; several share one Azure."""
 
     def __init__(self, folder: Path, azure_folder: Path, name: str) -> None:
-        self.project, self.name = folder / name, name
+        self.project, self.name, self.patience_s = folder / name, name, 120
         self.project.mkdir(parents=True)
         launcher = folder / "bin" / "pulumi-resource-azure-native"
         launcher.parent.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ class AzureStack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=self.patience_s,
         )
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr

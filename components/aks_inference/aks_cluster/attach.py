@@ -49,6 +49,12 @@ class AttachPlan:
     """Arguments of the InferenceRuntime."""
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """Equal for the same cluster, said in the same way; Azure does not tell letter case apart."""
+        parts = (self.resource_id, self.subscription_id, self.resource_group, self.cluster_name)
+        return tuple((part or "").lower() for part in parts)
+
+    @property
     def name(self) -> str:
         """The cluster's name."""
         return self.cluster_name or (self.resource_id or "").rsplit("/", 1)[-1]

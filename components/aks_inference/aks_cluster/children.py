@@ -10,7 +10,7 @@ import pulumi
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.azure import AZURE_NATIVE_VERSION, AzureResource, role_definition, subnet_of
 from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
-from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of
+from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of, network_facts
 from aks_inference.aks_cluster.monitoring import register_monitoring
 from aks_inference.aks_cluster.resources import AttachedCluster, ClusterGuard
 from aks_inference.aks_cluster.spec import ClusterPlan
@@ -44,9 +44,13 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
         "highest": round(plan.cost.highest, 2),
         "complete": not plan.cost.unknown,
     }
-    guard = ClusterGuard(
-        name, {"fixed": fixed_of(inputs), "cost": cost, "allowReplacement": spec.allow_replacement}, child()
-    )
+    guarded = {
+        "fixed": fixed_of(inputs),
+        "cost": cost,
+        "network": network_facts(plan, inputs) if subnet is not None else None,
+        "allowReplacement": spec.allow_replacement,
+    }
+    guard = ClusterGuard(name, guarded, child())
     slow = merge(_timeouts(spec), child())
     scaled = ["agentPoolProfiles[0].count"] if plan.system.autoscale else None
     options = merge(

@@ -14,10 +14,10 @@ from aks_inference.aks_cluster.hosts import host_line, host_map, hosts_of
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
-from aks_inference.findings import Severity
+from aks_inference.findings import Finding, Severity
 from aks_inference.inference_runtime.component import InferenceRuntime
 from aks_inference.kubernetes import KubernetesProvider
-from aks_inference.program import ComponentFindings
+from aks_inference.program import ComponentFindings, peers
 from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
 
@@ -60,6 +60,8 @@ class AksInferenceCluster(Cluster):
         """Arguments as a dict, or as keywords."""
         declared = merged(args, settings)
         plan, findings = plan_cluster(name, declared, datetime.now(UTC).date(), _configured_location())
+        self._held = plan.key if isinstance(plan, AttachPlan) else None
+        findings += self._held_twice(name)
         self._local = False
         # Where the arguments are wrong, services on it are not told about it again.
         self._kubernetes = KubernetesTarget(name=name, namespace=RUNTIME_NAMESPACE)
@@ -101,6 +103,19 @@ class AksInferenceCluster(Cluster):
         self.required_hosts = pulumi.Output.from_input({})
         self._info(f"AKS cluster {plan.name}, purpose {plan.purpose.value}: attached, not created")
         self._outputs()
+
+    def _held_twice(self, name: str) -> list[Finding]:
+        """Another component of the program that attaches the same cluster; other stacks are seen by its tag."""
+        others = (one for one in peers((AksInferenceCluster, name)) if isinstance(one, AksInferenceCluster))
+        return [
+            Finding(
+                ("resource_id",) if self._held and self._held[0] else ("cluster_name",),
+                f"is attached by AksInferenceCluster {other._resource_name!r} already",
+                "name that one as the target",
+            )
+            for other in others
+            if self._held is not None and other._held == self._held
+        ]
 
     def _serve(
         self, name: str, plan: ClusterPlan | AttachPlan, cluster_id: pulumi.Output[str], made: pulumi.Resource

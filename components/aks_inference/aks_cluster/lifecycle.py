@@ -5,7 +5,12 @@ picks out of the inputs, compares it with that of the last time in Check, and re
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+from aks_inference.aks_cluster.spec import ClusterPlan
+from aks_inference.cluster_rules.budget import address_needs
+from aks_inference.cluster_rules.model import Cluster
 
 FIXED: Mapping[str, tuple[str, ...]] = {
     "resourceGroupName": ("resourceGroupName",),
@@ -36,6 +41,31 @@ SYSTEM_FIXED: Mapping[str, str] = {
 """Argument → property of the inline system pool. azure-native plans an update for these, and AKS refuses it."""
 REPLACE_ON_CHANGES = [f"agentPoolProfiles[0].{name}" for name in SYSTEM_FIXED.values()]
 """So that a change of the system pool is planned as what it is."""
+
+
+def network_facts(plan: ClusterPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The subnet, and what has to fit into its network: for a look at what Azure has there."""
+    profile: Mapping[str, Any] = inputs["networkProfile"]
+    facts = {
+        "subnetId": inputs["agentPoolProfiles"][0].get("vnetSubnetID"),
+        "location": plan.cluster.location,
+        "serviceCidr": profile.get("serviceCidr"),
+        "podCidr": profile.get("podCidr"),
+        "outboundType": profile.get("outboundType"),
+        "neededAddresses": _needed(plan.cluster),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _needed(cluster: Cluster) -> int | None:
+    """Addresses of the nodes' subnet, whatever its range."""
+    subnet = cluster.network.subnet
+    if subnet is None:
+        return None
+    # Any large range brings the need out; what others take is looked up.
+    roomy = replace(cluster.network, subnet=replace(subnet, cidr="10.0.0.0/8", used_addresses=0))
+    needs = address_needs(replace(cluster, network=roomy))
+    return next((need.surely for need in needs if need.path[-1] == "subnet_id"), None)
 
 
 def fixed_of(inputs: Mapping[str, Any]) -> dict[str, Any]:

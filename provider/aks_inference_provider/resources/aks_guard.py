@@ -4,6 +4,7 @@ A component sees no old state, and the engine tells of a replacement without wha
 before the cluster and checked before it: a change that replaces the cluster fails here unless it is agreed to.
 """
 
+import os
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +12,17 @@ from typing import Any
 from aks_inference.findings import show_value
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
+from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources.aks_arm import arm, credentials_of
+from aks_inference_provider.resources.aks_network import NETWORK_API, network_failures, network_id
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 
 INPUTS = (
     Field("fixed", Kind.OBJECT, "Required. Argument → value of what the cluster keeps for life.", required=True),
     Field("cost", Kind.OBJECT, "Required. `lowest` and `highest` USD a month, `complete`.", required=True),
+    Field("network", Kind.OBJECT, "Optional. The subnet, and what is to fit into its network. Default: not looked up."),
     Field("allowReplacement", Kind.BOOLEAN, "Optional. Agrees to replacements. Default: false."),
 )
 LOST = (
@@ -73,6 +78,11 @@ class ClusterGuard:
         elif replacing and new.get("allowReplacement") != UNKNOWN:
             mend = "keep the old values, or set allowReplacement (in Python allow_replacement) to true"
             failures.append(Failure("allowReplacement", f"{'; '.join(replacing)}: {LOST}; {mend}"))
+        if not old and not failures:
+            # A network that a cluster is in already holds it.
+            wrong, said = await _network(new.get("network"))
+            failures += wrong
+            notes += said
         return Checked(news, failures, notes)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -98,6 +108,20 @@ class ClusterGuard:
 
     async def delete(self, operation: Operation, state: State) -> None:
         """Nothing but the record."""
+
+
+async def _network(given: object) -> tuple[list[Failure], list[str]]:
+    """Looks the virtual network up where credentials allow."""
+    if not isinstance(given, Mapping) or has_unknown(given) or (path := network_id(given)) is None:
+        return [], []
+    try:
+        if not credentials_of(os.environ).usable:
+            return [], ["the virtual network was not looked up: no Azure credentials here"]
+        async with arm() as azure:
+            body = await azure.get(path, NETWORK_API)
+    except ResourceFailed as error:
+        return [], [f"the virtual network was not looked up: {error}"]
+    return list(network_failures(body, given)), []
 
 
 def _shown(value: object) -> str:
