@@ -82,6 +82,8 @@ async def push_base(client: RegistryClient, host: str, tar: Path) -> ImageRefere
             "os": "linux",
             "config": {"Env": variables},
             "rootfs": {"type": "layers", "diff_ids": [sha256(plain)]},
+            # buildah counts the layers here, too.
+            "history": [{"created_by": "debootstrap"}],
         }
     )
     await client.push_blob(reference, described, UploadSource.of(layer))
@@ -120,7 +122,9 @@ class Buildah:
 
     def _run(self, *arguments: object) -> None:
         command = ["buildah", *self._options, *map(str, arguments)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise SystemExit(f"buildah {arguments[0]} failed:\n{done.stdout[-2_000:]}")
 
 
 async def layer_bytes(client: RegistryClient, image: ImageReference) -> int:
