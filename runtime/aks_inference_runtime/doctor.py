@@ -1,6 +1,6 @@
 """Whether hosts can be reached from where this runs: name, connection, TLS, an HTTP answer; each failure with its mend.
 
-`python -m aks_inference_runtime.doctor` takes the list as JSON on standard input, for a Job in the cluster.
+`python -m aks_inference_runtime.doctor` takes the list as JSON: that is what a Job in the cluster runs.
 """
 
 import argparse
@@ -162,12 +162,13 @@ def shown(results: Sequence[Result], as_json: bool) -> int:
 
 
 def main() -> None:
-    """A list of targets as JSON on standard input."""
+    """A list of targets as JSON, in a file or on standard input."""
     parser = argparse.ArgumentParser(prog="aks-inference doctor", description=__doc__)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--file", type=argparse.FileType("r"), default=sys.stdin, help="default: standard input")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds of each stage")
     given = parser.parse_args()
-    targets = [Target(**{**each, "phases": tuple(each.get("phases", ()))}) for each in json.load(sys.stdin)]
+    targets = [Target(**{**each, "phases": tuple(each.get("phases", ()))}) for each in json.load(given.file)]
     sys.exit(shown(asyncio.run(check_all(targets, given.timeout)), given.json))
 
 

@@ -141,3 +141,28 @@ def certificate(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     return context
+
+
+def test_jobs_for_the_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("component: AksInferenceCluster\nargs: {location: westeurope}\n")
+    assert run([str(file), "--job", "--image", "registry.example/runtime:1"]) == 0
+    items = json.loads(capsys.readouterr().out)["items"]
+    assert [(item["kind"], item["metadata"]["name"].rsplit("-", 1)[1]) for item in items] == [
+        ("ConfigMap", "nodes"), ("Job", "nodes"), ("ConfigMap", "pods"), ("Job", "pods"),
+    ]  # fmt: skip
+    assert [item["spec"]["template"]["spec"]["hostNetwork"] for item in items[1::2]] == [True, False]
+    targets = json.loads(items[0]["data"]["targets.json"])
+    assert "mcr.microsoft.com" in {target["host"] for target in targets}
+    with pytest.raises(SystemExit):
+        run([str(file), "--job"])
+
+
+def test_what_a_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "targets.json"
+    listed.write_text(json.dumps([{"host": "no-such-host.invalid", "port": 443, "protocol": "HTTPS", "phases": ["x"]}]))
+    monkeypatch.setattr("sys.argv", ["doctor", "--file", str(listed)])
+    with pytest.raises(SystemExit) as ended:
+        doctor.main()
+    assert ended.value.code == 1
+    assert "breaks: x" in capsys.readouterr().out

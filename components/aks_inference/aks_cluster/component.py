@@ -22,6 +22,10 @@ from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
 
 
+CREATE_MINUTES = 10
+"""Source document 004; AKS itself says "a few"."""
+
+
 class AksInferenceCluster(Cluster):
     """An AKS cluster for inference, created or attached: pools, network, egress, access, identity, monitoring.
 
@@ -180,6 +184,8 @@ def describe(plan: ClusterPlan) -> list[str]:
         *plan.checks,
         f"node pools: system {_nodes(plan.system)} × {plan.system.vm_size}, {pools} for inference",
         host_line(plan),
+        f"time: about {CREATE_MINUTES} minutes until a new cluster is there, a few for each pool; given up after "
+        f"{plan.spec.create_timeout_minutes}",
     ]
 
 

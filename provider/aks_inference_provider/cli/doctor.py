@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -12,7 +12,12 @@ from aks_inference.aks_cluster.hosts import hosts_of
 from aks_inference.aks_cluster.spec import ClusterPlan
 from aks_inference.cluster_rules import From, Phase, RequiredHost
 from aks_inference.documents import check_documents, read_files
+from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.doctor import TIMEOUT_S, Target, check_all, shown
+from aks_inference_runtime.doctor_job import jobs
+
+NODES = {From.NODES}
+PODS = {From.CLUSTER, From.RUNTIME, From.SERVICES}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -27,6 +32,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--phase", choices=[str(phase) for phase in Phase], help="only what this phase needs")
     parser.add_argument("--api-server", metavar="HOST", help="the API server's name, of a cluster that is there")
     parser.add_argument("--list", action="store_true", help="print the list (also patterns) and ask nobody")
+    parser.add_argument("--job", action="store_true", help="print Jobs that check from the cluster, for kubectl apply")
+    parser.add_argument("--image", metavar="IMAGE", help="with --job: the runtime's image")
+    parser.add_argument("--namespace", default=RUNTIME_NAMESPACE, help="with --job; default: %(default)s")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds of each stage; default: %(default)g")
     parser.add_argument("--json", action="store_true", help="as JSON")
     given = parser.parse_args(arguments)
@@ -49,12 +57,23 @@ def run(arguments: Sequence[str]) -> int:
     if given.list:
         _print_list(list(found.values()), given.json)
         return 0
+    if given.job:
+        if given.image is None:
+            parser.error("--job needs --image, the runtime's")
+        nodes, pods = (
+            [host for host in found.values() if where & {*host.source_of_traffic}] for where in (NODES, PODS)
+        )
+        print(json.dumps(jobs(_targets(nodes), _targets(pods), given.image, given.namespace), indent=2))
+        return 0
     mine = [host for host in found.values() if given.all or From.OPERATOR in host.source_of_traffic]
-    targets = [
+    return shown(asyncio.run(check_all(_targets(mine), given.timeout)), given.json)
+
+
+def _targets(hosts: Iterable[RequiredHost]) -> list[Target]:
+    return [
         Target(host.host, host.port, host.protocol, tuple(map(str, host.phases)), host.without_it, host.required)
-        for host in mine
+        for host in hosts
     ]
-    return shown(asyncio.run(check_all(targets, given.timeout)), given.json)
 
 
 def _print_list(hosts: Sequence[RequiredHost], as_json: bool) -> None:
