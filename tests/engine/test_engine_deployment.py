@@ -142,6 +142,14 @@ def test_a_failure_ends_the_run_otherwise(lab: Lab) -> None:
     assert lab.pending() == []
 
 
+def test_a_large_resource_that_half_failed_is_kept(lab: Lab) -> None:
+    """Its state comes with the error, far above the 16 KiB that gRPC's trailers have by default."""
+    lab.up('Thing("a", value="x" * 100_000, fail="create-partial")', code=1)
+    resource = lab.resources()["a"]
+    assert resource["initErrors"] == ["not ready"]
+    assert len(resource["outputs"]["value"]) == 100_000
+
+
 def test_half_an_update_keeps_the_old_inputs_and_the_new_outputs(lab: Lab) -> None:
     lab.up('Thing("a", value="1")')
     lab.up('Thing("a", value="2", fail="update-partial")', code=1)

@@ -110,7 +110,9 @@ async def delete(client: Client, manifest: Object, target: Target, limit_s: floa
     if live is None:
         return
     uid = live["metadata"]["uid"]
-    await client.delete(target.path, objects.annotation(manifest, objects.PROPAGATION) or "Foreground")
+    # Only where something belongs to it is there anything to wait for; a finalizer costs the others seconds.
+    usual = "Foreground" if live["kind"] in _WITH_PODS else "Background"
+    await client.delete(target.path, objects.annotation(manifest, objects.PROPAGATION) or usual)
     if objects.annotation(manifest, objects.SKIP_AWAIT) == "true":
         return
     limit_s = limit_s or DEFAULT_LIMIT_S

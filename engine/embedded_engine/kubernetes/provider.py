@@ -66,7 +66,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     async def CheckConfig(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
         """What this provider does not know it refuses: a setting that does nothing would be worse."""
         failures = [
-            pb.CheckFailure(property=name, reason=f"not supported without the official plugin; known: {_SETTINGS}")
+            pb.CheckFailure(property=name, reason=f"needs the official plugin; without it: {', '.join(_SETTINGS)}")
             for name in sorted(request.news)
             if name not in _KNOWN_SETTINGS and not name.startswith("__")
         ]
@@ -110,7 +110,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         plain_old, plain_new = objects.manifest(old), objects.manifest(new)
         found = dict(objects.differences(plain_old, plain_new))
         for ignored in request.ignoreChanges:
-            found = {path: kind for path, kind in found.items() if not path.startswith(ignored)}
+            below = (f"{ignored}.", f"{ignored}[")
+            found = {path: kind for path, kind in found.items() if path != ignored and not path.startswith(below)}
         if not found:
             return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE)
         replaces = objects.unchangeable(plain_old, plain_new)

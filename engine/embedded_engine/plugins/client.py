@@ -31,7 +31,15 @@ from embedded_engine.plugins.answers import (
 from embedded_engine.values import Message, Wire, from_struct, to_struct
 
 MESSAGE_LIMIT = 400 * 1024 * 1024
-OPTIONS = (("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.max_send_message_length", MESSAGE_LIMIT))
+# Of errors: the state of what is there although it failed travels in the trailer. As the CLI's gRPC has it; the usual
+# 16 KiB of this one would lose the error together with the state.
+TRAILER_LIMIT = 16 * 1024 * 1024
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.max_metadata_size", TRAILER_LIMIT),
+    ("grpc.absolute_max_metadata_size", TRAILER_LIMIT),
+)
 CANCEL_LIMIT_S = 5.0
 
 
