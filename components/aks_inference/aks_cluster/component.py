@@ -21,7 +21,6 @@ from aks_inference.program import ComponentFindings, peers
 from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
 
-
 CREATE_MINUTES = 10
 """Source document 004; AKS itself says "a few"."""
 
