@@ -17,6 +17,7 @@ from aks_inference_runtime.api.errors import Conflict, InvalidInput, RuntimeUnav
 from aks_inference_runtime.router import admin, config
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.model import RouterState
+from aks_inference_runtime.router.process import HaproxyProcess
 
 
 async def test_a_port_in_use_is_named(bed):
@@ -375,3 +376,23 @@ def test_an_haproxy_that_does_not_serve(tmp_path: Path, script, said):
         binary.chmod(0o755)
     with pytest.raises(InvalidInput, match=said):
         find_haproxy(str(binary))
+
+
+async def test_a_round_that_is_given_up_while_a_process_ends(bed, make_state, unused_port, monkeypatch):
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [])}, port=unused_port))
+    ending = asyncio.Event()
+
+    async def never_ends(_: HaproxyProcess) -> None:
+        ending.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HaproxyProcess, "stop", never_ends)
+        given_up = asyncio.create_task(router.apply(RouterState()))
+        await ending.wait()
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+    await router.apply(RouterState())
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await bed.ask(path="/score", port=unused_port)

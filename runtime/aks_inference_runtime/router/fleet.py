@@ -255,7 +255,9 @@ class Fleet:
         self._layout_file(name).unlink(missing_ok=True)
 
     async def _end(self, name: str) -> None:
-        await self._processes.pop(name).stop()
+        # Known until it is gone: who is cancelled meanwhile leaves it to the next round.
+        await self._processes[name].stop()
+        del self._processes[name]
         self._layout_file(name).unlink(missing_ok=True)
         for kind in ("routes", *config.HINTS, "log", "log.1"):
             (self.paths.directory / f"{name}.{kind}").unlink(missing_ok=True)

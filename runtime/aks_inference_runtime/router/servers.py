@@ -101,7 +101,8 @@ class Servers:
             await self._admin_of(slot.process).must(commands, accept=("New server registered", "Server deleted"))
         except RuntimeUnavailable:
             self._unsure.add(slot)
-        except OperationFailed:
+        except BaseException:
+            # Refused, or given up half-way: an endpoint that ends takes its round with it.
             self._unsure.add(slot)
             raise
         finally:
