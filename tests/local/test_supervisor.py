@@ -1,9 +1,11 @@
 """The supervisor with real replicas and gates; only the router is a stand-in."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,24 @@ async def test_a_killed_replica_is_replaced(cluster: Any) -> None:
     await cluster.until(lambda: cluster.router.targets(ready=True), "a new one", 30)
     assert cluster.router.targets(ready=True)[0].id != replica.id
     assert cluster.status("svc").state is ServiceState.HEALTHY
+
+
+async def test_a_replica_leaves_once_the_router_can_be_told(cluster: Any) -> None:
+    """A full disk, for instance: until then it goes on serving, and afterwards it is not forgotten."""
+    two, one = (cluster.version("a-1", scaling={"autoscale_enabled": False, "num_replicas": n}) for n in (2, 1))
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", two))
+    await cluster.served("svc")
+    apply, until = cluster.router.apply, time.monotonic() + 1
+
+    async def full_at_first(state: Any) -> None:
+        if time.monotonic() < until:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await apply(state)
+
+    cluster.router.apply = full_at_first
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", one))
+    await cluster.until(lambda: len(list(cluster.paths.replicas.glob("*.json"))) == 1, "one has left", 20)
+    assert len(cluster.router.targets(ready=True)) == 1
 
 
 async def test_room_is_less_by_what_is_already_wanted(cluster: Any) -> None:

@@ -50,7 +50,7 @@ def _tree(pid: int) -> list[int]:
             for task in (_PROC / str(member) / "task").iterdir():
                 members += map(int, (task / "children").read_text().split())
         except OSError:
-            if not _PROC.joinpath("self/task").is_dir():
+            if not _PROC.joinpath("thread-self/children").exists():  # also Linux can be built without it
                 return [pid, *_children(pid)]
     return members
 

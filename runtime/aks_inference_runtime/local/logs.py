@@ -21,6 +21,7 @@ MAX_BYTES = 5 * 1024 * 1024
 KEEP_DEAD = 5
 """Logs of replicas that are gone, per version."""
 _FOLLOW_S = 0.2
+_READ_BYTES = 1024 * 1024
 _COLLAPSE_RANGE = 8
 """FALLOC_FL_COLLAPSE_RANGE of linux/falloc.h."""
 _cut: dict[Path, int] = {}
@@ -150,8 +151,9 @@ def _new_lines(path: Path, positions: dict[Path, int]) -> list[str]:
         positions[path] = max(positions[path], cut - len(missed))
         with path.open("rb") as file:
             file.seek(max(0, positions[path] - cut))
-            content = missed + file.read(1024 * 1024)
-        whole = content[: content.rfind(b"\n") + 1]
+            content = missed + file.read(_READ_BYTES)
+        # A line that is longer is told in pieces: else nothing more would ever be told.
+        whole = content[: content.rfind(b"\n") + 1] or (content if len(content) >= _READ_BYTES else b"")
         positions[path] += len(whole)
         return whole.decode(errors="replace").splitlines()
     return []

@@ -75,7 +75,8 @@ def _locked(directory: Path) -> Iterator[None]:
         while True:
             record = read_record(directory, missing_ok=True)
             if record is not None and is_running(record.pid, record.process_mark):
-                os.kill(record.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(record.pid, signal.SIGKILL)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

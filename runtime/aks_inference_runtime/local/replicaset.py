@@ -27,6 +27,8 @@ STEADY_S = 10.0
 """A replica that was ready that long and dies is replaced at once."""
 LOST_DRAIN_S = 1.0
 """For the gate of a replica that died to answer those who waited for it."""
+DRAIN_AGAIN_S = 1.0
+"""After the router could not be told that a replica leaves (a full disk)."""
 LOG_TAIL_LINES = 40
 MEMORY_S = 0.5
 """Between looks at the memory of replicas that have a limit."""
@@ -261,7 +263,9 @@ class ReplicaSet:
 
     def _stop(self, replica: Replica, drain_s: float | None) -> None:
         async def end() -> None:
-            await self._host.drain(replica, LOST_DRAIN_S if drain_s is None else drain_s)
+            seconds = LOST_DRAIN_S if drain_s is None else drain_s
+            while not await self._drained(replica, seconds):  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(DRAIN_AGAIN_S)
             await replica.stop(self._host.paths)
             self.replicas.pop(replica.id, None)
             self._changed()
@@ -273,6 +277,15 @@ class ReplicaSet:
         self._stopping[replica.id] = task
         task.add_done_callback(lambda done: self._stopped(replica.id, done))
         self._changed()
+
+    async def _drained(self, replica: Replica, seconds: float) -> bool:
+        try:
+            await self._host.drain(replica, seconds)
+        except (AksInferenceError, OSError) as error:
+            # The router still sends it requests, which would be lost.
+            _log.warning("replica %s cannot leave yet: %s", replica.id, error)
+            return False
+        return True
 
     def _stopped(self, replica: str, task: "asyncio.Task[None]") -> None:
         self._stopping.pop(replica, None)
