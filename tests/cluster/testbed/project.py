@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
+LIMIT_S = 360
+"""A replica that cannot start is given up after three restarts, between which the kubelet waits longer and longer."""
 SALT = "v1:fXzlv8jotfE=:v1:ieTyVVKSWX0nl+mJ:Aumk86Qp7BmQSzDPsNQtmY07dL08bg=="
 """Of the passphrase "x"."""
 
@@ -43,7 +45,7 @@ class Project:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=LIMIT_S,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
