@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 OVERLAY = 'network=dict(plugin="azure", plugin_mode="overlay", pod_cidr="10.244.0.0/16")'
 SIZE = 'vm_size="Standard_D4s_v5"'
 
@@ -71,6 +73,7 @@ def test_a_replacement_is_refused_unless_it_is_meant(stack: Any, azure: Any) -> 
     assert [line.split()[0] for line in clusters(azure)] == ["PUT", "DELETE", "PUT"]
 
 
+@pytest.mark.long
 def test_the_system_pool_takes_the_cluster_with_it(stack: Any, azure: Any) -> None:
     stack.program(OVERLAY, SIZE)
     stack.up()
@@ -82,6 +85,7 @@ def test_the_system_pool_takes_the_cluster_with_it(stack: Any, azure: Any) -> No
     assert [line.split()[0] for line in clusters(azure)] == ["PUT", "DELETE", "PUT"]
 
 
+@pytest.mark.long
 def test_an_autoscaled_pool_keeps_the_autoscalers_count(stack: Any, azure: Any) -> None:
     pool = 'pools=[dict(name="cpu", vm_size="Standard_D4s_v5", autoscale=True, min_count=3, max_count=9, count={})]'
     stack.program(OVERLAY, pool.format(3))
@@ -117,21 +121,20 @@ GROUP = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/net"
 SUBNET = f"{GROUP}/providers/Microsoft.Network/virtualNetworks/main/subnets/nodes"
 
 
-def test_the_identity_has_its_role_before_the_cluster(stack: Any, azure: Any) -> None:
+def test_roles_come_first_and_hosts_carry_the_stacks_own_names(
+    stack: Any, azure: Any, as_outputs: Callable[[Any], dict[str, Any]]
+) -> None:
     azure.configure(subnets={SUBNET: {"addressPrefix": "10.1.0.0/20"}})
-    stack.program(
-        f'network=dict(plugin="azure", subnet_id="{SUBNET}", service_cidr="10.0.0.0/16", dns_service_ip="10.0.0.10")',
-        SIZE,
-    )
+    registry = "/subscriptions/1/resourceGroups/rg/providers/Microsoft.ContainerRegistry/registries/Models"
+    ranges = 'service_cidr="10.0.0.0/16", dns_service_ip="10.0.0.10"'
+    network = f'network=dict(plugin="azure", subnet_id="{SUBNET}", {ranges})'
+    stack.program(network, SIZE, f'registry_ids=["{registry}"]')
     stack.up()
     kinds = [line.split()[1].rsplit("/", 1)[-1] for line in azure.log()]
-    assert kinds.index("roleAssignments") < kinds.index("managedClusters")
-
-
-def test_hosts_carry_the_stacks_own_names(stack: Any, azure: Any, as_outputs: Callable[[Any], dict[str, Any]]) -> None:
-    registry = "/subscriptions/1/resourceGroups/rg/providers/Microsoft.ContainerRegistry/registries/Models"
-    stack.program(OVERLAY, SIZE, f'registry_ids=["{registry}"]')
-    stack.up()
+    # The identity's role on the subnet before the cluster; the nodes' right to pull after it.
+    assert [kind for kind in kinds if kind in {"roleAssignments", "managedClusters"}] == [
+        "roleAssignments", "managedClusters", "roleAssignments",
+    ]  # fmt: skip
     hosts = as_outputs(stack)["hosts"]
     (api,) = (one["made"]["fqdn"] for one in azure.resources().values() if one["type"].endswith("/managedClusters"))
     assert {f"{api}:443", "models.azurecr.io:443", "mcr.microsoft.com:443"} <= set(hosts)
