@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from aks_inference.aks_cluster import groups
 from aks_inference.aks_cluster.purpose import PURPOSE_RULES
 from aks_inference.aks_cluster.spec import AksInferenceClusterSpec
 from aks_inference.cluster_rules import all_rules
@@ -86,6 +87,26 @@ def test_every_rule_that_arguments_can_break_is_there() -> None:
     covered = {number for case in BAD for number in (case.get("rule"), *case.get("also", ()))}
     wanted = {rule.number for rule in (*all_rules(), *PURPOSE_RULES) if rule.severity is Severity.ERROR}
     assert wanted - covered == set(NOT_AN_ARGUMENT)
+
+
+GROUPS = {
+    "network": groups.NetworkSpec,
+    "egress": groups.EgressSpec,
+    "access": groups.AccessSpec,
+    "identity": groups.IdentitySpec,
+    "security": groups.SecuritySpec,
+    "system_pool": groups.SystemPoolSpec,
+    "runtime": groups.ClusterRuntimeSpec,
+    "pools": groups.PoolSpec,
+    "maintenance_windows": groups.MaintenanceWindowSpec,
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_good_ones_use_every_argument_of_a_group(group: str) -> None:
+    values = [case["args"].get(group) or {} for case in GOOD]
+    used = {key for value in values for one in (value if isinstance(value, list) else [value]) for key in one}
+    assert set(GROUPS[group].model_fields) == used
 
 
 def test_the_good_ones_use_every_argument() -> None:
