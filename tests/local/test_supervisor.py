@@ -5,17 +5,20 @@ import errno
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, read_record
-from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.api.client import LocalSettings, ModelRegistration, SupervisorClient, read_record
+from aks_inference_runtime.api.errors import Conflict, OperationFailed
 from aks_inference_runtime.api.status import ServiceState
 from aks_inference_runtime.autoscaler.policy import Decision
+from aks_inference_runtime.local import supervisor
 from aks_inference_runtime.local.capacity import machine
+from aks_inference_runtime.local.checks import check
 from aks_inference_runtime.local.serve import serve
 from aks_inference_runtime.router.model import VersionKey
 
@@ -149,6 +152,30 @@ async def test_a_replica_leaves_once_the_router_can_be_told(cluster: Any) -> Non
     await cluster.supervisor.put_endpoint(cluster.endpoint("svc", one))
     await cluster.until(lambda: len(list(cluster.paths.replicas.glob("*.json"))) == 1, "one has left", 20)
     assert len(cluster.router.targets(ready=True)) == 1
+
+
+async def test_a_model_is_not_deleted_while_an_endpoint_that_names_it_is_declared(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").write_text("w")
+    await cluster.supervisor.put_model(ModelRegistration(name="m", source_path=str(tmp_path / "weights")))
+    looked, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> None:
+        check(*given)
+        looked.set()
+        go_on.wait(20)
+
+    monkeypatch.setattr(supervisor, "check", slow)
+    version = cluster.version("a-1", models=[{"name": "m", "version": 1}])
+    declaring = asyncio.create_task(cluster.supervisor.put_endpoint(cluster.endpoint("svc", version)))
+    await asyncio.to_thread(looked.wait, 20)
+    deleting = asyncio.create_task(cluster.supervisor.delete_model("m", 1))
+    await asyncio.wait({deleting}, timeout=0.3)
+    go_on.set()
+    await declaring
+    with pytest.raises(Conflict, match="used by svc"):
+        await deleting
 
 
 async def test_room_is_less_by_what_is_already_wanted(cluster: Any) -> None:

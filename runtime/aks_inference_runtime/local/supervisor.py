@@ -145,9 +145,10 @@ class Supervisor:
             raise Conflict(f"endpoint {name} is being deleted; declare it again when it is gone")
         async with self._changing.setdefault(name, asyncio.Lock()):
             present = self._endpoints.get(name)
-            await asyncio.to_thread(check, submission, self.models)
-            self._check_port(submission.endpoint, present)
+            # From the look at its models on none of them may be deleted.
             async with self._stores:
+                await asyncio.to_thread(check, submission, self.models)
+                self._check_port(submission.endpoint, present)
                 try:
                     for version in submission.endpoint.spec.versions:
                         await asyncio.to_thread(self._codes.put, version.code)
