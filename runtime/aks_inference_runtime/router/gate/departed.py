@@ -25,3 +25,7 @@ class Departed:
             return False
         del self._turns[turn]
         return True
+
+    def forget(self) -> None:
+        """All of them."""
+        self._turns.clear()

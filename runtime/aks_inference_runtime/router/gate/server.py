@@ -28,7 +28,7 @@ class Gate:
         self.trusted = True
         """Requests that are here may be given to the replica; until the first look all may."""
         self.doubt = asyncio.Event()
-        self.watchers = Watchers(self.status, lambda: self.admission.disown())  # noqa: PLW0108 - made below
+        self.watchers = Watchers(self.status, self._disowned)
         self.admission = Admission(settings.max_concurrent, self.watchers.changed)
         self.connections: set[RouterConnection] = set()
         self.departed = Departed()
@@ -96,6 +96,11 @@ class Gate:
             self.ready = False
             self.watchers.changed()
         self.doubt.set()
+
+    def _disowned(self) -> None:
+        """Another router sends from now on; it may use names again that the one before has given."""
+        self.admission.disown()
+        self.departed.forget()
 
     async def drained(self) -> None:
         """Returns when nothing runs or waits any more."""
