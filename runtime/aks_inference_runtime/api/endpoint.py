@@ -161,6 +161,17 @@ class Metadata(Wire):
     annotations: dict[str, str] = Field(default_factory=dict)
 
 
+class TokenAuth(Wire):
+    """With `auth: token`: whose tokens (JWT) are accepted. Entra ID or any OpenID Connect issuer."""
+
+    issuer: str = Field(min_length=1)
+    """As the claim `iss` has it."""
+    audiences: tuple[str, ...] = Field(min_length=1)
+    """One of them must stand in the claim `aud`."""
+    jwks_uri: str | None = None
+    """Where the issuer's keys are; None: as its `.well-known/openid-configuration` says."""
+
+
 class EndpointSpec(Wire):
     """What an endpoint shares among its versions."""
 
@@ -168,6 +179,8 @@ class EndpointSpec(Wire):
     tags: dict[str, str] = Field(default_factory=dict)
     properties: dict[str, str] = Field(default_factory=dict)
     auth: AuthMode = AuthMode.KEY
+    token: TokenAuth | None = None
+    """Kubernetes only, and needed with `auth: token`."""
     version_header_enabled: bool = True
     """Whether a request may ask for a version with the header `x-aks-inference-version`."""
     port: int | None = Field(None, ge=1, le=65_535)

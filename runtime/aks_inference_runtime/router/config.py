@@ -194,7 +194,7 @@ def first_process(
         *_global(paths, name, connections),
         # Among several routers it is asked to let its connections finish, however long they take.
         *([] if cluster else [HARD_STOP]),
-        *(first_globals(quoted(Path(__file__).with_name("pause.lua"))) if cluster else []),
+        *(_cluster_globals(paths) if cluster else []),
         *_park_globals(paths, name, layout),
         *_refusals(),
         *_defaults(),
@@ -204,11 +204,11 @@ def first_process(
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
         # Other keys of the map look like paths too; only a path's own entry begins with how it is authenticated.
-        "  acl served var(txn.meta) -m beg key none",
+        "  acl served var(txn.meta) -m beg key none token",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
         Refusal.ENDPOINT.rule("!served"),
-        *_authentication(routes),
+        *_authentication(routes, tokens=cluster is not None and cluster.tokens),
         Refusal.METHOD.rule("!{ method GET POST }"),
         Refusal.SWAGGER.rule("{ method POST } { path_end /swagger.json }"),
         # Without a method that has a body the gate counts, should there be one.
@@ -220,7 +220,7 @@ def first_process(
         # No other protocol is spoken behind this: who asks to change it is answered in this one.
         "  http-request del-header upgrade",
         # The key is the router's business: it must not reach the model server or its logs.
-        "  http-request del-header authorization if keyed",
+        "  http-request del-header authorization if keyed || tokened",
         *([f"  http-request del-header {HOPS_HEADER}"] if cluster else []),
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)"
         " if { req.hdr(x-aks-inference-version) -m found } { var(txn.meta),field(3,|) 1 }",
@@ -240,13 +240,14 @@ def first_process(
     return _text(paths, name, lines)
 
 
-def _authentication(routes: str) -> list[str]:
+def _authentication(routes: str, *, tokens: bool) -> list[str]:
     """The bearer key's digest must stand in the map. A connection's last good key is remembered while the endpoint's
     set of keys (a part of `meta`) stays what it is: hashing would be the most expensive rule."""
     unknown = f"!{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}"
     return [
         *_LARGE,
         "  acl keyed var(txn.meta) -m beg key",
+        "  acl tokened var(txn.meta) -m beg token",
         "  http-request set-var(txn.good) int(1)"
         " if { http_auth_bearer,concat(\\#,txn.meta),strcmp(sess.seen) eq 0 } keyed",
         "  acl good var(txn.good) -m found",
@@ -254,7 +255,16 @@ def _authentication(routes: str) -> list[str]:
         Refusal.KEY.rule_small(f"!good keyed !large {unknown}"),
         Refusal.KEY.rule(f"!good keyed large {unknown}"),
         "  http-request set-var(sess.seen) http_auth_bearer,concat(\\#,txn.meta) if !good keyed",
+        # Not remembered by connection: a token ends. Where nobody verifies them none is good.
+        *([f"  http-request lua.verify if tokened {unknown}"] if tokens else []),
+        Refusal.KEY.rule(f"tokened !good {unknown}"),
     ]
+
+
+def _cluster_globals(paths: Paths) -> list[str]:
+    here = Path(__file__)
+    pause, verify = quoted(here.with_name("pause.lua")), quoted(here.with_name("verify.lua"))
+    return first_globals(pause, verify, quoted(paths.socket("p0", "verify")))
 
 
 def further_process(paths: Paths, number: int, layout: Layout, connections: int, cluster: Cluster | None = None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, RuntimeUnavailable
 from aks_inference_runtime.router import routes
+from aks_inference_runtime.router.admin import word
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.fleet import Fleet
@@ -23,6 +24,8 @@ from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
+from aks_inference_runtime.router.tokens.keys import Fetch
+from aks_inference_runtime.router.tokens.verdicts import Verdicts
 from aks_inference_runtime.router.versions import Observation, ServedVersion
 
 OBSERVE_SECONDS = 0.1
@@ -60,6 +63,7 @@ class HaproxyRouter:
         sockets: Path | None = None,
         layout: Layout = DEFAULT_LAYOUT,
         cluster: Cluster | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         """
         Args:
@@ -70,6 +74,7 @@ class HaproxyRouter:
                 temporary directory where that path is too long, or has a comma or dollar.
             layout: Optional. Slots of the first process.
             cluster: Optional. Where several routers share the work; the slots are then in a second process.
+            fetch: Optional. Reads an issuer's keys; needed for endpoints that ask for tokens (`cluster.tokens`).
         """
         self._directory = directory
         self._sockets = sockets or _short(directory)
@@ -79,6 +84,7 @@ class HaproxyRouter:
         self._memory = directory / "slots.json"
         self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout, cluster)
         self._neighbours = Neighbours(self._fleet)
+        self._verdicts = Verdicts(paths.socket("p0", "verify"), fetch, self._remember) if fetch is not None else None
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid)
@@ -100,6 +106,8 @@ class HaproxyRouter:
             if directory.stat().st_uid != os.getuid():
                 raise Conflict(f"{directory} belongs to another user")
             directory.chmod(0o700)
+        if self._verdicts is not None:
+            await self._verdicts.open()
         if await self._fleet.begin():
             await self._adopt()
         self._task = asyncio.create_task(self._watch())
@@ -206,6 +214,8 @@ class HaproxyRouter:
         await self._neighbours.declare(state.peers)
         if self._fleet.cluster is not None:
             await self._commit(1, routes.owner_table(state, slots, 1))
+        if self._verdicts is not None:
+            self._verdicts.declare(routes.token_rules(state))
         await self._commit(0, routes.table(state, slots, self._neighbours.numbers))
         for key, version in self._versions.items():
             if key not in wanted:
@@ -228,6 +238,15 @@ class HaproxyRouter:
             await self._fleet.add_slots(found.missing)
             found = assign(wanted, current, self._fleet.layouts, occupied)
         return found.slots
+
+    async def _remember(self, entry: str, good: bool) -> None:
+        """A token's digest gets into the map, or out of it. What a change of the map forgets is asked again."""
+        name = word(self._paths.routes("p0"))
+        command = f"add map {name} {entry} 1" if good else f"del map {name} {entry}"
+        try:
+            await self._fleet.admin(0).run(command)
+        except RuntimeUnavailable as error:
+            log.info("%s", error)
 
     def _queued(self) -> set[Slot]:
         return {slot for seen in self._observed.values() for slot in seen.queued_slots()}
@@ -359,6 +378,8 @@ class HaproxyRouter:
                 self._servers.adopt(slot, rows)
 
     async def _end_watching(self) -> None:
+        if self._verdicts is not None:
+            await self._verdicts.close()
         if self._task is not None:
             self._task.cancel()
             # Not suppress(CancelledError): that would swallow a cancellation of the caller too.

@@ -61,6 +61,18 @@ class VersionRoute:
 
 
 @dataclass(frozen=True)
+class TokenRules:
+    """Which tokens open an endpoint."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    jwks_uri: str | None = None
+    """Where the issuer's keys are; None: as its `.well-known/openid-configuration` says."""
+    skew_s: float = 60.0
+    """How far the clocks of issuer and router may differ."""
+
+
+@dataclass(frozen=True)
 class EndpointRoute:
     """An endpoint as the router serves it at /api/v1/service/<name>/score (and /swagger.json beside it)."""
 
@@ -76,6 +88,8 @@ class EndpointRoute:
     """The router (`RouterState.peers`) that new requests go to; None: this one."""
     tenure: Tenure | None = None
     """What this router may do with the replicas; None: it is the only one."""
+    token: TokenRules | None = None
+    """With `AuthMode.TOKEN`."""
 
 
 @dataclass(frozen=True)

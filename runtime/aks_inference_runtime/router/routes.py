@@ -24,7 +24,7 @@ from types import MappingProxyType
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.traffic import HUNDREDTHS
-from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionRoute
+from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
 from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
@@ -85,6 +85,16 @@ def table(
     return entries
 
 
+def token_rules(state: RouterState) -> dict[str, TokenRules]:
+    """By path, of the endpoints that ask for tokens."""
+    return {
+        f"/api/v1/service/{endpoint.name}/{file}": endpoint.token
+        for endpoint in state.endpoints.values()
+        if endpoint.auth is AuthMode.TOKEN and endpoint.token is not None
+        for file in ("score", "swagger.json")
+    }
+
+
 def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: int) -> dict[str, str]:
     """What a process with slots serves for other routers: `<path>@<version>` → route."""
     return {
@@ -99,8 +109,8 @@ def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: i
 
 def _endpoint(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
     digests = sorted(digest.lower() for digest in endpoint.key_digests)
-    auth = "none" if endpoint.auth is AuthMode.NONE else "key"
-    fingerprint = sha256("\n".join([endpoint.name, *digests]).encode()).hexdigest()[:32]
+    auth = endpoint.auth.value
+    fingerprint = sha256("\n".join([endpoint.name, *digests, repr(endpoint.token)]).encode()).hexdigest()[:32]
     parts = buckets(endpoint.versions)
     largest = max(range(len(routes)), key=lambda index: endpoint.versions[index].traffic)
     entries: dict[str, str] = {}

@@ -1,0 +1,1 @@
+"""Tokens of an OpenID Connect issuer (Entra ID among them) in place of keys."""

@@ -1,0 +1,121 @@
+"""HAProxy asks, the agent answers: once for each token, afterwards the digest stands in HAProxy's map until it expires.
+
+One line each way over a Unix socket: `<value of the path in the map> <path> <token>`, `ok` or `no`.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.router.model import TokenRules
+from aks_inference_runtime.router.tokens.keys import Fetch, IssuerKeys
+from aks_inference_runtime.router.tokens.verify import MOST_BYTES, Verdict, verify
+
+MOST_KNOWN = 10_000
+REFUSED_S = 5.0
+"""A bad token is not looked at again for so long: whoever sends it in a loop costs little."""
+_LINE_BYTES = MOST_BYTES + 1_024
+
+Remember = Callable[[str, bool], Coroutine[Any, Any, None]]
+"""Puts a key into HAProxy's map, or takes it out."""
+_log = logging.getLogger(__name__)
+
+
+class Verdicts:
+    """Answers until closed."""
+
+    def __init__(self, socket: Path, fetch: Fetch, remember: Remember, now: Callable[[], float] = time.time) -> None:
+        self._socket = socket
+        self._fetch = fetch
+        self._remember = remember
+        self._now = now
+        self._rules: Mapping[str, TokenRules] = {}
+        self._keys: dict[tuple[str, str | None], IssuerKeys] = {}
+        self._known: dict[str, Verdict] = {}
+        self._server: asyncio.Server | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def declare(self, rules: Mapping[str, TokenRules]) -> None:
+        """By path. A verdict belongs to its rules: with others it is made anew."""
+        if rules != self._rules:
+            self._rules = dict(rules)
+            self._known.clear()
+
+    async def open(self) -> None:
+        """Begins to answer. Raises OSError."""
+        self._socket.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._answer, str(self._socket), limit=_LINE_BYTES)
+        finally:
+            os.umask(mask)
+
+    async def close(self) -> None:
+        """Ends answering."""
+        for timer in self._timers:
+            timer.cancel()
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._socket.unlink(missing_ok=True)
+
+    async def verdict(self, meta: str, path: str, token: str) -> bool:
+        """Whether the token opens the path. A good one is known to HAProxy from then on."""
+        rules = self._rules.get(path)
+        if rules is None:
+            return False
+        entry = f"{hashlib.sha256(token.encode()).hexdigest()}#{meta}"
+        known = self._known.get(entry)
+        now = self._now()
+        if known is None or known.until <= now:
+            known = await verify(token, rules, self._issuer(rules), self._now)
+            if not known.good:
+                _log.info("%s: a token is refused: %s", path, known.why)
+                known = Verdict(False, now + REFUSED_S, known.why)
+            while len(self._known) >= MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[entry] = known
+        if known.good:
+            await self._remember(entry, True)
+            self._forget_at(entry, known.until - now)
+        return known.good
+
+    def _issuer(self, rules: TokenRules) -> IssuerKeys:
+        found = self._keys.get((rules.issuer, rules.jwks_uri))
+        if found is None:
+            clock = asyncio.get_running_loop().time
+            found = IssuerKeys(rules.issuer, rules.jwks_uri, self._fetch, clock)
+            self._keys[rules.issuer, rules.jwks_uri] = found
+        return found
+
+    def _forget_at(self, entry: str, seconds: float) -> None:
+        def forget() -> None:
+            self._timers.discard(timer)
+            task = asyncio.get_running_loop().create_task(self._remember(entry, False))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        timer = asyncio.get_running_loop().call_later(seconds, forget)
+        self._timers.add(timer)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        good = False
+        try:
+            meta, path, token = (await reader.readline()).decode("ascii").strip().split(" ")
+            good = await self.verdict(meta, path, token)
+        except (ValueError, AksInferenceError) as error:
+            _log.info("a token is refused: %s", error)
+        with contextlib.suppress(OSError):
+            writer.write(b"ok\n" if good else b"no\n")
+            await writer.drain()
+        writer.close()

@@ -1,0 +1,79 @@
+"""Tokens through the real router: asked about once, remembered until they end."""
+
+import json
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from aks_inference_runtime.api.endpoint import AuthMode
+from aks_inference_runtime.router import HaproxyRouter
+from aks_inference_runtime.router.model import RouterState, TokenRules
+from aks_inference_runtime.router.ownership import Epoch, Phase, Tenure
+from aks_inference_runtime.router.peers import Cluster
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+ISSUER = "https://issuer.example"
+
+
+def token(seconds: float, audience: str = "scoring") -> str:
+    claims = {"iss": ISSUER, "aud": audience, "exp": time.time() + seconds}
+    return jwt.encode(claims, KEY, algorithm="ES256", headers={"kid": "k"})
+
+
+@pytest_asyncio.fixture
+async def port(bed: Any, make_state: Callable[..., RouterState]) -> AsyncIterator[int]:
+    """Of a router whose endpoint asks for tokens; their clocks may differ by nothing."""
+
+    async def fetch(url: str) -> dict[str, Any]:
+        assert url == f"{ISSUER}/keys"
+        return {"keys": [{**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key())), "kid": "k"}]}
+
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    front, owner = (int(probe.getsockname()[1]) for probe in probes)
+    for probe in probes:
+        probe.close()
+    directory = Path(tempfile.mkdtemp(prefix="akst-"))
+    cluster = Cluster(owner_host="127.0.0.1", owner_port=owner, tokens=True)
+    router = HaproxyRouter(directory, port=front, cluster=cluster, fetch=fetch)
+    try:
+        await router.start()
+        (endpoint,) = make_state({"A": (10_000, [await bed.replica()])}).endpoints.values()
+        rules = TokenRules(ISSUER, ("scoring",), f"{ISSUER}/keys", skew_s=0)
+        tenure = Tenure(Phase.HOLDING, Epoch(1, "a"))
+        endpoint = replace(endpoint, auth=AuthMode.TOKEN, token=rules, tenure=tenure)
+        await router.apply(RouterState({"svc": endpoint}))
+        yield front
+    finally:
+        await router.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_good_and_bad_tokens(bed: Any, port: int) -> None:
+    good = token(60)
+    for _ in range(3):
+        assert (await bed.ask(port=port, key=good)).status == 200
+    for bad in ("nonsense", token(60, audience="else"), token(-5), good[:-4] + "AAAA", None):
+        answer = await bed.ask(port=port, key=bad)
+        assert (answer.status, answer.reason) == (401, "auth")
+    assert (await bed.ask(port=port, method="GET", path="/api/v1/service/svc/swagger.json", key=good)).status != 401
+    (replica,) = bed.replicas
+    assert "authorization" not in (await replica.stats())["last_headers"]
+
+
+async def test_a_token_ends_also_on_a_lasting_connection(bed: Any, port: int) -> None:
+    short = token(2)
+    assert (await bed.ask(port=port, key=short)).status == 200
+
+    async def refused() -> bool:
+        return (await bed.ask(port=port, key=short)).status == 401
+
+    await bed.until(refused, timeout_s=8)

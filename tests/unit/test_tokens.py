@@ -1,0 +1,169 @@
+"""Tokens: what is accepted, what is not, and how an issuer's keys are kept."""
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.router.model import TokenRules
+from aks_inference_runtime.router.tokens.keys import FRESH_S, UNKNOWN_S, IssuerKeys
+from aks_inference_runtime.router.tokens.verdicts import Verdicts
+from aks_inference_runtime.router.tokens.verify import LONGEST_S, Verdict, verify
+
+ISSUER = "https://login.example/tenant/v2.0"
+RULES = TokenRules(ISSUER, ("api://scoring", "other"))
+NOW = 1_800_000_000.0
+RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+EC = ec.generate_private_key(ec.SECP256R1())
+
+
+def public(key: Any, name: str, **changed: Any) -> dict[str, Any]:
+    algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
+    return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": name, **changed}
+
+
+class Issuer:
+    """Its documents, and how often they were read."""
+
+    def __init__(self) -> None:
+        self.keys = [public(RSA, "rsa"), public(EC, "ec", use="sig")]
+        self.asked: list[str] = []
+        self.away = False
+        self.clock = 0.0
+
+    async def fetch(self, url: str) -> dict[str, Any]:
+        self.asked.append(url)
+        if self.away:
+            raise RuntimeUnavailable("away")
+        if url.endswith("/.well-known/openid-configuration"):
+            return {"jwks_uri": "https://login.example/keys"}
+        assert url == "https://login.example/keys"
+        return {"keys": self.keys}
+
+    def known(self) -> IssuerKeys:
+        return IssuerKeys(ISSUER, None, self.fetch, lambda: self.clock)
+
+
+def token(key: Any = RSA, kid: str = "rsa", algorithm: str = "RS256", **claims: Any) -> str:
+    usual = {"iss": ISSUER, "aud": "api://scoring", "exp": NOW + 600, "nbf": NOW - 10}
+    told = {name: value for name, value in {**usual, **claims}.items() if value is not None}
+    return jwt.encode(told, key, algorithm=algorithm, headers={"kid": kid})
+
+
+def forged(header: dict[str, Any], secret: bytes = b"") -> str:
+    claims = {"iss": ISSUER, "aud": "api://scoring", "exp": NOW + 600}
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
+    signature = hmac.new(secret, b".".join(parts), hashlib.sha256).digest() if secret else b""
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+async def judged(text: str, issuer: Issuer | None = None) -> Verdict:
+    return await verify(text, RULES, (issuer or Issuer()).known(), lambda: NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "until"),
+    [
+        (token(), NOW + 660),
+        (token(EC, "ec", "ES256"), NOW + 660),
+        (token(algorithm="PS256"), None),
+        (token(aud=["x", "other"]), NOW + 660),
+        (token(exp=NOW + 100_000), NOW + LONGEST_S),
+        (token(exp=NOW - 59), NOW + 1),
+        (token(nbf=NOW + 59), NOW + 660),
+        (token(nbf=None), NOW + 660),
+    ],
+)
+async def test_good_tokens(text: str, until: float | None) -> None:
+    verdict = await judged(text)
+    if until is None:
+        # The issuer's key is for another kind of signature.
+        assert not verdict.good
+    else:
+        assert (verdict.good, verdict.until, verdict.why) == (True, until, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (token(exp=NOW - 61), "expired"),
+        (token(nbf=NOW + 61), "not valid yet"),
+        (token(iss="https://login.example/other"), "issuer"),
+        (token(aud="api://else"), "udience"),
+        (token(exp=None), "exp"),
+        (token(aud=None), "aud"),
+        (token(exp="soon"), ""),
+        (token(kid="gone"), "does not have"),
+        (token(rsa.generate_private_key(public_exponent=65_537, key_size=2_048)), "ignature"),
+        (token(EC, "rsa", "ES256"), ""),
+        (forged({"alg": "none", "kid": "rsa"}), "signed with 'none'"),
+        (forged({"alg": "HS256", "kid": "rsa"}, b"secret"), "signed with 'HS256'"),
+        (token()[:-6] + "AAAAAA", "ignature"),
+        ("a.b.c", ""),
+        ("nonsense", ""),
+        ("x" * 20_000, "longer"),
+    ],
+)
+async def test_bad_tokens(text: str, why: str) -> None:
+    verdict = await judged(text)
+    assert not verdict.good
+    assert why in verdict.why
+
+
+async def test_a_new_key_is_found_and_an_unknown_one_is_not_asked_for_again_and_again() -> None:
+    issuer = Issuer()
+    keys = issuer.known()
+    assert (await verify(token(), RULES, keys, lambda: NOW)).good
+    read = len(issuer.asked)
+    fresh = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    issuer.keys = [public(fresh, "next")]
+    for _ in range(5):
+        assert not (await verify(token(fresh, "next"), RULES, keys, lambda: NOW)).good
+    assert len(issuer.asked) == read
+    issuer.clock += UNKNOWN_S
+    assert (await verify(token(fresh, "next"), RULES, keys, lambda: NOW)).good
+    assert not (await verify(token(), RULES, keys, lambda: NOW)).good, "the old key was withdrawn"
+
+
+async def test_the_known_keys_stay_while_the_issuer_is_away() -> None:
+    issuer = Issuer()
+    keys = issuer.known()
+    issuer.away = True
+    assert "could not be read" in (await verify(token(), RULES, keys, lambda: NOW)).why
+    issuer.away = False
+    issuer.clock += UNKNOWN_S
+    assert (await verify(token(), RULES, keys, lambda: NOW)).good
+    issuer.away = True
+    issuer.clock += 2 * FRESH_S
+    assert (await verify(token(), RULES, keys, lambda: NOW)).good
+
+
+async def test_an_encryption_key_signs_nothing() -> None:
+    issuer = Issuer()
+    issuer.keys = [public(RSA, "rsa", use="enc"), {"kid": "odd", "kty": "oct", "k": "AAAA"}]
+    assert not (await judged(token(), issuer)).good
+
+
+async def test_a_verdict_is_remembered_and_forgotten(tmp_path: Any) -> None:
+    issuer = Issuer()
+    at = NOW
+    entries: dict[str, bool] = {}
+
+    async def remember(entry: str, good: bool) -> None:
+        entries[entry] = good
+
+    verdicts = Verdicts(tmp_path / "v", issuer.fetch, remember, lambda: at)
+    verdicts.declare({"/score": RULES})
+    text = token()
+    assert await verdicts.verdict("token|1|1|abc", "/score", text)
+    assert entries == {f"{hashlib.sha256(text.encode()).hexdigest()}#token|1|1|abc": True}
+    assert not await verdicts.verdict("token|1|1|abc", "/other", text)
+    at = NOW + 700
+    assert not await verdicts.verdict("token|1|1|abc", "/score", text)
+    await verdicts.close()
