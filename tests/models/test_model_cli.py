@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from aks_inference_runtime.api.client import SupervisorClient, destroy, launch
 from aks_inference_runtime.api.content import file_digests, model_files
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.models import DatasetReference, ModelFacts
 from aks_inference_runtime.api.status import ModelRecord
+from aks_inference_runtime.api.supervisor import LocalSettings, ModelRegistration
 from aks_inference_runtime.models.filters import Filter, matching
 from aks_inference_runtime.models.stores import Upload, open_store
 from aks_inference_runtime.models.stores.store import StoredFile
@@ -138,6 +141,29 @@ def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], code: int, said
     store = () if "--store" in arguments else ("--store", str(tmp_path))
     got = run("models", *arguments, *store)
     assert (got.returncode, said in got.stderr, "Traceback" in got.stderr) == (code, True, False)
+
+
+async def test_models_of_a_local_cluster(tmp_path: Path, own_cache: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"x" * 300)
+    state = tmp_path / "state"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    await launch(LocalSettings(name="cli", state_directory=str(state), port=port))
+    try:
+        registration = ModelRegistration(name="ridge", source_path=str(tmp_path / "model.pkl"), run_id="r9")
+        await SupervisorClient(state).put_model(registration)
+        here = ("--state-directory", str(state), "models")
+        listed = await asyncio.to_thread(run, *here, "list", "--run-id", "r9", "--json")
+        assert [one["name"] for one in json.loads(listed.stdout)["models"]] == ["ridge"]
+        shown = await asyncio.to_thread(run, *here, "show", "ridge")
+        assert shown.stdout.splitlines()[0] == "model ridge:1: 1 file, 300 bytes"
+        got = await asyncio.to_thread(run, *here, "download", "ridge:1", "--to", str(tmp_path / "out"))
+        assert Path(got.stdout.strip()).read_bytes() == b"x" * 300
+        assert (await asyncio.to_thread(run, *here, "delete", "ridge:1")).returncode == 0
+        assert await SupervisorClient(state).models() == []
+    finally:
+        await destroy(state)
 
 
 def test_a_download_leaves_the_store_alone(tmp_path: Path, write_files: Callable[..., Path]) -> None:

@@ -377,3 +377,17 @@ async def test_the_same_content_takes_its_place_once(tmp_path: Path) -> None:
 def test_wrong_addresses(text: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         open_store(text)
+
+
+async def test_without_the_azure_packages(tmp_path: Path) -> None:
+    """In an interpreter that has them not."""
+    code = (
+        "import asyncio; from importlib import util; find = util.find_spec; "
+        "util.find_spec = lambda name, *more: None if name.startswith('azure') else find(name, *more); "
+        "from aks_inference_runtime.models.stores import open_store; "
+        "asyncio.run(open_store('az://account/container').names())"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "MissingPackage: az:// needs the packages azure-storage-blob" in done.stderr

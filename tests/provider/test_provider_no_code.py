@@ -73,9 +73,8 @@ def test_a_model_alone_is_served(running: Any) -> None:
     running.configure(framework="ScikitLearn", version=sklearn.__version__)
     running.up()
     outputs = running.outputs()
-    request = urllib.request.Request(  # noqa: S310 - our own http
-        outputs["uri"], b'{"data": [[4.0]]}', {"Authorization": f"Bearer {outputs['key']}"}
-    )
+    headers = {"Authorization": f"Bearer {outputs['key']}", "Content-Type": "application/json"}
+    request = urllib.request.Request(outputs["uri"], b'{"data": [[4.0]]}', headers)  # noqa: S310 - our own http
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own http
         assert json.load(answer) == pytest.approx([9.0])
     assert set(running.preview()["changeSummary"]) == {"same"}

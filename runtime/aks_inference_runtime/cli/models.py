@@ -138,7 +138,8 @@ async def show_command(context: Context, model: str, store: str | None) -> int:
         "properties": _labels(record.properties),
         "used by": ", ".join(users),
     }
-    console.print(f"model {record.model_id}: {len(record.files)} files, {size_text(record.size_bytes)}", soft_wrap=True)
+    files = f"{len(record.files)} file{'s' * (len(record.files) != 1)}"
+    console.print(f"model {record.model_id}: {files}, {size_text(record.size_bytes)}", soft_wrap=True)
     for name, value in facts.items():
         if value:
             console.print(f"{name:<12} {value}", soft_wrap=True, markup=False)

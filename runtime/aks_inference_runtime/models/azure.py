@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,9 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
     Raises:
         MissingPackage: the SDK is not installed.
     """
-    try:
-        from azure.storage.blob import BlobServiceClient, ExponentialRetry
-    except ImportError:
-        raise MissingPackage(
-            "az:// needs the packages azure-storage-blob and azure-identity; pip install 'pulumi-aks-inference[azure]'"
-        ) from None
+    _need_packages()
+    from azure.storage.blob import BlobServiceClient, ExponentialRetry
+
     options: dict[str, Any] = {
         "retry_policy": ExponentialRetry(initial_backoff=FIRST_RETRY_S, increment_base=2, retry_total=retries),
         "connection_timeout": CONNECT_S,
@@ -57,6 +55,13 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
         host = account if "." in account else f"{account}.blob.core.windows.net"
         service = BlobServiceClient(f"https://{host}", credential=DefaultAzureCredential(), **options)
     return service.get_container_client(container)
+
+
+def _need_packages() -> None:
+    if any(find_spec(name) is None for name in ("azure", "azure.storage", "azure.storage.blob", "azure.identity")):
+        raise MissingPackage(
+            "az:// needs the packages azure-storage-blob and azure-identity; pip install 'pulumi-aks-inference[azure]'"
+        )
 
 
 def _connection_string() -> str:
@@ -76,6 +81,7 @@ def _account_of(connection_string: str) -> str:
 @contextmanager
 def azure_errors(what: str) -> Iterator[None]:
     """The SDK's errors as ours, without the pages of headers that it adds. `what`: the address that is spoken of."""
+    _need_packages()
     from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 
     try:
