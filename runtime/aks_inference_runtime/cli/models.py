@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -233,7 +234,7 @@ def _move(record: ModelRecord, folder: Path, target: Path) -> Path:
 
 
 def _progress(context: Context) -> Callable[[int, int | None], None]:
-    return _Line(show=not context.as_json and click.get_text_stream("stderr").isatty())
+    return _Line(show=not context.as_json and sys.stderr.isatty())
 
 
 class _Line:
