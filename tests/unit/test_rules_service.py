@@ -168,7 +168,7 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({"target": 5}, "target: an object of type int is not a target; pass a cluster component or its"),
         ({"target": KUBERNETES}, "target: names a cluster without the inference runtime"),
         ({"target": None}, "target: is required"),
-        ({"inference_config": None}, "inference_config: is required: without an entry script a service has exactly one model"),
+        ({"inference_config": None}, "inference_config: is required: without an entry script a service has"),
         ({"models": ["ridge"]}, 'models[0] = "ridge": is not a model id `name:version`'),
         ({"models": ["ridge:0"]}, 'models[0] = "ridge:0": is not a model id'),
         ({"models": ["ridge:1", "ridge:1"]}, "models: ridge:1 is given 2 times; give it once"),
