@@ -110,6 +110,25 @@ async def test_what_a_refusal_says_is_the_same_with_a_large_body(bed, make_state
             assert small.headers.get(name) == large.headers.get(name), (ask, name)
 
 
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+@pytest.mark.parametrize("timeout_ms", [10_000, 3_210], ids=["first process", "further process"])
+async def test_a_large_body_when_the_queue_is_full(bed, make_state, tmp_path, client, timeout_ms):
+    replica = await bed.replica("A")
+    router = await bed.router()
+    state = make_state(
+        {"A": (10_000, [replica])}, keys=("key",), max_request_wait_time=timeout_ms, max_queued_requests=1
+    )
+    await router.apply(state)
+    waiting = [asyncio.create_task(bed.ask(key="key", x_sleep_ms="2000")) for _ in range(2)]
+    await bed.counts(router, busy=1, queued=1)
+    assert await asyncio.to_thread(client, bed.port, PATH, BODY, "key", tmp_path) == 429
+    small, large = await bed.ask(key="key"), await bed.ask(key="key", data=io.BytesIO(BODY))
+    assert (small.status, small.reason, small.body) == (large.status, large.reason, large.body)
+    for name in ("content-type", "retry-after", "x-aks-inference-version"):
+        assert small.headers[name] == large.headers[name], name
+    assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+
+
 async def test_nobody_is_read_for_ever(bed, make_state):
     """More than a client can want to send in good faith: then the connection ends."""
     router = await bed.router()

@@ -2,7 +2,6 @@
 
 import shlex
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
@@ -15,6 +14,7 @@ from aks_inference_runtime.router.peers import (
     hop_defaults,
     owner_lines,
 )
+from aks_inference_runtime.router.refusals import LARGE, Refusal
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout
 
 HEADER_SECONDS = 10
@@ -119,43 +119,6 @@ def _defaults() -> list[str]:
     return lines
 
 
-_LARGE = [
-    # Bodies that may not be whole in the buffer.
-    "  acl large req.hdr_val(content-length) gt 8192",
-    "  acl large req.hdr(transfer-encoding) -m found",
-]
-
-
-class Refusal(Enum):
-    """What the first process answers itself, before the request has a replica."""
-
-    ENDPOINT = (404, "not-found", "no such endpoint", "", "")
-    VERSION = (404, "not-found", "no such version", "", "")
-    PATH = (404, "not-found", "only /score and /swagger.json are served here", "", "")
-    KEY = (401, "auth", "the key or token is missing or wrong", "www-authenticate", "Bearer")
-    METHOD = (405, "method", "only GET and POST", "allow", "GET, POST")
-    SWAGGER = (405, "method", "only GET", "allow", "GET")
-    SIZE = (413, "too-large", f"the body is larger than {MAX_BODY_BYTES} bytes", "", "")
-
-    @property
-    def service(self) -> str:
-        """Its name in `refuse.lua`."""
-        return f"refuse-{self.name.lower()}"
-
-    def rule(self, condition: str) -> str:
-        """Refuses if the condition holds; the body is read to its end, so that the client sees the answer."""
-        return f"  http-request use-service lua.{self.service} if {condition}"
-
-    def rule_small(self, condition: str) -> str:
-        """The same, cheaper, where the body is there already."""
-        status, reason, message, name, value = self.value
-        extra = f' hdr {name} "{value}"' if name else ""
-        return (
-            f"  http-request return status {status} content-type application/json"
-            f' string \'{{"message": "{message}"}}\' hdr x-aks-inference-reason {reason}{extra} if {condition}'
-        )
-
-
 def _refusals() -> list[str]:
     entries = "~".join("|".join(map(str, (refusal.service, *refusal.value))) for refusal in Refusal)
     return [
@@ -245,7 +208,7 @@ def _authentication(routes: str, *, tokens: bool) -> list[str]:
     set of keys (a part of `meta`) stays what it is: hashing would be the most expensive rule."""
     unknown = f"!{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}"
     return [
-        *_LARGE,
+        *LARGE,
         "  acl keyed var(txn.meta) -m beg key",
         "  acl tokened var(txn.meta) -m beg token",
         "  http-request set-var(txn.good) int(1)"
@@ -276,6 +239,7 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int,
         *_global(paths, name, connections),
         HARD_STOP,
         *_park_globals(paths, name, layout),
+        *_refusals(),
         *_defaults(),
         "frontend hopped from base",
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
@@ -330,6 +294,7 @@ def _park_globals(paths: Paths, name: str, layout: Layout) -> list[str]:
 
 def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
     masked = f"res.hdr({STATUS_HEADER.decode()}) -m str"
+    crowded = "{ var(txn.most) -m found } { queue,sub(txn.most) ge 0 }"
     lines = [
         # Its server is made ready by Lua once all slots are parked: the cheapest thing to ask for each request.
         "backend parked from base",
@@ -369,9 +334,10 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             "  http-request set-var(txn.gone) be_name,map_str(@GONE@,0) if full",
             "  http-request set-var(txn.most) var(txn.route),field(4,|),add(txn.gone)"
             " if full { var(txn.route) -m found }",
-            "  http-request deny status 429 content-type application/json"
-            ' string \'{"message": "too many requests wait already"}\' hdr x-aks-inference-reason queue-full'
-            " if full { var(txn.most) -m found } { queue,sub(txn.most) ge 0 }",
+            *LARGE,
+            "  http-request set-var(txn.retry) be_name,map_str(@RETRY@,1) if full large",
+            Refusal.QUEUE.rule(f"full large {crowded}"),
+            Refusal.QUEUE.rule_small(f"full {crowded}"),
             f"  http-request set-header {TURN_HEADER.decode()} %pid-%rt if full",
             f"  use-server park if {{ fe_id {PARK_ID} }}",
             f"  server park {quoted(paths.socket(name, 'hold'))} maxconn 1",

@@ -15,6 +15,12 @@ local function refuse(status, reason, message, name, value)
     if name ~= "" then
       applet:add_header(name, value)
     end
+    -- Of one that was meant for a version, in the words of HAProxy's own answers.
+    local retry, route = applet:get_var("txn.retry"), applet:get_var("txn.route")
+    if retry then
+      applet:add_header("retry-after", retry)
+      applet:add_header("x-aks-inference-version", route:match("^[^|]*|[^|]*|[^|]*|[^|]*|([^|]*)"))
+    end
     applet:start_response()
     applet:send(text)
     local began, dropped = core.now().sec, 0
