@@ -55,6 +55,8 @@ class ClusterScaler:
         """Scales that were written and are not seen yet, and when."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._tails: dict[workloads.VersionId, str] = {}
+        self._reading: set[workloads.VersionId] = set()
+        """Versions whose log is being read: who hears that one failed is to hear why."""
         self._statuses: dict[str, dict[str, Any]] = {}
 
         def quiet() -> None:
@@ -199,6 +201,8 @@ class ClusterScaler:
         loads = self.reports.load()
         url = self.settings.url or f"http://{ROUTER_NAME}.{self.settings.namespace}"
         for endpoint in tuple(self.endpoints.items.values()):
+            if any(version[:2] == (endpoint.namespace, endpoint.name) for version in self._reading):
+                continue
             facts = Facts(
                 endpoint=endpoint,
                 name_in_use=endpoint.uid not in served,
@@ -236,18 +240,22 @@ class ClusterScaler:
             bad = next((pod for pod in found if pod.given_up and not pod.ready), None)
             if bad is not None and version not in self._tails:
                 self._tails[version] = ""
+                self._reading.add(version)
                 self._start(self._read_tail(api, version, bad))
 
     async def _read_tail(self, api: Api, version: workloads.VersionId, pod: workloads.ReplicaPod) -> None:
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/log"
-        for query in ({"previous": "true"}, {}):
-            try:
-                text = await api.text(path, container="scoring", tailLines=str(LOG_LINES), **query)
-            except AksInferenceError as error:
-                _log.info("no log of %s: %s", pod.name, error)
-                continue
-            self._tails[version] = text.strip()
-            return
+        try:
+            for query in ({"previous": "true"}, {}):
+                try:
+                    text = await api.text(path, container="scoring", tailLines=str(LOG_LINES), **query)
+                except AksInferenceError as error:
+                    _log.info("no log of %s: %s", pod.name, error)
+                    continue
+                self._tails[version] = text.strip()
+                return
+        finally:
+            self._reading.discard(version)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
