@@ -25,6 +25,8 @@ class Verbatim(str):
 
 
 _LONGEST_VALUE = 80
+_WHOLE_BELOW = 1e15
+"""Beyond it a float says its size better than its digits."""
 _NAME = re.compile(r"(?<!\w)@([a-z][a-z0-9_]*)")
 
 
@@ -124,7 +126,9 @@ def show_path(path: Path, casing: Casing) -> str:
 
 
 def show_value(value: object) -> str:
-    """A value as JSON writes it, cut when long."""
+    """A value as JSON writes it, cut when long. A whole number arrives as a float: it is shown as it was written."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_BELOW:
+        value = int(value)
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

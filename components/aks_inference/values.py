@@ -57,7 +57,7 @@ def _whole(value: object) -> object:
 def _number(value: object) -> object:
     _plain(value)
     if isinstance(value, str):
-        raise PydanticCustomError("number", "is text; give a number")
+        raise PydanticCustomError("number", "is text, not a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PydanticCustomError("number", "must be a number")
     return float(value)
@@ -203,7 +203,7 @@ def _finding(spec: type[Spec], detail: ErrorDetails) -> Finding:
     fall_back = f", or leave it out for the default {default}" if isinstance(default, int | float | str) else ""
     if detail["type"] == "late":
         return Finding(path, _rule(detail), "give a plain value", value)
-    mend = field.description or "mend the value"
+    mend = field.description or ("give a number" if detail["type"] == "number" else "mend the value")
     return Finding(path, _rule(detail), f"{mend}{fall_back}", value)
 
 

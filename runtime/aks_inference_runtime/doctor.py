@@ -168,7 +168,8 @@ def main() -> None:
     parser.add_argument("--file", type=argparse.FileType("r"), default=sys.stdin, help="default: standard input")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds of each stage")
     given = parser.parse_args()
-    targets = [Target(**{**each, "phases": tuple(each.get("phases", ()))}) for each in json.load(given.file)]
+    with given.file:
+        targets = [Target(**{**each, "phases": tuple(each.get("phases", ()))}) for each in json.load(given.file)]
     sys.exit(shown(asyncio.run(check_all(targets, given.timeout)), given.json))
 
 

@@ -207,7 +207,10 @@ def test_services_that_do_not_fit_on_this_machine_together(run_program: Callable
     assert outcome.code == 1
     assert "this machine has" in outcome.error
     assert "some replicas would stay Unschedulable" in outcome.error
-    assert "Unschedulable; use" in outcome.error
+    # The giant is told once, as what it is, and not in the sum again.
+    assert outcome.error.count("Unschedulable; use") == 1
+    assert "cores at the minimum of replicas: svc-one" in outcome.error
+    assert "giant " not in outcome.error.partition("at the minimum of replicas")[2]
 
 
 def test_nothing_runs_on_an_aks_cluster_yet(run_program: Callable[..., Any]) -> None:

@@ -54,7 +54,7 @@ def test_what_needs_an_entry_script(stack: Any, settings: dict[str, str], said: 
     stack.configure(**settings)
     text = stack.run("preview", code=1)
     assert said in text
-    assert "ScikitLearn, Onnx, TensorFlow and Multi" in text
+    assert "ScikitLearn, Onnx, TensorFlow or Multi" in text
 
 
 @pytest.fixture

@@ -32,6 +32,18 @@ def quickstart(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("port", ["0", "99999", "-1", "http", "", "1" * 5000])
+def test_what_is_no_port_is_told_and_nothing_is_made(
+    port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = quickstart("--port", port)
+    assert done.returncode == 2
+    assert "number from 1 to 65,535" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.glob("aks-inference-quickstart-*")) == []
+
+
 def test_the_story_in_json() -> None:
     done = quickstart("--json")
     assert done.returncode == 0, done.stdout + done.stderr

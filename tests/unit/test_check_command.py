@@ -139,3 +139,35 @@ def test_the_short_way_loads_neither_pulumi_nor_the_runtimes_commands(tmp_path: 
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+BOMB = "component: RegisteredModel\nargs:\n  a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("deep.json", "[" * 200_000, "is nested deeper than 100 levels"),
+        ("deep.json", '{"args": ' * 900 + "1" + "}" * 900, "is nested deeper than 100 levels"),
+        ("deep.yaml", "[" * 200_000, "is nested deeper than 100 levels"),
+        ("deep.yaml", "[" * 1_500 + "]" * 1_500, "is nested deeper than 100 levels"),
+        ("deep.yaml", "- " * 200_000, "is nested deeper than 100 levels"),
+        ("bomb.yaml", BOMB, "holds more than 1,000,000 values"),
+        ("round.yaml", "component: RegisteredModel\nargs: &a {b: *a}", "is nested deeper than 100 levels"),
+        ("bad.yaml", "component: [\n", "in bad.yaml, line 2"),
+    ],
+)
+def test_files_that_cannot_be_walked_through(check: Check, name: str, text: str, told: str) -> None:
+    code, (found,) = check(text, name=name)
+    assert code == 1
+    assert told in found["message"]
+    assert "unicode string" not in found["message"]
+
+
+def test_a_warning_about_a_default_says_so(check: Check) -> None:
+    _, (told, _) = check("component: AksInferenceCluster\nname: scoring\nargs: {location: westeurope}")
+    assert told["message"].startswith('"kubenet": the default, as none is given; AKS ends support')
+    _, found = check((CLUSTER % 3).replace("D4s_v5", "D3_v2"))
+    assert [one["message"].partition(": ")[2][:13] for one in found] == ["Azure retires"]

@@ -320,5 +320,5 @@ def test_a_version_of_a_rollout_takes_its_own_file() -> None:
     _, findings = plan_rollout("endpoint", {"target": TARGET, "versions": [version]})
     assert sorted(f.text(Casing.SNAKE) for f in findings) == [
         "d.json: authEnabled: belongs to the endpoint, not to one of its versions; set auth_enabled on the endpoint",
-        "d.json: trafficPercentile = 101.0: must be between 0 and 100; use 0 to 100 with up to two decimals",
+        "d.json: trafficPercentile = 101: must be between 0 and 100; use 0 to 100 with up to two decimals",
     ]

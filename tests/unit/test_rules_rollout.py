@@ -75,7 +75,7 @@ def test_effective_traffic(versions: list[Any], traffic: dict[str, float]) -> No
 def test_a_number_given_as_text_gets_the_other_rules_at_once(share: str, expected: list[str]) -> None:
     _, errors = plan(version("ver-a", share), version("ver-b", 40, cpu_cores="0", num_replicas="-1"))
     said = "\n".join(errors)
-    assert f'versions[0].traffic_percentile = "{share}": is text; give a number' in said
+    assert f'versions[0].traffic_percentile = "{share}": is text, not a number; give a number' in said
     assert 'versions[1].cpu_cores = "0": is text' in said
     assert "versions[1].cpu_cores = 0: must be above 0" in said
     assert 'versions[1].num_replicas = "-1": must be a whole number' in said
@@ -125,10 +125,10 @@ def test_versions_that_differ_in_variables_alone_are_told_apart() -> None:
             "versions: the traffic percentiles sum to 130 (ver-a 70 + ver-b 60); at most 100",
         ),
         ([version("ver-a", 100), version("ver-b", 0.01)], "versions: the traffic percentiles sum to 100.01"),
-        ([version("ver-a", -1)], "versions[0].traffic_percentile = -1.0: must be between 0 and 100"),
+        ([version("ver-a", -1)], "versions[0].traffic_percentile = -1: must be between 0 and 100"),
         ([version("ver-a", 100.5)], "versions[0].traffic_percentile = 100.5: must be between 0 and 100"),
         ([version("ver-a", 10.125)], "versions[0].traffic_percentile = 10.125: has more than two decimals"),
-        ([version("ver-a", "10")], 'versions[0].traffic_percentile = "10": is text; give a number'),
+        ([version("ver-a", "10")], 'versions[0].traffic_percentile = "10": is text, not a number; give a number'),
         ([version("ver-a", float("nan"))], "versions[0].traffic_percentile = NaN: must be a finite number"),
         ([version("ver-a"), version("B")], 'versions[1].version_name = "B": a name has 3 to 32 characters'),
         ([version("v" * 33)], f'versions[0].version_name = "{"v" * 33}": a name has'),

@@ -97,7 +97,7 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
 @pytest.mark.parametrize(
     ("declared", "expected"),
     [
-        ({"cpu_cores": 2, "cpu_cores_limit": 1}, "cpu_cores_limit = 1.0: is below cpu_cores 2"),
+        ({"cpu_cores": 2, "cpu_cores_limit": 1}, "cpu_cores_limit = 1: is below cpu_cores 2"),
         ({"memory_gb_limit": 0.05}, "memory_gb_limit = 0.05: is below memory_gb 0.5"),
         (
             {"cpu_cores_limit": 1.5},
@@ -112,8 +112,8 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({"autoscale_enabled": False}, "num_replicas: is required when autoscale_enabled is false"),
         ({"autoscale_min_replicas": 2}, "autoscale_min_replicas = 2: has no effect without autoscale_enabled"),
         ({"autoscale_max_replicas": 2}, "autoscale_max_replicas = 2: has no effect without autoscale_enabled"),
-        ({"autoscale_refresh_seconds": 2}, "autoscale_refresh_seconds = 2.0: has no effect without autoscale_enabled"),
-        ({"autoscale_target_utilization": 50}, "autoscale_target_utilization = 50.0: has no effect without"),
+        ({"autoscale_refresh_seconds": 2}, "autoscale_refresh_seconds = 2: has no effect without autoscale_enabled"),
+        ({"autoscale_target_utilization": 50}, "autoscale_target_utilization = 50: has no effect without"),
         (
             {"num_replicas": 3, "autoscale_enabled": False, "autoscale_max_replicas": 4},
             "autoscale_max_replicas = 4: has no effect without autoscale_enabled",
@@ -248,11 +248,13 @@ def test_all_findings_at_once_and_rules_between_right_fields_still_count() -> No
 def test_a_replica_that_the_machine_can_never_hold() -> None:
     made, _, _ = plan(cpu_cores=3, memory_gb=9)
     assert made is not None
-    assert [f.text(Casing.SNAKE) for f in too_big(made, Machine(cores=2, memory_gb=8))] == [
-        "cpu_cores = 3.0: this machine has 2 cores: Unschedulable; use 2 or less",
-        "memory_gb = 9.0: this machine has 8.0 GB: Unschedulable; use 8.0 or less",
+    assert [f.text(Casing.SNAKE) for f in too_big(made, Machine(cores=2, memory_gb=8), in_versions=False)] == [
+        "cpu_cores = 3: this machine has 2 cores: Unschedulable; use 2 or less",
+        "memory_gb = 9: this machine has 8.0 GB: Unschedulable; use 8.0 or less",
     ]
-    assert not list(too_big(made, Machine(cores=3, memory_gb=9)))
+    (told, _) = too_big(made, Machine(cores=2, memory_gb=8), in_versions=True)
+    assert told.text(Casing.SNAKE).startswith("versions[0].cpu_cores = 3: ")
+    assert not list(too_big(made, Machine(cores=3, memory_gb=9), in_versions=False))
 
 
 def test_a_key_is_never_shown() -> None:
@@ -264,7 +266,7 @@ def test_a_key_is_never_shown() -> None:
 def test_camel_case_for_other_languages() -> None:
     _, findings = plan_service("service", {"target": TARGET, "cpu_cores": 2, "cpu_cores_limit": 1})
     texts = [f.text(Casing.CAMEL) for f in findings]
-    assert texts[0] == "cpuCoresLimit = 1.0: is below cpuCores 2; use 2 or more, or lower cpuCores"
+    assert texts[0] == "cpuCoresLimit = 1: is below cpuCores 2; use 2 or more, or lower cpuCores"
 
 
 def test_a_wait_longer_than_the_score_is_a_warning() -> None:

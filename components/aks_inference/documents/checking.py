@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
 from aks_inference.documents.reading import Document
-from aks_inference.findings import Finding, Severity
+from aks_inference.findings import NOTHING, Finding, Severity
 from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, format_target
 
@@ -54,7 +54,27 @@ def check_documents(documents: Sequence[Document], today: date) -> list[Outcome]
 def _plan(outcome: Outcome, args: Mapping[str, Any], today: date) -> None:
     document = outcome.document
     outcome.plan, found = _PLANNERS[document.component](document.name, _snake(document.component, args), today)
-    outcome.findings += found
+    outcome.findings += (_of_default(one, document.args) for one in found)
+
+
+def _of_default(finding: Finding, args: Mapping[str, Any]) -> Finding:
+    """A warning about a value that the file does not hold says whose it is."""
+    if finding.severity is not Severity.WARNING or finding.value is NOTHING or not finding.path:
+        return finding
+    value: Any = args
+    for part in finding.path:
+        value = _under(value, part)
+    return finding if value is not None else replace(finding, rule=f"the default, as none is given; {finding.rule}")
+
+
+def _under(value: Any, part: str | int) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(part, int):
+        return value[part] if isinstance(value, list) and part < len(value) else None
+    if not isinstance(value, Mapping):
+        return None
+    from pydantic.alias_generators import to_camel
+
+    return value.get(part, value.get(to_camel(part)))
 
 
 def _aks(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:

@@ -19,6 +19,11 @@ COMPONENTS = (
 KEYS = ("component", "name", "args")
 _LARGEST_FILE = 10_000_000
 """Bytes. A declaration is a few kilobytes."""
+_DEEPEST = 100
+_SMALL = 5_000
+"""Characters. In so few the C reader, which knows no depth that is too much for it, ends before the stack does."""
+_MOST_VALUES = 1_000_000
+"""In a document once every alias of YAML stands for what it names: a few lines of them can stand for billions."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def read_files(files: Iterable[str]) -> tuple[list[Document], list[Problem]]:
     for file in files:
         try:
             values = list(_values(Path(file)))
+            for value in values:
+                _bounded(value)
         except _Unreadable as error:
             problems.append(Problem(file, None, Finding((), str(error), error.mend)))
             continue
@@ -78,6 +85,8 @@ def _values(path: Path) -> Iterator[object]:
             value = json.loads(text)
         except ValueError as error:
             raise _Unreadable(f"is no JSON: {error}", "mend the file") from None
+        except RecursionError:
+            raise _too_deep() from None
         yield from value if isinstance(value, list) else [value]
         return
     import yaml
@@ -85,11 +94,50 @@ def _values(path: Path) -> Iterator[object]:
     # The C reader, where it was built, is about ten times as fast.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        if len(text) > _SMALL:
+            _shallow(yaml.parse(text, loader))
         yield from (value for value in yaml.load_all(text, loader) if value is not None)
     except yaml.YAMLError as error:
-        raise _Unreadable(f"is no YAML: {' '.join(str(error).split())}", "mend the file") from None
-    except (ValueError, RecursionError) as error:
+        raise _Unreadable(f"is no YAML: {_told(error, path)}", "mend the file") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
         raise _Unreadable(f"is no YAML that can be read: {error}", "mend the file") from None
+
+
+def _told(error: Exception, path: Path) -> str:
+    """In one line; the parser knows the text only, not the file that it is of."""
+    return " ".join(str(error).replace('"<unicode string>"', str(path)).split())
+
+
+def _too_deep() -> _Unreadable:
+    return _Unreadable(f"is nested deeper than {_DEEPEST} levels", "give a file of declarations")
+
+
+def _shallow(events: Iterable[object]) -> None:
+    """Refuses what the C reader would overrun its stack with. Raises _Unreadable, yaml.YAMLError."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise _too_deep()
+
+
+def _bounded(document: object) -> None:
+    """Refuses what would cost without end to walk through. Raises _Unreadable."""
+    count = 0
+    rest = [(document, 1)]
+    while rest:
+        value, depth = rest.pop()
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        count += len(inner)
+        if count > _MOST_VALUES:
+            raise _Unreadable(f"holds more than {_MOST_VALUES:,} values", "give a file of declarations")
+        if inner and depth > _DEEPEST:
+            raise _too_deep()
+        rest += ((one, depth + 1) for one in inner)
 
 
 def _document(file: str, index: int, value: object, documents: list[Document], problems: list[Problem]) -> None:

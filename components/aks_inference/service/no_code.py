@@ -12,7 +12,7 @@ from aks_inference_runtime.api.content import script_digest
 from aks_inference_runtime.api.endpoint import Code, Environment
 
 S = TypeVar("S", bound=VersionSettings)
-SERVED = "ScikitLearn, Onnx, TensorFlow and Multi"
+SERVED = "ScikitLearn, Onnx, TensorFlow or Multi"
 MEND = "add @inference_config with an entry script"
 
 

@@ -88,7 +88,9 @@ class Serving(Component):
         """
         self._resource_name, self._plan = resource_name, plan
         self._claim = claim = claimed(resource_name, declared, plan, argument)
-        findings = list(too_big(plan, this_machine())) if plan and plan.target.local is not False else []
+        findings: list[Finding] = []
+        if plan and plan.target.local is not False:
+            findings += too_big(plan, this_machine(), in_versions="versions" in declared)
         others = peers((type(self), resource_name))
         for other in others:
             theirs = other._claim if isinstance(other, Serving) else None
@@ -122,17 +124,20 @@ def largest(version: EndpointVersion) -> int:
     return scaling.autoscale_max_replicas if scaling.autoscale_enabled else scaling.num_replicas or 0
 
 
-def demand(plan: EndpointPlan) -> tuple[float, float]:
-    """Cores and GB that the endpoint always asks for."""
-    versions = plan.endpoint.spec.versions
-    cores = sum(smallest(v) * v.resources.cpu_cores for v in versions)
-    return cores, sum(smallest(v) * v.resources.memory_gb for v in versions)
+def demand(plan: EndpointPlan, limit: Machine | None = None) -> tuple[float, float]:
+    """Cores and GB that the endpoint always asks for; with a limit without replicas that ask for more than that."""
+    cores = memory = 0.0
+    for version in plan.endpoint.spec.versions:
+        wanted, count = version.resources, smallest(version)
+        cores += count * wanted.cpu_cores if limit is None or wanted.cpu_cores <= limit.cores else 0
+        memory += count * wanted.memory_gb if limit is None or wanted.memory_gb <= limit.memory_gb else 0
+    return cores, memory
 
 
-def too_big(plan: EndpointPlan, machine: Machine) -> Iterable[Finding]:
-    """A replica that this machine can never hold."""
+def too_big(plan: EndpointPlan, machine: Machine, in_versions: bool) -> Iterable[Finding]:
+    """A replica that this machine can never hold. `in_versions`: the arguments stand in `versions`."""
     for index, version in enumerate(plan.endpoint.spec.versions):
-        where: tuple[str | int, ...] = ("versions", index) if len(plan.versions) > 1 else ()
+        where: tuple[str | int, ...] = ("versions", index) if in_versions else ()
         wanted = version.resources
         if wanted.cpu_cores > machine.cores:
             rule = f"this machine has {machine.cores:g} cores: Unschedulable"
@@ -152,13 +157,16 @@ def crowded(components: Sequence[Component], last: Serving) -> Iterable[Componen
     if same[-1] is not last:
         return
     machine = this_machine()
-    demands = {c._plan.name: demand(c._plan) for c in same if c._plan is not None}
+    # A replica that is too big by itself is told as that.
+    demands = {c._plan.name: demand(c._plan, machine) for c in same if c._plan is not None}
     for position, (what, unit, held) in enumerate(
         (("cores", "cores", machine.cores), ("memory", "GB", machine.memory_gb))
     ):
         total = sum(figures[position] for figures in demands.values())
         if total > held + 1e-6:
-            parts = " + ".join(f"{name} {figures[position]:g}" for name, figures in demands.items())
+            parts = " + ".join(
+                f"{name} {figures[position]:g}" for name, figures in demands.items() if figures[position]
+            )
             rule = (
                 f"{what} at the minimum of replicas: {parts} = {total:g} {unit}; "
                 f"this machine has {held:.3g}: some replicas would stay Unschedulable"

@@ -29,8 +29,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object a step, and nothing else, on stdout")
     parser.add_argument("--keep", action="store_true", help="leave everything running; says how to destroy it")
     parser.add_argument("--engine", choices=("embedded", "pulumi"), default="embedded", help="what applies the program")
-    parser.add_argument("--port", type=int, default=8890, help="of the scoring URIs (default 8890, or a free one)")
+    parser.add_argument("--port", type=_port, default=8890, help="of the scoring URIs (default 8890, or a free one)")
     return parser.parse_args()
+
+
+def _port(text: str) -> int:
+    if len(text) > 5 or not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: give a number from 1 to 65,535")
+    return int(text)
 
 
 async def tell(story: steps.Story, keep: bool) -> None:

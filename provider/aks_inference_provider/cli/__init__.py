@@ -3,9 +3,11 @@
 `check` is called by editors and hooks on every save: it takes a short way that loads nothing of the others.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import takewhile
 
 _OWN = {
     "check": "Check declarations in files, without a stack.",
@@ -14,11 +16,28 @@ _OWN = {
 }
 
 
+CLOSED_PIPE = 141
+"""As a shell says it of one that SIGPIPE ended."""
+
+
 def main() -> None:
     """The console script."""
-    arguments = sys.argv[1:]
-    if arguments and arguments[0] in _OWN:
-        sys.exit(_command(arguments[0])(arguments[1:]))
+    try:
+        try:
+            _run(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has enough (`| head`); what is held back must not be tried again at the end of the interpreter.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_PIPE)
+
+
+def _run(arguments: list[str]) -> None:
+    flags = list(takewhile("--json".__eq__, arguments))
+    rest = arguments[len(flags) :]
+    if rest and rest[0] in _OWN:
+        sys.exit(_command(rest[0])([*flags, *rest[1:]]))
     import click
 
     from aks_inference_runtime.cli import main as runtime

@@ -67,7 +67,10 @@ def _entry(file: str, component: str | None, casing: Casing, finding: Finding) -
 
 def _print(problems: Sequence[Problem], outcomes: Sequence[Outcome], entries: Sequence[dict[str, Any]]) -> None:
     for problem in problems:
-        print(f"{problem.file}: {problem.finding.severity}: {problem.finding.text(Casing.SNAKE)}")
+        finding = problem.finding
+        # Without a path it is about the file as a whole.
+        text = finding.text(Casing.SNAKE) if finding.path else finding.reason(Casing.SNAKE)
+        print(f"{problem.file}: {finding.severity}: {text}")
     for outcome in outcomes:
         if outcome.findings:
             print(f"{_title(outcome.document)}:")

@@ -62,4 +62,4 @@ def parse_target(text: str) -> Target:
             except ValidationError as error:
                 # Not the text: it may hold a kubeconfig.
                 raise InvalidInput(f"not a target: {scheme}…: {error.errors()[0]['msg']}") from None
-    raise InvalidInput(f"not a target: {text!r}; pass the `target` output of a cluster component")
+    raise InvalidInput(f"not a target: {text!r}")

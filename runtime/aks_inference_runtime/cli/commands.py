@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 from rich.console import Console
@@ -77,6 +77,28 @@ def command(work: Callable[..., Coroutine[None, None, int]]) -> Callable[..., No
 def main(context: click.Context, state_directory: Path | None, cluster: str | None, as_json: bool) -> None:
     """Look at the inference runtime on this machine and try what it serves."""
     context.obj = Context(state_directory, cluster, as_json)
+    if as_json:
+        context.default_map = _json_below(main)
+
+
+def take_json(group: click.Group) -> None:
+    """Lets `--json` stand behind a group's name, too: `aks-inference models --json list`."""
+
+    def given(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.obj = dataclasses.replace(context.obj, as_json=True)
+            context.default_map = _json_below(group)
+
+    text = "The same as in front of the command."
+    group.params.append(click.Option(["--json"], is_flag=True, expose_value=False, callback=given, help=text))
+
+
+def _json_below(group: click.Group) -> dict[str, Any]:
+    """Makes `--json` the default of commands with an option of their own for it."""
+    return {
+        name: _json_below(one) if isinstance(one, click.Group) else {"as_json": True}
+        for name, one in group.commands.items()
+    }
 
 
 @main.command()
