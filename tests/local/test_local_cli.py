@@ -89,6 +89,11 @@ async def test_the_commands(state: Path) -> None:
 
     code, out, _ = await run("logs", "svc", "--tail", "50", **home)
     assert (code, "hello" in out) == (0, True)
+    code, out, _ = await run("logs", "svc", "--tail", "2", "--json", **home)
+    told = [json.loads(line) for line in out.splitlines()]
+    assert (code, [set(one) for one in told]) == (0, [{"version", "replica", "time", "line"}] * 2)
+    assert {one["version"] for one in told} == {"ver-a"}
+    assert all(one["time"] for one in told)
     code, out, _ = await run("wait", "svc", "--timeout", "5", **home)
     assert (code, out.startswith("Healthy")) == (0, True)
 
@@ -198,7 +203,7 @@ async def test_a_cluster_is_named_by_its_folder_or_its_name(tmp_path: Path) -> N
 
     for name in ("other", "proj-dev-other"):
         code, err = await says(name)
-        assert (code, f"{root}/proj-dev-other does not answer" in err) == (4, True)
+        assert (code, f"{root}/proj-dev-other does not answer (No such file or directory);" in err) == (4, True)
     code, err = await says("proj-prod-local")
     assert (code, f"{root}/proj-prod-local does not answer" in err) == (4, True)
     code, err = await says("local")

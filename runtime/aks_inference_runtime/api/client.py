@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -198,10 +199,19 @@ class SupervisorClient:
             await asyncio.sleep(POLL_S)
 
     async def logs(
-        self, name: str, version: str | None = None, replica: str | None = None, tail: int = 100, follow: bool = False
+        self,
+        name: str,
+        version: str | None = None,
+        replica: str | None = None,
+        tail: int = 100,
+        follow: bool = False,
+        labelled: bool = False,
     ) -> AsyncIterator[str]:
-        """Lines of the replicas' logs, `<version>/<replica> <text>` where there are several. Raises NotFound."""
-        query = {"tail": str(tail), "follow": "1" if follow else "0"}
+        """Lines of the replicas' logs, `<version>/<replica> <text>` where there are several, or always if `labelled`.
+
+        Raises NotFound.
+        """
+        query = {"tail": str(tail), "follow": "1" if follow else "0", "labelled": "1" if labelled else "0"}
         query |= {"version": version} if version else {}
         query |= {"replica": replica} if replica else {}
         async with self._session() as session:
@@ -309,10 +319,17 @@ class SupervisorClient:
                 f"within seconds and takes over (if not: `aks-inference start`, or the next `up` of the stack)"
             )
         return RuntimeUnavailable(
-            f"the supervisor in {self._directory} does not answer ({error or type(error).__name__}); "
+            f"the supervisor in {self._directory} does not answer ({cause_text(error)}); "
             f"one that died starts again within seconds; if it does not, see {self._directory / 'supervisor.log'}, and "
             f"`aks-inference start` or the next `up` of the stack starts it"
         )
+
+
+def cause_text(error: BaseException) -> str:
+    """Why something cannot be reached, without how the HTTP library names its sockets."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
 
 
 async def _lines(stream: aiohttp.StreamReader, still_there: Callable[[], Awaitable[object]]) -> AsyncIterator[str]:

@@ -18,6 +18,7 @@ from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, No
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.cli import show
 from aks_inference_runtime.cli.find import state_directory
+from aks_inference_runtime.cli.loglines import newest, parsed, whose
 from aks_inference_runtime.cli.scoring import score_once
 
 EXIT_CODES: dict[type[AksInferenceError], int] = {InvalidInput: 2, NotFound: 3, RuntimeUnavailable: 4}
@@ -126,12 +127,31 @@ async def status(context: Context, name: str | None) -> int:
 @click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
 @click.option("--version", help="Only of this version.")
 @click.option("--replica", help="Only of this replica.")
-@click.option("--tail", type=click.IntRange(min=0), default=100, show_default=True, help="Lines per replica at first.")
+@click.option(
+    "--tail",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Lines in all; with --follow of each replica.",
+)
+@click.option("--all", "dead", is_flag=True, help="Also of replicas that are gone, where a version is healthy.")
 @command
-async def logs(context: Context, name: str, follow: bool, version: str | None, replica: str | None, tail: int) -> int:
-    """What the replicas of an endpoint wrote."""
-    async for line in context.client().logs(name, version, replica, tail, follow):
-        click.echo(json.dumps({"line": line}) if context.as_json else line)
+async def logs(
+    context: Context, name: str, follow: bool, version: str | None, replica: str | None, tail: int, dead: bool
+) -> int:
+    """What the replicas of an endpoint wrote: the last lines, in order of time.
+
+    Of a healthy version the replicas that are there; of others also those that are gone, for they may say why.
+    """
+    client = context.client()
+    shown = whose(None if dead or replica else (await client.get_endpoint(name)).status)
+    lines = parsed(client.logs(name, version, replica, tail, follow, labelled=True))
+    if follow:
+        async for line in lines:
+            click.echo(line.text(context.as_json))
+        return 0
+    for line in newest([line async for line in lines if shown(line)], tail):
+        click.echo(line.text(context.as_json))
     return 0
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from aks_inference_runtime.api.client import SupervisorClient
+from aks_inference_runtime.api.client import SupervisorClient, cause_text
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.errors import NotFound, RuntimeUnavailable
 
@@ -86,6 +86,6 @@ async def score_once(
                 time.perf_counter() - began,
             )
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise RuntimeUnavailable(
-            f"{view.status.scoring_uri} does not answer: {error or f'nothing within {timeout_s:g} s'}"
-        ) from None
+        late = isinstance(error, TimeoutError)
+        why = f"nothing within {timeout_s:g} s" if late else cause_text(error)
+        raise RuntimeUnavailable(f"{view.status.scoring_uri} does not answer: {why}") from None

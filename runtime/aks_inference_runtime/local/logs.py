@@ -118,8 +118,10 @@ def _last(path: Path, size: int) -> bytes:
         return b""
 
 
-async def follow(paths: "LogPaths", lines: int, endless: bool) -> AsyncIterator[str]:
-    """Lines of several logs, each with the replica's name where there are several; new files join while it follows."""
+async def follow(paths: "LogPaths", lines: int, endless: bool, labelled: bool = False) -> AsyncIterator[str]:
+    """Lines of several logs, each with the replica's name where there are several, or always if `labelled`; new files
+    join while it follows.
+    """
     positions: dict[Path, int] = {}
     first = True
     while True:
@@ -130,10 +132,10 @@ async def follow(paths: "LogPaths", lines: int, endless: bool) -> AsyncIterator[
                     with _cutting:
                         positions[path] = _cut.get(path, 0) + path.stat().st_size
                     for line in tail(path, lines if first else 10_000):
-                        yield f"{label} {line}" if len(present) > 1 else line
+                        yield f"{label} {line}" if labelled or len(present) > 1 else line
                 continue
             for line in _new_lines(path, positions):
-                yield f"{label} {line}" if len(present) > 1 else line
+                yield f"{label} {line}" if labelled or len(present) > 1 else line
         first = False
         if not endless:
             return

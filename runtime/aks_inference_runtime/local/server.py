@@ -119,7 +119,8 @@ class Api:
         lines = request.query.get("tail", "100")
         answer = web.StreamResponse(headers={"content-type": "text/plain; charset=utf-8"})
         await answer.prepare(request)
-        await _send(answer, follow(paths, int(lines) if lines.isdecimal() else 100, endless))
+        labelled = request.query.get("labelled") == "1"
+        await _send(answer, follow(paths, int(lines) if lines.isdecimal() else 100, endless, labelled))
         return answer
 
     async def _post_shutdown(self, request: web.Request) -> web.Response:
