@@ -20,7 +20,7 @@ from aks_inference_provider.fields import Failure, did_you_mean
 from aks_inference_provider.host import Host
 from aks_inference_provider.progress import EngineLog, Progress
 from aks_inference_provider.resources import RESOURCES
-from aks_inference_provider.resources.base import Computed, CustomResource, Noting, Operation, Raw, State, Urn
+from aks_inference_provider.resources.base import Caution, Computed, CustomResource, Noting, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, secret, to_raw, to_struct
 from aks_inference_runtime.api.errors import AksInferenceError
 
@@ -166,7 +166,7 @@ class Servicer(ProviderServicer):
             return
         progress = Progress(self._log, urn.text)
         for note in await self._run(context, resource.notes(inputs, state)):
-            progress.info(note)
+            (progress.warn if isinstance(note, Caution) else progress.info)(note)
         await progress.flush()
 
     async def _change(

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -143,6 +145,27 @@ class TestLocalRuntime:
             assert not plugin.check("LocalRuntime", {"name": "local", "port": port}, checked.inputs).failures
         assert not plugin.check("LocalRuntime", {"name": "local", "port": port}).failures
 
+    def test_a_port_that_it_is_to_move_to_is_looked_at_before_it_is_deleted(self, plugin: Any, tmp_path: Path) -> None:
+        olds = {"name": "local", "port": 1, "stateDirectory": str(tmp_path), "running": True}
+        held = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+        # A router of another cluster is in the way, too; the own one goes with the cluster.
+        for argument, refused in (("elsewhere/public.cfg", True), (f"{tmp_path}/public.cfg", False)):
+            listener = subprocess.Popen(
+                [sys.executable, "-c", f"{held}; sys.stdin.read()", argument],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            with listener:
+                assert listener.stdout is not None
+                port = int(listener.stdout.readline())
+                news = {key: value for key, value in olds.items() if key != "running"} | {"port": port}
+                said = plugin.check("LocalRuntime", news, olds).failures
+                listener.kill()
+            assert set(said) == ({"port"} if refused else set())
+            assert not refused or f"{port} on 127.0.0.1 is in use by process {listener.pid}" in said["port"]
+            assert not plugin.check("LocalRuntime", news, olds).failures
+
     def test_the_preview_knows_every_output(self, plugin: Any) -> None:
         inputs = plugin.check("LocalRuntime", {"name": "local", "stateDirectory": "/s", "port": 9000}).inputs
         made = plugin.create("LocalRuntime", inputs, preview=True)
@@ -182,7 +205,7 @@ class TestLocalRuntime:
     def test_one_that_does_not_run_is_started_by_the_next_up(self, plugin: Any, tmp_path: Path) -> None:
         olds = {"name": "local", "port": 8890, "stateDirectory": str(tmp_path), "running": True}
         diff = plugin.diff("LocalRuntime", olds, olds, id=str(tmp_path))
-        assert kinds(diff) == {"running": "UPDATE"}
+        assert kinds(diff) == {"running": "ADD"}, "by what the engine knows it runs: it would show `true => true`"
         assert not diff.detailedDiff["running"].inputDiff
         assert not diff.replaces
         refreshed = {**olds, "running": False}
@@ -500,6 +523,55 @@ class TestLocalEndpoint:
         assert inputs["effectiveTraffic"] == {"a": 50, "b": 50}
         assert inputs["endpoint"]["spec"]["versions"][1]["trafficPercentile"] == 50
 
+    def test_what_a_killed_apply_left_is_a_difference(self, plugin: Any, supervisor: Any, values: Any) -> None:
+        olds = self.inputs(plugin, supervisor, endpoint(a=100), primaryKey=values.secret("my-own-key"))
+        made = plugin.create("LocalEndpoint", olds)
+        assert plugin.diff("LocalEndpoint", olds, olds, id=made.id).changes == NONE
+        other = self.inputs(plugin, supervisor, endpoint(a=50, b=50), primaryKey=values.secret("another-key"))
+        for news, away in (
+            (other, {"endpoint.spec.versions": "ADD", "primaryKey": "ADD"}),
+            (
+                self.inputs(plugin, supervisor, endpoint(a=90), primaryKey=values.secret("my-own-key")),
+                {"endpoint.spec.versions[0].trafficPercentile": "ADD"},
+            ),
+        ):
+            plugin.update("LocalEndpoint", made, olds, news)
+            plugin.engine.logs.clear()
+            diff = plugin.diff("LocalEndpoint", olds, olds, id=made.id)
+            assert kinds(diff) == away
+            assert not diff.replaces
+            plugin.update("LocalEndpoint", made, olds, olds, preview=True)
+            (note,) = plugin.engine.logs
+            assert all(path in note.message for path in away)
+            assert "another-key" not in note.message
+            plugin.update("LocalEndpoint", made, olds, olds)
+            assert plugin.diff("LocalEndpoint", olds, olds, id=made.id).changes == NONE
+
+    def test_one_that_the_supervisor_lost_comes_back_with_its_keys(
+        self, plugin: Any, supervisor: Any, values: Any
+    ) -> None:
+        olds = self.inputs(plugin, supervisor, endpoint())
+        made = plugin.create("LocalEndpoint", olds)
+        before = {**made.outputs, "primaryKey": values.secret("known-to-clients")}
+        supervisor.delete_endpoint("svc")
+        assert kinds(plugin.diff("LocalEndpoint", olds, olds, id=made.id)) == {"endpoint": "ADD"}
+        outputs = plugin.update("LocalEndpoint", type(made)(made.id, before), olds, olds)
+        assert outputs["primaryKey"] == values.secret("known-to-clients")
+        assert plugin.diff("LocalEndpoint", olds, olds, id=made.id).changes == NONE
+
+    def test_keys_that_are_left_out_stay_and_the_preview_says_so(
+        self, plugin: Any, supervisor: Any, values: Any
+    ) -> None:
+        given = {key: values.secret(f"my-{key}") for key in ("primaryKey", "secondaryKey")}
+        olds = self.inputs(plugin, supervisor, endpoint(), **given)
+        made = plugin.create("LocalEndpoint", olds)
+        news = self.inputs(plugin, supervisor, endpoint())
+        plugin.engine.logs.clear()
+        assert plugin.update("LocalEndpoint", made, olds, news, preview=True)["primaryKey"] == given["primaryKey"]
+        (note,) = plugin.engine.logs
+        assert "primaryKey and secondaryKey: no longer given; the keys stay as they are" in note.message
+        assert plugin.update("LocalEndpoint", made, olds, news)["secondaryKey"] == given["secondaryKey"]
+
     def test_secret_variables_stay_secret_where_drift_is_read(self, plugin: Any, supervisor: Any, values: Any) -> None:
         content = endpoint()
         content["spec"]["versions"][0]["environment"] = {"environmentVariables": {"TOKEN": values.secret("hush")}}
@@ -640,9 +712,23 @@ class TestModelsThatAreNotThere:
         assert list(said) == [self.path]
         assert "no model stored:3 is stored on the target (there is stored:1)" in said[self.path]
         assert "RegisteredModel" in said[self.path]
-        assert "did you mean stored?" in plugin.check("LocalEndpoint", self.news(supervisor, "store")).failures[self.path]
+        assert (
+            "did you mean stored?" in plugin.check("LocalEndpoint", self.news(supervisor, "store")).failures[self.path]
+        )
         supervisor.has_stored = False
         assert "it has no models" in plugin.check("LocalEndpoint", self.news(supervisor, "zz")).failures[self.path]
+
+    @pytest.mark.parametrize(
+        ("component", "path"),
+        [("ModelWebService", "models[0]"), ("ControlledRolloutEndpoint", "versions[0].models[0]")],
+    )
+    def test_has_the_path_of_the_component(self, plugin: Any, supervisor: Any, component: str, path: str) -> None:
+        kinds_of = f"aks-inference:index:{component}$aks-inference:index:LocalEndpoint"
+        news = json_format.ParseDict(self.news(supervisor, "store"), struct_pb2.Struct())
+        urn = f"urn:pulumi:dev::proj::{kinds_of}::res"
+        (failure,) = plugin.stub.Check(provider_pb2.CheckRequest(urn=urn, news=news)).failures
+        assert failure.property == ""
+        assert failure.reason.startswith(f"{path}: no model 'store' is stored on the target (did you mean stored?)")
 
     def test_one_that_this_deployment_registers_passes(self, plugin: Any, supervisor: Any, model_file: Path) -> None:
         news = self.news(supervisor, "fresh")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from typing import Any
 
 import aiohttp
@@ -116,3 +117,74 @@ async def test_a_second_stack_on_the_same_port_is_refused(system: Any, new_syste
     assert "give another port" in said
     assert (await system.score()).status == 200
     assert not (other.state / "supervisor.json").exists()
+
+
+async def test_what_a_killed_up_left_is_put_right_by_the_next(system: Any) -> None:
+    slow = system.script("torn", "import time\ndef init():\n    time.sleep(2)\ndef run(data):\n    return 1\n")
+
+    def program(replicas: int) -> str:
+        return f"ModelWebService('torn', target=cluster, inference_config={slow}, num_replicas={replicas})\n"
+
+    async def declared() -> int:
+        (version,) = (await system.client.get_endpoint("torn")).endpoint.spec.versions
+        return int(version.scaling.num_replicas)
+
+    system.write(program(1))
+    await system.up_async()
+    key = await system.key("torn")
+    system.write(program(2))
+    process = system.start("up", "--yes", "--skip-preview")
+    try:
+        async with asyncio.timeout(60):
+            while await declared() != 2:
+                await asyncio.sleep(0.02)
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.communicate, timeout=60)
+    system.write(program(1))
+    steps = (await asyncio.to_thread(system.preview))["steps"]
+    change = next(step for step in steps if step["urn"].endswith("LocalEndpoint::torn"))
+    assert change["op"] == "update"
+    assert list(change["detailedDiff"]) == ["endpoint.spec.versions[0].scaling.numReplicas"]
+    said = await asyncio.to_thread(system.run, "preview")
+    assert "the supervisor has another endpoint.spec.versions[0].scaling.numReplicas" in said
+    await system.up_async()
+    assert await declared() == 1
+    assert await system.key("torn") == key
+    assert set((await asyncio.to_thread(system.preview))["changeSummary"]) == {"same"}
+
+
+async def test_the_preview_tells_of_a_supervisor_that_hangs(system: Any) -> None:
+    pid = (await system.client.info()).pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        said = await asyncio.to_thread(system.run, "preview", "--diff")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert f"(pid {pid}) runs, but did not answer" in said
+    assert f"kill -CONT {pid}" in said
+    assert "true => true" not in said
+    assert "+ running" in said
+    assert set((await asyncio.to_thread(system.preview))["changeSummary"]) == {"same"}
+
+
+async def test_a_port_of_a_stranger_is_refused_before_the_cluster_is_touched(system: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        system.config("port", str(port))
+        try:
+            said = await asyncio.to_thread(system.run, "preview", code=None)
+            assert f"{port} on 127.0.0.1 is in use by process {os.getpid()}" in said
+            assert f"{port} on 127.0.0.1 is in use" in await asyncio.to_thread(
+                system.run, "up", "--yes", "--skip-preview", code=None
+            )
+        finally:
+            system.config("port", str(system.port))
+    assert (await system.score()).status == 200
+
+
+async def test_a_model_that_does_not_exist_is_told_as_other_mistakes_are(system: Any) -> None:
+    system.write("ModelWebService('lost', target=cluster, models=['wieghts:1'], inference_config=inference)\n")
+    said = await asyncio.to_thread(system.run, "preview", code=None)
+    assert "'lost' has a problem: models[0]: no model 'wieghts' is stored on the target (did you mean weights?)" in said
+    assert "<nil>" not in said

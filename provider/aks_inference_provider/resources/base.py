@@ -112,6 +112,10 @@ class CustomResource(Protocol):
         """Removes it; well also when it is gone. Raises as `create`."""
 
 
+class Caution(str):
+    """A note that is shown as a warning."""
+
+
 @runtime_checkable
 class Noting(Protocol):
     """A resource that has something to say in a preview."""

@@ -6,10 +6,10 @@ from types import MappingProxyType
 from typing import Any
 
 from aks_inference_provider import PACKAGE
-from aks_inference_provider.differences import Diff, Difference, changes, top
+from aks_inference_provider.differences import Change, Diff, Difference, changes, top
 from aks_inference_provider.errors import OperationCancelled, ResourceFailed, ResourcePartlyFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
-from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.resources.endpoint_rules import (
     check_endpoint,
     fixed_properties,
@@ -18,6 +18,15 @@ from aks_inference_provider.resources.endpoint_rules import (
     without_moves,
 )
 from aks_inference_provider.resources.known_models import missing_models
+from aks_inference_provider.resources.local_declared import (
+    KEYS,
+    OWNER,
+    callers_path,
+    full,
+    keys_that_stay,
+    strayed,
+    without_owner,
+)
 from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
 from aks_inference_provider.wire import (
     UNKNOWN,
@@ -38,8 +47,6 @@ from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
 DEFAULT_TIMEOUT_S = 600
-OWNER = "aks-inference.dev/urn"
-"""Annotation: the resource that declared an endpoint; another one of the same name is refused."""
 
 KEY_TEXT = (
     f"Optional. At least {SHORTEST_KEY} characters that a header can carry. Default: generated, and kept from then on; "
@@ -68,7 +75,6 @@ OUTPUTS = (
     Field("state", Kind.STRING, "Azure ML's state: Healthy, Transitioning, Unhealthy …", required=True),
 )
 NAME_PATH = "endpoint.metadata.name"
-KEYS = ("primaryKey", "secondaryKey")
 
 
 def check(olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
@@ -151,21 +157,41 @@ class LocalEndpoint:
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, str]] = {}
         """By URN the keys of endpoints that are replaced: the next one of the same URN has them, too."""
+        self._strayed: dict[str, list[str]] = {}
+        """By URN where the supervisor has something else than the state says, for the notes of a preview."""
 
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
         """See `check` and `missing_models`."""
         known_before, known = plain(olds), plain(news)
         defaults, failures = check(known_before, known)
         if not failures:
-            failures += await missing_models(known_before, known)
+            for each in await missing_models(known_before, known):
+                path = callers_path(urn.text, each.path)
+                # The engine shows what stands at a property of the resource; the caller has no such property.
+                failures.append(each if path == each.path else Failure("", f"{path}: {each.reason}"))
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
-        """See `diff`."""
+        """See `diff`; where nothing changed, looks whether the supervisor has what the state says (see `strayed`)."""
         found = diff(plain(state.inputs), plain(news))
+        self._strayed[state.urn] = [] if found.properties else await strayed(state)
+        if away := self._strayed[state.urn]:
+            # An addition: the engine does not know the value that the supervisor has, and would show the new one twice.
+            added = Difference(Change.ADD, of_input=False)
+            return Diff(dict.fromkeys(away, added), found.delete_before_replace)
         if any(each.replaces for each in found.properties.values()):
             keys = {key: plain(state.outputs.get(key)) for key in KEYS}
             self._kept[state.urn] = {k: v for k, v in keys.items() if isinstance(v, str) and v != UNKNOWN}
+        return found
+
+    async def notes(self, inputs: Raw, state: State | None) -> list[str]:
+        """Keys that are left out, and what an apply that was killed left at the supervisor."""
+        found = keys_that_stay(plain(inputs), state)
+        if state and (away := self._strayed.get(state.urn)):
+            what = "no longer has it" if away == ["endpoint"] else f"has another {', '.join(away)}"
+            found.append(
+                Caution(f"the supervisor {what}, not what the last finished `up` declared; `up` puts it right")
+            )
         return found
 
     def preview(self, inputs: Raw, state: State | None) -> Computed:
@@ -195,7 +221,15 @@ class LocalEndpoint:
         endpoint = _declared(operation.urn, inputs)
         async with supervisor(plain(inputs)["target"], operation, needed=True) as client:
             assert client is not None  # noqa: S101 - `needed` raises instead
-            return await _deploy(client, operation, state.id, endpoint, inputs)
+            kept: dict[str, str] = {}
+            try:
+                await client.get_endpoint(endpoint.metadata.name)
+            except NotFound:
+                # Gone without the state's knowledge: it comes back with the keys that its callers have.
+                known = {key: plain(state.outputs.get(key)) for key in KEYS}
+                if endpoint.spec.auth is AuthMode.KEY:
+                    kept = {key: value for key, value in known.items() if isinstance(value, str) and value != UNKNOWN}
+            return await _deploy(client, operation, state.id, endpoint, inputs, kept)
 
     async def read(self, operation: Operation, state: State) -> State | None:
         """As it is declared at the supervisor and as it runs."""
@@ -210,9 +244,9 @@ class LocalEndpoint:
         except RuntimeUnavailable as error:
             operation.progress.warn(f"not read: {error}")
             return state
-        declared = whole_numbers(_without_owner(view.endpoint).to_wire())
+        declared = whole_numbers(without_owner(view.endpoint).to_wire())
         inputs = {**state.inputs, "target": state.inputs.get("target", target)}
-        if not state.inputs or _full(plain(state.inputs.get("endpoint"))) != declared:
+        if not state.inputs or full(plain(state.inputs.get("endpoint"))) != declared:
             inputs["endpoint"] = _hidden(declared) if has_secret(state.inputs.get("endpoint")) else declared
             inputs["effectiveTraffic"] = traffic(declared)
         for key, value in keys.items():
@@ -245,19 +279,6 @@ def _declared(urn: Urn, inputs: Raw) -> ScoringEndpoint:
 
 def _owner(endpoint: ScoringEndpoint) -> str | None:
     return endpoint.metadata.annotations.get(OWNER)
-
-
-def _without_owner(endpoint: ScoringEndpoint) -> ScoringEndpoint:
-    annotations = {key: text for key, text in endpoint.metadata.annotations.items() if key != OWNER}
-    return endpoint.model_copy(update={"metadata": endpoint.metadata.model_copy(update={"annotations": annotations})})
-
-
-def _full(endpoint: Value) -> Value:
-    """A plain endpoint with all defaults, to compare with what a supervisor says; as it is where it is not whole."""
-    try:
-        return whole_numbers(read_endpoint(endpoint).to_wire())
-    except ValueError:
-        return endpoint
 
 
 def _hidden(endpoint: Value) -> Value:
@@ -343,7 +364,3 @@ def summary(status: EndpointStatus) -> str:
         for v in status.versions
     ]
     return ", ".join([str(status.state), *versions])
-
-
-def _hint(message: str) -> str:
-    return f" ({message.splitlines()[0]})" if message else ""

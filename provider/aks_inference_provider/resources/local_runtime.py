@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,10 @@ import psutil
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
-from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, derive, plain, whole_numbers
 from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, destroy, launch, read_record
-from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, RuntimeUnavailable
+from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, RuntimeHung, RuntimeUnavailable
 from aks_inference_runtime.api.supervisor import DEFAULT_PORT, default_state_directory
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
@@ -90,7 +91,8 @@ def diff(olds: Mapping[str, Any], news: Mapping[str, Any], running: bool) -> Dif
         for path, change in changes(whole_numbers(olds), whole_numbers(news)).items()
     }
     if not running:
-        found.setdefault("running", Difference(Change.UPDATE, of_input=False))
+        # An addition: by what the engine knows it runs, and a change would read "true => true".
+        found.setdefault("running", Difference(Change.ADD, of_input=False))
     # Two cannot share a port or a folder, also when somebody else asks for the replacement.
     return Diff(found, delete_before_replace=True)
 
@@ -100,19 +102,51 @@ def stranger_on(port: int) -> str | None:
 
     A router's port is judged by the apply: the cluster that has it may be the one that is replaced, or this one.
     """
+    holder = _holder(port) if _in_use(port) else None
+    with contextlib.suppress(psutil.Error, OSError):
+        if holder is not None and not holder.name().startswith("haproxy"):
+            return f"process {holder.pid} ({holder.name()})"
+    return None
+
+
+def obstacle_on(port: int, directory: str) -> str | None:
+    """Who else listens on a port that the cluster of a state directory is to move to.
+
+    Stricter than `stranger_on`: the cluster is deleted before the port is tried.
+    """
+    if not _in_use(port):
+        return None
+    with contextlib.suppress(psutil.Error, OSError):
+        if holder := _holder(port):
+            own = any(text.startswith(folder) for folder in _folders(directory) for text in holder.cmdline())
+            return None if own else f"process {holder.pid} ({holder.name()})"
+    # Another user's, or it ended this moment.
+    return "another process" if _in_use(port) else None
+
+
+def _folders(directory: str) -> list[str]:
+    """Where the files of a cluster are: its router was started with one of them."""
+    with contextlib.suppress(AksInferenceError):
+        if record := read_record(Path(directory), missing_ok=True):
+            return [f"{directory}/", f"{record.run_directory}/"]
+    return [f"{directory}/"]
+
+
+def _in_use(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            pass
-        else:
-            return None
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _holder(port: int) -> psutil.Process | None:
     with contextlib.suppress(psutil.Error, OSError):
         for each in psutil.net_connections("tcp"):
             if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid:
-                name = psutil.Process(each.pid).name()
-                return None if name.startswith("haproxy") else f"process {each.pid} ({name})"
+                return psutil.Process(each.pid)
     return None
 
 
@@ -136,11 +170,16 @@ class LocalRuntime:
     inputs = INPUTS
     outputs = OUTPUTS
 
+    def __init__(self) -> None:
+        self._hung: dict[str, str] = {}
+        """By URN what a supervisor that hangs was found to be, for the notes of a preview."""
+
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
-        """See `check`; for a new cluster looks whether somebody else has the port."""
-        defaults, failures = check(urn, plain(olds), plain(news))
+        """See `check`; for a new cluster, and one that moves, looks whether somebody else has the port."""
+        known = plain(olds)
+        defaults, failures = check(urn, known, plain(news))
         port = plain({**news, **defaults}).get("port")
-        if not olds and not failures and port != UNKNOWN and (name := await asyncio.to_thread(stranger_on, int(port))):
+        if not failures and port != UNKNOWN and (name := await asyncio.to_thread(_in_the_way, int(port), known)):
             failures.append(
                 Failure("port", f"{int(port)} on 127.0.0.1 is in use by {name}; end it or give another port")
             )
@@ -148,7 +187,17 @@ class LocalRuntime:
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """See `diff`; looks whether the supervisor answers."""
-        return diff(plain(state.inputs), plain(news), await _running(state.id))
+        self._hung.pop(state.urn, None)
+        try:
+            running = await _answers(state.id)
+        except RuntimeHung as error:
+            running, self._hung[state.urn] = False, str(error)
+        return diff(plain(state.inputs), plain(news), running)
+
+    async def notes(self, inputs: Raw, state: State | None) -> list[str]:
+        """Says of a supervisor that hangs what the apply would fail with."""
+        hung = self._hung.get(state.urn) if state else None
+        return [Caution(hung)] if hung else []
 
     def preview(self, inputs: Raw, state: State | None) -> Computed:
         """Everything is known."""
@@ -210,9 +259,26 @@ def _settings(inputs: Mapping[str, Any]) -> LocalSettings:
     )
 
 
+def _in_the_way(port: int, olds: Mapping[str, Any]) -> str | None:
+    """Who has the port that a cluster is to get; the one that it has already is its own."""
+    if not olds:
+        return stranger_on(port)
+    return None if olds.get("port") in (port, None) else obstacle_on(port, str(olds.get("stateDirectory")))
+
+
 async def _running(directory: str) -> bool:
     try:
+        return await _answers(directory)
+    except RuntimeHung:
+        return False
+
+
+async def _answers(directory: str) -> bool:
+    """Raises RuntimeHung."""
+    try:
         await SupervisorClient(directory).info()
+    except RuntimeHung:
+        raise
     except (RuntimeUnavailable, InvalidInput):
         return False
     return True
