@@ -195,11 +195,11 @@ class Fleet:
     async def _start_port(self, endpoint: str, port: int) -> None:
         name = f"port-{port}"
         self.ports[endpoint] = port
-        self._write_record(name, {"endpoint": endpoint, "port": port})
         process = HaproxyProcess(self.paths, name, self._binary)
         try:
+            self._write_record(name, {"endpoint": endpoint, "port": port})
             await process.start(self._config(name))
-        except (AksInferenceError, OSError, CancelledError) as error:
+        except BaseException as error:  # noqa: BLE001 - an entry without a process would break every later round
             del self.ports[endpoint]
             self._layout_file(name).unlink(missing_ok=True)
             raise self._told(error, port) from None
