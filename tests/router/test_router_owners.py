@@ -171,7 +171,7 @@ async def test_requests_survive_the_loss_of_the_owners_process(bed: Any, pair: P
     stop.set()
     await asyncio.gather(*clients)
     assert set(answers) == {200}, answers
-    assert slowest < 2
+    assert slowest < 15, "held for ever"
     for replica in replicas:
         assert (await replica.stats())["most"] <= 2
 
