@@ -184,7 +184,7 @@ class System:
         return (await self.client.keys(name)).primary_key
 
     async def until(
-        self, condition: Callable[[EndpointStatus], object], name: str = "steady", seconds: float = 30
+        self, condition: Callable[[EndpointStatus], object], name: str = "steady", seconds: float = 90
     ) -> EndpointStatus:
         deadline = time.monotonic() + seconds
         while not condition(status := await self.status(name)):
