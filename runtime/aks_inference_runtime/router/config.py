@@ -337,7 +337,8 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             *LARGE,
             "  http-request set-var(txn.retry) be_name,map_str(@RETRY@,1) if full large",
             Refusal.QUEUE.rule(f"full large {crowded}"),
-            Refusal.QUEUE.rule_small(f"full {crowded}"),
+            # `deny`, because HAProxy counts that; it does not count the answers to large bodies.
+            Refusal.QUEUE.rule_small(f"full {crowded}", "deny"),
             f"  http-request set-header {TURN_HEADER.decode()} %pid-%rt if full",
             f"  use-server park if {{ fe_id {PARK_ID} }}",
             f"  server park {quoted(paths.socket(name, 'hold'))} maxconn 1",

@@ -32,11 +32,11 @@ class Refusal(Enum):
         """Refuses if the condition holds; the body is read to its end, so that the client sees the answer."""
         return f"  http-request use-service lua.{self.service} if {condition}"
 
-    def rule_small(self, condition: str) -> str:
-        """The same, cheaper, where the body is there already."""
+    def rule_small(self, condition: str, action: str = "return") -> str:
+        """The same, cheaper, where the body is there already; `action`: `return` or `deny`."""
         status, reason, message, name, value = self.value
         extra = f' hdr {name} "{value}"' if name else ""
         return (
-            f"  http-request return status {status} content-type application/json"
+            f"  http-request {action} status {status} content-type application/json"
             f' string \'{{"message": "{message}"}}\' hdr x-aks-inference-reason {reason}{extra} if {condition}'
         )
