@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, RuntimeUnavailable
@@ -21,7 +19,7 @@ from aks_inference_runtime.router.model import RouterState, VersionKey, VersionL
 from aks_inference_runtime.router.neighbours import Neighbours
 from aks_inference_runtime.router.ownership import AWAY, Epoch
 from aks_inference_runtime.router.peers import Cluster
-from aks_inference_runtime.router.process import write_private
+from aks_inference_runtime.router.process import sockets_directory, write_private
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
 from aks_inference_runtime.router.tokens.keys import Fetch
@@ -39,8 +37,6 @@ STALE_SECONDS = 1.0
 """Figures older than this are not reported."""
 GATE_SECONDS = 0.5
 """How long `apply` waits to hear a new replica's gate; later ones join when they are heard."""
-SOCKET_PATH_BYTES = 100
-"""The system's limit is 108 with the final zero."""
 ROTATE_SECONDS = 10.0
 RESTART_SECONDS = 1.0
 """Between attempts to start a process that does not start."""
@@ -77,7 +73,7 @@ class HaproxyRouter:
             fetch: Optional. Reads an issuer's keys; needed for endpoints that ask for tokens (`cluster.tokens`).
         """
         self._directory = directory
-        self._sockets = sockets or _short(directory)
+        self._sockets = sockets or sockets_directory(directory)
         self.url = f"http://{host}:{port}"
         paths = Paths(directory, self._sockets)
         self._paths = paths
@@ -388,14 +384,3 @@ class HaproxyRouter:
         for version in self._versions.values():
             await version.close()
         self._versions.clear()
-
-
-def _short(directory: Path) -> Path:
-    """A directory for sockets whose paths keep within the system's limit, and which HAProxy takes as they are."""
-    if (
-        not set(",$") & set(str(directory))
-        and len(os.fsencode(directory / "port-65535.admin.1234567.tmp")) <= SOCKET_PATH_BYTES
-    ):
-        return directory
-    digest = sha256(os.fsencode(directory.absolute())).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"aks-inference-{os.getuid()}-{digest}"

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 import psutil
@@ -20,6 +22,8 @@ STOP_SECONDS = 5.0
 LOG_BYTES = 4 * 1024 * 1024
 """A log that is larger is copied to `<log>.1` and begun anew."""
 TAIL_BYTES = 2_000
+SOCKET_PATH_BYTES = 100
+"""The system's limit is 108 with the final zero."""
 
 
 _let_go: list[subprocess.Popen[bytes]] = []
@@ -173,3 +177,14 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
     new.replace(path)
+
+
+def sockets_directory(directory: Path) -> Path:
+    """A directory for sockets whose paths keep within the system's limit, and which HAProxy takes as they are."""
+    if (
+        not set(",$") & set(str(directory))
+        and len(os.fsencode(directory / "port-65535.admin.1234567.tmp")) <= SOCKET_PATH_BYTES
+    ):
+        return directory
+    digest = sha256(os.fsencode(directory.absolute())).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"aks-inference-{os.getuid()}-{digest}"
