@@ -16,11 +16,14 @@ class _ProviderResource(pulumi.CustomResource):
 
     _token: str
     _outputs: tuple[str, ...]
+    _secrets: tuple[str, ...] = ()
+    """Outputs that are secret also where the plugin generates them."""
 
     def __init__(self, name: str, props: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
         """`props`: the inputs in camelCase; what is None is left out."""
         inputs = {key: value for key, value in props.items() if value is not None}
-        pinned = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=VERSION), opts)
+        own = pulumi.ResourceOptions(version=VERSION, additional_secret_outputs=list(self._secrets) or None)
+        pinned = pulumi.ResourceOptions.merge(own, opts)
         # An output that is also an optional input (a generated key) must be there to be resolved.
         super().__init__(self._token, name, {**dict.fromkeys(self._outputs), **inputs}, pinned)
 
@@ -74,11 +77,7 @@ class EndpointKeys(_ProviderResource):
 
     _token = f"{PACKAGE}:index:EndpointKeys"
     _outputs = ("primaryKey", "secondaryKey", "digests")
-
-    def __init__(self, name: str, props: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
-        """The keys are secret also where the plugin generates them."""
-        secret = pulumi.ResourceOptions(additional_secret_outputs=list(self._outputs))
-        super().__init__(name, props, pulumi.ResourceOptions.merge(secret, opts))
+    _secrets = _outputs
 
     @property
     def primary_key(self) -> pulumi.Output[str | None]:
@@ -102,11 +101,7 @@ class LocalEndpoint(_ProviderResource):
 
     _token = f"{PACKAGE}:index:LocalEndpoint"
     _outputs = ("scoringUri", "swaggerUri", "primaryKey", "secondaryKey", "state")
-
-    def __init__(self, name: str, props: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
-        """The keys are secret also where the plugin generates them."""
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["primaryKey", "secondaryKey"])
-        super().__init__(name, props, pulumi.ResourceOptions.merge(secret, opts))
+    _secrets = ("primaryKey", "secondaryKey")
 
     @property
     def scoring_uri(self) -> pulumi.Output[str]:
