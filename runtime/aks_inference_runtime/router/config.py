@@ -329,17 +329,17 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             "  http-request set-timeout server var(txn.route),field(3,|) if { var(txn.route) -m found }",
             # Keeping a copy of each request costs; without a gate nobody asks for it.
             "  http-request disable-l7-retry if { var(txn.route) -m end |plain }",
-            "  acl full be_conn_free le 0",
+            # Asked once: most requests find a free slot, and each condition costs.
+            "  http-request allow unless { be_conn_free le 0 }",
             # Who has left keeps its place in the queue, but takes nobody else's: see `leavers`.
-            "  http-request set-var(txn.gone) be_name,map_str(@GONE@,0) if full",
-            "  http-request set-var(txn.most) var(txn.route),field(4,|),add(txn.gone)"
-            " if full { var(txn.route) -m found }",
+            "  http-request set-var(txn.gone) be_name,map_str(@GONE@,0)",
+            "  http-request set-var(txn.most) var(txn.route),field(4,|),add(txn.gone) if { var(txn.route) -m found }",
             *LARGE,
-            "  http-request set-var(txn.retry) be_name,map_str(@RETRY@,1) if full large",
-            Refusal.QUEUE.rule(f"full large {crowded}"),
+            "  http-request set-var(txn.retry) be_name,map_str(@RETRY@,1) if large",
+            Refusal.QUEUE.rule(f"large {crowded}"),
             # `deny`, because HAProxy counts that; it does not count the answers to large bodies.
-            Refusal.QUEUE.rule_small(f"full {crowded}", "deny"),
-            f"  http-request set-header {TURN_HEADER.decode()} %pid-%rt if full",
+            Refusal.QUEUE.rule_small(crowded, "deny"),
+            f"  http-request set-header {TURN_HEADER.decode()} %pid-%rt",
             f"  use-server park if {{ fe_id {PARK_ID} }}",
             f"  server park {quoted(paths.socket(name, 'hold'))} maxconn 1",
         ]
