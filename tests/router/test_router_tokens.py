@@ -42,7 +42,7 @@ async def port(bed: Any, make_state: Callable[..., RouterState]) -> AsyncIterato
     for probe in probes:
         probe.close()
     directory = Path(tempfile.mkdtemp(prefix="akst-"))
-    cluster = Cluster(owner_host="127.0.0.1", owner_port=owner, tokens=True)
+    cluster = Cluster(owner_host="127.0.0.1", owner_port=owner)
     router = HaproxyRouter(directory, port=front, cluster=cluster, fetch=fetch)
     try:
         await router.start()

@@ -96,6 +96,8 @@ class ModelReference(Wire):
 
     name: str
     version: int = Field(gt=0)
+    store: str | None = None
+    """Address of the store that keeps it; None: that of the target."""
 
 
 class Code(Wire):
@@ -180,7 +182,7 @@ class EndpointSpec(Wire):
     properties: dict[str, str] = Field(default_factory=dict)
     auth: AuthMode = AuthMode.KEY
     token: TokenAuth | None = None
-    """Kubernetes only, and needed with `auth: token`."""
+    """Needed with `auth: token`."""
     version_header_enabled: bool = True
     """Whether a request may ask for a version with the header `x-aks-inference-version`."""
     port: int | None = Field(None, ge=1, le=65_535)

@@ -5,14 +5,12 @@ import logging
 import os
 import signal
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from aks_inference_runtime.api.errors import AksInferenceError, RuntimeUnavailable
+from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.kubernetes import RuntimeSettings
 from aks_inference_runtime.kubernetes import connection, pod, reports
 from aks_inference_runtime.kubernetes.agent import Agent
@@ -22,13 +20,13 @@ from aks_inference_runtime.kubernetes.measures import router_metrics
 from aks_inference_runtime.kubernetes.serving import answering
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.peers import Cluster
+from aks_inference_runtime.router.tokens.fetch import fetch
 
 DIRECTORY_VARIABLE = "AKS_INFERENCE_DIRECTORY"
 DIRECTORY = "/run/aks-inference"
 LEAVE_S = 5.0
 """How long others may take to have this router's endpoints, before its own requests are waited for."""
 LOOK_S = 0.02
-FETCH_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -48,12 +46,9 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
             owner_port=settings.owner_port,
             token=None,
             retry_lost_requests=settings.retry_lost_requests,
-            tokens=True,
         )
         directory = Path(os.environ.get(DIRECTORY_VARIABLE, DIRECTORY)) / "router"
-        router = HaproxyRouter(
-            directory, host=me.address, port=settings.http_port, cluster=cluster, fetch=partial(_fetch, session)
-        )
+        router = HaproxyRouter(directory, host=me.address, port=settings.http_port, cluster=cluster, fetch=fetch)
         await router.start()
         agent = Agent(me.name, settings, router)
         try:
@@ -61,16 +56,6 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
         finally:
             await agent.heartbeats.close()
             await router.stop()
-
-
-async def _fetch(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    try:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(FETCH_S)) as answer:
-            answer.raise_for_status()
-            found = await answer.json(content_type=None)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise RuntimeUnavailable(f"{url}: {error!r}") from None
-    return found if isinstance(found, dict) else {}
 
 
 async def _serve(

@@ -7,7 +7,7 @@ from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointV
 from aks_inference_runtime.api.kubernetes import version_label
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.kubernetes.objects import Declared, ReplicaEndpoint, Slice
-from aks_inference_runtime.router.model import ControlAddress, EndpointRoute, ReplicaTarget, TokenRules, VersionRoute
+from aks_inference_runtime.router.model import ControlAddress, EndpointRoute, ReplicaTarget, VersionRoute, token_rules
 from aks_inference_runtime.router.ownership import Tenure
 
 Replicas = Mapping[tuple[str, str, str], tuple[ReplicaEndpoint, ...]]
@@ -80,13 +80,8 @@ def route(
         version_header_enabled=endpoint.spec.version_header_enabled,
         owner=part.owner,
         tenure=part.tenure,
-        token=_token(endpoint.spec),
+        token=token_rules(endpoint.spec),
     )
-
-
-def _token(spec: EndpointSpec) -> TokenRules | None:
-    token = spec.token
-    return None if token is None else TokenRules(token.issuer, token.audiences, token.jwks_uri)
 
 
 def _version(version: EndpointVersion, traffic: int, replicas: tuple[ReplicaEndpoint, ...]) -> VersionRoute:

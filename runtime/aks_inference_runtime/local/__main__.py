@@ -43,6 +43,7 @@ def _supervise(settings: LocalSettings, writing: int, restarts: int) -> int:
     from aks_inference_runtime.local.serve import serve
     from aks_inference_runtime.router import HaproxyRouter
     from aks_inference_runtime.router.model import Router
+    from aks_inference_runtime.router.tokens.fetch import fetch
 
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
@@ -59,7 +60,7 @@ def _supervise(settings: LocalSettings, writing: int, restarts: int) -> int:
             pipe.close()
 
     def router(folder: Path, settings: LocalSettings) -> Router:
-        return HaproxyRouter(folder, host="127.0.0.1", port=settings.port, haproxy=settings.haproxy)
+        return HaproxyRouter(folder, host="127.0.0.1", port=settings.port, haproxy=settings.haproxy, fetch=fetch)
 
     try:
         asyncio.run(serve(settings, router, tell, _version(), restarts))

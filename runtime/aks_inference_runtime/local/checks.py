@@ -39,8 +39,8 @@ def check(submission: EndpointSubmission, models: ModelStore) -> None:
 def _problems(submission: EndpointSubmission) -> Iterator[str]:
     endpoint = submission.endpoint
     yield from _name_problems("metadata.name", endpoint.metadata.name)
-    if endpoint.spec.auth is AuthMode.TOKEN:
-        yield "spec.auth: tokens need a cluster; on this machine use keys or none"
+    if endpoint.spec.auth is AuthMode.TOKEN and endpoint.spec.token is None:
+        yield "spec.token: is required with auth token: whose tokens are accepted (issuer, audiences)"
     for name, key in (("primaryKey", submission.primary_key), ("secondaryKey", submission.secondary_key)):
         if key is not None and (problem := key_problem(key)):
             yield f"{name}: {'; '.join(problem)}"

@@ -19,7 +19,7 @@ from aks_inference_runtime.local.replica import Replica
 from aks_inference_runtime.local.replicaset import Host, ReplicaSet
 from aks_inference_runtime.local.states import endpoint_state, version_state
 from aks_inference_runtime.local.template import rollout, template_of
-from aks_inference_runtime.router.model import EndpointRoute, VersionKey, VersionLoad, VersionRoute
+from aks_inference_runtime.router.model import EndpointRoute, VersionKey, VersionLoad, VersionRoute, token_rules
 
 STEP_S = 0.25
 """Between looks when nothing was reported: back-offs and deadlines end by themselves."""
@@ -151,6 +151,7 @@ class EndpointController:
             versions=tuple(self._version_route(v, traffic[v.name]) for v in current.spec.versions),
             version_header_enabled=declared.version_header_enabled,
             port=declared.port,
+            token=token_rules(declared),
         )
 
     def _version_route(self, version: EndpointVersion, traffic: int) -> VersionRoute:

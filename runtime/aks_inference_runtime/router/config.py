@@ -148,16 +148,27 @@ def _answers() -> list[str]:
 
 
 def first_process(
-    paths: Paths, host: str, port: int, layout: Layout, connections: int, cluster: Cluster | None = None
+    paths: Paths,
+    host: str,
+    port: int,
+    layout: Layout,
+    connections: int,
+    cluster: Cluster | None = None,
+    *,
+    tokens: bool = False,
 ) -> str:
-    """The process that clients reach: admits, authenticates, splits; has slots; hops to the others."""
+    """The process that clients reach: admits, authenticates, splits; has slots; hops to the others.
+
+    `tokens`: the agent says on the socket `p0.verify` whether a token is good.
+    """
     name = "p0"
     routes = argument(paths.routes(name))
     lines = [
         *_global(paths, name, connections),
         # Among several routers it is asked to let its connections finish, however long they take.
         *([] if cluster else [HARD_STOP]),
-        *(_cluster_globals(paths) if cluster else []),
+        *(first_globals(quoted(Path(__file__).with_name("pause.lua"))) if cluster else []),
+        *(_verify_globals(paths) if tokens else []),
         *_park_globals(paths, name, layout),
         *_refusals(),
         *_defaults(),
@@ -171,7 +182,7 @@ def first_process(
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
         Refusal.ENDPOINT.rule("!served"),
-        *_authentication(routes, tokens=cluster is not None and cluster.tokens),
+        *_authentication(routes, tokens=tokens),
         Refusal.METHOD.rule("!{ method GET POST }"),
         Refusal.SWAGGER.rule("{ method POST } { path_end /swagger.json }"),
         # Without a method that has a body the gate counts, should there be one.
@@ -224,10 +235,11 @@ def _authentication(routes: str, *, tokens: bool) -> list[str]:
     ]
 
 
-def _cluster_globals(paths: Paths) -> list[str]:
-    here = Path(__file__)
-    pause, verify = quoted(here.with_name("pause.lua")), quoted(here.with_name("verify.lua"))
-    return first_globals(pause, verify, quoted(paths.socket("p0", "verify")))
+def _verify_globals(paths: Paths) -> list[str]:
+    return [
+        f"  setenv VERIFY_SOCKET {quoted(paths.socket('p0', 'verify'))}",
+        f"  lua-load {quoted(Path(__file__).with_name('verify.lua'))}",
+    ]
 
 
 def further_process(paths: Paths, number: int, layout: Layout, connections: int, cluster: Cluster | None = None) -> str:

@@ -22,7 +22,7 @@ SPARE_FILES = 1_000
 FINISH_LOOK_S = 0.05
 OURS = re.compile(r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|log|admin|in|park|hold|again)(\.1|\.new)?")
 """Names of files that this package makes in the router's directory."""
-FORMAT = 2
+FORMAT = 3
 """Of the configuration: an agent does not take over processes of another one."""
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,18 @@ class Fleet:
     """Starts, finds, restarts and ends them."""
 
     def __init__(
-        self, paths: Paths, host: str, port: int, binary: str, layout: Layout, cluster: Cluster | None = None
+        self,
+        paths: Paths,
+        host: str,
+        port: int,
+        binary: str,
+        layout: Layout,
+        cluster: Cluster | None = None,
+        *,
+        tokens: bool = False,
     ) -> None:
         self.paths = paths
+        self._tokens = tokens
         self.cluster = cluster
         """Where several routers share the work: then the first process has no slots."""
         self.layouts: dict[int, Layout] = {}
@@ -213,7 +222,13 @@ class Fleet:
     def _config(self, name: str) -> str:
         if name == "p0":
             return config.first_process(
-                self.paths, self._host, self._port, self.layouts[0], self._connections, self.cluster
+                self.paths,
+                self._host,
+                self._port,
+                self.layouts[0],
+                self._connections,
+                self.cluster,
+                tokens=self._tokens,
             )
         if name.startswith("p") and name[1:].isdigit():
             number = int(name[1:])

@@ -70,7 +70,7 @@ class HaproxyRouter:
                 temporary directory where that path is too long, or has a comma or dollar.
             layout: Optional. Slots of the first process.
             cluster: Optional. Where several routers share the work; the slots are then in a second process.
-            fetch: Optional. Reads an issuer's keys; needed for endpoints that ask for tokens (`cluster.tokens`).
+            fetch: Optional. Reads an issuer's keys; needed for endpoints that ask for tokens.
         """
         self._directory = directory
         self._sockets = sockets or sockets_directory(directory)
@@ -78,7 +78,7 @@ class HaproxyRouter:
         paths = Paths(directory, self._sockets)
         self._paths = paths
         self._memory = directory / "slots.json"
-        self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout, cluster)
+        self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout, cluster, tokens=fetch is not None)
         self._neighbours = Neighbours(self._fleet)
         self._verdicts = Verdicts(paths.socket("p0", "verify"), fetch, self._remember) if fetch is not None else None
         self._servers = Servers(self._fleet.admin)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from aks_inference_runtime.api.endpoint import AuthMode, Requests
+from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, Requests
 from aks_inference_runtime.router.ownership import Tenure
 
 
@@ -70,6 +70,13 @@ class TokenRules:
     """Where the issuer's keys are; None: as its `.well-known/openid-configuration` says."""
     skew_s: float = 60.0
     """How far the clocks of issuer and router may differ."""
+
+
+def token_rules(spec: EndpointSpec) -> TokenRules | None:
+    """Of a declaration; None where it asks for no tokens."""
+    if spec.auth is not AuthMode.TOKEN or spec.token is None:
+        return None
+    return TokenRules(spec.token.issuer, spec.token.audiences, spec.token.jwks_uri)
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,6 @@ class Cluster:
     token: str | None = None
     """What routers prove to each other that they are routers with; None: the network alone keeps others away."""
     retry_lost_requests: bool = True
-    tokens: bool = False
-    """Whether endpoints may ask for tokens: the agent then answers on the socket `p0.verify`."""
     addresses: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     """Other routers by their number here."""
 
@@ -72,9 +70,9 @@ def hop_defaults(cluster: Cluster) -> list[str]:
     ]
 
 
-def first_globals(lua: str, verify: str, socket: str) -> list[str]:
+def first_globals(lua: str) -> list[str]:
     """Beside the others of the first process."""
-    return [f"  lua-load {lua}", f"  setenv VERIFY_SOCKET {socket}", f"  lua-load {verify}"]
+    return [f"  lua-load {lua}"]
 
 
 def first_lines(cluster: Cluster, routes: str, again: str) -> list[str]:
