@@ -1,5 +1,8 @@
 """Code snapshots and app roots: what a replica finds under AML_APP_ROOT."""
 
+import contextlib
+import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,9 +10,11 @@ from pathlib import Path
 from aks_inference_runtime.api.content import directory_digest, directory_files, script_digest
 from aks_inference_runtime.api.endpoint import Code, EndpointVersion
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.local.files import copy_tree
+from aks_inference_runtime.local.files import copy_tree, remove_tree
 from aks_inference_runtime.local.models import ModelStore
 from aks_inference_runtime.scoring.server import MODELS_FOLDER, code_folder, entry_script
+
+_MARKS = ".models.json"
 
 
 class CodeStore:
@@ -64,19 +69,54 @@ def _digest(code: Code, target: Path) -> str:
 
 
 def build_app_root(target: Path, version: EndpointVersion, models: ModelStore, codes: CodeStore) -> None:
-    """Lays out code (copied) and models (hard-linked) once. Raises NotFound for a model, OSError for the disk."""
-    if target.is_dir():
+    """Lays out code (copied) and models (hard-linked, read-only) unless they are there as they were laid out.
+
+    Raises NotFound for a model, ContentMismatch for one that was changed in the store, OSError for the disk.
+    """
+    if unchanged(target):
         return
     target.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
-        (temporary / MODELS_FOLDER).mkdir()
+        folder = temporary / MODELS_FOLDER
+        folder.mkdir()
         for reference in version.models:
-            models.link(reference, temporary / MODELS_FOLDER / reference.name / str(reference.version))
+            models.link(reference, folder / reference.name / str(reference.version))
+        (temporary / _MARKS).write_text(json.dumps(_marks(folder)))
+        for name, _, _ in os.walk(folder):
+            Path(name).chmod(0o555)
         shutil.copytree(codes.folder(version.code), temporary / code_folder(version.code), dirs_exist_ok=True)
         if not (temporary / entry_script(version.code)).is_file():
             raise InvalidInput(f"entryScript: {version.code.entry_script!r} is not in the snapshot of the code")
+        before = temporary.with_name(f".old-{temporary.name}")
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(before)
         temporary.replace(target)
+        remove_tree(before)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
         raise
+
+
+def unchanged(app_root: Path) -> bool:
+    """Whether there is an app root whose models are the files that were laid out, as far as the file system tells.
+
+    A replica's script can write to them where modes do not count (root); who starts next must not get that.
+    """
+    try:
+        marks = json.loads((app_root / _MARKS).read_text("utf-8"))
+        # What a script puts beside them is its own affair.
+        return bool(marks.items() <= _marks(app_root / MODELS_FOLDER).items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _marks(folder: Path) -> dict[str, str]:
+    """What tells whether files are those that they were."""
+    found = {}
+    for path in folder.rglob("*"):
+        if not path.is_dir():
+            status = path.lstat()
+            mark = f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+            found[path.relative_to(folder).as_posix()] = mark
+    return found

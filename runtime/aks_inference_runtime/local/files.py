@@ -69,6 +69,14 @@ def copy_tree(files: dict[str, Path], target: Path) -> None:
         raise _failed(target, error) from None
 
 
+def remove_tree(folder: Path) -> None:
+    """Removes a folder, also where folders in it are read-only; what cannot be removed stays."""
+    for name, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            Path(name).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _failed(path: Path, error: OSError) -> OperationFailed:
     mend = "; the disk is full: make room and apply again" if error.errno in _FULL else ""
     return OperationFailed(f"{path} cannot be written: {error.strerror or error}{mend}")

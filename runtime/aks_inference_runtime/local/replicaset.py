@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from pathlib import Path
 from aks_inference_runtime.api.endpoint import EndpointVersion, Resources
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.local import logs
-from aks_inference_runtime.local.apps import CodeStore, build_app_root
+from aks_inference_runtime.local.apps import CodeStore, build_app_root, unchanged
 from aks_inference_runtime.local.capacity import Machine, room, why_not
 from aks_inference_runtime.local.environments import BuiltEnvironment, EnvironmentStore
+from aks_inference_runtime.local.files import remove_tree
 from aks_inference_runtime.local.models import ModelStore
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.replica import Replica, ReplicaPlan, start
@@ -122,6 +122,9 @@ class ReplicaSet:
         self.unschedulable = ""
         if missing <= 0 or self.failed or self.backing_off or not self.prepared():
             return
+        if not unchanged(self.app_root):
+            self._prepare()
+            return
         for _ in range(missing):
             if self._host.room(self.version.resources) < 1:
                 self.unschedulable = why_not(self._host.machine, self._host.used(), self.version.resources)
@@ -133,7 +136,7 @@ class ReplicaSet:
         """Nothing of it is wanted any more."""
         if self._preparation is not None:
             self._preparation.cancel()
-        shutil.rmtree(self.app_root, ignore_errors=True)
+        remove_tree(self.app_root)
 
     async def close(self, drain_s: float | None) -> None:
         """Ends all replicas, those that drain included; with None lets them go on by themselves."""
@@ -164,11 +167,14 @@ class ReplicaSet:
         """Whether environment and app root are there; begins to make them if not."""
         if self._environment is not None and self.app_root.is_dir():
             return True
-        if self._preparation is None:
-            self._preparation = asyncio.create_task(self._prepare())
+        self._prepare()
         return False
 
-    async def _prepare(self) -> None:
+    def _prepare(self) -> None:
+        if self._preparation is None:
+            self._preparation = asyncio.create_task(self._preparing())
+
+    async def _preparing(self) -> None:
         try:
             packages = self.version.environment.pip_packages
             self._environment = await self._host.environments.get(packages, self._tell)

@@ -21,7 +21,7 @@ from aks_inference_runtime.local.capacity import machine, room
 from aks_inference_runtime.local.checks import check, check_port
 from aks_inference_runtime.local.endpoint import EndpointController, needs_keys
 from aks_inference_runtime.local.environments import EnvironmentStore, cache_root
-from aks_inference_runtime.local.files import read_wire, write_wire
+from aks_inference_runtime.local.files import read_wire, remove_tree, write_wire
 from aks_inference_runtime.local.keeper import KEEPER
 from aks_inference_runtime.local.models import ModelStore
 from aks_inference_runtime.local.process import kill_all, marked
@@ -188,7 +188,7 @@ class Supervisor:
         await endpoint.close(endpoint.longest_request_s())
         self._endpoints.pop(name, None)
         for folder in (self.paths.apps / name, self.paths.logs / name):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, folder)
         (self.paths.keys / f"{name}.json").unlink(missing_ok=True)
         (self.paths.endpoints / f"{name}.json").unlink(missing_ok=True)
         async with self._stores:
@@ -387,7 +387,7 @@ def remove_state(paths: StatePaths) -> None:
     """Removes all files of a cluster, and only its own. The record goes last: it is what leads to the rest."""
     root: Path = paths.root
     for name in STATE_FOLDERS:
-        shutil.rmtree(root / name, ignore_errors=True)
+        remove_tree(root / name)
     shutil.rmtree(paths.run, ignore_errors=True)
     for name in STATE_FILES:
         (root / name).unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """A folder as a store: `<root>/<name>/<version>/record.json` and `files/…` beside it.
 
-The same content under one name is one file with several links.
+The same content under one name is one file with several links. Files are read-only; root may write to them all the
+same, and so may who changes their mode: each is compared with its digest before it is handed out, and one that was
+changed is fetched again from where it came from, or refused.
 """
 
 import asyncio
@@ -8,15 +10,17 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from aks_inference_runtime.api.content import file_digest
+from aks_inference_runtime.api.content import file_digest, file_digests
 from aks_inference_runtime.api.errors import InvalidInput, NotFound, OperationFailed
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.models.copying import copy_checked, disk_errors
@@ -25,6 +29,8 @@ from aks_inference_runtime.models.progress import Progress, silent
 from aks_inference_runtime.models.stores.store import Upload, amended, refuse_used, same_version
 
 RECORD_VERSION = 1
+READ_ONLY = 0o444
+_log = logging.getLogger(__name__)
 
 
 class FolderStore:
@@ -102,13 +108,14 @@ class FolderStore:
         with self._locked():
             found = same_version(self.all_versions(upload.name), upload)
             if found is not None:
+                self._fill(upload, self._folder(upload.name, found.version), progress)
                 newer = amended(found, upload.facts)
                 if newer != found:
                     self._write(newer)
                 return newer
             version = max(self._numbers(upload.name), default=0) + 1
             record = upload.record(version, datetime.now(UTC).isoformat(timespec="seconds"))
-            self._fill(upload, self._folder(upload.name, version) / "files", progress)
+            self._fill(upload, self._folder(upload.name, version), progress)
             self._write(record)
             return record
 
@@ -124,6 +131,7 @@ class FolderStore:
     def link(self, record: ModelRecord, target: Path, progress: Progress = silent) -> None:
         """The files of a version below a folder, without a copy where that is possible. Raises ContentMismatch."""
         source, done = self._folder(record.name, record.version) / "files", 0
+        self._verify(record, source)
         for name, digest in record.files.items():
             place = target / name
             with disk_errors(place):
@@ -135,7 +143,7 @@ class FolderStore:
                         raise ContentMismatch(f"{place}: is there with another content; remove it") from None
                 except OSError:
                     # Another file system, or one without links.
-                    copy_checked(source / name, place, digest)
+                    _copy(source / name, place, digest)
             done += record.file_sizes.get(name, 0)
             progress(done, record.size_bytes)
 
@@ -184,9 +192,10 @@ class FolderStore:
             for file, digest in record.files.items()
         }
 
-    def _fill(self, upload: Upload, files: Path, progress: Progress) -> None:
-        """Files of an upload that was cut off and are whole are taken over: only what is whole has its own name."""
-        known, done, total = self._contents(upload.name), 0, sum(file.size for file in upload.files.values())
+    def _fill(self, upload: Upload, folder: Path, progress: Progress) -> None:
+        """Files that are there and whole stay, also those of an upload that was cut off; all others are made anew."""
+        files, known, done = folder / "files", self._contents(upload.name), 0
+        total = sum(file.size for file in upload.files.values())
         wanted = {(files / name).resolve() for name in upload.files}
         if files.is_dir():
             for path in [path for path in files.rglob("*") if path.is_file() and path.resolve() not in wanted]:
@@ -195,15 +204,42 @@ class FolderStore:
             place = files / name
             with disk_errors(place):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                if not (place.is_file() and place.stat().st_size == file.size and file_digest(place) == file.digest):
+                if not _whole(place, file.digest, file.size):
                     place.unlink(missing_ok=True)
-                    if file.digest in known:
-                        os.link(known[file.digest], place)
-                    else:
-                        copy_checked(file.path, place, file.digest, _within(progress, done, total))
+                    have = known.get(file.digest)
+                    if have is None or not _whole(have, file.digest, file.size) or not _linked(have, place):
+                        _copy(file.path, place, file.digest, _within(progress, done, total))
                 known[file.digest] = place
             done += file.size
             progress(done, total)
+        origins = {name: str(file.path.absolute()) for name, file in upload.files.items()}
+        with disk_errors(folder):
+            _replace(folder / "origins.json", json.dumps(origins))
+
+    def _verify(self, record: ModelRecord, files: Path) -> None:
+        """Compares what is stored with its digests, and mends from where it came from. Raises ContentMismatch."""
+        with disk_errors(files):
+            found = file_digests({name: files / name for name in record.files if (files / name).is_file()})
+        damaged = [name for name, digest in record.files.items() if found.get(name) != digest]
+        if damaged:
+            with self._locked():
+                lost = [name for name in damaged if not self._mended(files, name, record.files[name])]
+            if lost:
+                raise ContentMismatch("\n".join(_told(record, files, name, found.get(name)) for name in lost))
+        for name in found:
+            _seal(files / name)
+
+    def _mended(self, files: Path, name: str, digest: str) -> bool:
+        """Puts a file back from where it came from, if it is there and is still the same."""
+        try:
+            origin = Path(json.loads((files.with_name("origins.json")).read_text("utf-8"))[name])
+            (files / name).parent.mkdir(parents=True, exist_ok=True)
+            _copy(origin, files / name, digest)
+        except (OSError, ValueError, KeyError, TypeError, ContentMismatch) as error:
+            _log.warning("%s cannot be put back from where it came from: %s", files / name, error)
+            return False
+        _log.warning("%s was changed in the store; it was put back from %s", files / name, origin)
+        return True
 
     def _user_file(self, name: str, version: int, by: str) -> Path:
         return self._folder(name, version) / "users" / f"{hashlib.sha256(by.encode()).hexdigest()[:32]}.json"
@@ -228,6 +264,43 @@ class FolderStore:
             yield
         finally:
             os.close(handle)
+
+
+def _whole(path: Path, digest: str, size: int) -> bool:
+    """Whether a stored file is what it should be; it is read-only then."""
+    if not (path.is_file() and path.stat().st_size == size and file_digest(path) == digest):
+        return False
+    _seal(path)
+    return True
+
+
+def _seal(path: Path) -> None:
+    if stat.S_IMODE(path.stat().st_mode) != READ_ONLY:
+        # Of somebody else's file the mode is theirs.
+        with contextlib.suppress(PermissionError):
+            path.chmod(READ_ONLY)
+
+
+def _linked(source: Path, place: Path) -> bool:
+    """False where the file system has no links, or no more of them."""
+    try:
+        os.link(source, place)
+    except OSError:
+        return False
+    return True
+
+
+def _copy(source: Path, place: Path, digest: str, progress: Progress = silent) -> None:
+    copy_checked(source, place, digest, progress)
+    place.chmod(READ_ONLY)
+
+
+def _told(record: ModelRecord, files: Path, name: str, found: str | None) -> str:
+    state = "is missing from the store" if found is None else f"was changed in the store (it is {found} now)"
+    return (
+        f"model {record.name}:{record.version}: {files / name} {state}, expected {record.files[name]}, and where it "
+        f"came from there is no such file any more; put a file of this content there, or register the model anew"
+    )
 
 
 def _within(progress: Progress, done: int, total: int) -> Progress:
