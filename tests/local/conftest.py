@@ -308,6 +308,9 @@ class Clients:
                 except aiohttp.ClientConnectionError:
                     self.seen["disconnected", None] += 1
                     continue
+                except aiohttp.ClientPayloadError:
+                    self.seen["cut", None] += 1
+                    continue
                 self.seen[status, reason] += 1
                 if isinstance(body, dict):
                     self.answers[body.get("answer")] += 1

@@ -138,7 +138,7 @@ class Replica(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
             self.transport.close()
         elif end == "middle":
-            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + body[:10])
+            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * len(body)) + body)
             self.transport.close()
         else:
             self.respond(status, body, close=headers.get("connection") == "close")

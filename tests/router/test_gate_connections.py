@@ -41,7 +41,7 @@ class EarlyReplica:
 
 
 @contextlib.asynccontextmanager
-async def listening(replica: EarlyReplica) -> AsyncIterator[int]:
+async def listening(replica: "EarlyReplica | SlowReplica") -> AsyncIterator[int]:
     server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
     try:
         yield int(server.sockets[0].getsockname()[1])
@@ -105,3 +105,68 @@ async def test_a_connection_whose_request_was_whole_is_used_again(tmp_path):
                 _, writer = await ask(gate, WHOLE)
                 writer.close()
             assert replica.connections == 1
+
+
+class SlowReplica:
+    """Sends an answer piece by piece, each when it is told to."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.open = 0
+        self.go = asyncio.Semaphore(0)
+        self.sent = asyncio.Semaphore(0)
+        self._pieces = pieces
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in self._pieces:
+            await self.go.acquire()
+            writer.write(piece)
+            await writer.drain()
+            self.sent.release()
+        await reader.read()
+        writer.close()
+        self.open -= 1
+
+
+@pytest.mark.parametrize(
+    ("head", "pieces"),
+    [
+        (b"content-length: 4", [b"", b"ab", b"cd"]),
+        (b"transfer-encoding: chunked", [b"", b"2\r\nab\r\n", b"2\r\ncd\r\n", b"0\r\n\r\n"]),
+    ],
+)
+async def test_a_slow_answer_goes_out_before_it_is_whole(tmp_path, head, pieces):
+    """Held for a moment only: then whoever asked sees what there is."""
+    replica = SlowReplica(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % head, *pieces[1:])
+    async with listening(replica) as port, asyncio.timeout(10):
+        settings = GateSettings(
+            replica_id="r", version="A", upstream_port=port, health_port=1, control=tmp_path / "gate"
+        )
+        async with serving(settings) as gate:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
+            writer.write(b"GET /score HTTP/1.1\r\nhost: x\r\n\r\n")
+            for number, piece in enumerate(pieces):
+                replica.go.release()
+                await replica.sent.acquire()
+                said = await reader.readexactly(len(piece)) if number else await reader.readuntil(b"\r\n\r\n")
+                assert said == piece if number else said.startswith(b"HTTP/1.1 200 OK")
+            writer.close()
+
+
+async def test_an_answer_that_breaks_off_at_once_is_no_answer(tmp_path):
+    """Head without body, then the end: nothing of it went out, so it can still be told as lost."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = int(server.sockets[0].getsockname()[1])
+    settings = GateSettings(replica_id="r", version="A", upstream_port=port, health_port=1, control=tmp_path / "gate")
+    async with server, serving(settings) as gate:
+        head, writer = await ask(gate, WHOLE)
+        assert head.startswith(b"HTTP/1.1 502")
+        assert b"replica-lost" in head
+        writer.close()

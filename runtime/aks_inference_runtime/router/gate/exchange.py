@@ -20,6 +20,11 @@ UPLOAD_GRACE_SECONDS = 30.0
 UPLOAD_BYTES_PER_SECOND = 50_000
 """A body may take the grace and this rate: slower ones would hold a replica for nothing."""
 
+HELD_BYTES = 65_536
+"""Of an answer that are held back until it is whole: it goes out in one write, which no end of the gate cuts."""
+HELD_SECONDS = 0.02
+"""For so long at most; what comes in pieces without a length goes out with its first one."""
+
 OURS = frozenset({wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_HEADER})
 """Headers that only the gate and the router may set."""
 
@@ -83,6 +88,12 @@ class Exchange:
         self._body_bytes = 0
         self._body_done = False
         self._answering = False
+        """The answer's head is there."""
+        self._sent = False
+        """Something of it went out."""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._length_known = False
         self._chunked_answer = False
         self._keep_alive = request.keep_alive
         self._began = context.loop.time()
@@ -167,26 +178,36 @@ class Exchange:
         if status == wire.ELSEWHERE:
             kept.append((wire.STATUS_HEADER, b"%d" % status))
             status = wire.MASKED
-        self._side.write(wire.head(wire.status_line(status, phrase), kept))
-        seconds = self._c.settings.scoring_timeout_ms / 1000
-        self._deadline = self._c.loop.call_later(seconds, self._check_stall)
+        self._length_known = length_known
+        self._held.append(wire.head(wire.status_line(status, phrase), kept))
 
     def response_body(self, data: bytes) -> None:
         self._last_byte = self._c.loop.time()
         if self._side is not None:
-            self._side.write(wire.chunk(data) if self._chunked_answer else data)
+            self._held.append(wire.chunk(data) if self._chunked_answer else data)
+            self._held_bytes += len(data)
+
+    def response_pause(self) -> None:
+        if self._side is None or not self._answering:
+            return
+        if not self._sent and self._held_bytes < HELD_BYTES and (self._length_known or not self._held_bytes):
+            if self._deadline is None:
+                self._deadline = self._c.loop.call_later(HELD_SECONDS, self._send_held)
+            return
+        self._send_held()
 
     def response_end(self) -> None:
         self._disarm()
         side, self._side = self._side, None
         if side is not None:
             if self._chunked_answer:
-                side.write(wire.LAST_CHUNK)
+                self._held.append(wire.LAST_CHUNK)
+            side.write(b"".join(self._held))
             side.done(keep_alive=self._keep_alive and self._body_done)
         self._c.admission.finish(self._ticket)
 
     def response_malformed(self, what: str) -> None:
-        if self._answering and self._side is not None:
+        if self._sent and self._side is not None:
             side, self._side = self._side, None
             side.abort()
             self._orphan()
@@ -200,7 +221,7 @@ class Exchange:
             self._hand_back()
             return
         side, self._side = self._side, None
-        if side is None or self._answering:
+        if side is None or self._sent:
             if side is not None:
                 side.abort()
             self._c.admission.finish(self._ticket)
@@ -276,6 +297,15 @@ class Exchange:
             self._pending.append(data)
         else:
             self._upstream.write(data)
+
+    def _send_held(self) -> None:
+        if self._side is None:
+            return
+        held, self._held, self._held_bytes = b"".join(self._held), [], 0
+        if not self._sent:
+            self._sent = True
+            self._arm(self._c.settings.scoring_timeout_ms / 1000, self._check_stall)
+        self._side.write(held)
 
     def _arm_scoring(self) -> None:
         self._arm(self._c.settings.scoring_timeout_ms / 1000, self._scored_too_long)

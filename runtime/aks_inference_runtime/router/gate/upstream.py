@@ -28,6 +28,9 @@ class ResponseSink(Protocol):
     def response_body(self, data: bytes) -> None:
         """A piece of the body."""
 
+    def response_pause(self) -> None:
+        """What has come so far was told, and the response is not whole."""
+
     def response_end(self) -> None:
         """The response is whole: the replica is done."""
 
@@ -114,6 +117,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._broken and self._sink is not None:
             # It is read on to its end: until then the replica may work on the request.
             self._sink.response_malformed("the replica's answer is not valid HTTP/1.1")
+        elif self._sink is not None:
+            self._sink.response_pause()
 
     def eof_received(self) -> bool:
         self._ended(None)
