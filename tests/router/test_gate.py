@@ -80,6 +80,16 @@ class Control:
         self.writer.close()
 
 
+async def counts(bed, replica, running: int, waiting: int) -> None:
+    """Waits until the gate has this many requests."""
+
+    async def seen() -> bool:
+        status = await replica.status()
+        return (status.running, status.waiting) == (running, waiting)
+
+    await bed.until(seen)
+
+
 async def test_keep_alive_and_counts(bed):
     replica = await bed.replica()
     client = await Client.to(replica)
@@ -93,14 +103,15 @@ async def test_keep_alive_and_counts(bed):
 
 
 async def test_a_full_gate_lets_wait_in_order_and_refuses_at_the_deadline(bed):
-    replica = await bed.replica(queueTimeoutMs=1_000)
+    replica = await bed.replica(queueTimeoutMs=2_000)
     clients = [await Client.to(replica) for _ in range(4)]
-    first = asyncio.create_task(clients[0].ask(b"x-sleep-ms: 600\r\nx-id: 0\r\n"))
+    first = asyncio.create_task(clients[0].ask(b"x-sleep-ms: 1200\r\nx-id: 0\r\n"))
+    await counts(bed, replica, 1, 0)
     tasks = []
     for number, client in enumerate(clients[1:], 1):
-        await asyncio.sleep(0.05)
-        slow = b"x-sleep-ms: 2000\r\n" if number == 2 else b""
+        slow = b"x-sleep-ms: 3000\r\n" if number == 2 else b""
         tasks.append(asyncio.create_task(client.ask(slow + b"x-id: %d\r\n" % number)))
+        await counts(bed, replica, 1, number)
     assert (await first)[0].startswith(b"HTTP/1.1 200")
     assert (await tasks[0])[0].startswith(b"HTTP/1.1 200")
     head, _ = await tasks[2]
@@ -117,12 +128,12 @@ async def test_a_full_gate_lets_wait_in_order_and_refuses_at_the_deadline(bed):
 async def test_who_leaves_the_line_is_never_passed_on(bed):
     replica = await bed.replica(queueTimeoutMs=5_000)
     first, second, third = [await Client.to(replica) for _ in range(3)]
-    running = asyncio.create_task(first.ask(b"x-sleep-ms: 400\r\nx-id: 0\r\n"))
-    await asyncio.sleep(0.1)
+    running = asyncio.create_task(first.ask(b"x-sleep-ms: 1000\r\nx-id: 0\r\n"))
+    await counts(bed, replica, 1, 0)
     second.writer.write(SCORE + b"x-id: 1\r\n\r\n")
-    await asyncio.sleep(0.05)
+    await counts(bed, replica, 1, 1)
     waits = asyncio.create_task(third.ask(b"x-id: 2\r\n"))
-    await asyncio.sleep(0.05)
+    await counts(bed, replica, 1, 2)
     second.close()
     assert (await running)[0].startswith(b"HTTP/1.1 200")
     assert (await waits)[0].startswith(b"HTTP/1.1 200")
@@ -227,9 +238,17 @@ async def test_a_large_answer_to_a_slow_reader_does_not_fill_the_gate(bed):
     client = await Client.to(replica)
     client.reader._limit = 1  # type: ignore[attr-defined]  # asyncio's own reader stops the socket at twice this
     client.writer.write(SCORE + b"x-bytes: 200000000\r\n\r\n")
-    await asyncio.sleep(1)
-    resident = int(Path(f"/proc/{replica.gate.pid}/statm").read_text().split()[1]) * 4096
-    assert resident < 150_000_000
+    looks: list[int] = []
+
+    async def stands() -> bool:
+        """Nothing more is read here, and the gate holds what it holds."""
+        if client.writer.transport.is_reading():
+            return False
+        looks.append(int(Path(f"/proc/{replica.gate.pid}/statm").read_text().split()[1]) * 4096)
+        return len(looks) > 50 and len(set(looks[-50:])) == 1
+
+    await bed.until(stands)
+    assert max(looks) < 150_000_000
     client.close()
 
 
@@ -283,7 +302,14 @@ async def test_what_nobody_read_is_handed_back(bed):
         return (await replica.status()).running == 1
 
     await bed.until(running)
-    await asyncio.sleep(0.1)
+    upstream = str(bed.directory / f"{replica.id}.app")
+
+    async def in_the_backlog() -> bool:
+        # Columns of a Unix socket: 5 is its state, 2 is a connection that was not accepted; 7 its path.
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        return any(line[5] == "02" and line[7:] == [upstream] for line in lines)
+
+    await bed.until(in_the_backlog)
     replica.stub.kill()
     assert (await asking)[0].startswith(b"HTTP/1.1 425")
     client.close()
@@ -313,7 +339,7 @@ async def test_sigterm_lets_what_runs_finish(bed):
     replica = await bed.replica()
     client = await Client.to(replica)
     asking = asyncio.create_task(client.ask(b"x-sleep-ms: 700\r\n"))
-    await asyncio.sleep(0.2)
+    await counts(bed, replica, 1, 0)
     replica.gate.send_signal(signal.SIGTERM)
     assert (await asking)[0].startswith(b"HTTP/1.1 200")
     assert await asyncio.to_thread(replica.gate.wait, 5) == 0

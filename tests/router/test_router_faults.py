@@ -31,6 +31,13 @@ class Load:
                 self.errors.append(error)
                 await asyncio.sleep(0.01)
 
+    async def goes_on(self, count: int = 20) -> None:
+        """Waits until so many more were answered."""
+        answered = len(self.answers)
+        async with asyncio.timeout(15):
+            while len(self.answers) < answered + count:
+                await asyncio.sleep(0.01)
+
     async def stop(self) -> None:
         self._stop.set()
         await asyncio.gather(*self._tasks)
@@ -112,7 +119,7 @@ async def test_haproxy_killed_under_load(bed, make_state):
     load = Load(bed, 6, key="one")
     loop = asyncio.get_running_loop()
     for _ in range(3):
-        await asyncio.sleep(0.4)
+        await load.goes_on()
         before = bed.haproxy_pid()
         os.kill(before, signal.SIGKILL)
         began = loop.time()
@@ -123,12 +130,7 @@ async def test_haproxy_killed_under_load(bed, make_state):
         await bed.until(back)
         # Within about a second, on a machine that has nothing else to do.
         assert loop.time() - began < 4
-        served = len(load.answers)
-
-        async def serves(served: int = served) -> bool:
-            return len(load.answers) > served + 20
-
-        await bed.until(serves)
+    await load.goes_on()
     await load.stop()
     # Only what was on its way through the killed process fails: at most one request of each client, each time
     # (and the attempts of the moment in which nobody listens).
@@ -143,7 +145,7 @@ async def test_a_killed_haproxy_starts_with_reduced_caps(bed, make_state):
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica, other])}, max_request_wait_time=5_000))
     long = [asyncio.create_task(bed.ask(x_sleep_ms="1500")) for _ in range(2)]
-    await asyncio.sleep(0.2)
+    await bed.counts(router, busy=2)
     before = bed.haproxy_pid()
     os.kill(before, signal.SIGKILL)
 
@@ -166,9 +168,9 @@ async def test_the_agent_restarts_without_a_failed_request(bed, make_state):
     pid = bed.haproxy_pid()
     long = asyncio.create_task(bed.ask(key="one", x_sleep_ms="1500"))
     for _ in range(3):
-        await asyncio.sleep(0.2)
+        await load.goes_on()
         await bed.routers.pop().detach()
-        await asyncio.sleep(0.2)
+        await load.goes_on()
         router = await bed.router()
         await router.apply(state)
     assert (await long).status == 200
@@ -191,7 +193,7 @@ async def test_waiting_requests_survive_the_agent(bed, make_state):
     first = await bed.router()
     await first.apply(state)
     waiting = [asyncio.create_task(bed.ask()) for _ in range(5)]
-    await asyncio.sleep(0.2)
+    await bed.counts(first, queued=5)
     await bed.routers.pop().detach()
     replica = await bed.replica("A")
     waiting += [asyncio.create_task(bed.ask()) for _ in range(5)]
@@ -207,22 +209,20 @@ async def test_a_paused_gate(bed, make_state):
     state = make_state({"A": (10_000, [paused, other])}, scoring_timeout_ms=1500, max_request_wait_time=500)
     await router.apply(state)
     load = Load(bed, 4)
-    await asyncio.sleep(0.3)
+    await load.goes_on()
     os.kill(paused.gate.pid, signal.SIGSTOP)
-    await asyncio.sleep(1.5)
-    served = (await other.stats())["served"]
 
-    async def goes_on() -> bool:
-        return (await other.stats())["served"] > served + 20
+    async def known() -> bool:
+        return VersionKey("svc", "A") in router.load()
 
-    await bed.until(goes_on, 5)
-    assert VersionKey("svc", "A") not in router.load()
+    async def unknown() -> bool:
+        return not await known()
+
+    await bed.until(unknown)
+    await load.goes_on()
+    assert await unknown()
     os.kill(paused.gate.pid, signal.SIGCONT)
-
-    async def used() -> bool:
-        return router.load().get(VersionKey("svc", "A")) is not None
-
-    await bed.until(used)
+    await bed.until(known)
     await load.stop()
     assert not load.errors
     assert set(load.statuses) <= {(200, None), (504, "scoring-timeout")}
@@ -238,11 +238,11 @@ async def test_a_killed_replica_under_load(bed, make_state, victim):
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [lost, other])}, max_request_wait_time=5_000))
     load = Load(bed, 4)
-    await asyncio.sleep(0.3)
+    await load.goes_on()
     getattr(lost, victim).kill()
-    await asyncio.sleep(0.5)
+    await load.goes_on()
     await router.apply(make_state({"A": (10_000, [other])}, max_request_wait_time=5_000))
-    await asyncio.sleep(0.3)
+    await load.goes_on()
     await load.stop()
     assert set(load.statuses) <= {(200, None), (502, "replica-lost")}
     assert load.statuses[200, None] > 30
@@ -342,7 +342,7 @@ async def test_changes_fail_nothing(bed, make_state):
     for _ in range(2):
         for state in states:
             await router.apply(state)
-            await asyncio.sleep(0.15)
+            await load.goes_on()
     await load.stop()
     await served_by.stop()
     assert not load.errors
@@ -359,7 +359,7 @@ async def test_drained(bed, make_state):
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica])}))
     running = asyncio.create_task(bed.ask(x_sleep_ms="600"))
-    await asyncio.sleep(0.1)
+    await bed.counts(router, busy=1)
     await router.apply(make_state({"A": (10_000, [replica.target(ready=False), other])}))
     assert not await router.drained(replica.id, 0.1)
     assert (await bed.ask()).status == 200
@@ -370,11 +370,11 @@ async def test_drained(bed, make_state):
 
 
 async def test_a_withdrawn_version_serves_who_waits(bed, make_state):
-    replica = await bed.replica("A", sleep_ms=100)
+    replica = await bed.replica("A", sleep_ms=300)
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000))
     waiting = [asyncio.create_task(bed.ask()) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await bed.counts(router, busy=1, queued=4)
     await router.apply(RouterState())
     assert (await bed.ask()).status == 404
     assert await router.drained(replica.id, 5)
