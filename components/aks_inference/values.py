@@ -113,6 +113,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 Leaf = Annotated[Any, BeforeValidator(_leaf)]
 """A text that may be known only later."""
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
+LeafList = Annotated[tuple[Leaf, ...], BeforeValidator(_list)]
 Leaves = Annotated[dict[Text, Leaf], BeforeValidator(_object), Field(default_factory=dict)]
 Labels = Annotated[dict[Text, Text], BeforeValidator(_object), Field(default_factory=dict)]
 Anys = Annotated[tuple[Any, ...], BeforeValidator(_list)]

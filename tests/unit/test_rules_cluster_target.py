@@ -46,7 +46,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": None}, "image: is required on a Kubernetes target"),
     ({"models": ["m:1"]}, "models: are not delivered to a Kubernetes target yet"),
     ({"collect_model_data": True}, "collect_model_data = true: is not supported on a Kubernetes target yet"),
-    ({"token_auth_enabled": True}, "token_auth_enabled = true: is not supported on a Kubernetes target yet"),
     ({"enable_app_insights": True}, "enable_app_insights = true: is not supported on a Kubernetes target yet"),
     ({"port": 6000}, "port = 6000: is only for the local target"),
     ({"container_port": 0}, "container_port = 0: must be at least 1"),

@@ -271,7 +271,6 @@ BAD_DEPLOYMENT: list[tuple[dict[str, Any], str]] = [
     ({"containerResourceRequirements": {"gpu": 1}}, "d.json: containerResourceRequirements: `gpu` is not a key"),
     ({"gpuCores": 1}, "d.json: gpuCores = 1: is not supported on the local target yet"),
     ({"autoScaler": {"minReplicas": 2}}, "d.json: autoScaler.minReplicas = 2: has no effect without autoscale_enabled"),
-    ({"tokenAuthEnabled": True}, "d.json: tokenAuthEnabled = true: is not supported on the local target yet"),
     ({"dataCollection": {"storageEnabled": True}}, "d.json: dataCollection.storageEnabled = true: is not supported"),
     ({"keys": {"secondaryKey": "hush-hush"}}, "d.json: keys.secondaryKey: is given without primary_key"),
     ({"numReplicas": 0}, "d.json: numReplicas = 0: must be above 0; use 1 or more; leave it out to scale"),

@@ -164,7 +164,6 @@ def test_a_broken_rule(versions: list[Any], expected: str) -> None:
     ("more", "expected"),
     [
         ({"endpoint_name": "X"}, 'endpoint_name = "X": a name has'),
-        ({"token_auth_enabled": True}, "token_auth_enabled = true: is not supported on the local target yet"),
         ({"auth_enabled": True, "token_auth_enabled": True}, "token_auth_enabled = true: cannot be combined"),
         ({"secondary_key": "other-key"}, "secondary_key: is given without primary_key"),
         ({"versions": {"a": 1}}, 'versions = {"a": 1}: must be a list'),

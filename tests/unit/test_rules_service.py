@@ -138,7 +138,6 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({**SCALE, "autoscale_target_utilization": 150}, "autoscale_target_utilization = 150: must be at most"),
         ({**SCALE, "autoscale_refresh_seconds": 0}, "autoscale_refresh_seconds = 0: must be above 0"),
         ({"auth_enabled": True, "token_auth_enabled": True}, "token_auth_enabled = true: cannot be combined with"),
-        ({"token_auth_enabled": True}, "token_auth_enabled = true: is not supported on the local target yet"),
         ({"secondary_key": "other-key"}, "secondary_key: is given without primary_key; give both, or neither"),
         ({"primary_key": ""}, "primary_key: is empty, or has spaces or"),
         ({"primary_key": "a b"}, "primary_key: is empty, or has spaces or"),

@@ -95,6 +95,10 @@ class VersionArgs(TypedDict):
     """Optional. Kubernetes target only: service account of the pods, with workload identity. Default: none."""
     image_pull_secrets: NotRequired[Sequence[str] | None]
     """Optional. Kubernetes target only: names of Secrets in the namespace. Default: none, the nodes' own rights."""
+    model_secret_name: NotRequired[str | None]
+    """Optional. Kubernetes target only: Secret in the namespace with access to the stores of the models, mounted as
+    files where they are fetched, and nowhere else: `.dockerconfigjson` (logins of registries), `connection-string`
+    (Blob Storage), `ca.crt` (authorities of registries). Default: none, the identity of the pods."""
     max_surge: NotRequired[Any]
     """Optional. Kubernetes target only: pods beyond the wanted number during a change, or a percentage such as 25%.
     Default: 1."""
@@ -133,8 +137,17 @@ class ControlledRolloutEndpointArgs(TypedDict):
     auth_enabled: NotRequired[bool | None]
     """Optional. Whether a key is needed to score. Default: true, unless `token_auth_enabled` is true."""
     token_auth_enabled: NotRequired[bool | None]
-    """Optional. Whether a token is needed to score; not with `auth_enabled` true. Not supported yet: true is refused.
-    Default: false."""
+    """Optional. Whether a token (JWT) of `token_issuer` is needed to score; not with `auth_enabled` true. Default:
+    false."""
+    token_issuer: NotRequired[pulumi.Input[str] | None]
+    """Conditional. Required with `token_auth_enabled`: the OpenID Connect issuer of the tokens, as their claim `iss`
+    has it (Entra ID: `https://login.microsoftonline.com/<tenant>/v2.0`). In Azure ML the workspace was
+    the issuer."""
+    token_audiences: NotRequired[Sequence[pulumi.Input[str]] | None]
+    """Conditional. Required with `token_auth_enabled`: one of these must stand in a token's claim `aud` (Entra ID: the
+    client id of the app registration)."""
+    token_jwks_uri: NotRequired[pulumi.Input[str] | None]
+    """Optional. Where the issuer's keys are. Default: as its `.well-known/openid-configuration` says."""
     primary_key: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret, at least 8 characters that a header can carry. Default: generated, and kept. One that was given
     stays when the argument is left out again; give another to end it."""

@@ -14,8 +14,8 @@ from aks_inference.service.endpoint import (
     EndpointSettings,
     VersionPlan,
     build_endpoint,
+    endpoint_fields,
     endpoint_rules,
-    late_fields,
 )
 from aks_inference.service.settings import VersionSettings
 from aks_inference.service.versions import plan_version, read_settings
@@ -63,7 +63,7 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
         plans = []
     if target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
-    plain, late = late_fields(spec, ("description", "tags"))
+    plain, late = endpoint_fields(spec)
     endpoint = build_endpoint(name, spec, plans, {**plain, "properties": spec.properties})
     notes = [f"{plan.version.name}: {note}" for plan in plans for note in plan.notes]
     if spec.namespace is not None and target.local is not False:

@@ -10,6 +10,7 @@ from aks_inference.findings import NOTHING, Finding
 from aks_inference.names import NAMESPACE
 from aks_inference.service.models import ModelUse
 from aks_inference.service.placing import PLACING, Placing
+from aks_inference.service.tokens import TokenSettings, token_auth, token_findings
 from aks_inference.targets import TargetChoice
 from aks_inference.values import Flag, Leaf, Read, Spec, Text, Whole, is_late
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Metadata, ScoringEndpoint
@@ -21,7 +22,7 @@ LATER_ON_CLUSTER = "is not supported on a Kubernetes target yet"
 ONLY_CLUSTER = "is only for a Kubernetes target"
 
 
-class EndpointSettings(Spec):
+class EndpointSettings(TokenSettings):
     """Settings of an endpoint, whatever its versions."""
 
     target: Any = None
@@ -97,7 +98,9 @@ def endpoint_rules(read: Read[Any], target: TargetChoice | None) -> Iterator[Fin
     on_cluster = target is not None and target.on_cluster
     later = LATER_ON_CLUSTER if on_cluster else LATER
     if read.whole("auth_enabled", "token_auth_enabled"):
-        yield from _auth(settings, later)
+        yield from _auth(settings)
+        if not (settings.auth_enabled and settings.token_auth_enabled):
+            yield from token_findings(read, asked=settings.token_auth_enabled, target=target)
     if settings.namespace is not None:
         yield from NAMESPACE.check(("namespace",), settings.namespace)
     if settings.enable_app_insights:
@@ -117,12 +120,10 @@ def endpoint_rules(read: Read[Any], target: TargetChoice | None) -> Iterator[Fin
         yield Finding(("port",), rule, "choose another port, or leave it out", settings.port)
 
 
-def _auth(settings: EndpointSettings, later: str) -> Iterator[Finding]:
+def _auth(settings: EndpointSettings) -> Iterator[Finding]:
     if settings.auth_enabled and settings.token_auth_enabled:
         rule = "cannot be combined with @auth_enabled true"
         yield Finding(("token_auth_enabled",), rule, "choose keys or tokens", value=True)
-    elif settings.token_auth_enabled:
-        yield Finding(("token_auth_enabled",), later, "leave it out to use keys", value=True)
     keys = {"primary_key": settings.primary_key, "secondary_key": settings.secondary_key}
     for name, key in keys.items():
         if key is not None and not is_late(key) and (problem := key_problem(key)):
@@ -144,14 +145,24 @@ def late_fields(spec: Spec, names: Sequence[str]) -> tuple[dict[str, Any], dict[
     return plain, late
 
 
+def endpoint_fields(settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ANN401 - of either component
+    """What describes the endpoint, and what of the endpoint is known only later."""
+    plain, late = late_fields(settings, ("description", "tags"))
+    if auth_mode(settings) is AuthMode.TOKEN and (token := token_auth(settings)[1]):
+        late["token"] = token
+    return plain, late
+
+
 def build_endpoint(
     name: str, settings: EndpointSettings, versions: Sequence[VersionPlan], shared: Mapping[str, Any]
 ) -> ScoringEndpoint:
     """The object. `shared`: description, tags and properties as far as they are known."""
+    mode = auth_mode(settings)
     return ScoringEndpoint(
         metadata=Metadata(name=name, namespace=settings.namespace or "default"),
         spec=EndpointSpec(
-            auth=auth_mode(settings),
+            auth=mode,
+            token=token_auth(settings)[0] if mode is AuthMode.TOKEN else None,
             version_header_enabled=settings.version_header_enabled,
             port=settings.port,
             versions=tuple(plan.version for plan in versions),

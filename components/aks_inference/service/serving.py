@@ -181,7 +181,7 @@ def describe(plan: EndpointPlan, machine: Machine | None) -> list[str]:
     cores, memory = demand(plan)
     where = plan.target.name or "(known at apply)"
     lines = [
-        f"endpoint {plan.name} on {where}: {_auth(spec.auth)}",
+        f"endpoint {plan.name} on {where}: {_auth(plan)}",
         f"capacity check: minimum of replicas asks for {cores:g} of {machine.cores:g} cores, "
         f"{memory:g} of {machine.memory_gb:.1f} GB: ok"
         if machine
@@ -225,8 +225,12 @@ def _width(plan: EndpointPlan) -> int:
     return max(len(version.name) for version in plan.endpoint.spec.versions)
 
 
-def _auth(mode: AuthMode) -> str:
-    return {AuthMode.KEY: "key needed", AuthMode.TOKEN: "token needed", AuthMode.NONE: "open, no key needed"}[mode]
+def _auth(plan: EndpointPlan) -> str:
+    spec = plan.endpoint.spec
+    if spec.auth is AuthMode.TOKEN:
+        issuer = "an issuer that is known later" if spec.token is None else spec.token.issuer
+        return f"token of {issuer} needed"
+    return "key needed" if spec.auth is AuthMode.KEY else "open, no key needed"
 
 
 def _replicas(version: EndpointVersion) -> str:

@@ -11,8 +11,8 @@ from aks_inference.service.endpoint import (
     EndpointPlan,
     EndpointSettings,
     build_endpoint,
+    endpoint_fields,
     endpoint_rules,
-    late_fields,
 )
 from aks_inference.service.settings import VersionSettings
 from aks_inference.service.versions import plan_version, read_settings
@@ -44,7 +44,7 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     findings += wrong
     if version is None or target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
-    plain, late = late_fields(spec, ("description", "tags"))
+    plain, late = endpoint_fields(spec)
     # One version: what describes the service stands on the endpoint alone.
     bare = version.version.model_copy(update={"description": None, "tags": {}, "properties": {}})
     version = replace(version, version=bare, late={})

@@ -22,6 +22,24 @@ class LocalTarget(Wire):
     port: int = 8890
 
 
+class RegistrySettings(Wire):
+    """Where images are looked up and built to, and how."""
+
+    server: str
+    """`host` or `host/repository`."""
+    shared_registries: tuple[str, ...] = ()
+    tier: str | None = None
+    username: str | None = None
+    password: str | None = Field(None, repr=False)
+    """Secret."""
+    ca_file: str | None = None
+    plain_http: bool = False
+    base_image: str | None = None
+    """Of images that name none."""
+    builder: str | None = None
+    build_arguments: tuple[str, ...] = ()
+
+
 class KubernetesTarget(Wire):
     """A Kubernetes cluster: an InferenceRuntime, or an AksInferenceCluster."""
 
@@ -36,6 +54,14 @@ class KubernetesTarget(Wire):
     kubeconfig: str | None = Field(None, repr=False)
     """Secret. Content or path; None: the one of the environment."""
     context: str | None = None
+    location: str | None = None
+    """Azure region, where that is known."""
+    model_store: str | None = None
+    """Address of the store that keeps the models of the target; None: each model names its own."""
+    model_cache: str | None = None
+    """Folder of each node that its replicas fetch models into; None: each pod fetches its own."""
+    registry: RegistrySettings | None = None
+    """Where images of its services are looked up and built to; None: every service names its own image."""
 
 
 Target = LocalTarget | KubernetesTarget
