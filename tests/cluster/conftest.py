@@ -57,12 +57,17 @@ def bare_cluster(request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture
-def fake_nodes(cluster: Cluster, control_plane: ControlPlane) -> Iterator[list[str]]:
-    """Three nodes in two zones whose pods only say that they run."""
+def kept_nodes(control_plane: ControlPlane) -> None:
+    """Nodes with kwok's annotation are kept: their pods only say that they run."""
     if missing := build.missing((*build.CONTROL, *build.FAKE_NODES)):
         pytest.skip(f"not built here: {', '.join(missing)} (python -m testbed.build; minutes)")
     if not any(one.name == "kwok" for one in control_plane.running):
         control_plane.keep_fake_nodes()
+
+
+@pytest.fixture
+def fake_nodes(cluster: Cluster, kept_nodes: None) -> Iterator[list[str]]:
+    """Three nodes in two zones whose pods only say that they run."""
     names = [f"fake-{uuid.uuid4().hex[:6]}" for _ in range(3)]
     for index, name in enumerate(names):
         answer = cluster.api.create("/api/v1/nodes", fake_node(name, zone=str(index % 2)))

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from aks_inference_runtime.api import kubernetes as k8s
-from aks_inference_runtime.api.endpoint import API_VERSION, KIND
+from aks_inference_runtime.api.endpoint import API_VERSION
 from testbed.project import Project
+from testbed.reporter import Reporter
 
 PROGRAM = """
 import json, pathlib
@@ -38,39 +39,6 @@ pulumi.export("state", service.state)
 pulumi.export("primary", service.primary_key)
 pulumi.export("secondary", service.secondary_key)
 """
-
-
-class Reporter(threading.Thread):
-    """Writes what the runtime would: every endpoint of a namespace is ready."""
-
-    def __init__(self, api: Any, namespace: str) -> None:
-        super().__init__(daemon=True)
-        self.api, self.path = api, f"/apis/{API_VERSION}/namespaces/{namespace}/scoringendpoints"
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.3):
-            for item in self.api.get(self.path).body.get("items") or ():
-                name, generation = item["metadata"]["name"], item["metadata"]["generation"]
-                if item.get("status", {}).get("observedGeneration") == generation:
-                    continue
-                ready = {
-                    "type": "Ready",
-                    "status": "True",
-                    "reason": "Healthy",
-                    "lastTransitionTime": "2026-01-01T00:00:00Z",
-                    "observedGeneration": generation,
-                }
-                uri = f"http://router/api/v1/service/{name}"
-                status = {
-                    "state": "Healthy",
-                    "observedGeneration": generation,
-                    "scoringUri": f"{uri}/score",
-                    "swaggerUri": f"{uri}/swagger.json",
-                    "conditions": [ready],
-                }
-                body = {"apiVersion": API_VERSION, "kind": KIND, "status": status}
-                self.api.apply(f"{self.path}/{name}/status", body, manager="runtime")
 
 
 @pytest.fixture

@@ -55,6 +55,11 @@ class AttachPlan:
         return tuple((part or "").lower() for part in parts)
 
     @property
+    def subscription(self) -> str | None:
+        """The cluster's subscription, where it is said."""
+        return self.resource_id.split("/")[2] if self.resource_id else self.subscription_id
+
+    @property
     def name(self) -> str:
         """The cluster's name."""
         return self.cluster_name or (self.resource_id or "").rsplit("/", 1)[-1]

@@ -1,7 +1,6 @@
 """The children of a cluster: its identity and roles before it, the cluster, its pools and windows after it."""
 
-import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,25 +90,6 @@ def register_attached(name: str, plan: AttachPlan, child: Child) -> AttachedClus
         },
         child(),
     )
-
-
-def kubeconfig_of(cluster_id: pulumi.Output[str]) -> pulumi.Output[str]:
-    """The kubeconfig of whoever is signed in to Azure; secret. Not known before the cluster is there: its id is not."""
-    group, cluster = (
-        cluster_id.apply(lambda text: text.split("/")[4]),
-        cluster_id.apply(lambda text: text.split("/")[8]),
-    )
-    token = "azure-native:containerservice:listManagedClusterUserCredentials"  # noqa: S105 - of a function
-    versioned = pulumi.InvokeOptions(version=AZURE_NATIVE_VERSION)
-    found = pulumi.runtime.invoke_output(token, {"resourceGroupName": group, "resourceName": cluster}, versioned)
-    return pulumi.Output.secret(found.apply(_decoded))
-
-
-def _decoded(found: Mapping[str, Any]) -> str:
-    listed = found.get("kubeconfigs") or ()
-    if not listed:
-        raise pulumi.RunError("Azure gives no kubeconfig of the cluster: the role Cluster User is needed on it")
-    return base64.b64decode(listed[0]["value"]).decode()
 
 
 def _timeouts(spec: Any) -> pulumi.ResourceOptions:  # noqa: ANN401 - the spec of arguments

@@ -1,5 +1,6 @@
 """The component AksInferenceCluster."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Unpack, overload
@@ -9,8 +10,9 @@ import pulumi
 from aks_inference.aks_cluster.args import AksInferenceClusterArgs
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.capacity import fit, fit_findings
-from aks_inference.aks_cluster.children import Created, kubeconfig_of, register_attached, register_created
+from aks_inference.aks_cluster.children import Created, register_attached, register_created
 from aks_inference.aks_cluster.hosts import host_line, host_map, hosts_of
+from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_provider
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
@@ -130,7 +132,9 @@ class AksInferenceCluster(Cluster):
             self._kubernetes = bare
             self.target = self._target = known(format_target(bare), made)
             return
-        arguments: Any = {**plan.runtime, "kubeconfig": kubeconfig_of(cluster_id)}
+        elsewhere = plan.subscription if isinstance(plan, AttachPlan) else None
+        provider = subscription_provider(name, elsewhere, os.environ, self._child())
+        arguments: Any = {**plan.runtime, "kubeconfig": kubeconfig_of(cluster_id, os.environ, provider)}
         runtime = InferenceRuntime(name, arguments, self._child())
         self.target = self._target = runtime.target
         self._kubernetes = runtime._kubernetes.model_copy(update={"gpu": gpu})

@@ -16,6 +16,7 @@ from typing import Any
 from azure.mgmt.containerservice import models
 from azure.mgmt.containerservice._utils.serialization import Serializer
 from standin_bodies import Kind, form_errors
+from standin_kubernetes import keep_nodes
 from standin_refusals import Refused, World, judge_cluster, judge_nodes, judge_pool, judge_subnets
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
@@ -38,7 +39,8 @@ class Azure:
     """One subscription. `settings.json` in the folder says what goes wrong:
 
     `seconds` that a cluster or pool takes; `throttle`: so many calls are answered 429; `clusters`: the quota;
-    `deny_public_ips`; `locks`: ids; `fail`: id → code of the operation; `subnets`: id → what is known of it.
+    `deny_public_ips`; `locks`: ids; `fail`: id → code of the operation; `subnets`: id → what is known of it;
+    `kubeconfig`: path of that of a real API server behind the clusters.
     """
 
     def __init__(self, folder: Path, data: Path, today: date) -> None:
@@ -64,6 +66,7 @@ class Azure:
                 "writes": resources.get(key, {}).get("writes", 0) + 1,
             }
             state["log"].append(f"PUT {kind.arm_type} {identity.rsplit('/', 1)[-1]}")
+            self._nodes(state, kind.arm_type)
             return _shown(resources[key])
 
     def get(self, identity: str) -> dict[str, Any] | None:
@@ -98,6 +101,7 @@ class Azure:
                 for name, value in state["resources"].items()
                 if name != key and not name.startswith(f"{key}/")
             }
+            self._nodes(state, CLUSTER)
 
     def tag(self, scope: str, operation: str, tags: Mapping[str, str]) -> dict[str, str]:
         """Merge, Replace or Delete."""
@@ -128,7 +132,17 @@ class Azure:
         merged = {**self._settings(), **settings}
         (self._folder / "settings.json").write_text(json.dumps(merged))
 
+    @property
+    def behind(self) -> Path | None:
+        """The kubeconfig of what stands behind the clusters."""
+        named = self._settings().get("kubeconfig")
+        return Path(named) if named else None
+
     # -- how
+
+    def _nodes(self, state: Mapping[str, Any], arm_type: str) -> None:
+        if self.behind is not None and arm_type in (CLUSTER, POOL):
+            keep_nodes(self.behind, state["resources"])
 
     def _settings(self) -> dict[str, Any]:
         path = self._folder / "settings.json"

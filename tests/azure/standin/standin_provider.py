@@ -4,7 +4,6 @@ Environment: `STANDIN_FOLDER` (state), `STANDIN_DATA` (the tables), `STANDIN_TOD
 """
 
 import asyncio
-import base64
 import os
 import sys
 import uuid
@@ -17,6 +16,7 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 from standin_arm import ArmError, Azure
 from standin_bodies import SUBSCRIPTION, Kind, Tables, body_of, id_of
+from standin_kubernetes import kubeconfig
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
@@ -27,7 +27,7 @@ LOCATED = ("ManagedCluster", "UserAssignedIdentity", "DataCollectionRule", "Data
 
 class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def __init__(self, azure: Azure, tables: Tables) -> None:
-        self.azure, self.tables, self.location = azure, tables, ""
+        self.azure, self.tables, self.location, self.subscription = azure, tables, "", SUBSCRIPTION
 
     async def Handshake(self, request: Any, context: Any) -> Any:
         return provider_pb2.ProviderHandshakeResponse(accept_secrets=True, accept_outputs=True)
@@ -42,7 +42,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
 
     async def Configure(self, request: Any, context: Any) -> Any:
-        self.location = plain(request.args).get("location") or ""
+        given = plain(request.args)
+        self.location, self.subscription = given.get("location") or "", given.get("subscriptionId") or SUBSCRIPTION
         return provider_pb2.ConfigureResponse(acceptSecrets=True, acceptOutputs=True, supportsPreview=True)
 
     async def Check(self, request: Any, context: Any) -> Any:
@@ -84,18 +85,22 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     async def Invoke(self, request: Any, context: Any) -> Any:
         given = plain(request.args)
-        group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{given['resourceGroupName']}/providers"
+        group = f"/subscriptions/{self.subscription}/resourceGroups/{given['resourceGroupName']}/providers"
         if request.tok.endswith(":getSubnet"):
             network = f"{group}/Microsoft.Network/virtualNetworks/{given['virtualNetworkName']}"
             return provider_pb2.InvokeResponse(**{"return": struct({"id": f"{network}/subnets/{given['subnetName']}"})})
         identity = f"{group}/Microsoft.ContainerService/managedClusters/{given['resourceName']}"
+        if request.tok.endswith(":getAgentPool"):
+            identity = f"{identity}/agentPools/{given['agentPoolName']}"
         found = await self._call(context, lambda: self.azure.get(identity))
         if found is None:
             await context.abort(grpc.StatusCode.UNKNOWN, f"{identity} was not found")
-        server = f"https://{(found or {})['properties']['fqdn']}"
-        value = base64.b64encode(f"apiVersion: v1\nkind: Config\nclusters: [{server}]\n".encode()).decode()
-        listed = {"kubeconfigs": [{"name": "clusterUser", "value": value}]}
-        return provider_pb2.InvokeResponse(**{"return": struct(listed)})
+        if request.tok.endswith(":listManagedClusterUserCredentials"):
+            value = kubeconfig(found, self.azure.behind, given.get("format", "azure"))
+            found = {"kubeconfigs": [{"name": "clusterUser", "value": value}]}
+        else:
+            found = {key: value for key, value in found["properties"].items() if value is not None}
+        return provider_pb2.InvokeResponse(**{"return": struct(found)})
 
     async def Create(self, request: Any, context: Any) -> Any:
         kind, inputs = self._kind(request.urn), plain(request.properties)
