@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections import Counter
@@ -38,6 +37,7 @@ from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.supervisor import Supervisor
 from aks_inference_runtime.router.gate.client import GateClient
 from aks_inference_runtime.router.model import ReplicaTarget, RouterState, VersionKey, VersionLoad
+from testbed.processes import free_ports
 
 SCRIPT = """
 import json, os, time
@@ -187,19 +187,13 @@ def run(data):
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Local:
     """A cluster under a temporary folder and short words for tests."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.state = root / "state"
-        self.settings = LocalSettings(name="test", state_directory=str(self.state), port=free_port())
+        self.settings = LocalSettings(name="test", state_directory=str(self.state), port=free_ports(1)[0])
         self.client = SupervisorClient(self.state)
         self.run_directory: Path | None = None
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from aks_inference_runtime.api.content import directory_digest
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.supervisor import SupervisorRecord
 from aks_inference_runtime.cli.show import brief
+from testbed.processes import free_ports
 
 COMMAND = Path(sys.executable).with_name("aks-inference")
 
@@ -41,9 +41,7 @@ async def run(*arguments: str, stdin: bytes = b"", **variables: str) -> tuple[in
 async def state(tmp_path: Path) -> AsyncIterator[Path]:
     """One endpoint, `svc`, on a local cluster `demo` below XDG_STATE_HOME."""
     directory = tmp_path / "aks-inference" / "demo"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     source = tmp_path / "source"
     source.mkdir()
     (source / "score.py").write_text(

@@ -23,6 +23,8 @@ import pytest
 import yaml
 from aiohttp import web
 
+from testbed.processes import free_ports
+
 AZURITE = "azurite@3.37.0"
 MLFLOW = "mlflow==3.17.2"
 DEADLINE_S = 60.0
@@ -62,12 +64,6 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEA
 @pytest.fixture(name="wait_until")
 def wait_until_fixture() -> Callable[..., None]:
     return wait_until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -144,7 +140,7 @@ def running_azurite(folder: Path) -> Iterator[Azurite]:
     program = install_azurite()
     if isinstance(program, str):
         pytest.skip(program)
-    port = free_port()
+    port = free_ports(1)[0]
     running = Azurite(start_azurite(program, folder, port), port, folder, program)
     try:
         yield running
@@ -224,7 +220,7 @@ def mlflow_python(tool_python: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def mlflow(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_ports(1)[0]
     command = [
         str(mlflow_python),
         "-m",

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import uuid
@@ -22,6 +21,7 @@ from aks_inference_runtime.api.supervisor import LocalSettings, ModelRegistratio
 from aks_inference_runtime.models.filters import Filter, matching
 from aks_inference_runtime.models.stores import Upload, open_store
 from aks_inference_runtime.models.stores.store import StoredFile
+from testbed.processes import free_ports
 
 PROGRAM = Path(sys.executable).with_name("aks-inference")
 
@@ -146,9 +146,7 @@ def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], code: int, said
 async def test_models_of_a_local_cluster(tmp_path: Path, own_cache: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(b"x" * 300)
     state = tmp_path / "state"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     await launch(LocalSettings(name="cli", state_directory=str(state), port=port))
     try:
         registration = ModelRegistration(name="ridge", source_path=str(tmp_path / "model.pkl"), run_id="r9")

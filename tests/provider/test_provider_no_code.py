@@ -1,13 +1,14 @@
 """Services without an entry script through the embedded engine and the plugin: what is refused, one that answers."""
 
 import json
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from testbed.processes import free_ports
 
 PROGRAM = """
 import pulumi
@@ -34,9 +35,7 @@ pulumi.export("key", service.primary_key)
 @pytest.fixture
 def stack(make_stack: Callable[[str], Any], tmp_path: Path) -> Any:
     made = make_stack(PROGRAM)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     (made.project / "model.joblib").write_bytes(b"not looked at by a preview")
     made.configure(state=str(tmp_path / "runtime"), port=str(port))
     return made

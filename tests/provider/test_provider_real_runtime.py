@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from aks_inference_runtime.local.keeper import end_keepers
+from testbed.processes import free_ports
 
 PROGRAM = """
 import pulumi
@@ -47,12 +48,6 @@ def run(data):
 BROKEN = "def init():\n    raise RuntimeError('no such tokenizer')\n\n\ndef run(data):\n    return data\n"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def score(outputs: dict[str, Any], key: str | None = None) -> tuple[int, Any]:
     request = urllib.request.Request(  # noqa: S310 - our own http
         outputs["uri"], b"{}", {"Authorization": f"Bearer {key or outputs['key']}", "Content-Type": "application/json"}
@@ -80,7 +75,7 @@ def stack(make_stack: Callable[[str], Any], tmp_path: Path) -> Iterator[Any]:
     state = tmp_path / "runtime"
     (made.project / "source" / "score.py").write_text(SCRIPT)
     (made.project / "source" / "broken.py").write_text(BROKEN)
-    made.state, made.port = state, free_port()
+    made.state, made.port = state, free_ports(1)[0]
     made.configure(state=str(state), port=str(made.port))
     yield made
     made.run("destroy", "--yes", "--skip-preview")
@@ -133,7 +128,7 @@ def test_a_service_from_declaration_to_answer(stack: Any) -> None:
 def test_generated_keys_survive_another_port_of_the_cluster(stack: Any) -> None:
     stack.up()
     before = stack.outputs()
-    stack.port = free_port()
+    stack.port = free_ports(1)[0]
     stack.configure(port=str(stack.port))
     operations = {step["op"] for step in stack.preview()["steps"]}
     assert any("replace" in operation for operation in operations)

@@ -1,23 +1,16 @@
 """Every command of the README is run, in order, as one shell session of a new user, and its program is previewed."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
+from testbed.processes import free_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 280
-
-
-def free_port() -> int:
-    """Whatever else serves on this machine, perhaps on the default port, must not fail the test."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
@@ -25,7 +18,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
     assert len(blocks) >= 3
     commands = "\n".join(blocks)
     assert "stack init dev\n" in commands
-    port = f"embedded-engine config set --stack dev port {free_port()}"
+    port = f"embedded-engine config set --stack dev port {free_ports(1)[0]}"
     commands = commands.replace("stack init dev\n", f"stack init dev\n{port}\n")
     # What the user would see fail must fail here; what is left running after that is ended all the same.
     ending = "embedded-engine destroy --stack dev --yes; embedded-engine stack rm --stack dev --yes --force"
@@ -55,7 +48,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path) -> None:
 def test_the_program_of_the_readme_works(tmp_path: Path) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert 'LocalInferenceCluster("local")' in program
-    program = program.replace('("local")', f'("local", port={free_port()})', 1)
+    program = program.replace('("local")', f'("local", port={free_ports(1)[0]})', 1)
     (tmp_path / "__main__.py").write_text(program)
     provider = {"name": "aks-inference", "path": str(ROOT / "provider")}
     project = {"name": "readme", "runtime": "python", "plugins": {"providers": [provider]}}

@@ -7,7 +7,6 @@ import itertools
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.gate import GateClient, GateStatus
 from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, RouterState, VersionKey, VersionRoute
+from testbed.processes import free_ports
 
 STUB = Path(__file__).with_name("stub_replica.py")
 
@@ -120,7 +120,7 @@ class Bed:
 
     async def router(self, *, start: bool = True, **options: Any) -> HaproxyRouter:
         if not self.port:
-            self.port = free_port()
+            self.port = free_ports(1)[0]
         router = HaproxyRouter(self.directory / "router", port=self.port, **options)
         if start:
             await router.start()
@@ -191,12 +191,6 @@ class Bed:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest_asyncio.fixture
 async def bed() -> AsyncIterator[Bed]:
     bed = Bed(Path(tempfile.mkdtemp(prefix="aksr-")))
@@ -238,4 +232,4 @@ def make_state() -> Callable[..., RouterState]:
 
 @pytest.fixture
 def unused_port() -> int:
-    return free_port()
+    return free_ports(1)[0]

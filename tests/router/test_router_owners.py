@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +19,7 @@ from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.model import Peer, RouterState
 from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, Tenure
 from aks_inference_runtime.router.peers import Cluster
+from testbed.processes import free_ports
 
 Make = Callable[..., RouterState]
 
@@ -63,17 +63,6 @@ class Pair:
 
     def pid(self, name: str, process: str) -> int:
         return int(json.loads((self.directory / name / f"{process}.json").read_bytes())["pid"])
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @pytest_asyncio.fixture

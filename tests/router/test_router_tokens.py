@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +18,7 @@ from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.model import RouterState, TokenRules
 from aks_inference_runtime.router.ownership import Epoch, Phase, Tenure
 from aks_inference_runtime.router.peers import Cluster
+from testbed.processes import free_ports
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 ISSUER = "https://issuer.example"
@@ -37,10 +37,7 @@ async def port(bed: Any, make_state: Callable[..., RouterState]) -> AsyncIterato
         assert url == f"{ISSUER}/keys"
         return {"keys": [{**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key())), "kid": "k"}]}
 
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    front, owner = (int(probe.getsockname()[1]) for probe in probes)
-    for probe in probes:
-        probe.close()
+    front, owner = free_ports(2)
     directory = Path(tempfile.mkdtemp(prefix="akst-"))
     cluster = Cluster(owner_host="127.0.0.1", owner_port=owner)
     router = HaproxyRouter(directory, port=front, cluster=cluster, fetch=fetch)

@@ -8,10 +8,8 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ import pytest
 
 from aks_inference_runtime.api.client import SupervisorClient
 from aks_inference_runtime.api.status import EndpointStatus
+from testbed.processes import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = Path(sys.executable).parent / "embedded-engine"
@@ -69,15 +68,6 @@ def run(data):
 """
 
 
-def free_port() -> int:
-    """Outside of the range that the system itself gives away, where another process may be first."""
-    while True:
-        port = random.randint(10_000, 29_999)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 class System:
     """A project with a stack `dev`, and the local cluster that it declares."""
 
@@ -86,7 +76,7 @@ class System:
         self.project = folder / "project"
         self.state = folder / "state"
         self.backend = folder / "backend"
-        self.port = port or free_port()
+        self.port = port or free_ports(1)[0]
         self.client = SupervisorClient(self.state)
         self.steady = STEADY
         self._program = ""
@@ -305,7 +295,7 @@ class Load:
 @pytest.fixture
 def unused_port() -> int:
     """A port that nobody listens on."""
-    return free_port()
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """Processes of the test bed: they end with the one that started them, whatever becomes of it."""
 
+import contextlib
 import ctypes
+import random
 import signal
 import socket
 import subprocess
@@ -9,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+PORTS = range(10_000, 30_000)
+CHANCE = random.SystemRandom()
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,9 +68,13 @@ def wait_until(what: str, holds: Callable[[], bool], running: Sequence[Running],
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that were free a moment ago: who takes them tries again with others when one is gone."""
-    sockets = [socket.create_server((host, 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """Ports that were free a moment ago, outside the range from which the kernel gives connections theirs.
+
+    One of that range may be a connection's before the test listens there.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = CHANCE.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            ports.append(port)
     return ports
