@@ -18,7 +18,7 @@ from aks_inference_runtime.api.client import SupervisorClient
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound
 from aks_inference_runtime.api.models import Framework
 from aks_inference_runtime.api.status import ModelRecord
-from aks_inference_runtime.cli.commands import Context, command
+from aks_inference_runtime.cli.context import Context, command
 from aks_inference_runtime.models.filters import Filter, matching
 from aks_inference_runtime.models.progress import size_text
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from aks_inference_runtime.api.client import SupervisorClient, cause_text
+from aks_inference_runtime.api.client import cause_text
 from aks_inference_runtime.api.endpoint import AuthMode
-from aks_inference_runtime.api.errors import NotFound, RuntimeUnavailable
+from aks_inference_runtime.api.errors import InvalidInput, NotFound, RuntimeUnavailable
+from aks_inference_runtime.cli.sources import Source
 
 VERSION_HEADER = "x-aks-inference-version"
 REASON_HEADER = "x-aks-inference-reason"
@@ -45,12 +46,12 @@ class Answer:
 
 
 async def score_once(
-    client: SupervisorClient, name: str, body: bytes, version: str | None, key: str | None, timeout_s: float
+    source: Source, name: str, body: bytes, version: str | None, key: str | None, timeout_s: float
 ) -> Answer:
     """Sends a body to an endpoint's scoring URI with its stored primary key.
 
     Args:
-        client: Required. Of the supervisor.
+        source: Required. Of the cluster.
         name: Required. The endpoint.
         body: Required. Sent as it is, as application/json.
         version: Required. The version to ask for; None: the router chooses.
@@ -58,17 +59,22 @@ async def score_once(
         timeout_s: Required. Seconds.
 
     Raises:
+        InvalidInput: it asks for a token, or for a key that is not known here.
         NotFound: no such endpoint, or no such version of it.
         RuntimeUnavailable: the supervisor or the router does not answer.
     """
-    view = await client.get_endpoint(name)
+    view = await source.endpoint(name)
     spec = view.endpoint.spec
     present = {one.name for one in spec.versions} | {one.name for one in view.status.versions}
     if version is not None and version not in present:
         raise NotFound(f"endpoint {name} has no version {version!r} (versions: {', '.join(sorted(present))})")
     headers = {"content-type": "application/json"}
     if spec.auth is AuthMode.KEY:
-        headers["authorization"] = f"Bearer {key or (await client.keys(name)).primary_key}"
+        headers["authorization"] = f"Bearer {key or await source.key(name)}"
+    elif spec.auth is AuthMode.TOKEN:
+        if key is None:
+            raise InvalidInput(f'endpoint {name} asks for a token: AKS_INFERENCE_KEY="$(aks-inference token {name})"')
+        headers["authorization"] = f"Bearer {key}"
     if version is not None:
         headers[VERSION_HEADER] = version
     began = time.perf_counter()

@@ -7,7 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from aks_inference_runtime.api.status import EndpointStatus, ServiceState
-from aks_inference_runtime.api.supervisor import SupervisorInfo
 
 _COLOURS = {
     ServiceState.HEALTHY: "green",
@@ -23,11 +22,9 @@ _NOISE = ("Found extra keys in the config file", "Extra keys = [")
 """What azureml-inference-server-http 1.5 says at each start of the variables that it takes itself."""
 
 
-def overview(console: Console, info: SupervisorInfo, statuses: Sequence[EndpointStatus]) -> None:
+def overview(console: Console, heading: str, statuses: Sequence[EndpointStatus]) -> None:
     """The cluster and one line per version."""
-    console.print(
-        f"local cluster {info.name}: {info.url}, pid {info.pid}, state in {info.state_directory}", soft_wrap=True
-    )
+    console.print(heading, soft_wrap=True)
     if not statuses:
         console.print("no endpoint")
         return
@@ -44,6 +41,24 @@ def overview(console: Console, info: SupervisorInfo, statuses: Sequence[Endpoint
                 str(version.queued),
             )
     console.print(table)
+
+
+def busiest(console: Console, statuses: Sequence[EndpointStatus]) -> None:
+    """One line per version, what is used most first."""
+    columns = ("endpoint", "version", "utilization", "busy", "queued", "ready", "wanted", "last scaling")
+    table = Table(*columns, box=None, pad_edge=False)
+    rows = [(status.name, version) for status in statuses for version in status.versions]
+    for name, version in sorted(rows, key=lambda row: (-row[1].utilization, -row[1].queued, row[0], row[1].name)):
+        figures = (version.busy, version.queued, version.replicas_ready, version.replicas_desired)
+        table.add_row(name, version.name, f"{version.utilization:g} %", *map(str, figures), version.last_scaling)
+    console.print(table if rows else "no endpoint", soft_wrap=not rows)
+
+
+def load(status: EndpointStatus) -> dict[str, object]:
+    """The same for pipelines."""
+    names = {"name", "utilization", "busy", "queued", "replicas_ready", "replicas_desired", "last_scaling"}
+    versions = [version.model_dump(mode="json", by_alias=True, include=names) for version in status.versions]
+    return {"name": status.name, "state": status.state.value, "versions": versions}
 
 
 def details(console: Console, status: EndpointStatus) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,6 +41,13 @@ class Api:
         """A text, as logs are. Raises as `get`."""
         async with self._request("GET", path, query, None, None) as answer:
             return await answer.text(errors="replace")
+
+    async def lines(self, path: str, **query: str) -> AsyncGenerator[str, None]:
+        """A text line by line, for as long as it goes on. Raises as `get`."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS)
+        async with self._request("GET", path, query, None, None, limits) as answer:
+            async for line in answer.content:
+                yield line.decode(errors="replace").rstrip("\r\n")
 
     async def create(self, path: str, body: Object) -> Object:
         """Makes an object. Raises Conflict where it exists, and as `get`."""

@@ -9,7 +9,7 @@ import base64
 import os
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import yaml
 
 from aks_inference_runtime.api.errors import InvalidInput
 
+LogIn = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
+"""From the section `exec` of a user, and the cluster's, what the user's section would say."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -49,16 +51,27 @@ def find(environment: Mapping[str, str] = os.environ) -> Connection:
     raise InvalidInput("no API server: neither a pod's service account nor the variable KUBECONFIG is there")
 
 
-def from_kubeconfig(path: Path) -> Connection:
-    """The current context of a kubeconfig with a token or a client certificate. Raises InvalidInput."""
+def from_kubeconfig(path: Path, context_name: str | None = None, log_in: LogIn | None = None) -> Connection:
+    """A context of a kubeconfig with a token or a client certificate. Raises InvalidInput.
+
+    Args:
+        path: Required. The file.
+        context_name: Optional. Default: its current context.
+        log_in: Optional. Makes a user's section of one that logs in by a program. Default: such users are refused.
+    """
     try:
         document = yaml.safe_load(path.read_text())
-        context = _named(document["contexts"], document["current-context"])["context"]
+        names = [entry["name"] for entry in document["contexts"]]
+        if context_name is not None and context_name not in names:
+            raise InvalidInput(f"{path} has no context {context_name!r} (there are: {', '.join(names)})")
+        context = _named(document["contexts"], context_name or document["current-context"])["context"]
         cluster = _named(document["clusters"], context["cluster"])["cluster"]
         user = _named(document["users"], context["user"])["user"]
         server = str(cluster["server"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
         raise InvalidInput(f"{path}: not a kubeconfig with a current context: {error!r}") from None
+    if "exec" in user and log_in is not None:
+        user = log_in(user["exec"], cluster)
     if "exec" in user or "auth-provider" in user:
         raise InvalidInput(f"{path}: the user logs in by a program; the runtime takes a token or a client certificate")
     token_file = Path(user["tokenFile"]) if "tokenFile" in user else None
