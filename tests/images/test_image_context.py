@@ -108,9 +108,9 @@ def test_entry_script_must_go_in(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not a file"):
         collect(Application(str(tmp_path / "none.py")))
     packed = collect(Application("other.py", tmp_path))
-    assert packed.entry == f"{tmp_path.name}/other.py"
+    assert packed.variables["AZUREML_ENTRY_SCRIPT"] == f"{tmp_path.name}/other.py"
     alone = collect(Application(str(tmp_path / "other.py")))
-    assert (alone.entry, alone.folder) == ("other.py", None)
+    assert alone.variables == {"AZUREML_ENTRY_SCRIPT": "other.py"}
 
 
 ENTRIES = st.dictionaries(

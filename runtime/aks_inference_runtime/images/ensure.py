@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
-from aks_inference_runtime.images.build.application import Application, application_image, collect
+from aks_inference_runtime.images.build.application import Application, Packed, application_image, collect
 from aks_inference_runtime.images.build.assemble import environment_image, environment_layers
 from aks_inference_runtime.images.build.base import fetch_image, find_target
 from aks_inference_runtime.images.build.choose import Builder, choose
@@ -152,16 +152,17 @@ async def ensure_application(
     client: RegistryClient,
     environment: Ensured,
     definition: EnvironmentDefinition,
-    application: Application,
+    application: Application | Packed,
     workspace: RegistryPlace,
     settings: BuildSettings | None = None,
     progress: Progress = lambda _line: None,
 ) -> Ensured:
     """The image of a service: the environment's with the application's layer, found by both their contents."""
     settings = settings or BuildSettings()
-    packed = await asyncio.to_thread(collect, application)
-    environment_tag = (environment.image.digest or "").partition(":")[2][:16]
-    target = ImageReference(workspace.registry, SERVICES, f"{environment_tag}-{packed.tag}")
+    packed = application
+    if isinstance(packed, Application):
+        packed = await asyncio.to_thread(collect, packed)
+    target = application_reference(environment.image, packed, workspace)
     there = await client.head(target)
     if there is not None:
         return Ensured(environment.key, target.at(there.digest), False)
@@ -171,3 +172,9 @@ async def ensure_application(
     await client.push_manifest(target, image.manifest)
     progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
     return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
+
+
+def application_reference(environment: ImageReference, packed: Packed, workspace: RegistryPlace) -> ImageReference:
+    """Where the image of an application on an environment's image (with its digest) is, or will be. Pure."""
+    below = (environment.digest or "").partition(":")[2][:16]
+    return ImageReference(workspace.registry, SERVICES, f"{below}-{packed.tag}")

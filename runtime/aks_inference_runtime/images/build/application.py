@@ -1,7 +1,8 @@
 """The application's own small layer on an environment's image: a changed entry script leaves the environment alone."""
 
 import asyncio
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from aks_inference_runtime.images.context import ContextLimits, context_files
 from aks_inference_runtime.images.environment.containerfile import APP_ROOT
 
 APPLICATION_LABEL = "dev.aks-inference.application"
+ROOT_FOLDER = "source"
+"""Of a source directory without a name, which is the root of the file system."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,18 @@ class Application:
 
 @dataclass(frozen=True)
 class Packed:
-    """The files by their names under the application's root, and what identifies them."""
+    """The files by their names under a root, what identifies them, and what the image says of them."""
 
     files: Mapping[str, Path]
     digest: str
-    entry: str
-    """The entry script under the root, as AZUREML_ENTRY_SCRIPT says it."""
-    folder: str | None
+    variables: Mapping[str, str]
+    command: Sequence[str]
+    root: str = APP_ROOT
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.files.values())
 
     @property
     def tag(self) -> str:
@@ -49,35 +57,46 @@ def collect(application: Application) -> Packed:
         path = Path(script)
         if not path.is_file():
             raise InvalidInput(f"entryScript: {script!r} is not a file; give the path of the entry script")
-        files, entry, name = {path.name: path}, path.name, None
-    else:
-        name = folder.resolve().name
-        inside = context_files(folder, application.limits)
-        if script not in inside:
-            there = (folder / script).is_file()
-            rule = "is ignored by .amlignore or .gitignore" if there else f"is not in {folder}"
-            raise InvalidInput(f"entryScript: {script!r} {rule}; name a file relative to sourceDirectory")
-        files = {f"{name}/{relative}": path for relative, path in inside.items()}
-        entry = f"{name}/{script}"
+        return pack({path.name: path}, *_served(path.name, None))
+    # Not resolved: what a link is called is what the scoring server is told.
+    name = Path(os.path.abspath(folder)).name or ROOT_FOLDER  # noqa: PTH100
+    inside = context_files(folder, application.limits)
+    if script not in inside:
+        there = (folder / script).is_file()
+        rule = "is ignored by .amlignore or .gitignore" if there else f"is not in {folder}"
+        raise InvalidInput(f"entryScript: {script!r} {rule}; name a file relative to sourceDirectory")
+    return pack({f"{name}/{relative}": path for relative, path in inside.items()}, *_served(f"{name}/{script}", name))
+
+
+def pack(
+    files: Mapping[str, Path], variables: Mapping[str, str], command: Sequence[str], root: str = APP_ROOT
+) -> Packed:
+    """Files by their names under a root, with what identifies them. Reads them."""
     # Executable or not is part of the content: the layer carries it.
     digests = {f"{'x' if _executable(path) else '-'} {name}": file_digest(path) for name, path in files.items()}
-    return Packed(files, combined_digest(digests), entry, name)
+    return Packed(files, combined_digest(digests), variables, command, root)
+
+
+def _served(entry: str, folder: str | None) -> tuple[dict[str, str], list[str]]:
+    """Variables and command of a scoring server. `entry`: the script under the root."""
+    variables = {"AZUREML_ENTRY_SCRIPT": entry}
+    if folder is not None:
+        variables["AZUREML_SOURCE_DIRECTORY"] = folder
+    return variables, ["azmlinfsrv", "--entry_script", f"{APP_ROOT}/{entry}"]
 
 
 async def application_image(environment: BaseImage, packed: Packed, cache: Path) -> Image:
     """The image of a service: the environment's with the application's layer."""
-    root = APP_ROOT.lstrip("/")
+    root = packed.root.lstrip("/")
 
     def entries() -> list[Entry]:
         return [Entry(f"{root}/{name}", path, _executable(path)) for name, path in packed.files.items()]
 
-    layer = await asyncio.to_thread(kept, cache / "layers", f"application {packed.digest}", lambda _stack: entries())
-    variables = {"AZUREML_ENTRY_SCRIPT": packed.entry}
-    if packed.folder is not None:
-        variables["AZUREML_SOURCE_DIRECTORY"] = packed.folder
+    key = f"application {packed.digest}" if packed.root == APP_ROOT else f"application {root} {packed.digest}"
+    layer = await asyncio.to_thread(kept, cache / "layers", key, lambda _stack: entries())
     changes = {
-        "Env": variables,
-        "Cmd": ["azmlinfsrv", "--entry_script", f"{APP_ROOT}/{packed.entry}"],
+        "Env": packed.variables,
+        "Cmd": list(packed.command),
         "Labels": {APPLICATION_LABEL: packed.digest},
     }
     return put_together(environment, (NewLayer(layer, "application"),), changes, {APPLICATION_LABEL: packed.digest})

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from packaging.requirements import Requirement
+
 from aks_inference_runtime.images.environment.model import CondaDefinition, EnvironmentDefinition
 from aks_inference_runtime.images.environment.pip import canonical_requirement
 from aks_inference_runtime.images.findings import Findings
@@ -9,6 +11,7 @@ from aks_inference_runtime.images.findings import Findings
 RESERVED = ("Microsoft", "AzureML")
 """Prefixes of curated environments (azureml-core 1.61; reference: azureml-v1.md 4.1)."""
 SERVER = "azureml-inference-server-http==1.5.1"
+BRINGS_SERVER = frozenset({"azureml-inference-server-http", "azureml-defaults"})
 PYTHON = "python =3.11"
 
 _PACKAGES: dict[str, tuple[str, ...]] = {
@@ -31,8 +34,19 @@ def get(name: str, at: str, findings: Findings) -> EnvironmentDefinition:
     if name not in _PACKAGES:
         findings.add(at, "is not a curated environment", f"choose one of {', '.join(NAMES)}, or list packages", name)
         return EnvironmentDefinition(name=name)
-    requirements = tuple(sorted(canonical_requirement(package) for package in (*_PACKAGES[name], SERVER)))
-    return EnvironmentDefinition(name=name, conda=CondaDefinition(dependencies=(PYTHON,)), pip=requirements)
+    return EnvironmentDefinition(name=name, conda=CondaDefinition(dependencies=(PYTHON,)), pip=packages(name))
+
+
+def packages(name: str) -> tuple[str, ...]:
+    """Requirements of a curated environment that there is."""
+    return tuple(sorted(canonical_requirement(package) for package in (*_PACKAGES[name], SERVER)))
+
+
+def with_server(definition: EnvironmentDefinition) -> EnvironmentDefinition:
+    """The definition with a scoring server, where it has none and packages are installed at all."""
+    if definition.user_managed or any(Requirement(one).name in BRINGS_SERVER for one in definition.pip):
+        return definition
+    return replace(definition, pip=tuple(sorted((*definition.pip, canonical_requirement(SERVER)))))
 
 
 def clone(definition: EnvironmentDefinition, name: str) -> EnvironmentDefinition:

@@ -1,0 +1,60 @@
+"""Arguments about registries and custom images, as they come over the wire."""
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict
+
+import pulumi
+
+
+class RegistryArgs(TypedDict):
+    """Where images are looked up, and built to when they are nowhere."""
+
+    server: str
+    """Required. The workspace's registry: `host`, or `host/repository` for images of environments."""
+    shared_registries: NotRequired[Sequence[str] | None]
+    """Optional. Registries that are asked after it, in order. Default: none."""
+    tier: NotRequired[str | None]
+    """Optional. Basic, Standard or Premium: a note on pull time for Basic. Default: not known."""
+    username: NotRequired[pulumi.Input[str] | None]
+    """Optional. User name for `server`; with `password`. Default: the logins of `docker login` where the stack is
+    applied."""
+    password: NotRequired[pulumi.Input[str] | None]
+    """Optional. Secret. Of `username`."""
+    ca_file: NotRequired[str | None]
+    """Optional. PEM file of certificate authorities to trust beside the machine's. Default: none."""
+    plain_http: NotRequired[bool | None]
+    """Optional. The registry has no TLS. Default: false; one of this machine has none."""
+    base_image: NotRequired[str | None]
+    """Optional. Base of images whose environment names none, and of the runtime's. Default: the official Python image
+    of the wanted version."""
+    builder: NotRequired[str | None]
+    """Optional. `auto`, `assemble` (our own, without a build tool), `buildah`, `podman` or `buildx`. Default: auto."""
+    build_arguments: NotRequired[Sequence[str] | None]
+    """Optional. Further arguments of a build tool. Default: none."""
+
+
+class CustomImageArgs(TypedDict):
+    """Any container that answers HTTP: KServe, Triton, MLServer, vLLM, BentoML, or one of your own."""
+
+    image: pulumi.Input[str]
+    """Required. The image, with tag or digest."""
+    port: int
+    """Required. Where it listens."""
+    score_path: str
+    """Required. What requests to the scoring URI become in the container, such as `/v2/models/m/infer`."""
+    health_path: NotRequired[str | None]
+    """Optional. What answers 200 once it can score. Default: /."""
+    health_port: NotRequired[int | None]
+    """Optional. Port of `health_path`. Default: `port`."""
+    swagger_path: NotRequired[str | None]
+    """Optional. Where it describes its interface. Default: /swagger.json."""
+    command: NotRequired[Sequence[str] | None]
+    """Optional. In place of the image's own entry point. Default: the image's."""
+    arguments: NotRequired[Sequence[str] | None]
+    """Optional. In place of the image's own arguments. Default: the image's."""
+    environment_variables: NotRequired[Mapping[str, pulumi.Input[str]] | None]
+    """Optional. Of the container. Default: none."""
+    user: NotRequired[int | None]
+    """Optional. Number of the user that it runs as, never 0. Default: 10001."""
+    writable: NotRequired[bool | None]
+    """Optional. Whether the container may write outside of `/tmp`. Default: false."""

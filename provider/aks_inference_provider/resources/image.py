@@ -1,0 +1,206 @@
+"""Image: what pods run from, found in a registry or built and pushed. Check looks, so that a preview says which."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from aks_inference_provider import PACKAGE
+from aks_inference_provider.differences import Change, Diff, Difference, changes, top
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.image_inputs import failures_of, login_of, reach, settings_of, wanted_of
+from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
+from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
+from aks_inference_runtime.images.build.choose import Builder, choose
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.client import RegistryClient
+from aks_inference_runtime.images.service import Found, Wanted, ensure, look_up
+
+LOOK_S = 20.0
+"""Of registries, in a preview: one that does not answer refuses nothing."""
+BUILDERS = tuple(builder.value for builder in Builder)
+INPUTS = (
+    Field("registry", Kind.STRING, "Required. `host` or `host/repository` of the workspace's registry.", required=True),
+    Field("sharedRegistries", Kind.STRINGS, "Optional. Registries that are asked after it, in order. Default: none."),
+    Field("registryTier", Kind.STRING, "Optional. Basic, Standard or Premium, for a note on pull time."),
+    Field("username", Kind.STRING, "Optional. At the registry. Default: the logins of `docker login`."),
+    Field("password", Kind.STRING, "Optional. Of `username`.", secret=True),
+    Field("caFile", Kind.STRING, "Optional. Certificate authorities (PEM) to trust beside the machine's."),
+    Field("plainHttp", Kind.BOOLEAN, "Optional. The registry has no TLS. Default: false; this machine's own has none."),
+    Field("environment", Kind.OBJECT, "Conditional. An environment object; this or `runtime` is required."),
+    Field("baseLogin", Kind.OBJECT, "Optional. `address`, `username`, `password` of a private base.", secret=True),
+    Field("baseDirectory", Kind.STRING, "Optional. What files of the environment are relative to. Default: `/`."),
+    Field("runtime", Kind.BOOLEAN, "Conditional. The inference runtime itself, in place of an environment."),
+    Field("baseImage", Kind.STRING, "Optional. The base of an environment without one of its own."),
+    Field("scoringServer", Kind.BOOLEAN, "Optional. Adds the scoring server where the environment has none."),
+    Field("alias", Kind.STRING, "Optional. A name of its own, made of its content: where it is there, all is."),
+    Field("entryScript", Kind.STRING, "Optional. Adds the application's files as a layer of their own."),
+    Field("sourceDirectory", Kind.STRING, "Optional. Absolute; the folder of `entryScript`, without ignored files."),
+    Field("maxMb", Kind.INTEGER, "Optional. Limit of the folder. Default: 300."),
+    Field("maxFiles", Kind.INTEGER, "Optional. Limit of the folder. Default: 2,000."),
+    Field("builder", Kind.STRING, f"Optional. {', '.join(BUILDERS)}. Default: auto."),
+    Field("buildArguments", Kind.STRINGS, "Optional. Further arguments of a build tool. Default: none."),
+    Field("key", Kind.STRING, "The image key of the environment.", computed=True),
+    Field("definition", Kind.STRING, "The key by what is written, without digests of bases.", computed=True),
+    Field("content", Kind.STRING, "`sha256:<hex>` over the application's files; empty without.", computed=True),
+    Field("packages", Kind.INTEGER, "How many packages are listed.", computed=True),
+    Field("found", Kind.STRING, "Where the image was when it was asked for; empty: nowhere.", computed=True),
+)
+OUTPUTS = (Field("image", Kind.STRING, "The image with its digest.", required=True),)
+IDENTITY = ("registry", "key", "content", "alias")
+"""What makes it another image; how it is reached and built does not."""
+
+
+def check(news: Mapping[str, Any]) -> list[Failure]:
+    """All that is wrong with plain inputs, short of files and registries."""
+    failures = check_fields(INPUTS, news)
+    if (news.get("environment") is None) == (not news.get("runtime")):
+        given = "is given beside runtime; give one" if news.get("runtime") else "is required, or runtime"
+        failures.append(Failure("environment", given))
+    builder = news.get("builder")
+    if isinstance(builder, str) and builder not in (*BUILDERS, UNKNOWN):
+        failures.append(Failure("builder", f"{builder!r} is none of {', '.join(BUILDERS)}"))
+    if (news.get("username") is None) != (news.get("password") is None):
+        failures.append(Failure("username", "needs password, and password it: give both or neither"))
+    return failures
+
+
+def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> Diff:
+    """What has to happen, from plain inputs: the image's identity counts, and whether it is still there."""
+    found = {path: Difference(change) for path, change in changes(olds, news).items() if top(path) in IDENTITY}
+    if not found and news.get("found") == "":
+        found["image"] = Difference(Change.UPDATE, of_input=False)
+    return Diff(found)
+
+
+class Image:
+    """An image, as a resource. Its id is `<registry>/<name>`. What was pushed stays when it is deleted."""
+
+    token = f"{PACKAGE}:index:Image"
+    description = "The image of an environment, a service or the runtime: found in a registry, or built and pushed."
+    inputs = INPUTS
+    outputs = OUTPUTS
+
+    async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
+        """See `check`; then files and registries are looked at."""
+        values = plain(news)
+        failures = check(values)
+        unknown = dict.fromkeys(("key", "content", "definition", "packages"), UNKNOWN)
+        if failures or has_unknown([value for name, value in values.items() if name not in ("password", "baseLogin")]):
+            return Checked({**news, **unknown}, failures)
+        try:
+            wanted = await asyncio.to_thread(wanted_of, values)
+        except InvalidInput as error:
+            return Checked({**news, **unknown}, failures_of(error))
+        found = {
+            "definition": wanted.offline_key,
+            "content": wanted.packed.digest if wanted.packed else "",
+            "packages": wanted.definition.package_count,
+        }
+        try:
+            looked = await _look(values, wanted)
+        except (AksInferenceError, TimeoutError) as error:
+            # The key needs the base's digest: what it was is the best that is known.
+            return Checked({**news, **found, **_kept(plain(olds), found, wanted)}, notes=[_not_asked(values, error)])
+        if looked.pinned and wanted.alias is None:
+            found["key"] = looked.lookup.key
+        else:
+            found |= _kept(plain(olds), found, wanted)
+        found["found"] = str(looked.image or "")
+        return Checked({**news, **found}, _cannot_build(values, wanted) if looked.image is None else ())
+
+    async def diff(self, state: State, news: Raw) -> Diff:
+        """See `diff`."""
+        return diff(plain(state.inputs), plain(news))
+
+    def preview(self, inputs: Raw, state: State | None) -> Computed:
+        """The image where it is there already."""
+        news = plain(inputs)
+        if state is not None and not diff(plain(state.inputs), news).properties:
+            return {"image": state.outputs.get("image", UNKNOWN)}
+        return {"image": news.get("found") or UNKNOWN}
+
+    async def notes(self, inputs: Raw, state: State | None) -> Sequence[str]:
+        """`image found in …` or `will build: about N packages`."""
+        values = plain(inputs)
+        if has_unknown(values.get("key")) or (state and not diff(plain(state.inputs), values).properties):
+            return []
+        try:
+            wanted = await asyncio.to_thread(wanted_of, values)
+            looked = await _look(values, wanted)
+        except (AksInferenceError, TimeoutError) as error:
+            return [Caution(_not_asked(values, error))]
+        files = "" if wanted.packed is None else f"; application: {_files(wanted)}"
+        return [f"{looked.text}{files}", *looked.lookup.notes]
+
+    async def create(self, operation: Operation, inputs: Raw) -> Made:
+        """Finds or builds it."""
+        values = plain(inputs)
+        return Made(f"{values['registry']}/{operation.urn.name}", await self._ensure(operation, values))
+
+    async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
+        """As create; the former image stays."""
+        return await self._ensure(operation, plain(inputs))
+
+    async def read(self, operation: Operation, state: State) -> State | None:
+        """Whether it is still there."""
+        image = plain(state.outputs.get("image"))
+        if not image:
+            return None
+        try:
+            async with asyncio.timeout(LOOK_S), _client(plain(state.inputs)) as client:
+                there = await client.head(ImageReference.parse(str(image)))
+        except (AksInferenceError, TimeoutError) as error:
+            operation.progress.warn(_not_asked(plain(state.inputs), error))
+            return state
+        return state if there is not None else None
+
+    async def delete(self, operation: Operation, state: State) -> None:
+        """Leaves the image: others find it by its content, and run from it."""
+
+    async def _ensure(self, operation: Operation, values: Mapping[str, Any]) -> Computed:
+        wanted = await asyncio.to_thread(wanted_of, values)
+        async with _client(values, wanted) as client:
+            made = await ensure(client, wanted, settings_of(values, wanted), operation.progress.status)
+        if made.built:
+            operation.progress.info(f"{made.text}: sent {made.pushed.sent_bytes / 1e6:.1f} MB")
+        return {"image": str(made.image)}
+
+
+def _cannot_build(values: Mapping[str, Any], wanted: Wanted) -> list[Failure]:
+    try:
+        choose(wanted.definition, settings_of(values, wanted).builder)
+    except InvalidInput as error:
+        return [Failure("builder", str(error).removeprefix("builder: "))]
+    return []
+
+
+def _kept(olds: Mapping[str, Any], found: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
+    same = olds.get("definition") == found["definition"] and isinstance(olds.get("key"), str)
+    return {"key": olds["key"] if same else wanted.offline_key}
+
+
+async def _look(values: Mapping[str, Any], wanted: Wanted) -> Found:
+    async with asyncio.timeout(LOOK_S), _client(values, wanted) as client:
+        return await look_up(client, wanted)
+
+
+@contextlib.asynccontextmanager
+async def _client(values: Mapping[str, Any], wanted: Wanted | None = None) -> AsyncIterator[RegistryClient]:
+    store = login_of(values, wanted.definition.base_login if wanted else None)
+    async with RegistryClient(store, reach(values)) as client:
+        yield client
+
+
+def _not_asked(values: Mapping[str, Any], error: BaseException) -> str:
+    why = f"no answer within {LOOK_S:g} s" if isinstance(error, TimeoutError) else str(error)
+    return f"registry {values.get('registry')}: not known whether the image is there ({why})"
+
+
+def _files(wanted: Wanted) -> str:
+    packed = wanted.packed
+    assert packed is not None  # noqa: S101 - asked by the caller
+    size = packed.size
+    shown = f"{size / 1e3:,.1f} kB" if size < 100_000 else f"{size / 1e6:,.1f} MB"
+    return f"{len(packed.files):,} file{'s' * (len(packed.files) != 1)}, {shown}"

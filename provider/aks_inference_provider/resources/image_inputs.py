@@ -1,0 +1,110 @@
+"""From the plain inputs of an Image to what the images part takes: environment, files, registries, logins, builder."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aks_inference_provider.fields import Failure
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.images.build.application import Application, Packed, collect
+from aks_inference_runtime.images.build.choose import Builder
+from aks_inference_runtime.images.build.tools import ToolOptions
+from aks_inference_runtime.images.context import MAX_BYTES, MAX_FILES, ContextLimits
+from aks_inference_runtime.images.ensure import BuildSettings
+from aks_inference_runtime.images.environment.containerfile import needs_conda
+from aks_inference_runtime.images.environment.curated import with_server
+from aks_inference_runtime.images.environment.model import RegistryLogin
+from aks_inference_runtime.images.environment.read import read_environment
+from aks_inference_runtime.images.lookup import RegistryPlace
+from aks_inference_runtime.images.own import runtime_environment, runtime_package
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry import CredentialStore, Login, TransportOptions
+from aks_inference_runtime.images.service import Wanted
+
+_MEGABYTE = 1024 * 1024
+
+
+def wanted_of(values: Mapping[str, Any]) -> Wanted:
+    """What is wanted, from checked plain inputs. Reads files. Raises InvalidInput with all that is wrong."""
+    environment: dict[str, Any]
+    packed: Packed | None
+    if values.get("runtime"):
+        environment, packed = dict(runtime_environment()), runtime_package()
+    else:
+        environment, packed = values["environment"], _application(values)
+    if (login := values.get("baseLogin")) is not None:
+        docker = {**(environment.get("docker") or {}), "baseImageRegistry": login}
+        environment = {**environment, "docker": docker}
+    definition = read_environment(environment, Path(values.get("baseDirectory") or "/"))
+    if values.get("scoringServer"):
+        definition = with_server(definition)
+    if values.get("baseImage") and not _has_base(environment) and not needs_conda(definition):
+        definition = replace(definition, base=ImageReference.parse(values["baseImage"]))
+    return Wanted(
+        definition,
+        RegistryPlace.parse(values["registry"], values.get("registryTier")),
+        tuple(RegistryPlace.parse(one) for one in values.get("sharedRegistries") or ()),
+        packed,
+        ImageReference.parse(values["alias"]) if values.get("alias") else None,
+    )
+
+
+def login_of(values: Mapping[str, Any], base: RegistryLogin | None) -> CredentialStore:
+    """Logins of `docker login`, of a private base, and the given one, which wins."""
+    store = CredentialStore.from_docker()
+    if base is not None:
+        store = store.having(base.address, Login(base.username, base.password))
+    if values.get("username"):
+        host = RegistryPlace.parse(values["registry"]).registry
+        store = store.having(host, Login(values["username"], values["password"]))
+    return store
+
+
+def reach(values: Mapping[str, Any]) -> TransportOptions:
+    """How registries are reached."""
+    authorities = values.get("caFile")
+    plain = frozenset({RegistryPlace.parse(values["registry"]).registry}) if values.get("plainHttp") else frozenset()
+    return TransportOptions(Path(authorities) if authorities else None, plain)
+
+
+def settings_of(values: Mapping[str, Any], wanted: Wanted) -> BuildSettings:
+    """How it is built."""
+    options = reach(values)
+    tool = ToolOptions(
+        build_arguments=tuple(values.get("buildArguments") or ()),
+        plain_http=not options.uses_tls(wanted.workspace.registry),
+        ca_file=options.ca_file,
+        limits=_limits(values),
+    )
+    credentials = login_of(values, wanted.definition.base_login)
+    return BuildSettings(Builder(values.get("builder") or Builder.AUTO), tool=tool, credentials=credentials)
+
+
+def failures_of(error: InvalidInput) -> list[Failure]:
+    """One for each line: the images part names the property first."""
+    found = []
+    for line in str(error).splitlines():
+        path, separator, reason = line.partition(": ")
+        named = separator and path.partition(".")[0].partition("[")[0] in ("environment", "entryScript")
+        found.append(Failure(path, reason) if named else Failure("environment", line))
+    return found
+
+
+def _has_base(environment: Mapping[str, Any]) -> bool:
+    docker = environment.get("docker") or {}
+    return any(docker.get(name) for name in ("baseImage", "baseDockerfile", "buildContext"))
+
+
+def _application(values: Mapping[str, Any]) -> Packed | None:
+    script, folder = values.get("entryScript"), values.get("sourceDirectory")
+    if script is None:
+        return None
+    return collect(Application(script, Path(folder) if folder else None, _limits(values)))
+
+
+def _limits(values: Mapping[str, Any]) -> ContextLimits:
+    return ContextLimits(
+        int(values["maxMb"]) * _MEGABYTE if values.get("maxMb") else MAX_BYTES,
+        int(values["maxFiles"]) if values.get("maxFiles") else MAX_FILES,
+    )

@@ -1,0 +1,99 @@
+"""The image that pods run from: an environment, and an application on it; looked up, then made if it is missing."""
+
+from dataclasses import dataclass, replace
+
+from aks_inference_runtime.api.errors import NotFound, OperationFailed
+from aks_inference_runtime.images.build.application import Packed
+from aks_inference_runtime.images.build.run import Progress
+from aks_inference_runtime.images.ensure import (
+    BuildSettings,
+    Ensured,
+    application_reference,
+    ensure_application,
+    ensure_image,
+)
+from aks_inference_runtime.images.environment.key import image_key
+from aks_inference_runtime.images.environment.model import EnvironmentDefinition
+from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, pins
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.client import RegistryClient
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What pods need, and where it belongs."""
+
+    definition: EnvironmentDefinition
+    workspace: RegistryPlace
+    shared: tuple[RegistryPlace, ...] = ()
+    packed: Packed | None = None
+    """The application's files; None: the environment alone."""
+    alias: ImageReference | None = None
+    """A name of its own that the image also has, made of its content: where that is there, all is."""
+
+    @property
+    def offline_key(self) -> str:
+        """The key of the environment by what is written, whatever the base images' digests are now."""
+        return image_key(self.definition)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the registries say."""
+
+    lookup: Lookup
+    """Of the environment."""
+    image: ImageReference | None = None
+    """With its digest, where the whole is there."""
+    pinned: bool = True
+    """Whether all base images' digests were known: the key stands for them."""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.lookup.found is None or self.image is not None:
+            return self.lookup.text
+        return f"environment {self.lookup.text}, will add the application's files"
+
+
+async def look_up(client: RegistryClient, wanted: Wanted) -> Found:
+    """Asks, builds nothing. Raises the workspace registry's error."""
+    if wanted.alias is not None and (named := await client.head(wanted.alias)) is not None:
+        image = wanted.alias.at(named.digest)
+        return Found(Lookup(wanted.offline_key, wanted.definition.package_count, image, named), image)
+    known, notes = await pins(client, wanted.definition)
+    looked = await find(client, wanted.definition, wanted.workspace, wanted.shared, known)
+    looked = replace(looked, notes=(*notes, *looked.notes))
+    if wanted.alias is not None:
+        return Found(looked, None, not notes)
+    if looked.found is None or wanted.packed is None:
+        return Found(looked, looked.found, not notes)
+    target = application_reference(looked.found, wanted.packed, wanted.workspace)
+    there = await client.head(target)
+    return Found(looked, target.at(there.digest) if there else None, not notes)
+
+
+async def ensure(client: RegistryClient, wanted: Wanted, settings: BuildSettings, progress: Progress) -> Ensured:
+    """Finds or builds all of it. Raises BuildFailed with the end of the log, and the registry's errors."""
+    alias, definition, workspace = wanted.alias, wanted.definition, wanted.workspace
+    if alias is not None and (named := await client.head(alias)) is not None:
+        return Ensured(wanted.offline_key, alias.at(named.digest), False)
+    made = await ensure_image(client, definition, workspace, wanted.shared, settings, progress)
+    if wanted.packed is not None:
+        made = await ensure_application(client, made, definition, wanted.packed, workspace, settings, progress)
+    return made if alias is None else await _also(client, made, alias)
+
+
+async def _also(client: RegistryClient, made: Ensured, alias: ImageReference) -> Ensured:
+    """The image under another name of the same registry."""
+    manifest = await client.manifest(made.image)
+    if manifest is None:
+        raise NotFound(f"{made.image} was there and is gone: somebody cleans the registry up; apply again")
+    if alias.repository != made.image.repository:
+        for blob in (manifest.part("config"), *manifest.parts("layers")):
+            if not await client.has_blob(alias, blob.digest) and not await client.mount(
+                alias, blob.digest, made.image.repository
+            ):
+                raise OperationFailed(f"{alias.registry} does not mount {blob.digest} from {made.image.repository}")
+    await client.push_manifest(alias, manifest)
+    return replace(made, image=alias.at(manifest.digest))
