@@ -52,7 +52,7 @@ async def test_an_operation_is_pending_until_its_end_is_known() -> None:
     lost = Step(op="create", new=Cell(resource("c")))
     await journal.begin(lost)
     await journal.end(lost, kept=False, lost=True)
-    await journal.close()
+    await journal.close(well=True)
     assert written.all == [
         "a | creating b",
         "b a",
@@ -121,7 +121,7 @@ async def test_a_frozen_journal_writes_no_more() -> None:
     await journal.begin(step)
     journal.freeze()
     await journal.end(step, kept=False)
-    await journal.close()
+    await journal.close(well=True)
     assert written.all == [" | creating a"]
 
 
@@ -130,11 +130,23 @@ async def test_an_old_pending_create_is_told_until_the_resource_is_made() -> Non
     pending = Operation(resource("a"), OperationKind.CREATING)
     gone = Operation(resource("b"), OperationKind.UPDATING)
     journal = Journal(Snapshot(operations=(pending, gone)), [], written)
-    await journal.close()
+    await journal.close(well=True)
     step = Step(op="create", new=Cell(resource("a")))
     await journal.begin(step)
     await journal.end(step, kept=True)
     assert written.all == [" | creating a", " | creating a, creating a", "a"]
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_an_old_pending_create_is_forgotten_when_the_run_that_is_to_forget_it_has_ended_well(well: bool) -> None:
+    written = Written()
+    journal = Journal(Snapshot(operations=(Operation(resource("a"), OperationKind.CREATING),)), [], written)
+    journal.forget_creates()
+    step = Step(op="create", new=Cell(resource("b")))
+    await journal.begin(step)
+    await journal.end(step, kept=True)
+    await journal.close(well)
+    assert written.all == [" | creating a, creating b", "b | creating a", "b" if well else "b | creating a"]
 
 
 async def test_what_is_left_over_follows_a_renamed_resource() -> None:

@@ -146,7 +146,7 @@ class Deployment:
         try:
             if self._stack_outputs is not None:
                 await self._put_outputs(*self._stack_outputs, merge=errored)
-            await self.journal.close()
+            await self.journal.close(well=not errored)
         except EngineError as error:
             errored = True
             self._not_written(error)

@@ -43,6 +43,7 @@ class Journal:
         self._new: list[Cell] = []
         self._pending: dict[Cell, OperationKind] = {}
         self._created: set[str] = set()
+        self._to_forget = False
         self._forgetting = False
         self._renamed: dict[str, str] = {}
         self._wanted = 0
@@ -70,8 +71,9 @@ class Journal:
         if self._persist is not None:
             await self._write()
 
-    async def close(self) -> None:
-        """Writes what was not worth a write of its own."""
+    async def close(self, well: bool) -> None:
+        """Writes what was not worth a write of its own; `well`: the run did all that it was to do."""
+        self._forgetting = self._to_forget and well
         if self._persist is not None:
             await self._write()
 
@@ -80,8 +82,8 @@ class Journal:
         self._persist = None
 
     def forget_creates(self) -> None:
-        """What was being created when an earlier run was cut is not kept any longer."""
-        self._forgetting = True
+        """What was being created when an earlier run was cut is not kept when this one has ended well."""
+        self._to_forget = True
 
     def rename(self, old_urn: str, new_urn: str) -> None:
         """A resource was found under a former URN: what is left over refers to it by the new one."""

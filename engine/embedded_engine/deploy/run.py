@@ -24,7 +24,7 @@ from embedded_engine.session import StackSession
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The flags of an operation. `parallel`: steps at once; `targets` and `replace`: URNs, with `*` and `**`;
-    `clear_pending_creates`: what was being created when a run was cut is forgotten when this run ends.
+    `clear_pending_creates`: what was being created when a run was cut is forgotten when this run has ended well.
     """
 
     parallel: int = 16

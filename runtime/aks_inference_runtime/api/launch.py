@@ -81,7 +81,12 @@ async def remove_remains(directory: Path, timeout_s: float = 60) -> None:
 
     Raises OperationFailed when something could not be ended.
     """
-    await _run([_REMAINS_MODULE, str(directory)], directory, timeout_s)
+    try:
+        await _run([_REMAINS_MODULE, str(directory)], directory, timeout_s)
+    except FileNotFoundError:
+        if await asyncio.to_thread(directory.exists):
+            raise
+        # Another one that destroys it was faster.
 
 
 def _private_directory(directory: Path) -> None:
@@ -164,4 +169,7 @@ async def _run(arguments: list[str], directory: Path, timeout_s: float) -> None:
 
 
 def _tail(log: Path, size: int = 4_000) -> str:
-    return log.read_bytes()[-size:].decode(errors="replace")
+    try:
+        return log.read_bytes()[-size:].decode(errors="replace")
+    except FileNotFoundError:
+        return "(its log is gone)"

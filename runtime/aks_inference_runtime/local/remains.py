@@ -56,7 +56,9 @@ def end(directory: Path) -> None:
         return
     paths = StatePaths(directory, Path(record.run_directory))
     end_keepers(directory)
-    with _locked(directory):
+    with _locked(directory) as there:
+        if not there:
+            return
         replicas = list(_replicas(paths))
         _terminate(_running((r.server_pid, r.server_mark) for r in replicas), SERVER_GRACE_S)
         _terminate(_running((r.gate_pid, r.gate_mark) for r in replicas), GATE_GRACE_S)
@@ -68,10 +70,18 @@ def end(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Holds the lock of the state directory; a supervisor that has it hangs or has just begun, and is killed."""
+def _locked(directory: Path) -> Iterator[bool]:
+    """Holds the lock of the state directory; a supervisor that has it hangs or has just begun, and is killed.
+
+    False: somebody else has removed the cluster meanwhile.
+    """
     deadline = time.monotonic() + LOCK_WAIT_S
-    with (directory / "supervisor.lock").open("w") as file:
+    try:
+        file = (directory / "supervisor.lock").open("w")
+    except FileNotFoundError:
+        yield False
+        return
+    with file:
         while True:
             record = read_record(directory, missing_ok=True)
             if record is not None and is_running(record.pid, record.process_mark):
@@ -85,7 +95,7 @@ def _locked(directory: Path) -> Iterator[None]:
                 time.sleep(0.1)
             else:
                 break
-        yield
+        yield os.fstat(file.fileno()).st_nlink > 0
 
 
 def _replicas(paths: StatePaths) -> Iterator[ReplicaRecord]:

@@ -100,6 +100,7 @@ class Supervisor:
         """Ends the supervisor alone: all that serves goes on, and the next one takes it over."""
         await self._end_tasks()
         await asyncio.gather(*(endpoint.close(None) for endpoint in self._endpoints.values()))
+        await self._publisher.close()
         await self._router.detach()
 
     async def shutdown(self) -> None:
@@ -110,6 +111,7 @@ class Supervisor:
                 await asyncio.gather(*(endpoint.close(SHUTDOWN_DRAIN_S) for endpoint in self._endpoints.values()))
         except TimeoutError:
             _log.error("not all ended in order in time; the rest is killed")
+        await self._publisher.close()
         await self._router.stop()
         await asyncio.to_thread(lambda: kill_all(marked(self.paths.root)))
 
@@ -127,7 +129,7 @@ class Supervisor:
                 endpoint.name
                 for endpoint in self._endpoints.values()
                 if any(
-                    (model.name, model.version) == (name, version)
+                    (model.name, model.version, model.store) == (name, version, None)
                     for declared in (endpoint.record.endpoint, endpoint.record.served)
                     if declared is not None
                     for v in declared.spec.versions
@@ -393,5 +395,7 @@ def remove_state(paths: StatePaths) -> None:
         (root / name).unlink(missing_ok=True)
     try:
         root.rmdir()
+    except FileNotFoundError:
+        pass  # another one was faster
     except OSError:
         _log.warning("%s is kept: it holds files of others", root)

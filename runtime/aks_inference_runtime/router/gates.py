@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from aks_inference_runtime.router.gate.settings import GateStatus
 from aks_inference_runtime.router.model import ControlAddress
@@ -19,6 +18,9 @@ BUSY_SECONDS = 0.1
 SILENCE_SECONDS = 0.7
 """A gate that is silent for so long (paused, dead) gets no new request."""
 RETRY_SECONDS = 0.1
+RECOVER_SECONDS = 1.0
+"""After an error that nobody has thought of: it will come again, and each one is logged."""
+_log = logging.getLogger(__name__)
 
 Act = Callable[[str], Awaitable[None]]
 
@@ -105,19 +107,31 @@ class GateWatch:
 
     async def _watch(self) -> None:
         while True:
-            try:
-                reader, writer = await self._connect()
-                try:
-                    await self._listen(reader, writer)
-                finally:
-                    self._writer = None
-                    writer.close()
-            except (OSError, ValidationError, ValueError):
-                pass
+            well = await self._guarded(self._connected())
             if self.status is not None:
+                # Not heard: it gets no new request until it is again.
                 self.status = None
-                await self._act(self.replica_id)
-            await asyncio.sleep(RETRY_SECONDS)
+                well = await self._guarded(self._act(self.replica_id)) and well
+            await asyncio.sleep(RETRY_SECONDS if well else RECOVER_SECONDS)
+
+    async def _guarded(self, work: Awaitable[None]) -> bool:
+        """False after an error that nobody has thought of: without the watch nobody would hear of the replica again."""
+        try:
+            await work
+        except (OSError, ValueError):
+            pass  # the gate is gone, or what answers is none
+        except Exception:  # noqa: BLE001 - whatever it was is logged, and the watch begins anew
+            _log.exception("the watch over the gate of %s failed; it begins anew", self.replica_id)
+            return False
+        return True
+
+    async def _connected(self) -> None:
+        reader, writer = await self._connect()
+        try:
+            await self._listen(reader, writer)
+        finally:
+            self._writer = None
+            writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._control, Path):

@@ -231,6 +231,7 @@ class HaproxyRouter:
                     await self._fleet.end_slots(number)
                     self._observed.pop(number, None)
                     self._hints.forget(number)
+                    self._leavers.forget(number)
             await self._fleet.add_slots(found.missing)
             found = assign(wanted, current, self._fleet.layouts, occupied)
         return found.slots

@@ -122,6 +122,12 @@ class Leavers:
         """How many, by slot."""
         return {slot: len(turns) for slot, turns in self._turns.items()}
 
+    def forget(self, process: int) -> None:
+        """The process has ended, and its queues with it."""
+        self._turns = {slot: turns for slot, turns in self._turns.items() if slot.process != process}
+        self._known = {key: value for key, value in self._known.items() if key[0] != process}
+        self._missing = {key for key in self._missing if key[0] != process}
+
     async def look(self, seen: Observations) -> None:
         """Looks where requests wait, not more often than its cost allows."""
         queued = {slot for observation in seen.values() for slot in observation.queued_slots()}

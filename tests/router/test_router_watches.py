@@ -1,0 +1,112 @@
+"""What the agent keeps looking at, also after an error that nobody has thought of, and after a process has ended."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from aks_inference_runtime.router import gates
+from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.gate import GateStatus
+from aks_inference_runtime.router.gates import GateWatch
+from aks_inference_runtime.router.hints import Hints
+from aks_inference_runtime.router.leavers import Leavers
+from aks_inference_runtime.router.slots import Slot
+
+
+class FakeGate:
+    """Tells each watcher its status at once, and again whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.watchers = 0
+        self.seq = 0
+
+    def status(self) -> GateStatus:
+        counts = {"max_concurrent": 1, "running": 0, "orphans": 0, "waiting": 0, "served_total": 0}
+        return GateStatus(replica_id="r1", port=0, ready=True, seq=self.seq, **counts)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                asked = json.loads(line)
+                self.watchers += asked.get("op") == "watch"
+                if "op" in asked:
+                    self.seq += 1
+                    writer.write(self.status().model_dump_json(by_alias=True).encode() + b"\n")
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+@pytest_asyncio.fixture
+async def gate(tmp_path: Path) -> AsyncIterator[FakeGate]:
+    made = FakeGate()
+    server = await asyncio.start_unix_server(made.serve, str(tmp_path / "gate"))
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("fails", ["hearing", "not hearing"])
+async def test_a_watch_goes_on_after_any_error_and_says_so(
+    tmp_path: Path, gate: FakeGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    monkeypatch.setattr(gates, "RECOVER_SECONDS", 0.01)
+    told: list[bool] = []
+    broken = False
+
+    async def act(_: str) -> None:
+        nonlocal broken
+        heard = watch.status is not None
+        told.append(heard)
+        if not broken and heard == (fails == "hearing"):
+            broken = True
+            raise RuntimeError("nobody thought of it")
+        if not broken and heard:
+            raise ConnectionError  # the gate is lost, so that the other half has its turn
+
+    with caplog.at_level(logging.ERROR):
+        watch = GateWatch("r1", tmp_path / "gate", act)
+        try:
+            async with asyncio.timeout(20):
+                while not (broken and gate.watchers >= 2 and told[-1] and watch.status is not None):
+                    await asyncio.sleep(0.01)
+        finally:
+            await watch.close()
+    assert False in told, "meanwhile it was told as not heard"
+    assert "the watch over the gate of r1 failed; it begins anew" in caplog.text
+    assert "nobody thought of it" in caplog.text
+
+
+class Admin:
+    """Of one process."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+
+    async def must(self, commands: list[str]) -> None:
+        self.commands += commands
+
+
+async def test_leavers_of_a_process_that_has_ended_are_forgotten(tmp_path: Path) -> None:
+    admins = {0: Admin(), 2: Admin()}
+    paths = Paths(tmp_path, tmp_path)
+    hints = Hints(paths, admins.__getitem__)  # type: ignore[arg-type]
+    leavers = Leavers(admins.__getitem__, lambda _: 1)  # type: ignore[arg-type]
+    leavers._turns = {Slot(0, 1): frozenset({"1-a"}), Slot(2, 5): frozenset({"2-b", "2-c"})}
+    for process in admins:
+        hints.write(process, [])
+    await hints.update([], {}, leavers.counts())
+    assert [len(admin.commands) for admin in admins.values()] == [1, 1]
+    ended = admins.pop(2)
+    hints.forget(2)
+    leavers.forget(2)
+    await hints.update([], {}, leavers.counts())
+    assert leavers.of([Slot(0, 1), Slot(2, 5)]) == {"1-a"}
+    assert len(ended.commands) == 1
