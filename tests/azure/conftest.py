@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STANDIN = Path(__file__).parent / "standin"
 DATA = Path(os.environ.get("AKS_INFERENCE_DATA", ROOT.parent / "shared" / "data"))
 TODAY = "2026-11-21"
-if str(STANDIN) not in sys.path:
-    sys.path.insert(0, str(STANDIN))
 
 ENGINE = Path(sys.executable).parent / "embedded-engine"
 

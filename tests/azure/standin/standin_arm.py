@@ -15,6 +15,7 @@ from typing import Any
 
 from azure.mgmt.containerservice import models
 from azure.mgmt.containerservice._utils.serialization import Serializer
+
 from standin_bodies import Kind, form_errors
 from standin_kubernetes import keep_nodes
 from standin_refusals import Refused, World, judge_cluster, judge_nodes, judge_pool, judge_subnets

@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
 from standin_arm import ArmError, Azure
 from standin_bodies import SUBSCRIPTION, Kind, Tables, body_of, id_of
 from standin_kubernetes import kubeconfig
