@@ -72,6 +72,18 @@ class Model(_ProviderResource):
         return self._output("modelId")
 
 
+class StoredModels(_ProviderResource):
+    """Models of a store that a version uses. Inputs: `store`, `models` (`name:version` each), `user`."""
+
+    _token = f"{PACKAGE}:index:StoredModels"
+    _outputs = ("digests",)
+
+    @property
+    def digests(self) -> pulumi.Output[list[str]]:
+        """Over names and contents of each model, in the order of the models."""
+        return self._output("digests")
+
+
 class EndpointKeys(_ProviderResource):
     """The keys of an endpoint on a cluster. Inputs: `primaryKey`, `secondaryKey`, `keyVersion`."""
 
@@ -93,6 +105,18 @@ class EndpointKeys(_ProviderResource):
     def digests(self) -> pulumi.Output[str]:
         """Secret. SHA-256 hex digests of both, one a line."""
         return self._output("digests")
+
+
+class Image(_ProviderResource):
+    """An image, found or built. Inputs: those of `aks-inference:index:Image`."""
+
+    _token = f"{PACKAGE}:index:Image"
+    _outputs = ("image",)
+
+    @property
+    def image(self) -> pulumi.Output[str]:
+        """The image with its digest."""
+        return self._output("image")
 
 
 class LocalEndpoint(_ProviderResource):

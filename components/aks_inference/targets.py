@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 NO_RUNTIME = "names a cluster without the inference runtime"
 USE_RUNTIME = "give the AksInferenceCluster its @runtime, or put an InferenceRuntime on the cluster and name that"
-LATER_MODELS = "names a Kubernetes cluster: models are not delivered there yet"
-USE_FILES = "put the model's files beside the entry script or into the image, or use a LocalInferenceCluster"
+NO_MODELS = "names a cluster that keeps no models"
+GIVE_STORE = "give its runtime @model_store, or the model a @store in place of the target"
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,14 @@ def target_findings(choice: TargetChoice | None) -> Iterator[Finding]:
 
 
 def model_target_findings(choice: TargetChoice | None) -> Iterator[Finding]:
-    """Errors about targets that keep no models yet."""
-    if choice is not None and choice.local is False:
-        yield Finding(("target",), LATER_MODELS, USE_FILES)
+    """Errors about targets that keep no models."""
+    if choice is not None and choice.local is False and model_store(choice) is None:
+        yield Finding(("target",), NO_MODELS, GIVE_STORE)
+
+
+def model_store(choice: TargetChoice) -> str | None:
+    """The store of models of a Kubernetes target; None: it has none, or the target is local."""
+    return None if choice.kubernetes is None else choice.kubernetes.model_store
 
 
 def checked_target(choice: TargetChoice) -> object:

@@ -213,7 +213,7 @@ def test_services_that_do_not_fit_on_this_machine_together(run_program: Callable
     assert "giant " not in outcome.error.partition("at the minimum of replicas")[2]
 
 
-def test_nothing_runs_on_an_aks_cluster_yet(run_program: Callable[..., Any]) -> None:
+def test_nothing_runs_on_an_aks_cluster_without_the_runtime(run_program: Callable[..., Any]) -> None:
     outcome = run_program("""
         from aks_inference import AksInferenceCluster, ModelWebService, RegisteredModel
         cluster = AksInferenceCluster("prod", location="westeurope")
@@ -222,4 +222,4 @@ def test_nothing_runs_on_an_aks_cluster_yet(run_program: Callable[..., Any]) -> 
     """)
     assert outcome.code == 1
     assert outcome.error.count("names a cluster without the inference runtime") == 1
-    assert outcome.error.count("models are not delivered there yet") == 1
+    assert outcome.error.count("names a cluster that keeps no models") == 1

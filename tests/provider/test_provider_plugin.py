@@ -20,7 +20,16 @@ import aks_inference
 from aks_inference_provider.schema import snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
-CUSTOM = ("LocalEndpoint", "LocalRuntime", "Model", "ClusterGuard", "AttachedCluster", "EndpointKeys")
+CUSTOM = (
+    "LocalEndpoint",
+    "LocalRuntime",
+    "Model",
+    "ClusterGuard",
+    "AttachedCluster",
+    "EndpointKeys",
+    "Image",
+    "StoredModels",
+)
 
 
 def schema_of(plugin: Any) -> dict[str, Any]:
@@ -122,8 +131,8 @@ def test_settings_are_refused(plugin: Any) -> None:
 
 
 def test_an_unknown_resource_is_named(plugin: Any) -> None:
-    with pytest.raises(grpc.RpcError, match="no custom resource 'aks-inference:index:Image'; there are aks-inference:"):
-        plugin.check("Image", {})
+    with pytest.raises(grpc.RpcError, match="no custom resource 'aks-inference:index:Nope'; there are aks-inference:"):
+        plugin.check("Nope", {})
 
 
 def test_an_unknown_component_is_named(plugin: Any) -> None:

@@ -112,7 +112,12 @@ BAD_INFERENCE: list[tuple[dict[str, Any], str]] = [
     ({"condaFile": "gone.yml"}, ': condaFile = "gone.yml": does not exist'),
     ({"condaFile": "a.yml", "environment": {}}, ': condaFile = "a.yml": cannot be combined with environment'),
     ({"environment": {"nme": "x"}}, ": environment.nme: is not known here; did you mean `name`?"),
-    ({"environment": {"name": "AzureML-Minimal"}}, ': environment.name = "AzureML-Minimal": begins with a reserved'),
+    ({"environment": {"name": "AzureML-None"}}, ': environment.name = "AzureML-None": is not a curated environment'),
+    (
+        {"environment": {"name": "AzureML-Minimal", "pipPackages": ["a"]}},
+        ': environment.name = "AzureML-Minimal": begins with a reserved',
+    ),
+    ({"environment": {"cloneOf": "none"}}, ': environment.cloneOf = "none": is not a curated environment'),
     ({"environment": {"python": {"userManagedDependencies": True}}}, ": environment.python.userManagedDependencies: "),
     ({"environment": {"python": {"interpreterPath": "/opt/py"}}}, ': environment.python.interpreterPath = "/opt/py"'),
     ({"environment": {"python": {"condaDependenciesFile": "no.yml"}}}, ": environment.python.condaDependenciesFile = "),

@@ -178,6 +178,7 @@ def _kubernetes(name: str, purpose: str, gpu: bool, runtime: Mapping[str, Any] |
     if runtime is None:
         return bare
     there = {"namespace": runtime.get("namespace") or RUNTIME_NAMESPACE, "image": runtime.get("image") or "-"}
+    there["model_store"] = runtime.get("model_store")
     return bare.model_copy(update=there)
 
 

@@ -5,13 +5,18 @@ from typing import NotRequired, TypedDict
 
 import pulumi
 
+from aks_inference.images.args import RegistryArgs
+
 
 class InferenceRuntimeArgs(TypedDict):
     """Which cluster, and what of the runtime is put there."""
 
-    image: str
-    """Required. Image that holds this package with `python` on PATH: routers, autoscaler and the gates beside the
-    replicas run from it."""
+    image: NotRequired[str | None]
+    """Conditional. Image that holds this package with `python` on PATH: routers, autoscaler and the gates beside the
+    replicas run from it. This or `registry` is required. Default: found in the registry, or built and pushed there."""
+    registry: NotRequired[RegistryArgs | None]
+    """Optional. Where images of services without one, and the runtime's own, are looked up and built to. Default: none,
+    every service names its image."""
     kubeconfig: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret. Content or path of a kubeconfig. Default: that of the environment (KUBECONFIG,
     `~/.kube/config`) where the stack is applied."""
@@ -33,3 +38,10 @@ class InferenceRuntimeArgs(TypedDict):
     it. Default: the address of its Service."""
     image_pull_secrets: NotRequired[Sequence[str] | None]
     """Optional. Names of Secrets in the runtime's namespace. Default: none, the nodes' own rights."""
+    model_store: NotRequired[str | None]
+    """Optional. Store of the models that are registered with this runtime as their target, and of those that services
+    name as `name:version`: `az://account/container[/prefix]` or `oci://registry[/repository]`. Default: none, each
+    model has a store of its own."""
+    model_cache: NotRequired[str | None]
+    """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
+    for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""

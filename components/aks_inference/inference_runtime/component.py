@@ -1,11 +1,12 @@
 """The component InferenceRuntime."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
 import pulumi
 
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
+from aks_inference.images.registry import RegistryPlan, image_resource
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.args import InferenceRuntimeArgs
 from aks_inference.inference_runtime.monitoring import monitoring
@@ -14,7 +15,7 @@ from aks_inference.inference_runtime.workloads import foundation, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical
 from aks_inference.values import is_late
 from aks_inference_runtime.api.kubernetes import ROUTER_NAME, RUNTIME_NAMESPACE
-from aks_inference_runtime.api.target import KubernetesTarget, format_target
+from aks_inference_runtime.api.target import KubernetesTarget, RegistrySettings, format_target
 
 
 class InferenceRuntime(Cluster):
@@ -50,8 +51,9 @@ class InferenceRuntime(Cluster):
         plan, findings = plan_runtime(name, declared)
         self._local = False
         # Where the arguments are wrong, services on it are not told about it again.
-        self._kubernetes = plan.target(None) if plan else KubernetesTarget(name=name, namespace=RUNTIME_NAMESPACE)
+        self._kubernetes = plan.target() if plan else unplanned(name, declared)
         self._provider: KubernetesProvider | None = None
+        self._registry: RegistryPlan | None = plan.registry if plan else None
         super().__init__(name, declared, findings, opts)
         self._register(name, plan)
 
@@ -60,10 +62,14 @@ class InferenceRuntime(Cluster):
             self.target = self._target = unknown(str)
             self.url, self.namespace = unknown(str), unknown(str)
             return
-        provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, self._child())
+        # What the runtime waits for stays until everything of it is gone: services and all.
+        after = pulumi.ResourceOptions(depends_on=self._given_options.depends_on)
+        options = pulumi.ResourceOptions.merge(self._child(), after)
+        provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, options)
         base = self._objects(provider, foundation(plan), ())
         rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
-        parts = self._objects(provider, workloads(plan), [*base, *rights])
+        image = self._image(plan)
+        parts = self._objects(provider, workloads(plan), [*base, *rights, *image])
         self._objects(provider, monitoring(plan.namespace), base)
         self.target = self._target = self._named(plan, parts)
         self.namespace = pulumi.Output.from_input(plan.namespace)
@@ -71,6 +77,13 @@ class InferenceRuntime(Cluster):
         self.url = pulumi.Output.from_input(plan.url) if plan.url else service.status.apply(lambda s: _url(plan, s))
         self._info(*describe(plan))
         self.register_outputs({"target": self.target, "url": self.url, "namespace": self.namespace})
+
+    def _image(self, plan: RuntimePlan) -> list[pulumi.Resource]:
+        """The runtime's own image, where it is not given."""
+        if plan.registry is None or not plan.builds:
+            return []
+        content = {"runtime": True, "alias": plan.image}
+        return [image_resource(f"{self._resource_name}-image", plan.registry, content, self._child())]
 
     def _objects(
         self, provider: KubernetesProvider, manifests: Iterable[Manifest], after: Sequence[pulumi.Resource]
@@ -81,13 +94,29 @@ class InferenceRuntime(Cluster):
 
     def _named(self, plan: RuntimePlan, parts: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
         """The target; known before the runtime is there, so that services on it are checked at preview."""
-        given = plan.kubeconfig
-        if given is None:
-            return known(format_target(plan.target(None)), parts[0])
-        if not is_late(given):
-            return pulumi.Output.secret(known(format_target(plan.target(str(given))), parts[0]))
-        text: pulumi.Output[str] = pulumi.Output.from_input(given).apply(lambda k: format_target(plan.target(str(k))))
-        return pulumi.Output.secret(text)
+        given = plan.hidden
+        if not given:
+            return known(format_target(plan.target()), parts[0])
+        if not any(is_late(value) for value in given.values()):
+            return pulumi.Output.secret(known(format_target(plan.target(**_texts(given))), parts[0]))
+        later: pulumi.Output[Any] = pulumi.Output.all(**given)
+        return pulumi.Output.secret(later.apply(lambda found: format_target(plan.target(**_texts(found)))))
+
+
+def _texts(given: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in given.items()}
+
+
+def unplanned(name: str, declared: object) -> KubernetesTarget:
+    """A target whose runtime's arguments are wrong: what stands on it is not told about that again."""
+    store = declared.get("model_store") if isinstance(declared, Mapping) else None
+    registry = declared.get("registry") if isinstance(declared, Mapping) else None
+    return KubernetesTarget(
+        name=name,
+        namespace=RUNTIME_NAMESPACE,
+        model_store=store if isinstance(store, str) else None,
+        registry=RegistrySettings(server="") if registry is not None else None,
+    )
 
 
 class _Part(KubernetesObject):

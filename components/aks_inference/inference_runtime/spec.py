@@ -1,5 +1,6 @@
 """The rules of an InferenceRuntime."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -7,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from aks_inference.findings import Finding
+from aks_inference.images.registry import RegistryPlan, plan_registry
 from aks_inference.kubernetes import Manifest
 from aks_inference.names import NAMESPACE
-from aks_inference.values import Labels, Leaf, Spec, Text, Texts, Whole, is_late, read
+from aks_inference.values import Labels, Leaf, Object, Spec, Text, Texts, Whole, is_late, read
+from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE, RuntimeSettings
 from aks_inference_runtime.api.target import KubernetesTarget
 
@@ -18,6 +21,8 @@ ROUTERS = 3
 """Of azureml-fe on a cluster for production (source document 002)."""
 IDLE_TIMEOUT = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
 LONGEST_IDLE_MINUTES = "30"
+_FOLDER = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
+MODEL_CACHE = "/var/cache/aks-inference/models"
 
 
 Purpose = Literal["FastProd", "DenseProd", "DevTest"]
@@ -28,6 +33,7 @@ class InferenceRuntimeSpec(Spec):
     """The arguments, converted."""
 
     image: Text | None = None
+    registry: Object | None = None
     kubeconfig: Leaf | None = None
     context: Text | None = None
     namespace: Text = RUNTIME_NAMESPACE
@@ -37,6 +43,8 @@ class InferenceRuntimeSpec(Spec):
     service_annotations: Labels
     url: Text | None = None
     image_pull_secrets: Texts = ()
+    model_store: Text | None = None
+    model_cache: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,11 @@ class RuntimePlan:
     context: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
+    registry: RegistryPlan | None = None
+    builds: bool = False
+    """Whether the image is the one that is looked up, and built where it is nowhere."""
+    model_store: str | None = None
+    model_cache: str | None = MODEL_CACHE
 
     @property
     def autoscalers(self) -> int:
@@ -77,8 +90,17 @@ class RuntimePlan:
         """`imagePullSecrets` of a pod."""
         return [{"name": name} for name in self.pull_secrets]
 
-    def target(self, kubeconfig: str | None) -> KubernetesTarget:
-        """What services name, with the kubeconfig as it is known."""
+    @property
+    def hidden(self) -> dict[str, Any]:
+        """What of the target is secret, as it is given: some of it may be known only later."""
+        given = {"kubeconfig": self.kubeconfig, **(self.registry.login if self.registry else {})}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def target(
+        self, kubeconfig: str | None = None, username: str | None = None, password: str | None = None
+    ) -> KubernetesTarget:
+        """What services name, with what of it is secret as far as it is known."""
+        login = {"username": username, "password": password}
         return KubernetesTarget(
             name=self.name,
             cluster_purpose=self.purpose,
@@ -86,13 +108,26 @@ class RuntimePlan:
             image=self.image,
             kubeconfig=kubeconfig,
             context=self.context,
+            registry=self.registry.settings.model_copy(update=login) if self.registry else None,
+            model_store=self.model_store,
+            model_cache=self.model_cache,
         )
 
 
 def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | None, list[Finding]]:
     """The plan, or what is wrong."""
-    got = read(InferenceRuntimeSpec, declared, ("image",))
+    got = read(InferenceRuntimeSpec, declared)
     spec, findings = got.spec, list(got.findings)
+    registry, image = None, spec.image
+    if spec.registry is not None:
+        registry, wrong = plan_registry(spec.registry)
+        findings += wrong
+        if image is None and registry is not None:
+            image, wrong = _own_image(registry)
+            findings += wrong
+    elif image is None and got.whole("image", "registry"):
+        mend = "add `@image`, or `@registry` to have it built"
+        findings.append(Finding(("image",), "is required, or @registry", mend))
     findings += NAMESPACE.check(("namespace",), spec.namespace)
     if spec.namespace == "default":
         rule = "is shared: the router may read every Secret of its namespace"
@@ -105,11 +140,16 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         findings.append(Finding(("url",), "is no web address", "begin it with https:// or http://", spec.url))
     if isinstance(spec.kubeconfig, str) and not is_late(spec.kubeconfig) and not spec.kubeconfig.strip():
         findings.append(Finding(("kubeconfig",), "is empty", "give its content or path, or leave it out"))
-    if findings or spec.image is None:
+    store, wrong = _store(spec.model_store)
+    findings += wrong
+    if spec.model_cache and not _FOLDER.fullmatch(spec.model_cache):
+        rule = "is no absolute folder of a node"
+        findings.append(Finding(("model_cache",), rule, f"give a path such as {MODEL_CACHE}", spec.model_cache))
+    if findings or image is None:
         return None, findings
     return RuntimePlan(
         name=name,
-        image=spec.image,
+        image=image,
         namespace=spec.namespace,
         purpose=spec.cluster_purpose,
         routers=spec.router_replicas or (1 if one else ROUTERS),
@@ -119,4 +159,35 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         context=spec.context,
         annotations={IDLE_TIMEOUT: LONGEST_IDLE_MINUTES, **spec.service_annotations},
         pull_secrets=spec.image_pull_secrets,
+        registry=registry,
+        builds=spec.image is None,
+        model_store=store,
+        model_cache=MODEL_CACHE if spec.model_cache is None else spec.model_cache or None,
     ), []
+
+
+def _own_image(registry: RegistryPlan) -> tuple[str | None, list[Finding]]:
+    """By what is in it: known before it is built, so that services are planned on it."""
+    # Loaded here: who gives an image does not wait for what talks to registries.
+    from aks_inference_runtime.images.own import runtime_image
+
+    try:
+        return str(runtime_image(registry.settings.server)), []
+    except AksInferenceError as error:
+        return None, [Finding(("image",), str(error), "")]
+
+
+def _store(text: str | None) -> tuple[str | None, list[Finding]]:
+    """The address in its one form; pods must reach it."""
+    if text is None:
+        return None, []
+    from aks_inference_runtime.models.stores import parse_store
+
+    try:
+        address = parse_store(text)
+    except InvalidInput as error:
+        return None, [Finding(("model_store",), str(error), "", text)]
+    if address.startswith("/"):
+        rule = "is a folder of this machine, which no pod can reach"
+        return None, [Finding(("model_store",), rule, "use az://… or oci://…", text)]
+    return address, []

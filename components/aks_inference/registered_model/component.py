@@ -46,9 +46,9 @@ class RegisteredModel(Component):
         declared = merged(args, settings)
         plan, findings = plan_model(name, declared)
         self._model_name = declared.get("model_name") or name
-        target = plan.target if plan else choose_target(declared.get("target"))[0]
+        target = choose_target(declared.get("target"))[0]
         self._target_key = target.key if target else declared.get("store")
-        self._store = declared.get("store")
+        self._store: str | None = plan.inputs["store"] if plan else declared.get("store")
         self._resources = plan.resources if plan else None
         self._framework = declared.get("model_framework"), declared.get("model_framework_version")
         findings += _taken(name, self._model_name, self._target_key)

@@ -11,7 +11,7 @@ from aks_inference.findings import Finding, Severity, did_you_mean, under
 from aks_inference.names import MODEL
 from aks_inference.service.code import absolute
 from aks_inference.service.models import parse_model_id
-from aks_inference.targets import TargetChoice, choose_target, model_target_findings
+from aks_inference.targets import TargetChoice, choose_target, model_store, model_target_findings
 from aks_inference.values import Anys, Flag, Labels, Number, Object, Read, Spec, Text, Texts, Whole, read
 from aks_inference_runtime.api.content import model_files
 from aks_inference_runtime.api.errors import InvalidInput
@@ -92,8 +92,9 @@ def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPl
         findings += wrong
     if path is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
+    kept = None if target is None else model_store(target)
     inputs = {
-        "store": spec.store,
+        "store": spec.store or kept,
         "name": name,
         "path": str(absolute(path)) if local else path,
         "childPaths": list(spec.child_paths) or None,
@@ -107,7 +108,7 @@ def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPl
         "facts": _facts(spec, resources) or None,
     }
     size = sum(file.stat().st_size for file in files.values())
-    return ModelPlan(target, inputs, len(files) if local else None, size, resources), findings
+    return ModelPlan(None if kept else target, inputs, len(files) if local else None, size, resources), findings
 
 
 def _place(got: Read[RegisteredModelSpec]) -> Iterator[Finding]:

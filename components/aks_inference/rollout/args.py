@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 import pulumi
 
+from aks_inference.images.args import CustomImageArgs
 from aks_inference.service.args import InferenceInput, ModelInput, Target
 
 
@@ -79,8 +80,12 @@ class VersionArgs(TypedDict):
     """Optional. Not in Azure ML: milliseconds that requests wait for the first replica when scaled to zero. Default:
     60,000."""
     image: NotRequired[str | None]
-    """Conditional. Kubernetes target only, and required there: image of the replicas, with the packages of the
-    environment and the scoring server (`aks-inference image build` makes such images)."""
+    """Optional. Kubernetes target only: image of the replicas, with the packages of the environment and the scoring
+    server; the code travels beside it. Default: the environment's with the code, found in the runtime's `registry` or
+    built and pushed there."""
+    custom_image: NotRequired[CustomImageArgs | None]
+    """Optional. Kubernetes target only: any container that answers HTTP, in place of `inference_config`. Default:
+    none."""
     container_port: NotRequired[int | None]
     """Optional. Kubernetes target only: port of the scoring server in the image. Default: 5001."""
     score_path: NotRequired[str | None]
@@ -154,7 +159,10 @@ class ControlledRolloutEndpointArgs(TypedDict):
     secondary_key: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret, at least 8 characters; only with `primary_key`. Default: generated, and kept as that is."""
     enable_app_insights: NotRequired[bool | None]
-    """Optional. Not supported yet: true is refused. Default: false."""
+    """Optional. Whether requests, what scripts print and errors go to Application Insights. Default: false."""
+    app_insights_connection_string: NotRequired[pulumi.Input[str] | None]
+    """Conditional. Secret. Required with `enable_app_insights`: the connection string of the Application Insights
+    resource. Azure ML took it from the workspace."""
     namespace: NotRequired[str | None]
     """Optional. Kubernetes namespace, 1 to 63 lower-case letters, digits and dashes; only a label on the local target.
     Default: default."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pulumi
 
+from aks_inference.images.args import CustomImageArgs
+
 if TYPE_CHECKING:
     from aks_inference.component import Cluster
     from aks_inference.registered_model.component import RegisteredModel
@@ -26,7 +28,10 @@ class EnvironmentArgs(TypedDict):
     """A Python environment: Azure ML's environment object, with `pip_packages` as its short form."""
 
     name: NotRequired[str | None]
-    """Optional. For people; the identity of an environment is its content."""
+    """Optional. For people; the identity of an environment is its content. Given alone, the name of a curated one:
+    `AzureML-Minimal`, `AzureML-ScikitLearn`, `AzureML-Onnx`, `AzureML-XGBoost`, `AzureML-LightGBM`."""
+    clone_of: NotRequired[str | None]
+    """Optional. A curated environment whose packages this one has, beside its own. Default: none."""
     version: NotRequired[str | None]
     """Optional. For people."""
     pip_packages: NotRequired[Sequence[str] | None]
@@ -34,9 +39,10 @@ class EnvironmentArgs(TypedDict):
     environment_variables: NotRequired[Mapping[str, pulumi.Input[str]] | None]
     """Optional. For the scoring server's process. Default: none."""
     python: NotRequired[Any]
-    """Optional. `condaDependencies` or `condaDependenciesFile`, with Python and pip packages only."""
+    """Optional. `condaDependencies` or `condaDependenciesFile`; without an image with Python and pip packages only."""
     docker: NotRequired[Any]
-    """Optional. Accepted as far as it asks for nothing that a process on this machine has not."""
+    """Optional. Base image, Dockerfile, build context, steps, private registry, of images that are built; elsewhere
+    accepted as far as it asks for nothing that a process on this machine has not."""
     spark: NotRequired[Any]
     """Optional. Accepted when empty."""
     databricks: NotRequired[Any]
@@ -66,15 +72,15 @@ class InferenceConfigArgs(TypedDict):
     conda_file: NotRequired[str | None]
     """Optional. Old form: a conda definition, relative to `source_directory`; not with `environment`."""
     extra_docker_file_steps: NotRequired[str | None]
-    """Optional. Old form; refused on the local target."""
+    """Optional. Old form; only where an image is built."""
     enable_gpu: NotRequired[Any]
-    """Optional. Old form; refused on the local target."""
+    """Optional. Old form; refused: CUDA comes with the base image."""
     base_image: NotRequired[str | None]
-    """Optional. Old form; refused on the local target."""
+    """Optional. Old form; only where an image is built."""
     base_image_registry: NotRequired[Any]
-    """Optional. Old form; refused on the local target."""
+    """Optional. Old form; only where an image is built."""
     cuda_version: NotRequired[str | None]
-    """Optional. Old form; refused on the local target."""
+    """Optional. Old form; refused: CUDA comes with the base image."""
 
 
 if TYPE_CHECKING:
@@ -144,8 +150,12 @@ class ModelWebServiceArgs(TypedDict):
     """Optional. Not in Azure ML: milliseconds that requests wait for the first replica when scaled to zero. Default:
     60,000."""
     image: NotRequired[str | None]
-    """Conditional. Kubernetes target only, and required there: image of the replicas, with the packages of the
-    environment and the scoring server (`aks-inference image build` makes such images)."""
+    """Optional. Kubernetes target only: image of the replicas, with the packages of the environment and the scoring
+    server; the code travels beside it. Default: the environment's with the code, found in the runtime's `registry` or
+    built and pushed there."""
+    custom_image: NotRequired[CustomImageArgs | None]
+    """Optional. Kubernetes target only: any container that answers HTTP, in place of `inference_config`. Default:
+    none."""
     container_port: NotRequired[int | None]
     """Optional. Kubernetes target only: port of the scoring server in the image. Default: 5001."""
     score_path: NotRequired[str | None]
@@ -207,7 +217,10 @@ class ModelWebServiceArgs(TypedDict):
     secondary_key: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret, at least 8 characters; only with `primary_key`. Default: generated, and kept as that is."""
     enable_app_insights: NotRequired[bool | None]
-    """Optional. Not supported yet: true is refused. Default: false."""
+    """Optional. Whether requests, what scripts print and errors go to Application Insights. Default: false."""
+    app_insights_connection_string: NotRequired[pulumi.Input[str] | None]
+    """Conditional. Secret. Required with `enable_app_insights`: the connection string of the Application Insights
+    resource. Azure ML took it from the workspace."""
     namespace: NotRequired[str | None]
     """Optional. Kubernetes namespace, 1 to 63 lower-case letters, digits and dashes; only a label on the local target.
     Default: default."""

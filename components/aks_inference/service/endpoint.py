@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aks_inference.findings import NOTHING, Finding
+from aks_inference.images.pod_image import GIVEN, PodImage
 from aks_inference.names import NAMESPACE
+from aks_inference.service.insights import InsightsSettings, insights_findings, shown_to_engine
 from aks_inference.service.models import ModelUse
 from aks_inference.service.placing import PLACING, Placing
 from aks_inference.service.tokens import TokenSettings, token_auth, token_findings
@@ -18,11 +20,10 @@ from aks_inference_runtime.api.keys import key_problem
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
 LATER = "is not supported on the local target yet"
-LATER_ON_CLUSTER = "is not supported on a Kubernetes target yet"
 ONLY_CLUSTER = "is only for a Kubernetes target"
 
 
-class EndpointSettings(TokenSettings):
+class EndpointSettings(TokenSettings, InsightsSettings):
     """Settings of an endpoint, whatever its versions."""
 
     target: Any = None
@@ -30,7 +31,6 @@ class EndpointSettings(TokenSettings):
     token_auth_enabled: Flag = False
     primary_key: Leaf | None = None
     secondary_key: Leaf | None = None
-    enable_app_insights: Flag = False
     namespace: Text | None = None
     compute_target_name: Text | None = None
     version_header_enabled: Flag = True
@@ -49,6 +49,8 @@ class VersionPlan:
     """Fields of the version that are known only later, or hold such values."""
     notes: tuple[str, ...] = ()
     placing: Placing = PLACING
+    """On a cluster."""
+    image: PodImage = GIVEN
     """On a cluster."""
 
 
@@ -79,7 +81,9 @@ class EndpointPlan:
         wire["spec"].update(self.late)
         for version, plan in zip(wire["spec"]["versions"], self.versions, strict=True):
             version["models"] = [use.reference for use in plan.models]
-            version["environment"]["environmentVariables"].update(plan.late_variables)
+            version["environment"]["environmentVariables"].update(
+                {name: shown_to_engine(value) for name, value in plan.late_variables.items()}
+            )
             version.update(plan.late)
         result: dict[str, Any] = wire
         return result
@@ -96,15 +100,13 @@ def endpoint_rules(read: Read[Any], target: TargetChoice | None) -> Iterator[Fin
     """The rules between the settings of an endpoint."""
     settings: EndpointSettings = read.spec
     on_cluster = target is not None and target.on_cluster
-    later = LATER_ON_CLUSTER if on_cluster else LATER
     if read.whole("auth_enabled", "token_auth_enabled"):
         yield from _auth(settings)
         if not (settings.auth_enabled and settings.token_auth_enabled):
             yield from token_findings(read, asked=settings.token_auth_enabled, target=target)
     if settings.namespace is not None:
         yield from NAMESPACE.check(("namespace",), settings.namespace)
-    if settings.enable_app_insights:
-        yield Finding(("enable_app_insights",), later, "leave it out", value=True)
+    yield from insights_findings(read)
     if settings.port is not None and on_cluster:
         yield Finding(("port",), "is only for the local target", "leave it out", settings.port)
     if settings.key_version is not None and not on_cluster:

@@ -45,6 +45,7 @@ class EnvironmentSpec(Spec):
 
     name: Text | None = None
     version: Text | None = None
+    clone_of: Text | None = None
     pip_packages: Texts = ()
     environment_variables: Leaves
     python: Part
@@ -99,13 +100,17 @@ class ReadEnvironment:
     environment: Environment = field(default_factory=Environment)
     late_variables: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    image: Mapping[str, Any] | None = None
+    """Of an environment that becomes an image: what the image holds, as an Image's inputs."""
 
 
 def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnvironment, list[Finding]]:
     """The environment, and what is wrong with it. `base`: what a conda file's path is relative to."""
     got = read(EnvironmentSpec, raw)
     spec, findings = got.spec, list(got.findings)
-    if spec.name and spec.name.startswith(ENVIRONMENT_RESERVED):
+    curated, wrong = _curated(raw, spec)
+    findings += wrong
+    if spec.name and spec.name.startswith(ENVIRONMENT_RESERVED) and not _name_alone(raw):
         rule = f"begins with a reserved prefix ({', '.join(ENVIRONMENT_RESERVED)})"
         findings.append(Finding(("name",), rule, "choose another name; the content is what counts", spec.name))
     packages, python_findings = _python_packages(spec.python, base)
@@ -115,12 +120,31 @@ def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnviron
     findings += _other_parts(spec)
     for index, package in enumerate(spec.pip_packages):
         findings += _requirement(("pip_packages", index), package)
-    findings += _variables(spec.environment_variables)
+    findings += variable_findings(spec.environment_variables)
     plain = {key: value for key, value in spec.environment_variables.items() if not is_late(value)}
     late = {key: value for key, value in spec.environment_variables.items() if is_late(value)}
-    all_packages = tuple(dict.fromkeys([*spec.pip_packages, *packages]))
+    all_packages = tuple(dict.fromkeys([*curated, *spec.pip_packages, *packages]))
     environment = Environment(name=spec.name, pip_packages=all_packages, environment_variables=plain)
     return ReadEnvironment(environment, late, tuple(notes)), findings
+
+
+def _name_alone(raw: Mapping[str, object]) -> bool:
+    return set(raw) <= {"name", "version"}
+
+
+def _curated(raw: Mapping[str, object], spec: EnvironmentSpec) -> tuple[tuple[str, ...], list[Finding]]:
+    """The packages of a curated environment that is named alone, or cloned."""
+    reserved = spec.name is not None and spec.name.startswith(ENVIRONMENT_RESERVED)
+    name = spec.name if reserved and _name_alone(raw) else spec.clone_of
+    if name is None:
+        return (), []
+    from aks_inference_runtime.images.environment import curated
+
+    if name not in curated.NAMES:
+        mend = f"choose one of {', '.join(curated.NAMES)}, or list packages"
+        at = "clone_of" if spec.clone_of else "name"
+        return (), [Finding((at,), "is not a curated environment", mend, name)]
+    return curated.packages(name), []
 
 
 def conda_file(path: Path, given: str) -> tuple[list[str], list[Finding]]:
@@ -240,7 +264,8 @@ def _filled(part: Mapping[str, object]) -> Iterable[object]:
     )
 
 
-def _variables(variables: Mapping[str, object]) -> Iterator[Finding]:
+def variable_findings(variables: Mapping[str, object]) -> Iterator[Finding]:
+    """Names that are none, and those that the runtime sets itself."""
     for name in variables:
         if not name or "=" in name or "\0" in name:
             yield Finding(("environment_variables", name), "is not the name of a variable", "use letters, digits and _")

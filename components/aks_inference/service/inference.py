@@ -1,7 +1,7 @@
 """The inference configuration: an object, or an inferenceconfig.json as Azure ML's CLI v1 read it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,11 @@ def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]
     return value, []
 
 
-def read_inference(config: object, file: object) -> tuple[Inference | None, list[Finding]]:
-    """The inference configuration of a version, from the argument or its file, of which one is given."""
+def read_inference(config: object, file: object, *, built: bool = False) -> tuple[Inference | None, list[Finding]]:
+    """The inference configuration of a version, from the argument or its file, of which one is given.
+
+    `built`: its environment becomes an image, so that all of it counts; else it is one of packages alone.
+    """
     if config is not None and file is not None:
         return None, [
             Finding(("inference_config_file",), "is given beside @inference_config", "give one of them", file)
@@ -80,28 +83,20 @@ def read_inference(config: object, file: object) -> tuple[Inference | None, list
         raw, findings = read_json(absolute(path), path)
         if findings:
             return None, list(under((name,), findings))
-        inference, findings = _read(raw)
+        inference, findings = _read(raw, built)
         return inference, list(in_file(path, name, findings))
     if not isinstance(config, Mapping):
         rule = "must be known at preview" if is_late(config) or is_late(file) else "must be an object or a path"
         return None, [Finding((name,), rule, "give entry_script, source_directory and environment")]
-    inference, findings = _read(config)
+    inference, findings = _read(config, built)
     return inference, list(under(("inference_config",), findings))
 
 
-def _read(raw: Mapping[str, object]) -> tuple[Inference | None, list[Finding]]:
+def _read(raw: Mapping[str, object], built: bool) -> tuple[Inference | None, list[Finding]]:
     got = read(InferenceSpec, raw, required=("entry_script",))
     spec, findings = got.spec, list(got.findings)
-    findings += _legacy(spec)
-    base = absolute(spec.source_directory or ".")
-    environment = ReadEnvironment()
-    if spec.environment is not None:
-        environment, wrong = read_environment(spec.environment, base)
-        findings += under(("environment",), wrong)
-    elif spec.conda_file:
-        packages, wrong = conda_file(base / spec.conda_file, spec.conda_file)
-        findings += under(("conda_file",), wrong)
-        environment = ReadEnvironment(Environment(pip_packages=tuple(dict.fromkeys(packages))))
+    environment, wrong = _image_environment(spec) if built else _environment(spec)
+    findings += wrong
     code = None
     if spec.entry_script and got.whole("source_directory"):
         code, wrong = read_code(spec.entry_script, spec.source_directory)
@@ -110,17 +105,49 @@ def _read(raw: Mapping[str, object]) -> tuple[Inference | None, list[Finding]]:
     return (Inference(code, environment) if code is not None and sound else None), findings
 
 
-def _legacy(spec: InferenceSpec) -> list[Finding]:
-    """The settings of before environments: never beside one, and only what a process can have."""
-    findings = []
+def _environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:
+    """Of packages alone: what a process can have."""
+    findings = [*_beside(spec), *_legacy(spec)]
+    base = absolute(spec.source_directory or ".")
+    if spec.environment is not None:
+        environment, wrong = read_environment(spec.environment, base)
+        return environment, [*findings, *under(("environment",), wrong)]
+    if spec.conda_file:
+        packages, wrong = conda_file(base / spec.conda_file, spec.conda_file)
+        environment = ReadEnvironment(Environment(pip_packages=tuple(dict.fromkeys(packages))))
+        return environment, [*findings, *under(("conda_file",), wrong)]
+    return ReadEnvironment(), findings
+
+
+def _image_environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:
+    """Of an image."""
+    from aks_inference.images.environment import older_keys, read_image_environment
+
+    findings = list(_beside(spec))
+    base = absolute(spec.source_directory or ".")
+    if spec.environment is not None:
+        environment, wrong = read_image_environment(spec.environment, base)
+        return environment, [*findings, *under(("environment",), wrong)]
+    meant, wrong = older_keys(spec, base)
+    environment, found = read_image_environment(meant, base)
+    return environment, [*findings, *wrong, *found]
+
+
+def _beside(spec: InferenceSpec) -> Iterator[Finding]:
+    """The settings of before environments never stand beside one."""
     for name in LEGACY:
         value = getattr(spec, name)
-        if not value:
+        if value and spec.environment is not None:
+            yield Finding((name,), "cannot be combined with @environment", "leave it out", value)
+
+
+def _legacy(spec: InferenceSpec) -> Iterator[Finding]:
+    """Of the settings of before environments only what a process can have."""
+    for name in LEGACY:
+        value = getattr(spec, name)
+        if not value or spec.environment is not None:
             continue
-        if spec.environment is not None:
-            findings.append(Finding((name,), "cannot be combined with @environment", "leave it out", value))
-        elif name == "runtime" and value != "python":
-            findings.append(Finding((name,), "the local target has the runtime python only", "use python", value))
+        if name == "runtime" and value != "python":
+            yield Finding((name,), "the local target has the runtime python only", "use python", value)
         elif name not in ("runtime", "conda_file"):
-            findings.append(Finding((name,), LOCAL_ONLY, "leave it out"))
-    return findings
+            yield Finding((name,), LOCAL_ONLY, "leave it out")

@@ -1,7 +1,7 @@
 """The models that a version names: RegisteredModel components, or ids `name:version`."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,10 @@ from aks_inference.values import is_late
 
 if TYPE_CHECKING:
     from aks_inference.registered_model.component import RegisteredModel
+    from aks_inference.targets import TargetChoice
+
+NO_STORE = "the target keeps no models"
+GIVE_STORE = "give its runtime @model_store, or register the model with a @store of its own"
 
 
 @dataclass(frozen=True)
@@ -21,25 +25,46 @@ class ModelUse:
     """`{"name": …, "version": …}`; the version, or all of it, may be known only later."""
     label: str
     """For people."""
+    store: str | None = None
+    """Address of the store that keeps it; None: the target's own."""
+
+    def at(self, store: str | None) -> "ModelUse":
+        """The same model, kept in a store."""
+        if store is None:
+            return self
+        if isinstance(self.reference, Mapping):
+            return ModelUse({**self.reference, "store": store}, self.label, store)
+        return ModelUse(self.reference.apply(lambda known: {**known, "store": store}), self.label, store)
 
 
-def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUse], list[Finding]]:
+def read_models(models: Iterable[Any], target: "TargetChoice | None") -> tuple[list[ModelUse], list[Finding]]:
     """The models, and what is wrong with them."""
     uses: list[ModelUse] = []
     findings = []
+    target_key = target.key if target else None
+    on_cluster = target is not None and target.on_cluster
+    kept = target.kubernetes.model_store if target is not None and target.kubernetes is not None else None
     for index, model in enumerate(models):
         path = ("models", index)
         if (registered := registered_model(model)) is not None:
             key = registered._target_key
-            if key is not None and target_key is not None and key != target_key:
-                where = f"in the store {registered._store}" if registered._store else "on another target"
-                rule = f"{registered._model_name!r} is registered {where}"
-                findings.append(Finding(path, rule, "register it on the target of the service"))
-            uses.append(registered._use)
-        elif is_late(model):
+            store = registered._store
+            if store is None and key is not None and target_key is not None and key != target_key:
+                rule = f"{registered._model_name!r} is registered on another target"
+                mend = "register it on the target of the service, or in a @store"
+                findings.append(Finding(path, rule, mend))
+            elif store is not None and on_cluster and store.startswith("/"):
+                rule = f"{registered._model_name!r} is registered in the folder {store}, which no pod can reach"
+                findings.append(Finding(path, rule, "use a store of az:// or oci://"))
+            uses.append(registered._use.at(store))
+            continue
+        if on_cluster and kept is None and (isinstance(model, str) or is_late(model)):
+            findings.append(Finding(path, NO_STORE, GIVE_STORE, model))
+        if is_late(model):
             import pulumi
 
-            uses.append(ModelUse(pulumi.Output.from_input(model).apply(_late_reference), f"models[{index}]"))
+            late = pulumi.Output.from_input(model).apply(_late_reference)
+            uses.append(ModelUse(late, f"models[{index}]").at(kept))
         elif isinstance(model, str):
             reference = parse_model_id(model)
             if reference is None:
@@ -47,7 +72,7 @@ def read_models(models: Iterable[Any], target_key: object) -> tuple[list[ModelUs
                 mend = "pass a RegisteredModel or its `model_id`; files beside the script need no model"
                 findings.append(Finding(path, rule, mend, model))
             else:
-                uses.append(ModelUse(reference, model))
+                uses.append(ModelUse(reference, model).at(kept))
         else:
             mend = "pass a RegisteredModel or its `model_id`"
             findings.append(Finding(path, f"an object of type {type(model).__name__} is not a model", mend))

@@ -9,11 +9,15 @@ from typing import Any
 
 import pulumi
 
+from aks_inference.images.registry import RegistryPlan, image_resource
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.resources import EndpointKeys
 from aks_inference.service import replicas
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
+from aks_inference.service.model_pods import Delivery
+from aks_inference.service.insights import shown_to_engine
 from aks_inference.service.replicas import Replica
+from aks_inference.service.stored import directory_of, register_stored
 from aks_inference_runtime.api.endpoint import AuthMode
 
 
@@ -37,6 +41,8 @@ class ClusterEndpoint:
         assert target is not None  # noqa: S101 - the plan's rules refuse a cluster that is not known
         self._name, self._plan, self._child, self._target = name, plan, child, target
         provider = getattr(plan.target.cluster, "_provider", None)
+        self._images: dict[str, Any] = {}
+        """Of versions whose image is known only later."""
         self._provider = provider or KubernetesProvider(name, target.kubeconfig, target.context, child)
 
     def serve(self) -> Served:
@@ -50,6 +56,9 @@ class ClusterEndpoint:
         for version in plan.versions:
             waits += self._version(version)
         wire = plan.wire()
+        for declared in wire["spec"]["versions"]:
+            if (image := self._images.get(declared["name"])) is not None:
+                declared["container"]["image"] = image
         # The pods are waited for by the endpoint's condition: first it must be there, so that they get their number.
         served = self._object(replicas.endpoint_object(plan.name, space, wire), *waits)
         nothing: pulumi.Output[str | None] = pulumi.Output.from_input(None)
@@ -74,6 +83,7 @@ class ClusterEndpoint:
 
     def _version(self, planned: VersionPlan) -> list[pulumi.Resource]:
         plan = self._plan
+        used: list[pulumi.Resource] = []
         replica = Replica(
             endpoint=plan.name,
             namespace=plan.endpoint.metadata.namespace,
@@ -81,17 +91,49 @@ class ClusterEndpoint:
             target=self._target,
             placing=planned.placing,
             hidden=tuple(sorted(planned.late_variables)),
+            delivery=self._delivery(planned, used),
+            image=self._image(planned, used),
+            custom=planned.image.custom,
         )
-        code = self._object(replicas.code_object(replica))
         service = self._object(replicas.service(replica))
-        after: list[pulumi.Resource] = [code, service]
+        after: list[pulumi.Resource] = [service, *used]
+        if replica.mounts_code:
+            after.append(self._object(replicas.code_object(replica)))
         digest = None
         if replica.hidden:
-            late: pulumi.Output[Any] = pulumi.Output.all(**planned.late_variables)
+            late: pulumi.Output[Any] = pulumi.Output.all(
+                **{name: shown_to_engine(value) for name, value in planned.late_variables.items()}
+            )
             values: pulumi.Output[Any] = pulumi.Output.secret(late)
             after.append(self._object(_environment(replica, values)))
             digest = values.apply(_digest)
         return [service, self._object(replicas.deployment(replica, digest), *after)]
+
+    def _image(self, planned: VersionPlan, used: list[pulumi.Resource]) -> pulumi.Output[str] | None:
+        """The image of a version that is found or built. `used` gets its resource."""
+        version, content = planned.version.name, planned.image.content
+        if planned.image.custom is not None:
+            self._images[version] = planned.image.custom.image
+        if content is None:
+            return None
+        found = image_resource(f"{self._name}-{version}-image", self._registry(), content, self._child)
+        used.append(found)
+        self._images[version] = found.image
+        return found.image
+
+    def _registry(self) -> RegistryPlan:
+        """With its login, where the cluster is in sight or its text says it."""
+        plan: RegistryPlan | None = getattr(self._plan.target.cluster, "_registry", None)
+        assert self._target.registry is not None  # noqa: S101 - the plan's rules ask for one
+        return plan or RegistryPlan(self._target.registry)
+
+    def _delivery(self, planned: VersionPlan, used: list[pulumi.Resource]) -> Delivery | None:
+        """The models of a version. `used` gets the resources that look them up and protect them."""
+        if not planned.models:
+            return None
+        stored = register_stored(self._name, self._plan.name, planned, self._child)
+        used += stored.resources
+        return Delivery(stored.models, directory_of(planned.models), planned.placing.model_secret)
 
     def _object(self, manifest: Manifest, *after: pulumi.Resource) -> KubernetesObject:
         # The runtime brings the definition, and the namespace of the keys' digests.

@@ -11,6 +11,7 @@ from aks_inference_runtime.api.endpoint import Code, Container
 
 CLUSTER_ONLY = (
     "image",
+    "custom_image",
     "container_port",
     "score_path",
     "swagger_path",
@@ -18,6 +19,7 @@ CLUSTER_ONLY = (
     "health_port",
     "service_account_name",
     "image_pull_secrets",
+    "model_secret_name",
     "max_surge",
     "max_unavailable",
 )
@@ -35,6 +37,8 @@ class Placing:
     max_surge: str | int = 1
     """Pods beyond the wanted number while they are replaced: a new one is ready before an old one goes."""
     max_unavailable: str | int = 0
+    model_secret: str | None = None
+    """With access to the stores of the models."""
 
 
 PLACING = Placing()
@@ -67,12 +71,13 @@ def placing(settings: VersionSettings) -> Placing:
         settings.image_pull_secrets,
         default.max_surge if surge is None else surge,
         default.max_unavailable if unavailable is None else unavailable,
+        settings.model_secret_name,
     )
 
 
-def container(settings: VersionSettings) -> Container | None:
-    """What a replica runs; None on the local target."""
-    if settings.image is None:
+def container(settings: VersionSettings, image: str | None) -> Container | None:
+    """What a replica runs; None on the local target. `image`: given, or a word for one that is not known yet."""
+    if image is None:
         return None
     given = {
         "port": settings.container_port,
@@ -82,17 +87,14 @@ def container(settings: VersionSettings) -> Container | None:
         "health_port": settings.health_port,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    return Container.model_validate({"image": settings.image, **chosen})
+    return Container.model_validate({"image": image, **chosen})
 
 
 def cluster_rules(settings: VersionSettings, gpu: bool) -> Iterator[Finding]:
     """Settings of a version on a cluster."""
-    if settings.image is None:
-        mend = "add @image: it holds the packages of the environment, with the scoring server"
-        yield Finding(("image",), "is required on a Kubernetes target", mend)
-    if settings.models:
-        mend = "put the model's files beside the entry script or into the image"
-        yield Finding(("models",), "are not delivered to a Kubernetes target yet", mend)
+    if settings.model_secret_name is not None and not settings.models:
+        rule = "has no use: there are no @models"
+        yield Finding(("model_secret_name",), rule, "leave it out", settings.model_secret_name)
     if settings.collect_model_data:
         yield Finding(
             ("collect_model_data",), "is not supported on a Kubernetes target yet", "leave it out", value=True

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aks_inference import pods
+from aks_inference.images.custom import CustomImage
 from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
 from aks_inference.pods import RESTRICTED, downward, pod_security, spread
+from aks_inference.service.model_pods import Delivery, fetching, mount, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND, Container, EndpointVersion
@@ -37,6 +39,12 @@ class Replica:
     placing: Placing = PLACING
     hidden: tuple[str, ...] = ()
     """Names of environment variables whose values are known only later, or secret: they stand in a Secret."""
+    delivery: Delivery | None = None
+    """None: no models."""
+    image: Any = None
+    """Found or built, with the code in it; None: the container's own, beside which the code is mounted."""
+    custom: CustomImage | None = None
+    """In place of the scoring server."""
 
     @property
     def name(self) -> str:
@@ -62,6 +70,11 @@ class Replica:
         """What it runs."""
         assert self.version.container is not None  # noqa: S101 - a version without is refused before
         return self.version.container
+
+    @property
+    def mounts_code(self) -> bool:
+        """Whether the code travels beside the image."""
+        return self.image is None and self.custom is None
 
     @property
     def code_name(self) -> str:
@@ -156,7 +169,7 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
         "initContainers": [_gate(replica)],
         "containers": [_scoring(replica)],
         "volumes": [
-            {"name": "code", "configMap": {"name": replica.code_name, "items": list(_items(replica))}},
+            *_code_volume(replica),
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
             {"name": "tmp", "emptyDir": {}},
         ],
@@ -167,6 +180,10 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
         labels["azure.workload.identity/use"] = "true"
     if placing.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in placing.pull_secrets]
+    if replica.delivery is not None:
+        # Before the gate: nothing is answered from a pod that has no models yet.
+        pod["initContainers"].insert(0, fetching(replica.delivery, replica.target))
+        pod["volumes"] += volumes(replica.delivery, replica.target)
     metadata: Manifest = {"labels": labels}
     if environment_digest is not None:
         metadata["annotations"] = {ENVIRONMENT_DIGEST: environment_digest}
@@ -189,19 +206,25 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
     )
 
 
+def _code_volume(replica: Replica) -> Iterator[Manifest]:
+    if replica.mounts_code:
+        yield {"name": "code", "configMap": {"name": replica.code_name, "items": list(_items(replica))}}
+
+
 def _items(replica: Replica) -> Iterator[Manifest]:
     for name in sorted(code_files(replica.version.code)):
         yield {"key": _key(name), "path": name}
 
 
 def _folder(replica: Replica) -> str:
-    return code_folder(replica.version) or _SCRIPT_FOLDER
+    folder = code_folder(replica.version)
+    return folder or (_SCRIPT_FOLDER if replica.mounts_code else "")
 
 
 def _script(replica: Replica) -> str:
     """AZUREML_ENTRY_SCRIPT."""
     script = entry_script(replica.version)
-    return script if code_folder(replica.version) else str(PurePosixPath(_SCRIPT_FOLDER) / script)
+    return str(PurePosixPath(_folder(replica)) / script) if not code_folder(replica.version) else script
 
 
 def _gate(replica: Replica) -> Manifest:
@@ -246,16 +269,45 @@ def _gate(replica: Replica) -> Manifest:
 
 
 def _scoring(replica: Replica) -> Manifest:
-    version, container, probe = replica.version, replica.container, replica.version.liveness_probe
-    told = variables(replica.endpoint, version) | {
-        "AZUREML_ENTRY_SCRIPT": _script(replica),
-        "AZUREML_SOURCE_DIRECTORY": _folder(replica),
+    """The container that answers: the scoring server, or a custom image's."""
+    if replica.custom is not None:
+        return _custom(replica, replica.custom)
+    container = replica.container
+    told = variables(replica.endpoint, replica.version) | {"AZUREML_ENTRY_SCRIPT": _script(replica)}
+    if folder := _folder(replica):
+        told["AZUREML_SOURCE_DIRECTORY"] = folder
+    code = {"name": "code", "mountPath": f"{APP_ROOT}/{folder}", "readOnly": True}
+    return {
+        **_answering(replica, told, [code] if replica.mounts_code else []),
+        "image": container.image if replica.image is None else replica.image,
+        "command": ["azmlinfsrv", "--entry_script", f"{APP_ROOT}/{_script(replica)}", "--port", str(container.port)],
+        "workingDir": f"{APP_ROOT}/{folder}".rstrip("/"),
+        "securityContext": RESTRICTED,
     }
+
+
+def _custom(replica: Replica, custom: CustomImage) -> Manifest:
+    security = {**RESTRICTED, "readOnlyRootFilesystem": not custom.writable}
+    result = {
+        **_answering(replica, dict(replica.version.environment.environment_variables), []),
+        "image": custom.image,
+        "securityContext": security | ({"runAsUser": custom.user} if custom.user is not None else {}),
+    }
+    if custom.command:
+        result["command"] = list(custom.command)
+    if custom.arguments:
+        result["args"] = list(custom.arguments)
+    return result
+
+
+def _answering(replica: Replica, told: Mapping[str, Any], mounts: list[Manifest]) -> Manifest:
+    """What every container has that answers the gate. `told`: its variables."""
+    version, container, probe = replica.version, replica.container, replica.version.liveness_probe
+    if replica.delivery is not None:
+        told = {**told, "AZUREML_MODEL_DIR": replica.delivery.directory}
+        mounts = [*mounts, mount()]
     result: Manifest = {
         "name": "scoring",
-        "image": container.image,
-        "command": ["azmlinfsrv", "--entry_script", f"{APP_ROOT}/{_script(replica)}", "--port", str(container.port)],
-        "workingDir": f"{APP_ROOT}/{_folder(replica)}",
         "env": [{"name": n, "value": v} for n, v in sorted(told.items()) if n not in replica.hidden],
         "resources": _resources(version),
         # Of the port alone: the scoring worker's own paths have no answer while it scores.
@@ -269,11 +321,7 @@ def _scoring(replica: Replica) -> Manifest:
         },
         # The gate answers when nothing runs any more: only then the server is told to end.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drained", "port": k8s.GATE_READY_PORT, "scheme": "HTTP"}}},
-        "securityContext": RESTRICTED,
-        "volumeMounts": [
-            {"name": "code", "mountPath": f"{APP_ROOT}/{_folder(replica)}", "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
-        ],
+        "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a volume of the pod's own
     }
     if replica.hidden:
         result["envFrom"] = [{"secretRef": {"name": replica.environment_name}}]

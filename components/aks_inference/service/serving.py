@@ -14,6 +14,7 @@ from aks_inference.program import ComponentFindings, current_program, peers
 from aks_inference.resources import LocalEndpoint
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
 from aks_inference.service.on_cluster import ClusterEndpoint, Served
+from aks_inference.service.stored import register_stored
 from aks_inference.targets import checked_target, choose_target
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointVersion
 
@@ -65,6 +66,8 @@ class Serving(Component):
         if plan.target.local is False:
             self._info(*describe(plan, None))
             return ClusterEndpoint(name, plan, self._child()).serve()
+        stored = [register_stored(name, plan.name, version, self._child()) for version in plan.versions]
+        found = [resource for each in stored for resource in each.resources]
         endpoint = LocalEndpoint(
             name,
             {
@@ -74,7 +77,7 @@ class Serving(Component):
                 "primaryKey": None if plan.primary_key is None else pulumi.Output.secret(plan.primary_key),
                 "secondaryKey": None if plan.secondary_key is None else pulumi.Output.secret(plan.secondary_key),
             },
-            self._child(),
+            pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=found)),
         )
         self._info(*describe(plan, this_machine()))
         return endpoint
@@ -206,6 +209,8 @@ def _runs(version: EndpointVersion) -> str:
     packages = [package for package in version.environment.pip_packages if not package.startswith("-")]
     shown = ", ".join(packages[:SHOWN_PACKAGES])
     more = f" and {len(packages) - SHOWN_PACKAGES} more" if len(packages) > SHOWN_PACKAGES else ""
+    if not version.code.entry_script and version.container is not None:
+        return f"image {version.container.image}"
     digest = version.code.digest.removeprefix("sha256:")[:12]
     return f"{version.code.entry_script} ({digest}) with {shown or 'no packages of its own'}{more}"
 

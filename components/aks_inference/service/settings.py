@@ -17,6 +17,7 @@ from aks_inference.values import (
     Leaf,
     Leaves,
     Number,
+    Object,
     Read,
     Spec,
     Text,
@@ -90,6 +91,7 @@ class VersionSettings(Spec):
     cold_start_timeout_ms: PositiveWhole = Field(_REQUESTS.cold_start_timeout_ms, description=COUNT)
 
     image: Text | None = None
+    custom_image: Object | None = None
     container_port: Port | None = Field(None, description=PORT)
     score_path: Text | None = None
     swagger_path: Text | None = None
@@ -97,6 +99,7 @@ class VersionSettings(Spec):
     health_port: Port | None = Field(None, description=PORT)
     service_account_name: Text | None = None
     image_pull_secrets: Texts = ()
+    model_secret_name: Text | None = None
     max_surge: Share | None = Field(None, description=SHARE)
     max_unavailable: Share | None = Field(None, description=SHARE)
 

@@ -14,6 +14,7 @@ from aks_inference.service.endpoint import (
     endpoint_fields,
     endpoint_rules,
 )
+from aks_inference.service.insights import with_insights
 from aks_inference.service.settings import VersionSettings
 from aks_inference.service.versions import plan_version, read_settings
 from aks_inference.targets import choose_target, target_findings
@@ -47,7 +48,7 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     plain, late = endpoint_fields(spec)
     # One version: what describes the service stands on the endpoint alone.
     bare = version.version.model_copy(update={"description": None, "tags": {}, "properties": {}})
-    version = replace(version, version=bare, late={})
+    version = with_insights(replace(version, version=bare, late={}), spec)
     endpoint = build_endpoint(name, spec, [version], {**plain, "properties": spec.properties})
     notes = list(version.notes)
     if spec.blobfuse_enabled is not None:

@@ -5,9 +5,18 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from aks_inference.findings import Finding, Severity, placed
+from aks_inference.images.pod_image import (
+    BUILT,
+    PodImage,
+    builds,
+    built_image,
+    custom_rules,
+    layer_rules,
+    registry_rules,
+)
 from aks_inference.service.deployment import FILE, Deployment, merge, read_deployment
 from aks_inference.service.endpoint import LATER, VersionPlan, late_fields
-from aks_inference.service.inference import read_inference
+from aks_inference.service.inference import Inference, read_inference
 from aks_inference.service.models import read_models
 from aks_inference.service.no_code import configured, read_no_code
 from aks_inference.service.placing import cluster_rules, code_rules, container, local_only, placing
@@ -43,17 +52,13 @@ def plan_version(
 ) -> tuple[VersionPlan | None, list[Finding]]:
     """The plan of a version whose settings are right one by one. `traffic`: percentile, default and type."""
     settings: VersionSettings = got.spec
-    with_code = settings.inference_config is not None or settings.inference_config_file is not None
-    if not with_code:
-        settings = configured(settings.models, settings)
     findings = list(placed(places, FILE, setting_rules(got)))
+    inference, image, wrong = _what_runs(settings, target)
+    if settings.custom_image is None and not _with_code(settings):
+        settings = configured(settings.models, settings)
     findings += placed(places, FILE, place_rules(settings, target))
-    config, file = settings.inference_config, settings.inference_config_file
-    inference, wrong = read_inference(config, file) if with_code else read_no_code(settings.models)
     findings += wrong
-    if inference is not None and target is not None and target.on_cluster:
-        findings += code_rules(inference.code)
-    models, wrong = read_models(settings.models, target.key if target else None)
+    models, wrong = read_models(settings.models, target)
     findings += wrong
     sound = not got.broken and not any(f.severity is Severity.ERROR for f in findings)
     if inference is None or not sound:
@@ -63,7 +68,9 @@ def plan_version(
         name=name,
         code=inference.code,
         environment=inference.environment.environment,
-        container=container(settings),
+        container=image.custom.container
+        if image.custom
+        else container(settings, BUILT if image.content else settings.image),
         resources=resources(settings),
         scaling=scaling(settings),
         requests=requests(settings),
@@ -73,8 +80,37 @@ def plan_version(
         **traffic,
     )
     environment = inference.environment
-    plan = VersionPlan(version, tuple(models), environment.late_variables, late, environment.notes, placing(settings))
-    return plan, findings
+    late_variables, notes = environment.late_variables, environment.notes
+    return VersionPlan(version, tuple(models), late_variables, late, notes, placing(settings), image), findings
+
+
+def _with_code(settings: VersionSettings) -> bool:
+    return settings.inference_config is not None or settings.inference_config_file is not None
+
+
+def _what_runs(
+    settings: VersionSettings, target: TargetChoice | None
+) -> tuple[Inference | None, PodImage, list[Finding]]:
+    """Code and environment, and the image that has them."""
+    if settings.custom_image is not None:
+        from aks_inference.images.custom import read_custom
+
+        custom, wrong = read_custom(settings.custom_image)
+        return (custom.inference if custom else None), PodImage(custom=custom), [*custom_rules(settings), *wrong]
+    built = builds(settings, target)
+    config, file = settings.inference_config, settings.inference_config_file
+    if _with_code(settings):
+        inference, findings = read_inference(config, file, built=built)
+    else:
+        inference, findings = read_no_code(settings.models)
+    if target is None or not target.on_cluster:
+        return inference, PodImage(), findings
+    if built:
+        findings += registry_rules(target)
+    if inference is None:
+        return None, PodImage(), findings
+    findings += layer_rules(inference.code) if built else code_rules(inference.code)
+    return inference, PodImage(content=built_image(inference) if built else None), findings
 
 
 def place_rules(settings: VersionSettings, target: TargetChoice | None) -> list[Finding]:

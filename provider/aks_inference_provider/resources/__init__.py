@@ -6,12 +6,23 @@ from aks_inference_provider.resources.aks_attached import AttachedCluster
 from aks_inference_provider.resources.aks_guard import ClusterGuard
 from aks_inference_provider.resources.base import CustomResource
 from aks_inference_provider.resources.endpoint_keys import EndpointKeys
+from aks_inference_provider.resources.image import Image
 from aks_inference_provider.resources.local_endpoint import LocalEndpoint
 from aks_inference_provider.resources.local_runtime import LocalRuntime
 from aks_inference_provider.resources.model import Model
+from aks_inference_provider.resources.stored_models import StoredModels
 
 RESOURCES: Mapping[str, CustomResource] = {
     each.token: each
-    for each in (LocalRuntime(), Model(), LocalEndpoint(), ClusterGuard(), AttachedCluster(), EndpointKeys())
+    for each in (
+        LocalRuntime(),
+        Model(),
+        LocalEndpoint(),
+        ClusterGuard(),
+        AttachedCluster(),
+        EndpointKeys(),
+        Image(),
+        StoredModels(),
+    )
 }
 """All of them, by token."""

@@ -77,5 +77,7 @@ def _uses(values: Raw) -> Iterator[Use]:
         models = pick(version, "models")
         for position, model in enumerate(models if isinstance(models, list) else ()):
             name, number = pick(model, "name"), pick(model, "version")
+            if pick(model, "store") is not None:
+                continue  # the business of StoredModels
             if isinstance(name, str) and name != UNKNOWN and isinstance(number, int | float):
                 yield Use(f"endpoint.spec.versions[{index}].models[{position}]", name, int(number))

@@ -27,6 +27,7 @@ from aks_inference_provider.resources.local_declared import (
     strayed,
     without_owner,
 )
+from aks_inference_provider.resources.local_stored import bring_models, drop_models
 from aks_inference_provider.resources.targets import check_target, local_target, same_target, supervisor
 from aks_inference_provider.wire import (
     UNKNOWN,
@@ -267,7 +268,8 @@ class LocalEndpoint:
                 if _owner(view.endpoint) in (None, operation.urn.text):
                     await client.delete_endpoint(name)
             except NotFound:
-                return
+                pass
+            await drop_models(None, state.id, operation)
 
 
 def _declared(urn: Urn, inputs: Raw) -> ScoringEndpoint:
@@ -318,6 +320,7 @@ async def _deploy(
     """
     values = plain(inputs)
     primary, secondary = (values.get(key) or kept.get(key) for key in KEYS)
+    await bring_models(endpoint, resource_id, operation)
     submission = EndpointSubmission(endpoint=endpoint, primary_key=primary, secondary_key=secondary)
     status = await client.put_endpoint(submission)
     name = endpoint.metadata.name
@@ -334,6 +337,7 @@ async def _deploy(
     except asyncio.CancelledError:
         reason = f"cancelled while endpoint {name} was {await _state(client, name)}; it goes on in the background"
         raise ResourcePartlyFailed(reason, resource_id, {**outputs, "state": "Transitioning"}) from OperationCancelled()
+    await drop_models(endpoint, resource_id, operation)
     return {**outputs, "state": str(status.state)}
 
 

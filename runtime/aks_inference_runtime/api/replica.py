@@ -1,12 +1,16 @@
 """What a replica's scoring server is told, for those who declare pods: the same as a process on this machine gets."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aks_inference_runtime.api.endpoint import EndpointVersion
+from aks_inference_runtime.api.endpoint import EndpointVersion, ModelReference
 from aks_inference_runtime.scoring import server
 
 APP_ROOT = "/var/azureml-app"
 """Where Azure ML's images have the code, and below it the models (azureml-v1.md 4.7)."""
+MODELS_ROOT = f"{APP_ROOT}/{server.MODELS_FOLDER}"
+MODELS_CONTAINER = "models"
+"""Of a pod: the init container that fetches the models."""
 
 
 def variables(endpoint: str, version: EndpointVersion) -> dict[str, str]:
@@ -22,3 +26,8 @@ def code_folder(version: EndpointVersion) -> str:
 def entry_script(version: EndpointVersion) -> str:
     """The entry script in the app root."""
     return server.entry_script(version.code)
+
+
+def model_directory(references: Sequence[Mapping[str, object]]) -> str:
+    """AZUREML_MODEL_DIR of these models, each as JSON."""
+    return str(server.model_directory(Path(APP_ROOT), [ModelReference.model_validate(each) for each in references]))

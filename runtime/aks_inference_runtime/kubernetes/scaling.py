@@ -248,7 +248,7 @@ class ClusterScaler:
         try:
             for query in ({"previous": "true"}, {}):
                 try:
-                    text = await api.text(path, container="scoring", tailLines=str(LOG_LINES), **query)
+                    text = await api.text(path, container=pod.troubled, tailLines=str(LOG_LINES), **query)
                 except AksInferenceError as error:
                     _log.info("no log of %s: %s", pod.name, error)
                     continue

@@ -53,6 +53,8 @@ class ReplicaPod:
     trouble: str = ""
     """Why a container does not run."""
     restarts: int = 0
+    troubled: str = "scoring"
+    """The container that does not run; whose log tells why."""
 
     @property
     def given_up(self) -> bool:
@@ -113,6 +115,7 @@ def replica_pod(found: Object) -> ReplicaPod | None:
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         trouble=f"{bad['reason']}: {bad.get('message', '')}".rstrip(": ") if bad else "",
         restarts=sum(int(c.get("restartCount") or 0) for c in containers),
+        troubled=next((c["name"] for c, w in zip(containers, waits, strict=True) if w is bad and bad), "scoring"),
     )
 
 

@@ -27,7 +27,7 @@ def check(submission: EndpointSubmission, models: ModelStore) -> None:
     for version in submission.endpoint.spec.versions:
         for reference in version.models:
             try:
-                models.get(reference.name, reference.version)
+                models.find(reference)
             except NotFound as error:
                 missing.append(f"versions.{version.name}.models: {error}")
     if invalid:

@@ -10,15 +10,16 @@ from aks_inference_runtime.api.models import ModelFacts
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.api.supervisor import ModelRegistration
 from aks_inference_runtime.models.copying import disk_errors
+from aks_inference_runtime.models.mirror import mirror
 from aks_inference_runtime.models.stores.folder import FolderStore
 from aks_inference_runtime.models.stores.store import StoredFile, Upload
 
 
 class ModelStore:
-    """Files under `<root>/<name>/<version>/files`. Calls block on the disk."""
+    """Files under `<root>/<name>/<version>/files`, and those of other stores as they were brought. Calls block."""
 
     def __init__(self, root: Path) -> None:
-        self._folder = FolderStore(root)
+        self._folder, self._state = FolderStore(root), root.parent
 
     def put(self, registration: ModelRegistration) -> ModelRecord:
         """Stores files, or finds the version that has the same content, framework and properties.
@@ -53,6 +54,14 @@ class ModelStore:
         """Raises NotFound, or Conflict naming the endpoints that use it. The number is never given again."""
         self._folder.remove(name, version, users)
 
+    def find(self, reference: ModelReference) -> ModelRecord:
+        """Also of another store. Raises NotFound."""
+        return self._of(reference).get(reference.name, reference.version)
+
     def link(self, reference: ModelReference, target: Path) -> None:
         """Puts the files of a version into a folder without copying them. Raises NotFound."""
-        self._folder.link(self._folder.get(reference.name, reference.version), target)
+        folder = self._of(reference)
+        folder.link(folder.get(reference.name, reference.version), target)
+
+    def _of(self, reference: ModelReference) -> FolderStore:
+        return self._folder if reference.store is None else mirror(self._state, reference.store)

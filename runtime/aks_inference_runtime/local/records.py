@@ -6,7 +6,7 @@ from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.supervisor import RECORD_VERSION, EndpointKeys
 
-STATE_FOLDERS = ("models", "code", "endpoints", "keys", "replicas", "apps", "logs")
+STATE_FOLDERS = ("models", "stores", "code", "endpoints", "keys", "replicas", "apps", "logs")
 STATE_FILES = ("supervisor.log", "supervisor.log.1", "supervisor.lock", "supervisor.json")
 
 

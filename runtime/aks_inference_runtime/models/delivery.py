@@ -1,9 +1,10 @@
 """Models on their way to a replica: from the store to a cache that the replicas of a machine share, from there by hard
 links (a copy where the file systems differ) to the place where the scoring server looks.
 
-In a pod this is the init container: `python -m aks_inference_runtime.models.delivery SETTINGS.json`. It ends with 0
-only when every file is there and has been compared with its digest; `init()` sees nothing else. On a local target the
-store is on the same disk and its files are linked (local.apps).
+In a pod this is the init container: `python -m aks_inference_runtime.models.delivery SETTINGS [MODEL …]`, the settings
+as JSON or as a file that holds it, further models as JSON each (one argument must stay below 128 KiB on Linux). It ends
+with 0 only when every file is there and has been compared with its digest; `init()` sees nothing else. On a local
+target the store is on the same disk and its files are linked (local.apps).
 """
 
 import asyncio
@@ -23,7 +24,11 @@ from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.content import combined_digest, file_digest
 from aks_inference_runtime.api.endpoint import ModelReference
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
+from aks_inference_runtime.api.replica import APP_ROOT
 from aks_inference_runtime.api.status import ModelRecord
+from aks_inference_runtime.images.errors import AccessDenied
+from aks_inference_runtime.images.registry import CredentialStore, TransportOptions
+from aks_inference_runtime.models.azure import CONNECTION_STRING_FILE
 from aks_inference_runtime.models.copying import copy_checked, disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
 from aks_inference_runtime.models.progress import Progress, silent, size_text
@@ -31,8 +36,10 @@ from aks_inference_runtime.models.stores import ModelStore, open_store
 from aks_inference_runtime.models.stores.store import find_version
 from aks_inference_runtime.scoring.server import MODELS_FOLDER, model_directory
 
-APP_ROOT = "/var/azureml-app"
-"""Where Azure ML's containers have it (azureml-v1.md 4.7)."""
+LOGINS = (".dockerconfigjson", "config.json")
+CONNECTION_STRING_NAME = "connection-string"
+AUTHORITIES = "ca.crt"
+"""Names in a folder of credentials: those of Kubernetes' own kinds of Secrets, where it has one."""
 TOLD_EVERY = 0.1
 """Progress, as a share of the whole."""
 
@@ -40,7 +47,7 @@ TOLD_EVERY = 0.1
 class DeliveredModel(ModelReference):
     """A model of a version, and where it is kept."""
 
-    store: str
+    store: str = Field(min_length=1)
     digest: str | None = None
     """`sha256:<hex>` over names and contents, where the deployment knows it: another content is refused."""
 
@@ -54,6 +61,10 @@ class DeliverySettings(Wire):
     """A folder of the machine that its replicas share. None: none, the files go straight to the app root."""
     cache_bytes: int | None = Field(None, gt=0)
     """The longest unused versions go above that. None: unlimited."""
+    credentials: str | None = None
+    """A folder with what gives access to the stores, each file if it is there: logins of registries
+    (`.dockerconfigjson` or `config.json`), `connection-string` of Blob Storage, `ca.crt` with further authorities of
+    registries. None: the identity of the pod or machine, and its own `docker login`."""
 
 
 async def deliver(settings: DeliverySettings, progress: Progress = silent) -> Path:
@@ -67,8 +78,9 @@ async def deliver(settings: DeliverySettings, progress: Progress = silent) -> Pa
     root = Path(settings.app_root) / MODELS_FOLDER
     with disk_errors(root):
         await asyncio.to_thread(root.mkdir, parents=True, exist_ok=True)
+    access = read_access(settings)
     for model in settings.models:
-        store = open_store(model.store)
+        store = open_store(model.store, *access)
         record = await find_version(store, model.name, model.version)
         if model.digest not in (None, record.digest) or combined_digest(record.files) != record.digest:
             wanted = model.digest or "that of its files"
@@ -80,6 +92,19 @@ async def deliver(settings: DeliverySettings, progress: Progress = silent) -> Pa
             cache = NodeCache(Path(settings.cache), settings.cache_bytes)
             await cache.provide(store, record, target, progress)
     return model_directory(Path(settings.app_root), settings.models)
+
+
+def read_access(settings: DeliverySettings) -> tuple[CredentialStore | None, TransportOptions | None]:
+    """How registries are reached: what the folder of credentials holds. Raises InvalidInput."""
+    if settings.credentials is None:
+        return None, None
+    folder = Path(settings.credentials)
+    logins = next((folder / name for name in LOGINS if (folder / name).is_file()), None)
+    authorities = folder / AUTHORITIES
+    return (
+        None if logins is None else CredentialStore.from_docker(logins),
+        TransportOptions(ca_file=authorities) if authorities.is_file() else None,
+    )
 
 
 class NodeCache:
@@ -183,20 +208,44 @@ class _Lines:
             print(f"{size_text(done)} of {size_text(total or done)} after {seconds:.1f} s", flush=True)
 
 
+def read_settings(arguments: list[str]) -> DeliverySettings:
+    """The settings of a command line. Raises InvalidInput."""
+    first, *rest = arguments
+    where, text = ("SETTINGS", first) if first.lstrip().startswith("{") else (first, _content(first))
+    try:
+        settings = DeliverySettings.model_validate_json(text)
+        where = "MODEL"
+        models = [DeliveredModel.model_validate_json(model) for model in rest]
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise InvalidInput(f"{where}: {'; '.join(lines)}") from None
+    return settings.model_copy(update={"models": (*settings.models, *models)})
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: {getattr(error, 'strerror', None) or 'is not UTF-8'}") from None
+
+
 def main(arguments: list[str]) -> int:
-    """Delivers what a file says; the exit code tells whether all is there."""
-    if len(arguments) != 1:
-        print("usage: python -m aks_inference_runtime.models.delivery SETTINGS.json", file=sys.stderr)
+    """Delivers what the arguments say; the exit code tells whether all is there."""
+    if not arguments:
+        print("usage: python -m aks_inference_runtime.models.delivery SETTINGS [MODEL ...]", file=sys.stderr)
         return 2
     try:
-        try:
-            settings = DeliverySettings.model_validate_json(Path(arguments[0]).read_text("utf-8"))
-        except OSError as error:
-            raise InvalidInput(f"{arguments[0]}: {error.strerror}") from None
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
-            raise InvalidInput(f"{arguments[0]}: {'; '.join(lines)}") from None
+        settings = read_settings(arguments)
+        if settings.credentials is not None:
+            given = Path(settings.credentials) / CONNECTION_STRING_NAME
+            if given.is_file():
+                # The name of a file, for the client of Blob Storage: no secret.
+                os.environ[CONNECTION_STRING_FILE] = str(given)
         print(f"AZUREML_MODEL_DIR={asyncio.run(deliver(settings, _Lines()))}", flush=True)
+    except AccessDenied as error:
+        mend = "in a pod: the Secret that the service names as model_secret_name has it, or the pod's identity"
+        print(f"error: {error}; {mend}", file=sys.stderr)
+        return 1
     except AksInferenceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.models.copying import copy_checked, disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
 from aks_inference_runtime.models.progress import Progress, silent
-from aks_inference_runtime.models.stores.store import Upload, amended, refuse_used, same_version
+from aks_inference_runtime.models.stores.store import ModelStore, Upload, amended, refuse_used, same_version
 
 RECORD_VERSION = 1
 READ_ONLY = 0o444
@@ -63,6 +63,18 @@ class FolderStore:
     async def fetch(self, record: ModelRecord, target: Path, progress: Progress = silent) -> None:
         """See ModelStore. Hard links where the file system has them."""
         await asyncio.to_thread(self.link, record, target, progress)
+
+    async def adopt(self, record: ModelRecord, source: ModelStore, progress: Progress = silent) -> None:
+        """A version of another store under its own number; what is here and whole is not fetched again.
+
+        The caller sees to it that nobody does the same at once. Raises the errors of `fetch` of the other store.
+        """
+        files = self._folder(record.name, record.version) / "files"
+        if not await asyncio.to_thread(self._has, record, files):
+            await source.fetch(record, files, progress)
+            for name in record.files:
+                _seal(files / name)
+        await asyncio.to_thread(self._write, record)
 
     async def delete(self, name: str, version: int) -> None:
         """See ModelStore."""
@@ -240,6 +252,15 @@ class FolderStore:
             return False
         _log.warning("%s was changed in the store; it was put back from %s", files / name, origin)
         return True
+
+    def _has(self, record: ModelRecord, files: Path) -> bool:
+        """Whether all is there; what is not as it should be is taken away."""
+        damaged = []
+        for name, digest in record.files.items():
+            if not _whole(files / name, digest, record.file_sizes[name]):
+                damaged.append(name)
+                (files / name).unlink(missing_ok=True)
+        return not damaged
 
     def _user_file(self, name: str, version: int, by: str) -> Path:
         return self._folder(name, version) / "users" / f"{hashlib.sha256(by.encode()).hexdigest()[:32]}.json"
