@@ -1,81 +1,111 @@
-"""A connection from the router: requests are parsed here, one exchange at a time."""
+"""A connection from the router: one request, one answer.
 
-import asyncio
-from typing import cast
+Over a plain socket: a transport of the loop would cost more than all else that is done for a small request.
+"""
+
+import socket
 
 import httptools
 
 from aks_inference_runtime.router.gate import wire
 from aks_inference_runtime.router.gate.exchange import Context, Exchange, RequestHead
+from aks_inference_runtime.router.gate.sockets import Sockets
 
 LINGER_SECONDS = 2.0
 """After an early answer the rest of the body is read and dropped for so long: closing at once would send a reset that
 overtakes the answer."""
+FIRST_BYTES = 16_384
+"""HAProxy's buffer: it sends no more at once of a new request."""
+MORE_BYTES = 65_536
+HIGH_BYTES = 65_536
+"""With more than this unsent the replica's answer is not read on."""
 
 
-class RouterConnection(asyncio.Protocol):
-    """Implements `exchange.RouterSide`."""
+class RouterConnection:
+    """Implements `exchange.RouterSide` and `sockets.Watched`."""
 
-    def __init__(self, context: Context, connections: set["RouterConnection"]) -> None:
+    def __init__(
+        self, context: Context, connections: set["RouterConnection"], sockets: Sockets, accepted: socket.socket
+    ) -> None:
         self._c = context
         self._connections = connections
-        self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport | None = None
+        self._sockets = sockets
+        self._socket: socket.socket | None = accepted
+        self._number = accepted.fileno()
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None
         self._feeding: Exchange | None = None
         self._holds: set[str] = set()
+        self._unsent = b""
+        self._full = False
+        self._asked = (False, False)
         self._url = b""
         self._headers: wire.Headers = []
         self._head_bytes = 0
-        self._closing = False
+        self._begun = False
+        self._parsing = False
+        self._request_whole = False
+        self._over = False
+        """The answer is written, or none can be: what still comes is dropped."""
+        self._lingers = False
+        connections.add(self)
+        # The router sends right after it has connected.
+        self._read(FIRST_BYTES)
+        self._watch()
 
-    @property
-    def idle(self) -> bool:
-        """No request is on it."""
-        return self._exchange is None
+    # --- sockets.Watched
 
-    # --- asyncio.Protocol
+    def readable(self) -> None:
+        if self._over or not self._holds:
+            self._read(MORE_BYTES)
+            self._watch()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        self._connections.add(self)
+    def writable(self) -> None:
+        unsent, self._unsent = self._unsent, b""
+        self._send(unsent)
+        if not self._unsent:
+            self._writable_again()
+            self._finish()
+        self._watch()
 
-    def data_received(self, data: bytes) -> None:
-        if self._closing:
+    def hung_up(self) -> None:
+        self._gone()
+
+    def _read(self, most: int) -> None:
+        if self._socket is None:
             return
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._malformed()
+            data = self._socket.recv(most)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            # The router closes only what it has given up; a half-closed client stays its business.
+            self._gone()
+        elif not self._over and self._parser is not None:
+            self._parsing = True
+            try:
+                self._parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                self._malformed()
+            self._parsing = False
+            self._finish()
 
-    def eof_received(self) -> bool:
-        # The router closes only what it has given up; a half-closed client stays its business.
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
-        self._closing = True
-        self._transport = None
-        exchange, self._exchange, self._feeding = self._exchange, None, None
-        if exchange is not None:
-            exchange.router_gone()
-
-    def pause_writing(self) -> None:
-        if self._exchange is not None:
-            self._exchange.client_writable(False)
-
-    def resume_writing(self) -> None:
-        if self._exchange is not None:
-            self._exchange.client_writable(True)
+    def _watch(self) -> None:
+        if self._socket is None:
+            return
+        wanted = (self._over or not self._holds, bool(self._unsent))
+        if wanted != self._asked:
+            self._asked = wanted
+            self._sockets.watch(self._number, self, reading=wanted[0], writing=wanted[1])
 
     # --- httptools callbacks
 
     def on_message_begin(self) -> None:
-        if self._exchange is not None:
-            raise httptools.HttpParserError("a request before the answer to the one before it")
-        self._url = b""
-        self._headers = []
-        self._head_bytes = 0
+        if self._begun:
+            raise httptools.HttpParserError("a second request")
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -86,17 +116,20 @@ class RouterConnection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        settings = self._c.settings
-        method = self._parser.get_method()
+        settings, parser = self._c.settings, self._parser
+        if parser is None:
+            return
+        method = parser.get_method()
         names = dict(self._headers)
         if b"content-length" in names and b"transfer-encoding" in names:
             raise httptools.HttpParserError("both Content-Length and Transfer-Encoding")
         turn = names.get(wire.TURN_HEADER)
         if turn is not None and self._c.departed.take(turn):
             # Only a client that closes its side and still listens ever reads this.
-            text = "the client closed its side while the request waited"
-            self.write(wire.answer(400, "bad-request", text, settings.version, close=True))
-            self._linger()
+            self.write(
+                wire.answer(400, "bad-request", "the client closed its side while the request waited", settings.version)
+            )
+            self.done()
             return
         path, mark, query = self._url.partition(b"?")
         target = settings.swagger_path if path.endswith(b"/swagger.json") else settings.score_path
@@ -105,13 +138,12 @@ class RouterConnection(asyncio.Protocol):
         chunked = b"transfer-encoding" in names
         if chunked:
             kept.append((b"transfer-encoding", b"chunked"))
-        http_11 = self._parser.get_http_version() == "1.1"
+        http_11 = parser.get_http_version() == "1.1"
         request = RequestHead(
             bytes=wire.head(b"%b %b HTTP/1.1" % (method, target.encode() + mark + query), kept),
             is_head=method == b"HEAD",
             chunked=chunked,
             expects_continue=http_11 and names.get(b"expect", b"").lower() == b"100-continue",
-            keep_alive=self._parser.should_keep_alive(),
             http_11=http_11,
         )
         # `done` may be called before the constructor returns only through the loop: the order here is safe.
@@ -122,6 +154,7 @@ class RouterConnection(asyncio.Protocol):
             self._feeding.body(data)
 
     def on_message_complete(self) -> None:
+        self._request_whole = True
         if self._feeding is not None:
             feeding, self._feeding = self._feeding, None
             feeding.body_end()
@@ -129,41 +162,90 @@ class RouterConnection(asyncio.Protocol):
     # --- exchange.RouterSide
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
+        if self._unsent:
+            self._unsent += data
+        else:
+            self._send(data)
+        if len(self._unsent) > HIGH_BYTES and not self._full:
+            self._full = True
+            if self._exchange is not None:
+                self._exchange.client_writable(False)
+        self._watch()
 
     def hold(self, reason: str, on: bool) -> None:
-        before = bool(self._holds)
         if on:
             self._holds.add(reason)
         else:
             self._holds.discard(reason)
-        if self._transport is None or before == bool(self._holds):
-            return
-        if self._holds:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
+        self._watch()
 
-    def done(self, *, keep_alive: bool) -> None:
+    def done(self) -> None:
         self._exchange = self._feeding = None
-        for reason in tuple(self._holds):
-            self.hold(reason, False)
-        if not keep_alive:
-            self._linger()
+        self._over = True
+        self._finish()
 
     def abort(self) -> None:
-        self._closing = True
         self._exchange = self._feeding = None
-        if self._transport is not None:
-            self._transport.abort()
+        self._close()
 
     def close(self) -> None:
-        """Closes a connection without a request on it."""
-        if self._transport is not None:
-            self._transport.close()
+        """The gate ends."""
+        self._gone()
 
     # --- ends
+
+    def _send(self, data: bytes) -> None:
+        if self._socket is None:
+            return
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            # Not from within what writes: that goes on as if it had been sent.
+            self._c.loop.call_soon(self._gone)
+            return
+        if sent < len(data):
+            self._unsent = data[sent:]
+
+    def _writable_again(self) -> None:
+        if self._full:
+            self._full = False
+            if self._exchange is not None:
+                self._exchange.client_writable(True)
+
+    def _finish(self) -> None:
+        """Ends what is over, once all is written and all that came is read."""
+        if self._socket is None or not self._over or self._unsent or self._parsing or self._lingers:
+            return
+        if self._request_whole:
+            self._close()
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()
+            return
+        self._lingers = True
+        self._watch()
+        self._c.loop.call_later(LINGER_SECONDS, self._close)
+
+    def _gone(self) -> None:
+        """Nobody is there any more."""
+        exchange, self._exchange, self._feeding = self._exchange, None, None
+        self._close()
+        if exchange is not None:
+            exchange.router_gone()
+
+    def _close(self) -> None:
+        self._connections.discard(self)
+        self._over = True
+        closing, self._socket = self._socket, None
+        # It refers back to this object: without it both go at once, not at the next collection.
+        self._parser = None
+        if closing is not None:
+            self._sockets.forget(self._number)
+            closing.close()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -173,20 +255,7 @@ class RouterConnection(asyncio.Protocol):
     def _malformed(self) -> None:
         if self._exchange is not None:
             # The body broke off or a second request came too early: nobody can be answered in order any more.
-            exchange, self._exchange, self._feeding = self._exchange, None, None
-            exchange.router_gone()
-            self.abort()
+            self._gone()
             return
-        self.write(
-            wire.answer(400, "bad-request", "the request is not valid HTTP/1.1", self._c.settings.version, close=True)
-        )
-        self._linger()
-
-    def _linger(self) -> None:
-        self._closing = True
-        transport = self._transport
-        if transport is None:
-            return
-        if transport.can_write_eof():
-            transport.write_eof()
-        self._c.loop.call_later(LINGER_SECONDS, transport.abort)
+        self.write(wire.answer(400, "bad-request", "the request is not valid HTTP/1.1", self._c.settings.version))
+        self.done()

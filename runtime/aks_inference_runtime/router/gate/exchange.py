@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aks_inference_runtime.router.gate import wire
 from aks_inference_runtime.router.gate.admission import Admission, Ticket
+from aks_inference_runtime.router.gate.answering import HELD_SECONDS, Answer
 from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.settings import GateSettings
 from aks_inference_runtime.router.gate.upstream import UpstreamConnection, UpstreamPool
@@ -20,14 +21,6 @@ UPLOAD_GRACE_SECONDS = 30.0
 UPLOAD_BYTES_PER_SECOND = 50_000
 """A body may take the grace and this rate: slower ones would hold a replica for nothing."""
 
-HELD_BYTES = 65_536
-"""Of an answer that are held back until it is whole: it goes out in one write, which no end of the gate cuts."""
-HELD_SECONDS = 0.02
-"""For so long at most; what comes in pieces without a length goes out with its first one."""
-
-OURS = frozenset({wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_HEADER})
-"""Headers that only the gate and the router may set."""
-
 
 class RouterSide(Protocol):
     """The connection to the router, as an exchange uses it."""
@@ -38,7 +31,7 @@ class RouterSide(Protocol):
     def hold(self, reason: str, on: bool) -> None:
         """Stops reading while any reason holds."""
 
-    def done(self, *, keep_alive: bool) -> None:
+    def done(self) -> None:
         """The answer is out."""
 
     def abort(self) -> None:
@@ -50,6 +43,7 @@ class Context:
     """What all exchanges of a gate share."""
 
     settings: GateSettings
+    version: bytes
     admission: Admission
     pool: UpstreamPool
     loop: asyncio.AbstractEventLoop
@@ -71,7 +65,6 @@ class RequestHead:
     is_head: bool
     chunked: bool
     expects_continue: bool
-    keep_alive: bool
     http_11: bool
 
 
@@ -87,15 +80,7 @@ class Exchange:
         self._pending: list[bytes] = []
         self._body_bytes = 0
         self._body_done = False
-        self._answering = False
-        """The answer's head is there."""
-        self._sent = False
-        """Something of it went out."""
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._length_known = False
-        self._chunked_answer = False
-        self._keep_alive = request.keep_alive
+        self._out = Answer(context.version)
         self._began = context.loop.time()
         self._last_byte = self._began
         self._client_slow = False
@@ -129,7 +114,7 @@ class Exchange:
             self._send(wire.LAST_CHUNK)
         if self._upstream is not None:
             self._upstream.request_whole = True
-        if self._ticket.running and not self._answering:
+        if self._ticket.running and not self._out.begun:
             self._arm_scoring()
 
     def router_gone(self) -> None:
@@ -160,54 +145,31 @@ class Exchange:
         self._disarm()
         if self._side is None:
             return
-        self._answering = True
-        version = self._c.settings.version.encode()
-        dropped = wire.named_by_connection(headers) | OURS
-        kept = [pair for pair in headers if pair[0] not in dropped]
-        kept.append((wire.VERSION_HEADER, version))
-        if not length_known:
-            self._chunked_answer = self._request.http_11
-            if self._chunked_answer:
-                kept.append((b"transfer-encoding", b"chunked"))
-            else:
-                self._keep_alive = False
-        if not self._body_done:
-            self._keep_alive = False
-        if not self._keep_alive:
-            kept.append((b"connection", b"close"))
-        if status == wire.ELSEWHERE:
-            kept.append((wire.STATUS_HEADER, b"%d" % status))
-            status = wire.MASKED
-        self._length_known = length_known
-        self._held.append(wire.head(wire.status_line(status, phrase), kept))
+        self._out.head(status, phrase, headers, length_known=length_known, http_11=self._request.http_11)
 
     def response_body(self, data: bytes) -> None:
         self._last_byte = self._c.loop.time()
         if self._side is not None:
-            self._held.append(wire.chunk(data) if self._chunked_answer else data)
-            self._held_bytes += len(data)
+            self._out.body(data)
 
     def response_pause(self) -> None:
-        if self._side is None or not self._answering:
+        if self._side is None or not self._out.begun:
             return
-        if not self._sent and self._held_bytes < HELD_BYTES and (self._length_known or not self._held_bytes):
-            if self._deadline is None:
-                self._deadline = self._c.loop.call_later(HELD_SECONDS, self._send_held)
-            return
-        self._send_held()
+        if not self._out.waits:
+            self._send_held()
+        elif self._deadline is None:
+            self._deadline = self._c.loop.call_later(HELD_SECONDS, self._send_held)
 
     def response_end(self) -> None:
         self._disarm()
         side, self._side = self._side, None
         if side is not None:
-            if self._chunked_answer:
-                self._held.append(wire.LAST_CHUNK)
-            side.write(b"".join(self._held))
-            side.done(keep_alive=self._keep_alive and self._body_done)
+            side.write(self._out.take_last())
+            side.done()
         self._c.admission.finish(self._ticket)
 
     def response_malformed(self, what: str) -> None:
-        if self._sent and self._side is not None:
+        if self._out.sent and self._side is not None:
             side, self._side = self._side, None
             side.abort()
             self._orphan()
@@ -221,7 +183,7 @@ class Exchange:
             self._hand_back()
             return
         side, self._side = self._side, None
-        if side is None or self._sent:
+        if side is None or self._out.sent:
             if side is not None:
                 side.abort()
             self._c.admission.finish(self._ticket)
@@ -267,7 +229,6 @@ class Exchange:
         self._disarm()
         side, self._side = self._side, None
         if side is not None:
-            self._keep_alive = False
             self._answer(side, wire.ELSEWHERE, "replica-lost", "the replica cannot be reached")
         self._c.admission.finish(self._ticket, served=False)
 
@@ -301,11 +262,9 @@ class Exchange:
     def _send_held(self) -> None:
         if self._side is None:
             return
-        held, self._held, self._held_bytes = b"".join(self._held), [], 0
-        if not self._sent:
-            self._sent = True
+        if not self._out.sent:
             self._arm(self._c.settings.scoring_timeout_ms / 1000, self._check_stall)
-        self._side.write(held)
+        self._side.write(self._out.take())
 
     def _arm_scoring(self) -> None:
         self._arm(self._c.settings.scoring_timeout_ms / 1000, self._scored_too_long)
@@ -389,7 +348,5 @@ class Exchange:
     def _answer(
         self, side: RouterSide, status: int, reason: str, message: str, retry_after_s: int | None = None
     ) -> None:
-        keep_alive = self._keep_alive and self._body_done
-        version = self._c.settings.version
-        side.write(wire.answer(status, reason, message, version, close=not keep_alive, retry_after_s=retry_after_s))
-        side.done(keep_alive=keep_alive)
+        side.write(wire.answer(status, reason, message, self._c.settings.version, retry_after_s=retry_after_s))
+        side.done()

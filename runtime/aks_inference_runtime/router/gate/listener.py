@@ -5,7 +5,6 @@ elsewhere whatever it is.
 """
 
 import asyncio
-import contextlib
 import fcntl
 import socket
 from collections.abc import Callable
@@ -17,53 +16,66 @@ BACKLOG = 1024
 HIGH = 900
 """Linux closes the files of a process that is killed from the highest number down: the listener goes before the
 connections, so that who sees one of those end is refused already. Below the usual limit of 1,024."""
+PAUSE_SECONDS = 0.1
+"""After the system refused a further connection (too many open files)."""
 
 
 class Listener:
     """Opens, closes and opens again at the same address."""
 
-    def __init__(self, address: Address, make: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, address: Address, take: Callable[[socket.socket], object]) -> None:
         self.address = address
         """With the actual port once it was open."""
-        self._make = make
-        self._server: asyncio.Server | None = None
-        self._held: socket.socket | None = None
-        """The same listening socket: what it has accepted by itself is taken out before it closes for good."""
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._take = take
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Listens. Raises OSError when the address cannot be had."""
-        if self._server is not None:
+        if self._socket is not None:
             return
-        listening = _high(self.address.listen(BACKLOG))
+        self._socket = _high(self.address.listen(BACKLOG))
+        self._socket.setblocking(False)
         if self.address.path is None:
-            self.address = replace(self.address, port=listening.getsockname()[1])
-        self._held = _high(listening.dup())
-        loop = asyncio.get_running_loop()
-        # Both kinds take any listening stream socket.
-        self._server = await (
-            loop.create_server(self._make, sock=listening, backlog=BACKLOG)
-            if self.address.path is None
-            else loop.create_unix_server(self._make, sock=listening, backlog=BACKLOG)
-        )
+            self.address = replace(self.address, port=self._socket.getsockname()[1])
+        self._loop.add_reader(self._socket.fileno(), self._ready)
 
     def close(self) -> None:
         """From here on connections are refused; those that were accepted are served."""
-        server, held = self._server, self._held
-        self._server = self._held = None
-        if server is None or held is None:
+        listening, self._socket = self._socket, None
+        if listening is None:
             return
-        server.close()
-        loop = asyncio.get_running_loop()
+        self._loop.remove_reader(listening.fileno())
         # The path goes first: who connects from here on is refused by its absence.
         self.address.unlink()
-        held.setblocking(False)
-        with held, contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-            while True:
-                accepted, _ = held.accept()
-                task: asyncio.Task[object] = loop.create_task(loop.connect_accepted_socket(self._make, accepted))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        with listening:
+            # What the system has accepted by itself.
+            while self._accept(listening):
+                pass
+
+    def _ready(self) -> None:
+        if self._socket is not None:
+            self._accept(self._socket)
+
+    def _accept(self, listening: socket.socket) -> bool:
+        try:
+            accepted, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError:
+            if listening is self._socket:
+                self._loop.remove_reader(listening.fileno())
+                self._loop.call_later(PAUSE_SECONDS, self._again, listening)
+            return False
+        accepted.setblocking(False)
+        if self.address.path is None:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._take(accepted)
+        return True
+
+    def _again(self, listening: socket.socket) -> None:
+        if listening is self._socket:
+            self._loop.add_reader(listening.fileno(), self._ready)
 
 
 def _high(listening: socket.socket) -> socket.socket:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aks_inference_runtime.router.gate import health
 from aks_inference_runtime.router.gate.admission import Admission
@@ -15,6 +16,7 @@ from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.exchange import Context
 from aks_inference_runtime.router.gate.listener import Listener
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
+from aks_inference_runtime.router.gate.sockets import Sockets
 from aks_inference_runtime.router.gate.upstream import UpstreamPool
 
 
@@ -35,6 +37,7 @@ class Gate:
         self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
         context = Context(
             settings=settings,
+            version=settings.version.encode(),
             admission=self.admission,
             pool=self.pool,
             loop=loop,
@@ -44,7 +47,8 @@ class Gate:
             departed=self.departed,
             tasks=set(),
         )
-        self.listener = Listener(settings.listen, lambda: RouterConnection(context, self.connections))
+        self.sockets = Sockets(loop)
+        self.listener = Listener(settings.listen, partial(RouterConnection, context, self.connections, self.sockets))
 
     @property
     def port(self) -> int:
@@ -71,7 +75,7 @@ class Gate:
         if ready:
             try:
                 # Before anybody is told: whoever hears that it is ready may connect.
-                await self.listener.open()
+                self.listener.open()
             except OSError as error:
                 print(f"gate: {error}; it tries again", file=sys.stderr, flush=True)
                 ready = False
@@ -113,7 +117,7 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
     """A gate that listens until the block ends. Raises OSError when a port or path cannot be had."""
     loop = asyncio.get_running_loop()
     gate = Gate(settings)
-    await gate.listener.open()
+    gate.listener.open()
     settings.control.unlink(missing_ok=True)
     mask = os.umask(0o177)
     try:
@@ -133,5 +137,6 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
             await watching
         for connection in tuple(gate.connections):
             connection.close()
+        gate.sockets.close()
         gate.pool.close()
         settings.control.unlink(missing_ok=True)

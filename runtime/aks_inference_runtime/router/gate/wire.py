@@ -17,6 +17,9 @@ TURN_HEADER = b"x-aks-inference-turn"
 MAX_HEAD_BYTES = 65_536
 """Of a request's or response's head; HAProxy's own limit (16 KiB) is below it."""
 
+CLOSE = (b"connection", b"close")
+"""In every answer: a connection from the router carries one request."""
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -66,9 +69,7 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
     return b"HTTP/1.1 %d %b" % (status, reason)
 
 
-def answer(
-    status: int, reason: str, message: str, version: str, *, close: bool, retry_after_s: int | None = None
-) -> bytes:
+def answer(status: int, reason: str, message: str, version: str, *, retry_after_s: int | None = None) -> bytes:
     """A whole answer of the gate's own, as the table of status codes has it."""
     body = json.dumps({"message": message}).encode()
     headers: Headers = [
@@ -79,8 +80,7 @@ def answer(
     ]
     if retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % retry_after_s))
-    if close:
-        headers.append((b"connection", b"close"))
+    headers.append(CLOSE)
     return head(status_line(status), headers) + body
 
 
