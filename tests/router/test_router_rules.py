@@ -14,6 +14,7 @@ from aks_inference_runtime.router.admin import parse_stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
 from aks_inference_runtime.router.gate.admission import Admission, Ticket
 from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, RouterState, VersionKey, VersionRoute
+from aks_inference_runtime.router.observing import partial
 from aks_inference_runtime.router.slots import Layout, Slot, assign, layout_for
 
 LIMIT = 3
@@ -196,3 +197,31 @@ def test_figures():
     assert (row.queued, row.total, row.denied, row.failed) == (7, 20, 5, 6)
     (server,) = stat.servers["s0"]
     assert (server.name, server.current, server.maxconn, server.total) == ("r1", 2, 4, 10)
+
+
+def test_a_look_at_some_slots_keeps_what_was_known_of_the_others():
+    header = "# pxname,svname,qcur,qmax,scur,smax,slim,stot,dreq,econ,status,\n"
+    every = parse_stat(
+        f"{header}s0,r1,0,0,2,2,4,10,,0,no check,\ns0,BACKEND,7,9,3,10,200,21,5,6,UP,\n"
+        "s1,r2,0,0,1,2,4,10,,0,no check,\ns1,BACKEND,0,9,3,10,200,21,5,6,UP,\n"
+    )
+    # Two answers in one; the second slot has lost its server.
+    some = parse_stat(
+        f"{header}s0,r1,0,0,1,2,4,11,,0,no check,\ns0,BACKEND,3,9,3,10,200,22,5,6,UP,\n\n"
+        f"{header}s1,BACKEND,0,9,3,10,200,21,5,6,UP,\n"
+    )
+    assert set(some.backends) == {"s0", "s1"}
+    merged = some.over(every)
+    assert (merged.backends["s0"].queued, merged.servers["s0"][0].current) == (3, 1)
+    assert "s1" not in merged.servers
+    part = parse_stat(f"{header}s0,BACKEND,0,9,3,10,200,22,5,6,UP,\n").over(every)
+    assert part.servers == {"s1": every.servers["s1"]}
+    assert part.counts["s1"] == every.counts["s1"]
+
+
+@pytest.mark.parametrize(
+    ("count", "since_s", "expected"),
+    [(0, 0.1, True), (24, 0.1, True), (25, 0.1, False), (1, 1.0, False), (1, 1e9, False)],
+)
+def test_when_a_look_at_some_slots_is_enough(count, since_s, expected):
+    assert partial(range(count), since_s) is expected

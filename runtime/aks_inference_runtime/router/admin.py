@@ -2,12 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.router.slots import SLOT_ID
 
 COMMAND_SECONDS = 5.0
 PAYLOAD_BYTES = 12_000
@@ -52,6 +53,15 @@ class Stat:
     servers: Mapping[str, tuple[ServerRow, ...]]
     """By backend, without `park`."""
     counts: Counts
+
+    def over(self, before: "Stat") -> "Stat":
+        """With what was known before of the backends that this one does not tell of."""
+        return Stat(
+            {**before.backends, **self.backends},
+            # A backend may have lost its last server.
+            {b: rows for b, rows in before.servers.items() if b not in self.backends} | dict(self.servers),
+            {**before.counts, **self.counts},
+        )
 
     @property
     def idle(self) -> bool:
@@ -99,13 +109,20 @@ class AdminSocket:
         lines = (line.split(" ", 2) for line in (await self.run(f"show map {word(name)}")).splitlines())
         return {parts[1]: parts[2] for parts in lines if len(parts) == 3}
 
-    async def stat(self) -> Stat:
-        """Queue, counts and servers of every backend."""
-        return parse_stat(await self.run("show stat -1 6 -1"))
+    async def stat(self, slots: Collection[int] | None = None) -> Stat:
+        """Queue, counts and servers of these slots; None: of every backend."""
+        return parse_stat(await self._show(6, slots))
 
-    async def counts(self) -> Counts:
+    async def counts(self, slots: Collection[int] | None = None) -> Counts:
         """The backends' counts only: much less to tell and to read than `stat`."""
-        return {row[0]: _counts(row) for row in _rows(await self.run("show stat -1 2 -1"))}
+        return {row[0]: _counts(row) for row in _rows(await self._show(2, slots))}
+
+    async def _show(self, kinds: int, slots: Collection[int] | None) -> str:
+        if slots is None:
+            return await self.run(f"show stat -1 {kinds} -1")
+        if not slots:
+            return ""
+        return await self.run(";".join(f"show stat {SLOT_ID + number} {kinds} -1" for number in slots))
 
     async def _run(self, command: str) -> str:
         try:
@@ -167,7 +184,8 @@ def _rows(text: str) -> Iterable[_Row]:
     last = max(places) + 1
     pick = itemgetter(*places)
     for line in lines:
-        if line:
+        # Several answers begin with the same header each.
+        if line and not line.startswith("#"):
             yield pick(line.split(",", last))
 
 

@@ -15,7 +15,7 @@ from aks_inference_runtime.router.peers import (
     owner_lines,
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
-from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout
+from aks_inference_runtime.router.slots import MAX_PROCESSES, SLOT_ID, Layout
 
 HEADER_SECONDS = 10
 """For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
@@ -337,6 +337,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
     for number, timeout in enumerate(layout.timeouts_ms):
         lines += [
             f"backend s{number} from slot",
+            f"  id {SLOT_ID + number}",
             f"  timeout queue {timeout}ms",
             "  http-request set-timeout server var(txn.route),field(3,|) if { var(txn.route) -m found }",
             # Keeping a copy of each request costs; without a gate nobody asks for it.

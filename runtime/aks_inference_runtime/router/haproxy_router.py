@@ -17,6 +17,7 @@ from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
 from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
 from aks_inference_runtime.router.neighbours import Neighbours
+from aks_inference_runtime.router.observing import Observer
 from aks_inference_runtime.router.ownership import AWAY, Epoch
 from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.process import sockets_directory, write_private
@@ -24,7 +25,7 @@ from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
 from aks_inference_runtime.router.tokens.keys import Fetch
 from aks_inference_runtime.router.tokens.verdicts import Verdicts
-from aks_inference_runtime.router.versions import Observation, ServedVersion
+from aks_inference_runtime.router.versions import ServedVersion
 
 OBSERVE_SECONDS = 0.1
 IDLE_SECONDS = 0.2
@@ -88,7 +89,9 @@ class HaproxyRouter:
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}
         """The maps that processes have; none: not known."""
-        self._observed: dict[int, Observation] = {}
+        self._observer = Observer(self._fleet.admin, self._servers)
+        self._observed = self._observer.seen
+        self._finishing = False
         self._restart_after: dict[str, float] = {}
         self._quiet_until = 0.0
         """While no process shows a change, there is nothing to do before that."""
@@ -165,8 +168,9 @@ class HaproxyRouter:
 
     async def finish(self) -> None:
         """Among several routers: takes no new connections; returns when all requests that are here are over."""
+        self._finishing = True
         await self._fleet.let_finish()
-        self._observed.pop(0, None)
+        self._observer.forget(0)
         while not all(seen.stat.idle for seen in self._observed.values()):  # noqa: ASYNC110 - the watch looks
             await asyncio.sleep(OBSERVE_SECONDS)
 
@@ -229,7 +233,7 @@ class HaproxyRouter:
             for number in self._fleet.layouts.keys() - {slot.process for slot in (*occupied, *found.slots.values())}:
                 if number >= self._fleet.permanent:
                     await self._fleet.end_slots(number)
-                    self._observed.pop(number, None)
+                    self._observer.forget(number)
                     self._hints.forget(number)
                     self._leavers.forget(number)
             await self._fleet.add_slots(found.missing)
@@ -309,6 +313,7 @@ class HaproxyRouter:
     async def _round(self) -> None:
         await self._leavers.look(self._observed)
         await self._reconcile()
+        await self._hints.count_refused(self._versions.values())
         for version in self._versions.values():
             version.left(self._leavers.of(version.slots))
             version.watch_closely(self._observed)
@@ -336,32 +341,18 @@ class HaproxyRouter:
             await self._fleet.restart(name)
             return
         number = int(name[1:])
-        self._observed.pop(number, None)
+        self._observer.forget(number)
         self._hints.write(number, self._versions.values())
         await self._fleet.restart(name)
         self._servers.forget(number)
 
     async def _observe(self) -> bool:
         """True when requests are under way, or were since the last look."""
-        moved = False
-        clock = asyncio.get_running_loop().time
-        for number in tuple(self._fleet.layouts):
-            before = self._observed.get(number)
-            admin = self._fleet.admin(number)
-            try:
-                if before is not None and before.stat.idle and not self._servers.unsure(number):
-                    counts = await admin.counts()
-                    if counts == before.stat.counts:
-                        self._observed[number] = before.still(clock())
-                        continue
-                stat = await admin.stat()
-            except RuntimeUnavailable:
-                moved = True
-                continue
-            moved = True
-            seen = self._observed[number] = Observation(number, stat, clock())
-            self._servers.settle(number, dict(seen.rows()))
-        return moved
+        used: dict[int, set[Slot]] = {number: set() for number in self._fleet.layouts}
+        for slot in {slot for v in self._versions.values() for slot in v.slots} | self._servers.occupied():
+            if slot.process in used:
+                used[slot.process].add(slot)
+        return await self._observer.look(used, everything=self._finishing)
 
     async def _adopt(self) -> None:
         """Learns from running processes what they serve."""

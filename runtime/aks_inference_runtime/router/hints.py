@@ -3,6 +3,7 @@
 Only requests that cannot be served at once look at them.
 """
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,6 +17,8 @@ from aks_inference_runtime.router.versions import Observations, ServedVersion
 RATE_SECONDS = 1.0
 """Window of the rate that Retry-After is estimated from."""
 LONGEST_RETRY_S = 60
+REFUSED_SECONDS = 0.5
+"""Between looks at what `refuse.lua` has counted."""
 
 
 class Hints:
@@ -26,6 +29,7 @@ class Hints:
         self._admin_of = admin_of
         self._told: dict[tuple[int, str], dict[str, str] | None] = {}
         """What HAProxy has; None: not known."""
+        self._next_count = 0.0
         self._rates: dict[object, tuple[float, int, float]] = {}
 
     async def update(self, versions: Iterable[ServedVersion], seen: Observations, gone: Mapping[Slot, int]) -> None:
@@ -49,6 +53,23 @@ class Hints:
                 except RuntimeUnavailable:
                     continue
                 self._told[process, kind] = entries
+
+    async def count_refused(self, versions: Iterable[ServedVersion]) -> None:
+        """Adds the answers to large bodies where the queue was full: HAProxy does not count them as denied."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_count:
+            return
+        self._next_count = now + REFUSED_SECONDS
+        by_slot = {slot: version for version in versions for slot in version.slots}
+        for process in {slot.process for slot in by_slot}:
+            try:
+                lines = (await self._admin_of(process).run("show refused")).splitlines()
+            except RuntimeUnavailable:
+                continue
+            found = dict(line.split(" ") for line in lines if line.count(" ") == 1)
+            for slot, version in by_slot.items():
+                if slot.process == process:
+                    version.refused(slot, int(found.get(slot.backend, 0)))
 
     def forget(self, process: int) -> None:
         """The process has ended; another one may get its number."""

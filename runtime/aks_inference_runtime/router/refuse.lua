@@ -5,6 +5,9 @@
 local MOST_BYTES = 256 * 1024 * 1024
 local MOST_SECONDS = 30
 
+-- Those of full queues, by backend: HAProxy counts only what it denies itself.
+local counts = {}
+
 local function refuse(status, reason, message, name, value)
   local text = '{"message": "' .. message .. '"}'
   return function(applet)
@@ -18,8 +21,10 @@ local function refuse(status, reason, message, name, value)
     -- Of one that was meant for a version, in the words of HAProxy's own answers.
     local retry, route = applet:get_var("txn.retry"), applet:get_var("txn.route")
     if retry then
+      local slot, version = route:match("^[^|]*|([^|]*)|[^|]*|[^|]*|([^|]*)")
+      counts[slot] = (counts[slot] or 0) + 1
       applet:add_header("retry-after", retry)
-      applet:add_header("x-aks-inference-version", route:match("^[^|]*|[^|]*|[^|]*|[^|]*|([^|]*)"))
+      applet:add_header("x-aks-inference-version", version)
     end
     applet:start_response()
     applet:send(text)
@@ -33,6 +38,12 @@ local function refuse(status, reason, message, name, value)
     end
   end
 end
+
+core.register_cli({ "show", "refused" }, "show refused : answers to large bodies where the queue was full", function(applet)
+  for slot, count in pairs(counts) do
+    applet:send(slot .. " " .. count .. "\n")
+  end
+end)
 
 -- <name>|<status>|<reason>|<message>|<header>|<value>, divided by ~
 for entry in os.getenv("REFUSALS"):gmatch("[^~]+") do

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from aks_inference_runtime.router.model import VersionKey
 
+SLOT_ID = 10_000
+"""HAProxy's number of the first slot's backend; the others follow."""
+
 
 class Slot(NamedTuple):
     """A prepared backend: the process (0 is the one that clients reach) and its number there."""

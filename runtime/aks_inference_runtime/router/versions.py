@@ -69,6 +69,7 @@ class ServedVersion:
         self._left: frozenset[str] = frozenset()
         self.requests_total = 0
         self.rejected_total = 0
+        self._refused: dict[Slot, int] = {}
 
     @property
     def moving(self) -> bool:
@@ -290,6 +291,13 @@ class ServedVersion:
                 continue
             self.requests_total += total - before[0] if total >= before[0] else total
             self.rejected_total += rejected - before[1] if rejected >= before[1] else rejected
+
+    def refused(self, slot: Slot, count: int) -> None:
+        """So many large bodies a slot has refused since its process began; they are not among the denied."""
+        before = self._refused.get(slot)
+        self._refused[slot] = count
+        if before is not None:
+            self.rejected_total += count - before if count >= before else count
 
     @staticmethod
     def _queued(slot: Slot, seen: Observations) -> int:

@@ -12,8 +12,11 @@ from aks_inference_runtime.router.gate.exchange import Context, Exchange, Reques
 from aks_inference_runtime.router.gate.sockets import Sockets
 
 LINGER_SECONDS = 2.0
-"""After an early answer the rest of the body is read and dropped for so long: closing at once would send a reset that
-overtakes the answer."""
+"""After an answer that is the last word it is read on for so long: closing at once would send a reset that overtakes it."""
+DROP_SECONDS = 30.0
+DROP_BYTES = 256 * 1024 * 1024
+"""After an early answer so much of the rest of the body is read and dropped, with no end of the own side: HAProxy would
+close the connection to the client, who may write all before it reads. The same bounds as in `refuse.lua`."""
 FIRST_BYTES = 16_384
 """HAProxy's buffer: it sends no more at once of a new request."""
 MORE_BYTES = 65_536
@@ -48,6 +51,9 @@ class RouterConnection:
         self._over = False
         """The answer is written, or none can be: what still comes is dropped."""
         self._lingers = False
+        self._midway = False
+        """The answer came before the whole of the body."""
+        self._dropped = 0
         connections.add(self)
         # The router sends right after it has connected.
         self._read(FIRST_BYTES)
@@ -83,7 +89,11 @@ class RouterConnection:
         if not data:
             # The router closes only what it has given up; a half-closed client stays its business.
             self._gone()
-        elif not self._over and self._parser is not None:
+        elif self._over:
+            self._dropped += len(data)
+            if self._dropped > DROP_BYTES:
+                self._close()
+        elif self._parser is not None:
             self._parsing = True
             try:
                 self._parser.feed_data(data)
@@ -180,6 +190,7 @@ class RouterConnection:
         self._watch()
 
     def done(self) -> None:
+        self._midway = self._feeding is not None
         self._exchange = self._feeding = None
         self._over = True
         self._finish()
@@ -222,13 +233,14 @@ class RouterConnection:
             self._close()
             return
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            if not self._midway:
+                self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self._close()
             return
         self._lingers = True
         self._watch()
-        self._c.loop.call_later(LINGER_SECONDS, self._close)
+        self._c.loop.call_later(DROP_SECONDS if self._midway else LINGER_SECONDS, self._close)
 
     def _gone(self) -> None:
         """Nobody is there any more."""

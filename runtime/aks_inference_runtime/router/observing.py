@@ -1,0 +1,79 @@
+"""How the agent looks at HAProxy's figures: often at what is in use, rarely at all.
+
+HAProxy serves nobody while it writes them, and a process has hundreds of prepared slots.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+
+from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.router.admin import AdminSocket, Stat
+from aks_inference_runtime.router.servers import Servers
+from aks_inference_runtime.router.slots import Slot
+from aks_inference_runtime.router.versions import Observation
+
+ALL_SECONDS = 1.0
+"""Between looks at all slots and ways to other processes."""
+MOST_SLOTS = 24
+"""Asked for one by one; with more of them all are asked for at once."""
+
+
+def partial(used: Collection[int], since_all_s: float) -> bool:
+    """Whether a look at these slots only is enough."""
+    return len(used) <= MOST_SLOTS and since_all_s < ALL_SECONDS
+
+
+class Observer:
+    """Keeps what each process showed last."""
+
+    def __init__(self, admin_of: Callable[[int], AdminSocket], servers: Servers) -> None:
+        self.seen: dict[int, Observation] = {}
+        self._admin_of = admin_of
+        self._servers = servers
+        self._all_at: dict[int, float] = {}
+
+    def forget(self, process: int) -> None:
+        """It has ended, or is another one."""
+        self.seen.pop(process, None)
+        self._all_at.pop(process, None)
+
+    async def look(self, used: Mapping[int, Collection[Slot]], *, everything: bool = False) -> bool:
+        """Looks at these processes and their slots in use.
+
+        True when requests are under way, or were since the last look.
+        """
+        moved = False
+        for process, slots in used.items():
+            try:
+                moved |= await self._look(process, sorted({slot.number for slot in slots}), everything)
+            except RuntimeUnavailable:
+                moved = True
+        return moved
+
+    async def _look(self, process: int, numbers: Collection[int], everything: bool) -> bool:
+        clock = asyncio.get_running_loop().time
+        before, admin = self.seen.get(process), self._admin_of(process)
+        since = clock() - self._all_at.get(process, 0.0)
+        only = numbers if before is not None and not everything and partial(numbers, since) else None
+        if before is not None and before.stat.idle and not self._servers.unsure(process):
+            counts = await admin.counts(only)
+            if all(before.stat.counts.get(backend) == row for backend, row in counts.items()):
+                self.seen[process] = before.still(clock())
+                if only is None:
+                    self._all_at[process] = clock()
+                return False
+        stat = await admin.stat(only)
+        if before is not None and only is not None and _told(stat, only):
+            stat = stat.over(before.stat)
+        else:
+            if only is not None:
+                # An older configuration has no such numbers.
+                stat = await admin.stat()
+            self._all_at[process] = clock()
+        seen = self.seen[process] = Observation(process, stat, clock())
+        self._servers.settle(process, dict(seen.rows()))
+        return True
+
+
+def _told(stat: Stat, numbers: Collection[int]) -> bool:
+    return all(f"s{number}" in stat.backends for number in numbers)
