@@ -147,7 +147,6 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({"primary_key": 7}, "primary_key: must be a text or an output of one"),
         ({"primary_key": "first-key", "auth_enabled": False}, "primary_key: has no use: keys are switched off"),
         ({"collect_model_data": True}, "collect_model_data = true: is not supported on the local target yet"),
-        ({"enable_app_insights": True}, "enable_app_insights = true: is not supported on the local target yet"),
         ({"namespace": "Prod"}, 'namespace = "Prod": a name has 1 to 63 characters'),
         ({"namespace": "prod\n"}, 'namespace = "prod\\n": a name has 1 to 63 characters'),
         ({"namespace": "-prod"}, 'namespace = "-prod": a name has'),

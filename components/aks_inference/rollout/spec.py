@@ -17,6 +17,7 @@ from aks_inference.service.endpoint import (
     endpoint_fields,
     endpoint_rules,
 )
+from aks_inference.service.insights import with_insights
 from aks_inference.service.settings import VersionSettings
 from aks_inference.service.versions import plan_version, read_settings
 from aks_inference.targets import TargetChoice, choose_target, target_findings
@@ -63,6 +64,7 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
         plans = []
     if target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
+    plans = [with_insights(plan, spec) for plan in plans]
     plain, late = endpoint_fields(spec)
     endpoint = build_endpoint(name, spec, plans, {**plain, "properties": spec.properties})
     notes = [f"{plan.version.name}: {note}" for plan in plans for note in plan.notes]

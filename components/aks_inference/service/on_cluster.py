@@ -9,13 +9,14 @@ from typing import Any
 
 import pulumi
 
-from aks_inference.images.registry import RegistryPlan, image_resource
+from aks_inference.images.child import image_resource
+from aks_inference.images.registry import RegistryPlan
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.resources import EndpointKeys
 from aks_inference.service import replicas
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
-from aks_inference.service.model_pods import Delivery
 from aks_inference.service.insights import shown_to_engine
+from aks_inference.service.model_pods import Delivery
 from aks_inference.service.replicas import Replica
 from aks_inference.service.stored import directory_of, register_stored
 from aks_inference_runtime.api.endpoint import AuthMode

@@ -53,6 +53,7 @@ def variables(
 ) -> dict[str, str]:
     """The environment variables of a replica; the user's own come first, what the platform fixes wins."""
     threads = str(max(1, math.ceil(version.resources.cpu_cores_limit or version.resources.cpu_cores)))
+    own = version.environment.environment_variables
     fixed = {
         "AML_APP_ROOT": str(app_root),
         "AZUREML_ENTRY_SCRIPT": entry_script(version.code),
@@ -62,7 +63,7 @@ def variables(
         "SCORING_TIMEOUT_MS": str(version.requests.scoring_timeout_ms + SCORING_MARGIN_MS),
         "WORKER_COUNT": str(version.requests.replica_max_concurrent_requests),
         "WORKER_TIMEOUT": str(worker_timeout_s(version)),
-        "AML_APP_INSIGHTS_ENABLED": "false",
+        "AML_APP_INSIGHTS_ENABLED": "true" if own.get("AML_APP_INSIGHTS_ENABLED") == "true" else "false",
     }
     if folder := code_folder(version.code):
         fixed["AZUREML_SOURCE_DIRECTORY"] = folder
@@ -70,7 +71,7 @@ def variables(
         fixed["HTTP_X_MS_SERVER_VERSION"] = f"azmlinfsrv/{server_version}"
     # Numeric libraries would start a thread per core of the machine in every replica.
     defaults = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-    return defaults | dict(version.environment.environment_variables) | fixed
+    return defaults | dict(own) | fixed
 
 
 def command(python: Path, bind: str, version: EndpointVersion) -> list[str]:
