@@ -160,11 +160,14 @@ class ClusterRuntimeSpec(Spec):
     """The inference runtime. What its values must be is the business of `inference_runtime`."""
 
     image: Text | None = None
+    registry: Any = None
     namespace: Any = None
     router_replicas: Any = None
     service_annotations: Labels
     url: Any = None
     image_pull_secrets: Any = None
+    model_store: Any = None
+    model_cache: Any = None
 
 
 class MaintenanceWindowSpec(Spec):

@@ -5,6 +5,8 @@ from typing import NotRequired, TypedDict
 
 import pulumi
 
+from aks_inference.images.args import RegistryArgs
+
 
 class NetworkArgs(TypedDict):
     """The cluster's network. Azure ML's flat arguments say the same; each thing is given in one way."""
@@ -257,9 +259,12 @@ class SecurityArgs(TypedDict):
 class ClusterRuntimeArgs(TypedDict):
     """The inference runtime on the cluster."""
 
-    image: str
-    """Required. Image that holds this package with `python` on PATH: routers, autoscaler and the gates beside the
-    replicas run from it."""
+    image: NotRequired[str | None]
+    """Conditional. Image that holds this package with `python` on PATH: routers, autoscaler and the gates beside the
+    replicas run from it. This or `registry` is required. Default: found in the registry, or built and pushed there."""
+    registry: NotRequired[RegistryArgs | None]
+    """Optional. Where images of services without one, and the runtime's own, are looked up and built to. Default: none,
+    every service names its image."""
     namespace: NotRequired[str | None]
     """Optional. Namespace of the runtime, made for it. Default: aks-inference-system."""
     router_replicas: NotRequired[int | None]
@@ -270,6 +275,13 @@ class ClusterRuntimeArgs(TypedDict):
     """Optional. Where clients reach the router, where something stands in front of it. Default: its Service."""
     image_pull_secrets: NotRequired[list[str] | None]
     """Optional. Names of Secrets in the runtime's namespace. Default: none, the nodes' own rights."""
+    model_store: NotRequired[str | None]
+    """Optional. Store of the models that are registered with this cluster as their target, and of those that services
+    name as `name:version`: `az://account/container[/prefix]` or `oci://registry[/repository]`. Default: none, each
+    model has a store of its own."""
+    model_cache: NotRequired[str | None]
+    """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
+    for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""
 
 
 class MaintenanceWindowArgs(TypedDict):

@@ -321,7 +321,7 @@ def runtime_arguments(spec: AksInferenceClusterSpec) -> tuple[Mapping[str, Any] 
     # It loads what is about Kubernetes; clusters without it do not wait for that.
     from aks_inference.inference_runtime.spec import plan_runtime
 
-    got = read(ClusterRuntimeSpec, spec.runtime, ("image",))
+    got = read(ClusterRuntimeSpec, spec.runtime)
     inner = spec.load_balancer_type == "InternalLoadBalancer"
     balancer = {INTERNAL: "true"} if inner else {}
     if inner and spec.load_balancer_subnet is not None:

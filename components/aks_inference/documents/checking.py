@@ -177,8 +177,14 @@ def _kubernetes(name: str, purpose: str, gpu: bool, runtime: Mapping[str, Any] |
     bare = KubernetesTarget(name=name, cluster_purpose=purpose, gpu=gpu)
     if runtime is None:
         return bare
-    there = {"namespace": runtime.get("namespace") or RUNTIME_NAMESPACE, "image": runtime.get("image") or "-"}
+    there: dict[str, Any] = {"namespace": runtime.get("namespace") or RUNTIME_NAMESPACE}
+    there["image"] = runtime.get("image") or "-"
     there["model_store"] = runtime.get("model_store")
+    # Loaded here: clusters without a registry do not wait for it.
+    from aks_inference.images.registry import plan_registry
+
+    registry, _ = plan_registry(runtime["registry"]) if runtime.get("registry") else (None, ())
+    there["registry"] = registry.settings if registry else None
     return bare.model_copy(update=there)
 
 

@@ -1,13 +1,10 @@
-"""The registry of a cluster: its rules, and the images that are looked up in it."""
+"""The registry of a cluster: its rules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pulumi
-
 from aks_inference.findings import Finding, under
-from aks_inference.resources import Image
 from aks_inference.values import Flag, Leaf, Spec, Text, Texts, read
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.target import RegistrySettings
@@ -38,23 +35,6 @@ class RegistryPlan:
     settings: RegistrySettings
     login: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """`username` and `password`, or nothing."""
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """Those of an Image."""
-        wire = self.settings
-        return {
-            "registry": wire.server,
-            "sharedRegistries": list(wire.shared_registries) or None,
-            "registryTier": wire.tier,
-            "username": self.login.get("username") or wire.username,
-            "password": _secret(self.login.get("password") or wire.password),
-            "caFile": wire.ca_file,
-            "plainHttp": wire.plain_http or None,
-            "baseImage": wire.base_image,
-            "builder": wire.builder,
-            "buildArguments": list(wire.build_arguments) or None,
-        }
 
 
 def plan_registry(given: Mapping[str, Any]) -> tuple[RegistryPlan | None, list[Finding]]:
@@ -91,14 +71,3 @@ def plan_registry(given: Mapping[str, Any]) -> tuple[RegistryPlan | None, list[F
     plain = {name: getattr(spec, name) for name in RegistrySpec.model_fields if name not in ("username", "password")}
     login = {"username": spec.username, "password": spec.password} if spec.username is not None else {}
     return RegistryPlan(RegistrySettings(**plain), login), []
-
-
-def image_resource(
-    name: str, registry: RegistryPlan, content: Mapping[str, Any], opts: pulumi.ResourceOptions
-) -> Image:
-    """The resource that finds or builds an image. `content`: what it holds, as the Image's inputs say it."""
-    return Image(name, {**registry.inputs, **content}, opts)
-
-
-def _secret(value: object) -> object:
-    return None if value is None else pulumi.Output.secret(value)

@@ -6,7 +6,8 @@ from typing import Any, Unpack, overload
 import pulumi
 
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
-from aks_inference.images.registry import RegistryPlan, image_resource
+from aks_inference.images.child import image_resource
+from aks_inference.images.registry import RegistryPlan
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.args import InferenceRuntimeArgs
 from aks_inference.inference_runtime.monitoring import monitoring

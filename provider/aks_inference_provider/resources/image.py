@@ -202,5 +202,5 @@ def _files(wanted: Wanted) -> str:
     packed = wanted.packed
     assert packed is not None  # noqa: S101 - asked by the caller
     size = packed.size
-    shown = f"{size / 1e3:,.1f} kB" if size < 100_000 else f"{size / 1e6:,.1f} MB"
+    shown = f"{size} bytes" if size < 1_000 else f"{size / 1e3:,.1f} kB" if size < 100_000 else f"{size / 1e6:,.1f} MB"
     return f"{len(packed.files):,} file{'s' * (len(packed.files) != 1)}, {shown}"

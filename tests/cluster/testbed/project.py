@@ -51,6 +51,10 @@ class Project:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def write(self, script: str) -> None:
+        """The entry script."""
+        (self.folder / "code" / "score.py").write_text(script)
+
     def up(self) -> str:
         return self.must("up", "--yes", "--stack", "dev")
 

@@ -1,0 +1,190 @@
+"""The resource Image against a real registry: said at preview, built once, found again, rebuilt when it is gone."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aks_inference_provider.resources.base import Operation, State, Urn
+from aks_inference_provider.resources.image import Image
+from aks_inference_provider.wire import UNKNOWN
+from aks_inference_runtime.images.own import runtime_environment, runtime_image, runtime_package
+from aks_inference_runtime.images.reference import ImageReference
+
+URN = Urn("urn", "dev", "proj", "aks-inference:index:Image", "one")
+
+
+class Said:
+    """What the engine was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __getattr__(self, _name: str) -> Callable[[str], None]:
+        return self.lines.append
+
+
+@pytest.fixture
+def operation() -> Operation:
+    return Operation(URN, Said())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "service"
+    source.mkdir()
+    (source / "score.py").write_text("def init(): ...\ndef run(data): return data\n")
+    return source
+
+
+@pytest.fixture
+async def given(
+    registry: Any,
+    quick: Any,
+    push_base: Any,
+    wheelhouse: Path,
+    make_wheel: Any,
+    no_docker_login: Path,
+    folder: Path,
+    request: pytest.FixtureRequest,
+) -> Mapping[str, Any]:
+    """Inputs of a service's image, in repositories of the test's own."""
+    make_wheel(wheelhouse, "alpha")
+    make_wheel(wheelhouse, "azureml-inference-server-http", "1.5.1")
+    name = request.node.name.replace("_", "-").partition("[")[0]
+    async with quick() as client:
+        base = await push_base(client, f"{registry.host}/{name}/base:1")
+    return {
+        "registry": f"{registry.host}/{name}/environments",
+        "environment": {"docker": {"baseImage": str(base.reference)}, "pipPackages": ["alpha"]},
+        "scoringServer": True,
+        "entryScript": "score.py",
+        "sourceDirectory": str(folder),
+    }
+
+
+async def checked(news: Mapping[str, Any], olds: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    got = await Image().check(URN, olds or {}, news)
+    assert not got.failures, got.failures
+    return dict(got.inputs)
+
+
+async def made(operation: Operation, inputs: Mapping[str, Any]) -> State:
+    created = await Image().create(operation, inputs)
+    return State(created.id, inputs, {**inputs, **created.computed})
+
+
+async def delete_manifest(image: str) -> None:
+    reference = ImageReference.parse(image)
+    uri = f"http://{reference.registry}/v2/{reference.repository}/manifests/{reference.digest}"
+    async with aiohttp.ClientSession() as session, session.delete(uri) as answer:
+        assert answer.status == 202
+
+
+async def test_built_once_and_found_again(given: Any, operation: Operation, folder: Path) -> None:
+    image = Image()
+    inputs = await checked(given)
+    assert inputs["found"] == ""
+    (note,) = await image.notes(inputs, None)
+    assert note == "will build: about 2 packages; application: 1 file, 45 bytes"
+    assert image.preview(inputs, None) == {"image": UNKNOWN}
+    state = await made(operation, inputs)
+    again = await checked(given, inputs)
+    assert not (await image.diff(state, again)).properties
+    assert image.preview(again, state) == {"image": state.outputs["image"]}
+    # Another stack with the same content finds it, and knows it at preview.
+    other = await checked(given)
+    assert image.preview(other, None)["image"] == other["found"] == state.outputs["image"]
+    assert (await image.notes(other, None))[0].startswith(f"image found in {given['registry'].partition('/')[0]}")
+    assert (await made(operation, other)).outputs["image"] == state.outputs["image"]
+    assert await image.read(operation, state) == state
+
+
+async def test_another_script_keeps_the_environment(given: Any, operation: Operation, folder: Path) -> None:
+    image = Image()
+    state = await made(operation, await checked(given))
+    (folder / "score.py").write_text("def init(): ...\ndef run(data): return [data]\n")
+    news = await checked(given, state.inputs)
+    assert set((await image.diff(state, news)).properties) == {"content"}
+    assert (await image.notes(news, state))[0].startswith("environment image found in ")
+    operation.progress.lines.clear()  # type: ignore[attr-defined]
+    computed = await image.update(operation, state, news)
+    assert computed["image"] != state.outputs["image"]
+    assert not [line for line in operation.progress.lines if "choosing wheels" in line]  # type: ignore[attr-defined]
+
+
+async def test_one_that_is_gone_is_made_again(given: Any, operation: Operation) -> None:
+    image = Image()
+    state = await made(operation, await checked(given))
+    await delete_manifest(str(state.outputs["image"]))
+    assert await image.read(operation, state) is None
+    news = await checked(given, state.inputs)
+    diff = await image.diff(state, news)
+    assert {path: each.of_input for path, each in diff.properties.items()} == {"image": False}
+    assert (await image.update(operation, state, news))["image"] == state.outputs["image"], "the same bytes again"
+
+
+async def test_a_registry_that_is_away_refuses_nothing_and_changes_nothing(
+    given: Any, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = await made(operation, await checked(given))
+    monkeypatch.setattr("aks_inference_provider.resources.image.LOOK_S", 0.0)
+    got = await Image().check(URN, state.inputs, given)
+    assert not got.failures
+    assert "not known whether the image is there" in got.notes[0]
+    assert not (await Image().diff(state, got.inputs)).properties
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"environment": None}, "environment: is required, or runtime"),
+    ({"runtime": True}, "environment: is given beside runtime"),
+    ({"builder": "kaniko"}, "builder: 'kaniko' is none of auto"),
+    ({"username": "me"}, "username: needs password"),
+    ({"entryScript": "none.py"}, "entryScript: 'none.py' is not in"),
+    ({"environment": {"pipPackages": ["not a requirement"]}}, "environment.pipPackages[0]: "),
+    ({"environment": {"dockre": {}}}, "environment.dockre: is not known here"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), WRONG)
+async def test_what_is_refused(given: Any, change: dict[str, Any], expected: str) -> None:
+    got = await Image().check(URN, {}, {k: v for k, v in {**given, **change}.items() if v is not None})
+    texts = [f"{failure.path}: {failure.reason}" for failure in got.failures]
+    assert any(text.startswith(expected) for text in texts), texts
+
+
+async def test_a_builder_that_is_not_there_is_said_at_preview(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    docker = {**given["environment"]["docker"], "extraDockerFileSteps": "RUN true"}
+    news = {**given, "environment": {**given["environment"], "docker": docker}}
+    (failure,) = (await Image().check(URN, {}, news)).failures
+    assert (failure.path, "needs a build tool" in failure.reason) == ("builder", True)
+
+
+async def test_an_alias_is_enough(given: Any, operation: Operation, registry: Any) -> None:
+    """The runtime's image has a name made of its content, known before it is built; who finds that builds nothing."""
+    host = registry.host
+    alias = f"{host}/aks-inference/own:{given['registry'].split('/')[1]}"
+    inputs = await checked({**given, "alias": alias})
+    assert inputs["found"] == ""
+    state = await made(operation, inputs)
+    assert str(state.outputs["image"]).startswith(f"{alias}@sha256:")
+    other = await checked({**given, "alias": alias})
+    assert other["found"] == state.outputs["image"]
+    assert not (await Image().diff(state, other)).properties
+
+
+def test_the_runtimes_image_is_named_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = runtime_environment()["pipPackages"]
+    assert not [one for one in wanted if one.startswith("pulumi")]
+    assert [one for one in wanted if one.startswith("aiohttp==")]
+    assert [one for one in wanted if one.startswith("azure-storage-blob")]
+    name = runtime_image("registry.example/any/where")
+    assert (name.registry, name.repository) == ("registry.example", "aks-inference/runtime")
+    assert name.tag is not None
+    assert name.tag.endswith(runtime_package().tag)
+    monkeypatch.setattr("aks_inference_runtime.images.own.runtime_package", lambda: SimpleNamespace(tag="other"))
+    assert runtime_image("registry.example") != name
