@@ -1,8 +1,8 @@
 """Application Insights: requests, what is printed and errors of the scoring server, sent by its Azure Monitor exporter.
 
 Azure ML took the key from the workspace; here the connection string is an argument. The server reads two variables
-(azureml-inference-server-http 1.5: AML_APP_INSIGHTS_ENABLED, AML_APP_INSIGHTS_KEY) and uses the instrumentation key alone,
-so it sends to the public cloud's address.
+(azureml-inference-server-http 1.5: AML_APP_INSIGHTS_ENABLED, AML_APP_INSIGHTS_KEY) and uses the instrumentation key
+alone, so it sends to the public cloud's address.
 """
 
 import re
