@@ -7,14 +7,18 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from aks_inference_runtime.router.model import VersionKey
+
 BODY = b"x" * (20 * 1024 * 1024)
 PATH = "/api/v1/service/svc/score"
+SVC = VersionKey("svc", "A")
 
 
 def by_http_client(port: int, path: str, body: bytes, key: str, _: Path) -> int:
@@ -121,12 +125,45 @@ async def test_a_large_body_when_the_queue_is_full(bed, make_state, tmp_path, cl
     await router.apply(state)
     waiting = [asyncio.create_task(bed.ask(key="key", x_sleep_ms="2000")) for _ in range(2)]
     await bed.counts(router, busy=1, queued=1)
+    before = router.load()[SVC].rejected_total
     assert await asyncio.to_thread(client, bed.port, PATH, BODY, "key", tmp_path) == 429
     small, large = await bed.ask(key="key"), await bed.ask(key="key", data=io.BytesIO(BODY))
     assert (small.status, small.reason, small.body) == (large.status, large.reason, large.body)
     for name in ("content-type", "retry-after", "x-aks-inference-version"):
         assert small.headers[name] == large.headers[name], name
     assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+
+    async def counted() -> bool:
+        return router.load()[SVC].rejected_total == before + 3
+
+    await bed.until(counted)
+    assert router.load()[SVC].requests_total == 5
+
+
+@pytest.mark.parametrize("pause_s", [0, 3])
+async def test_a_body_that_grows_too_large_while_it_is_sent(bed, make_state, pause_s):
+    """Without a length only the gate can count; whoever writes all before it reads sees the answer all the same."""
+    replica = await bed.replica("A", max_body_bytes=8 * 1024 * 1024)
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}, keys=("key",)))
+
+    def pieces():
+        for number in range(800):
+            if number == 400:
+                time.sleep(pause_s)  # longer than the gate waits for what has its last word already
+            yield BODY[:65_536]
+
+    def send() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", bed.port, timeout=30)
+        try:
+            headers = {"authorization": "Bearer key"}
+            connection.request("POST", PATH, body=pieces(), headers=headers, encode_chunked=True)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    assert await asyncio.to_thread(send) == 413
+    assert (await bed.ask(key="key", data=BODY[:65_536])).status == 200, "the slot is free again"
 
 
 async def test_nobody_is_read_for_ever(bed, make_state):

@@ -12,7 +12,7 @@ from aks_inference_runtime.router.gate.exchange import Context, Exchange, Reques
 from aks_inference_runtime.router.gate.sockets import Sockets
 
 LINGER_SECONDS = 2.0
-"""After an answer that is the last word it is read on for so long: closing at once would send a reset that overtakes it."""
+"""After an answer that is the last word it is read on for so long: closing at once would reset what is not read yet."""
 DROP_SECONDS = 30.0
 DROP_BYTES = 256 * 1024 * 1024
 """After an early answer so much of the rest of the body is read and dropped, with no end of the own side: HAProxy would
