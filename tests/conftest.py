@@ -1,11 +1,10 @@
 """For all tests."""
 
 import signal
-from pathlib import Path
+from typing import Any
 
 import pytest
-
-FOLDER = Path(__file__).parent
+from xdist.scheduler import LoadScopeScheduling
 
 # A shell starts its background jobs with Ctrl-C ignored, and every process that they start inherits that: tests that
 # press Ctrl-C would press in vain. A handler here is the default again in what is started.
@@ -31,13 +30,25 @@ AREAS = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
+def area(nodeid: str) -> str:
+    """The folder of tests that a test is in: `tests/router/test_gate.py::test_http_1_0_and_head` → `router`."""
+    return nodeid.split("/")[1]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In a worker; elsewhere the order stays."""
-    if not hasattr(config, "workerinput"):
-        return
-    areas = {item: item.path.relative_to(FOLDER).parts[0] for item in items}
-    places = {area: place for place, area in enumerate(AREAS)}
-    items.sort(key=lambda item: places.get(areas[item], len(places)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(areas[item]))
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(AREAS)}
+        items.sort(key=lambda item: places.get(area(item.nodeid), len(places)))
+
+
+class ByArea(LoadScopeScheduling):
+    """Whole areas, in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return area(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByArea:
+    config.option.loadscopereorder = False
+    return ByArea(config, log)
