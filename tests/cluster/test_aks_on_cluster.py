@@ -4,6 +4,9 @@ Nodes are kwok's, and the endpoint's status is written by the test: what runs in
 """
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -52,24 +55,63 @@ def aks(cluster, control_plane, kept_nodes, namespace, tmp_path):
         cluster.api.delete(f"/api/v1/nodes/{node['metadata']['name']}")
 
 
+def fewest(cluster: Any, path: str, over: threading.Event) -> list[int]:
+    """Available replicas, as long as it goes on."""
+    found = []
+    while not over.is_set():
+        found.append(cluster.api.get(path).body["status"].get("availableReplicas", 0))
+    return found
+
+
 def test_cluster_runtime_and_service_in_one_stack(cluster, aks, namespace):
+    bed, project = aks
+    project.told["cluster"] |= {"vm_size": "Standard_D4s_v5"}
+    project.must("up", "--yes", "--skip-preview", "--stack", "dev")
+    assert project.outputs()["uri"].endswith("/api/v1/service/churn/score")
+    (made,) = cluster.api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments").body["items"]
+    assert made["metadata"]["name"] == "churn-default"
+    assert [line.rpartition("/")[2] for line in bed.log()][-1].startswith("agentPools infer")
+
+
+@pytest.mark.long
+def test_the_life_of_a_cluster_with_entra_id(cluster, aks, namespace, until):
     bed, project = aks
     calls = bed.sign_in()
     project.told["cluster"] |= {"vm_size": "Standard_D4s_v5", "access": {"entra_id": True, "local_accounts": False}}
     shown = project.must("preview", "--stack", "dev")
     assert "services on the nodes" in shown
     project.up()
-    assert project.outputs()["uri"].endswith("/api/v1/service/churn/score")
-    deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
-    (made,) = cluster.api.get(deployments).body["items"]
-    assert made["metadata"]["name"] == "churn-default"
     # Signed in as Pulumi itself is, by nobody's hand, and nothing of it in the state.
     assert {line.split("--login ")[1] for line in calls.read_text().splitlines()} == {"azurecli"}
-    state = project.must("stack", "export", "--stack", "dev")
-    assert "BEGIN" not in state
+    assert "BEGIN" not in project.must("stack", "export", "--stack", "dev")
     again = project.up()
     assert " updated" not in again
     assert " created" not in again
+
+    # Another size: new pool, then its services, then the old pool goes; no replica is missed.
+    before = len(bed.log())
+    project.told["cluster"]["vm_size"] = "Standard_D8s_v5"
+    deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    # The autoscaler's work.
+    cluster.api.merge(f"{deployments}/churn-default/scale", {"spec": {"replicas": 2}})
+    until(lambda: cluster.api.get(f"{deployments}/churn-default").body["status"].get("availableReplicas") == 2)
+    over = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        watching = pool.submit(fewest, cluster, f"{deployments}/churn-default", over)
+        try:
+            shown = project.up()
+        finally:
+            over.set()
+    assert min(watching.result()) == 2
+    assert [line.split()[0] for line in bed.log()[before:]] == ["PUT", "DELETE"]
+    place = f"/api/v1/namespaces/{namespace}/pods"
+    nodes = {pod["spec"]["nodeName"].split("-")[1] for pod in cluster.api.get(place).body["items"]}
+    (old,) = [line.split()[-1] for line in bed.log()[before:] if line.startswith("DELETE")]
+    assert old not in nodes
+    again = project.up()
+    assert " updated" not in again
+    assert " created" not in again
+
     project.must("destroy", "--yes", "--stack", "dev")
     assert cluster.api.get(deployments).body["items"] == []
     assert not json.loads((bed.folder / "state.json").read_text())["resources"]

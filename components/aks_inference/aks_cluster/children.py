@@ -11,9 +11,15 @@ from aks_inference.aks_cluster.azure import AZURE_NATIVE_VERSION, AzureResource,
 from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
 from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of, network_facts
 from aks_inference.aks_cluster.monitoring import register_monitoring
-from aks_inference.aks_cluster.resources import AttachedCluster, ClusterGuard
+from aks_inference.aks_cluster.resources import AttachedCluster, ClusterGuard, PoolDrain
 from aks_inference.aks_cluster.spec import ClusterPlan
+from aks_inference.aks_cluster.watching import Work, follow, state_of
 from aks_inference.facts import role_id
+
+CLUSTER_MINUTES = 10
+"""Source document 004; AKS itself says "a few"."""
+POOL_MINUTES = 4
+"""Of a few nodes; no document gives a figure."""
 
 Child = Callable[..., pulumi.ResourceOptions]
 """Makes the options of a child."""
@@ -27,6 +33,7 @@ class Created:
     group: Any
     cluster: AzureResource
     guard: ClusterGuard
+    pools: tuple[AzureResource, ...]
 
 
 def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
@@ -64,7 +71,7 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
     )
     outputs = ("fqdn", "privateFQDN", "identityProfile", "oidcIssuerProfile")
     cluster = AzureResource("containerservice:ManagedCluster", name, inputs, options, outputs)
-    _pools(name, plan, group, cluster, subnet, slow)
+    pools = _pools(name, plan, group, cluster, subnet, slow)
     for window in plan.windows:
         inputs = window_inputs(window, group, cluster.azure_name)
         AzureResource(
@@ -73,7 +80,31 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
     for index, registry in enumerate(spec.registry_ids):
         _pull_role(f"{name}-pull-{index}", registry, cluster, child)
     register_monitoring(name, plan, group, cluster, child())
-    return Created(group, cluster, guard)
+    return Created(group, cluster, guard, tuple(pools))
+
+
+def follow_created(component: pulumi.Resource, plan: ClusterPlan, made: Created) -> None:
+    """Tells how the cluster and its pools come along."""
+    longest = plan.spec.create_timeout_minutes
+    place = {"resourceGroupName": made.group, "resourceName": plan.name}
+    work = Work(f"AKS cluster {plan.name}", CLUSTER_MINUTES, longest)
+    follow(component, work, made.guard.id, made.cluster, state_of("ManagedCluster", place))
+    for pool, one in zip(plan.pools, made.pools, strict=True):
+        work = Work(f"node pool {pool.azure_name}", POOL_MINUTES, longest)
+        inputs = {**place, "agentPoolName": pool.azure_name}
+        follow(component, work, made.cluster.id, one, state_of("AgentPool", inputs))
+
+
+def register_drains(
+    name: str, plan: ClusterPlan, made: Created, kubeconfig: pulumi.Output[str] | None, child: Child
+) -> list[PoolDrain]:
+    """Moves what runs on a pool before it goes. Also without a runtime, whose services it is for: one that is taken
+    away later must not empty the pools that stay."""
+    slow = merge(_timeouts(plan.spec), child())
+    return [
+        PoolDrain(f"{name}-{pool.azure_name}", {"poolId": one.id, "kubeconfig": kubeconfig}, slow)
+        for pool, one in zip(plan.pools, made.pools, strict=True)
+    ]
 
 
 def register_attached(name: str, plan: AttachPlan, child: Child) -> AttachedCluster:
@@ -154,7 +185,8 @@ def _pull_role(name: str, registry: object, cluster: AzureResource, child: Child
 
 def _pools(
     name: str, plan: ClusterPlan, group: object, cluster: AzureResource, subnet: object, slow: pulumi.ResourceOptions
-) -> None:
+) -> list[AzureResource]:
+    pools = []
     for pool in plan.pools:
         options = pulumi.ResourceOptions(
             # A pool without a suffix keeps its name, so that the old one has to go first.
@@ -162,4 +194,6 @@ def _pools(
             ignore_changes=["count"] if pool.pool.autoscale else None,
         )
         inputs = pool_inputs(plan, pool, group, cluster.azure_name, subnet)
-        AzureResource("containerservice:AgentPool", f"{name}-{pool.azure_name}", inputs, merge(slow, options))
+        made = AzureResource("containerservice:AgentPool", f"{name}-{pool.azure_name}", inputs, merge(slow, options))
+        pools.append(made)
+    return pools

@@ -1,7 +1,7 @@
 """The component AksInferenceCluster."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Unpack, overload
 
@@ -10,21 +10,24 @@ import pulumi
 from aks_inference.aks_cluster.args import AksInferenceClusterArgs
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.capacity import fit, fit_findings
-from aks_inference.aks_cluster.children import Created, register_attached, register_created
+from aks_inference.aks_cluster.children import (
+    CLUSTER_MINUTES,
+    Created,
+    follow_created,
+    register_attached,
+    register_created,
+    register_drains,
+)
 from aks_inference.aks_cluster.hosts import host_line, host_map, hosts_of
 from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_provider
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
 from aks_inference.findings import Finding, Severity
-from aks_inference.inference_runtime.component import InferenceRuntime
+from aks_inference.inference_runtime.component import InferenceRuntime, unplanned
 from aks_inference.kubernetes import KubernetesProvider
 from aks_inference.program import ComponentFindings, peers
-from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
-
-CREATE_MINUTES = 10
-"""Source document 004; AKS itself says "a few"."""
 
 
 class AksInferenceCluster(Cluster):
@@ -69,7 +72,7 @@ class AksInferenceCluster(Cluster):
         findings += self._held_twice(name)
         self._local = False
         # Where the arguments are wrong, services on it are not told about it again.
-        self._kubernetes = KubernetesTarget(name=name, namespace=RUNTIME_NAMESPACE)
+        self._kubernetes = unplanned(name, declared.get("runtime"))
         self._provider: KubernetesProvider | None = None
         super().__init__(name, declared, findings, opts)
         if isinstance(plan, AttachPlan):
@@ -84,7 +87,9 @@ class AksInferenceCluster(Cluster):
             self.required_hosts = unknown(dict[str, str])
             return
         made: Created = register_created(name, plan, self._child)
-        self._serve(name, plan, made.cluster.id, made.cluster)
+        kubeconfig = None if plan.runtime is None else kubeconfig_of(made.cluster.id, os.environ)
+        drains = register_drains(name, plan, made, kubeconfig, self._child)
+        self._serve(name, plan, kubeconfig, made.cluster, drains)
         self.cluster_name, self.cluster_id = made.cluster.azure_name, made.cluster.id
         self.resource_group_name = pulumi.Output.from_input(made.group)
         registries = list(plan.spec.registry_ids)
@@ -93,13 +98,18 @@ class AksInferenceCluster(Cluster):
             lambda found: host_map(hosts_of(plan, found[1:], found[0]))
         )
         self._info(*describe(plan))
+        follow_created(self, plan, made)
         if self._program is not None and plan.runtime is not None:
             self._program.at_end(lambda: self._fit(plan))
         self._outputs()
 
     def _attach(self, name: str, plan: AttachPlan) -> None:
         attached = register_attached(name, plan, self._child)
-        self._serve(name, plan, attached.cluster_id, attached)
+        kubeconfig = None
+        if plan.runtime is not None:
+            provider = subscription_provider(name, plan.subscription, os.environ, self._child())
+            kubeconfig = kubeconfig_of(attached.cluster_id, os.environ, provider)
+        self._serve(name, plan, kubeconfig, attached)
         self.cluster_name, self.cluster_id, self.resource_group_name = (
             attached.name,
             attached.cluster_id,
@@ -123,22 +133,29 @@ class AksInferenceCluster(Cluster):
         ]
 
     def _serve(
-        self, name: str, plan: ClusterPlan | AttachPlan, cluster_id: pulumi.Output[str], made: pulumi.Resource
+        self,
+        name: str,
+        plan: ClusterPlan | AttachPlan,
+        kubeconfig: pulumi.Output[str] | None,
+        made: pulumi.Resource,
+        after: Sequence[pulumi.Resource] = (),
     ) -> None:
         """The inference runtime on the cluster, and what services name."""
         gpu = plan.gpu if isinstance(plan, ClusterPlan) else True
+        location = plan.cluster.location if isinstance(plan, ClusterPlan) else None
         bare = KubernetesTarget(name=name, cluster_purpose=plan.purpose.value, gpu=gpu)
         if plan.runtime is None:
             self._kubernetes = bare
             self.target = self._target = known(format_target(bare), made)
             return
-        elsewhere = plan.subscription if isinstance(plan, AttachPlan) else None
-        provider = subscription_provider(name, elsewhere, os.environ, self._child())
-        arguments: Any = {**plan.runtime, "kubeconfig": kubeconfig_of(cluster_id, os.environ, provider)}
-        runtime = InferenceRuntime(name, arguments, self._child())
+        arguments: Any = {**plan.runtime, "kubeconfig": kubeconfig}
+        # On the way down the services go before what they run on.
+        options = pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=list(after)))
+        runtime = InferenceRuntime(name, arguments, options)
         self.target = self._target = runtime.target
-        self._kubernetes = runtime._kubernetes.model_copy(update={"gpu": gpu})
+        self._kubernetes = runtime._kubernetes.model_copy(update={"gpu": gpu, "location": location})
         self._provider = runtime._provider
+        self._registry = runtime._registry
 
     def _fit(self, plan: ClusterPlan) -> Iterator[ComponentFindings]:
         """Whether the program's services fit on the pools; once all of them are declared."""
@@ -187,7 +204,7 @@ def describe(plan: ClusterPlan) -> list[str]:
         *plan.checks,
         f"node pools: system {_nodes(plan.system)} × {plan.system.vm_size}, {pools} for inference",
         host_line(plan),
-        f"time: about {CREATE_MINUTES} minutes until a new cluster is there, a few for each pool; given up after "
+        f"time: about {CLUSTER_MINUTES} minutes until a new cluster is there, a few for each pool; given up after "
         f"{plan.spec.create_timeout_minutes}",
     ]
 

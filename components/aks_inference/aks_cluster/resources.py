@@ -14,6 +14,13 @@ class ClusterGuard(_ProviderResource):
     _outputs = ()
 
 
+class PoolDrain(_ProviderResource):
+    """Empties a node pool before it is deleted. Inputs: `poolId`, `kubeconfig` (without it the pool goes as it is)."""
+
+    _token = f"{PACKAGE}:index:PoolDrain"
+    _outputs = ()
+
+
 class AttachedCluster(_ProviderResource):
     """An AKS cluster that exists, held by one stack. Inputs: `resourceId`, or `resourceGroup` and `clusterName`;
     `purpose`, `subscriptionId`, `vcpusPerNode`."""

@@ -10,6 +10,7 @@ from aks_inference_provider.resources.image import Image
 from aks_inference_provider.resources.local_endpoint import LocalEndpoint
 from aks_inference_provider.resources.local_runtime import LocalRuntime
 from aks_inference_provider.resources.model import Model
+from aks_inference_provider.resources.pool_drain import PoolDrain
 from aks_inference_provider.resources.stored_models import StoredModels
 
 RESOURCES: Mapping[str, CustomResource] = {
@@ -20,6 +21,7 @@ RESOURCES: Mapping[str, CustomResource] = {
         LocalEndpoint(),
         ClusterGuard(),
         AttachedCluster(),
+        PoolDrain(),
         EndpointKeys(),
         Image(),
         StoredModels(),
