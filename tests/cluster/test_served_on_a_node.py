@@ -198,8 +198,14 @@ async def test_a_killed_router_comes_back(node, served):
     path = f"/api/v1/namespaces/{k8s.RUNTIME_NAMESPACE}/pods"
     query = {"labelSelector": f"{k8s.COMPONENT_LABEL}={k8s.ROUTER_COMPONENT}"}
     (pod,) = node.api.get(path, **query).body["items"]
-    node.api.delete(f"{path}/{pod['metadata']['name']}", gracePeriodSeconds="0")
-    await asyncio.sleep(1)
+    name = pod["metadata"]["name"]
+    node.api.delete(f"{path}/{name}", gracePeriodSeconds="0")
+
+    def replaced() -> bool:
+        names = {one["metadata"]["name"] for one in node.api.get(path, **query).body["items"]}
+        return bool(names) and name not in names
+
+    await eventually(replaced, 60, "the next pod")
     async with loaded(address, "churn", key, clients=1, pause_s=0.1) as load:
         await eventually(lambda: load.answers[200, ""] > 5, 60, "answers from the next router")
 

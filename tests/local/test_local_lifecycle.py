@@ -96,12 +96,15 @@ async def test_who_comes_while_the_first_replica_starts_waits_for_it_too(local: 
     )
     key = await local.key("svc")
     async with aiohttp.ClientSession() as session:
-        first = asyncio.create_task(score(session, status, key))
+        asked = [asyncio.create_task(score(session, status, key))]
         woken = await local.until("svc", lambda s: s.versions[0].replicas)
         assert woken.state is ServiceState.TRANSITIONING, "it starts; nothing is wrong"
-        await asyncio.sleep(1)  # by now the router knows that a replica is wanted; it starts for four seconds
-        later = asyncio.create_task(score(session, status, key))
-        assert [(await task)[0] for task in (first, later)] == [200, 200]
+        # Before and after the router knows that a replica is wanted, until it is there: it starts for four seconds.
+        while not (await local.status("svc")).versions[0].replicas_ready:
+            asked.append(asyncio.create_task(score(session, status, key)))
+            await asyncio.sleep(0.3)
+        assert {(await task)[0] for task in asked} == {200}
+        assert len(asked) > 2
 
 
 async def test_a_deleted_endpoint_finishes_what_is_under_way(local: Any, score: Any) -> None:
@@ -109,13 +112,16 @@ async def test_a_deleted_endpoint_finishes_what_is_under_way(local: Any, score: 
     status = await local.deploy(local.declared("svc"))
     key = await local.key("svc")
     async with aiohttp.ClientSession() as session:
-        running = asyncio.create_task(score(session, status, key, {"sleep": 2}))
+        running = asyncio.create_task(score(session, status, key, {"sleep": 4}))
         await local.until("svc", lambda s: s.versions[0].busy == 1)
         deleting = asyncio.create_task(local.client.delete_endpoint("svc"))
-        await asyncio.sleep(0.2)
-        assert not deleting.done()
+        await local.until("svc", lambda s: s.message == "is being deleted")
         with pytest.raises(Conflict, match="being deleted"):
             await local.client.put_endpoint(local.declared("svc"))
+        async with asyncio.timeout(3):
+            while (await score(session, status, "wrong"))[0] == 401:
+                await asyncio.sleep(0.02)
+        assert not deleting.done()
         assert (await score(session, status, key))[0] == 404
         assert (await running)[0] == 200
         await deleting
