@@ -1,17 +1,21 @@
-"""Two models on this machine: a web service, and an endpoint whose traffic two versions share.
+"""Two models on this machine or a Kubernetes cluster: a web service, and an endpoint whose traffic two versions share.
 
 Configuration, all optional: `modelsDirectory` (written by train.py), `traffic` (percent by version), `port`,
 `stateDirectory`, `scaleDownDelaySeconds`, and `productionNodes`: plans an AKS cluster of that many Standard_D3_v2.
+With `target` kubernetes: `registry` (of models and images), `kubeconfig`, `context`, `image` or `baseImage`, `secret`
+(with a login of the registry, in the namespace `default`), `serviceType`.
 """
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pulumi
 
 from aks_inference import (
     AksInferenceCluster,
     ControlledRolloutEndpoint,
+    InferenceRuntime,
     LocalInferenceCluster,
     ModelWebService,
     RegisteredModel,
@@ -49,9 +53,31 @@ SCALING = {
     "autoscale_scale_down_delay_seconds": config.get_float("scaleDownDelaySeconds") or 60.0,
 }
 
-cluster = LocalInferenceCluster(
-    "local", port=config.get_int("port") or 8890, state_directory=config.get("stateDirectory")
-)
+cluster: LocalInferenceCluster | InferenceRuntime
+on_cluster: dict[str, Any] = {}
+if config.get("target") == "kubernetes":
+    registry = config.require("registry")
+    cluster = InferenceRuntime(
+        "cluster",
+        kubeconfig=config.get("kubeconfig"),
+        context=config.get("context"),
+        cluster_purpose="DevTest",
+        service_type=config.get("serviceType"),
+        image=config.get("image"),
+        registry=None if config.get("image") else {"server": registry, "base_image": config.get("baseImage")},
+        model_store=f"oci://{registry.rstrip('/')}/models",
+        # Nothing is to be left on the nodes.
+        model_cache="",
+    )
+    if config.get("image"):
+        on_cluster["image"] = config.get("image")
+    if secret := config.get("secret"):
+        on_cluster |= {"image_pull_secrets": [secret], "model_secret_name": secret}
+else:
+    cluster = LocalInferenceCluster(
+        "local", port=config.get_int("port") or 8890, state_directory=config.get("stateDirectory")
+    )
+    pulumi.export("stateDirectory", cluster.state_directory)
 
 models = {
     name: RegisteredModel(
@@ -65,7 +91,12 @@ models = {
 }
 
 service = ModelWebService(
-    "diabetes-service", target=cluster, models=[models["ridge"]], inference_config=INFERENCE_CONFIG, **SCALING
+    "diabetes-service",
+    target=cluster,
+    models=[models["ridge"]],
+    inference_config=INFERENCE_CONFIG,
+    **SCALING,
+    **on_cluster,
 )
 
 endpoint = ControlledRolloutEndpoint(
@@ -79,6 +110,7 @@ endpoint = ControlledRolloutEndpoint(
             "models": [models[name]],
             "inference_config": INFERENCE_CONFIG,
             "num_replicas": 1,
+            **on_cluster,
         }
         for name, percent in traffic.items()
     ],
@@ -91,4 +123,3 @@ pulumi.export("serviceUri", service.scoring_uri)
 pulumi.export("serviceKey", service.primary_key)
 pulumi.export("endpointUri", endpoint.scoring_uri)
 pulumi.export("endpointKey", endpoint.primary_key)
-pulumi.export("stateDirectory", cluster.state_directory)

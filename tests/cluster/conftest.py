@@ -95,6 +95,8 @@ class RealNode:
     api: Api
     image: str
     """Holds the runtime and the scoring server."""
+    with_packages: Callable[..., str]
+    """The name of an image that has further packages for scoring, loaded into the node."""
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +112,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
             one.start()
             api = Api(plane.kubeconfig)
             eventually(lambda: _ready(api.get(f"/api/v1/nodes/{bed_node.NAME}")), 60)
-            yield RealNode(plane.kubeconfig, api, image.APPLICATION)
+
+            def with_packages(*packages: str) -> str:
+                one.load(image.science(one.folder, *packages))
+                return image.SCIENCE
+
+            yield RealNode(plane.kubeconfig, api, image.APPLICATION, with_packages)
         finally:
             one.stop()
     finally:

@@ -218,5 +218,12 @@ async def test_a_store_that_refuses_is_told_with_the_log(node, served, registry)
     finally:
         assert node.api.delete(secret).status == 200
         assert node.api.create(SECRETS, registry.secret("store-access")).status == 201
+
+    def ready() -> bool:
+        found = [node.api.get(f"{ENDPOINTS}/{name}").body["status"] for name in ("single", "several")]
+        return all(status["state"] == "Healthy" for status in found)
+
+    # The kubelet renews a mounted Secret within about a minute, and waits longer and longer between two tries.
+    await eventually(ready, 300, "the pods fetched their models")
     await asyncio.to_thread(project.up)
     assert await score(served, "single", [[1, 1]]) == [2]

@@ -171,6 +171,19 @@ def own_azurite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azu
         yield running
 
 
+@pytest.fixture
+def start_own_azurite(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Azurite]]:
+    """One with its files in a folder that the test names."""
+    with contextlib.ExitStack() as running:
+
+        def start(folder: Path) -> Azurite:
+            started = running.enter_context(running_azurite(folder))
+            monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", started.connection_string)
+            return started
+
+        yield start
+
+
 @dataclass
 class Mlflow:
     """A tracking server, and its own Python with the whole of mlflow."""

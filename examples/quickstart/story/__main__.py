@@ -1,4 +1,7 @@
-"""The quickstart: the main job of this package, end to end, on this machine. No Azure, Kubernetes, Docker or root."""
+"""The quickstart: the main job of this package, end to end, on this machine. No Azure, Kubernetes, Docker or root.
+
+With --target kubernetes the same on a cluster: images and models go into the registry that you name.
+"""
 
 import argparse
 import asyncio
@@ -15,8 +18,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import steps  # noqa: E402
+from aks_inference_runtime.api.errors import InvalidInput  # noqa: E402
+from aks_inference_runtime.cli.cluster import kubeconfig  # noqa: E402
 from engine import STACK, Engine, StoryError  # noqa: E402
 from leftovers import free_port  # noqa: E402
+from places import OnKubernetes, Place, ThisMachine  # noqa: E402
 from report import Report  # noqa: E402
 
 PROJECT = HERE.parent.parent.parent
@@ -30,13 +36,57 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave everything running; says how to destroy it")
     parser.add_argument("--engine", choices=("embedded", "pulumi"), default="embedded", help="what applies the program")
     parser.add_argument("--port", type=_port, default=8890, help="of the scoring URIs (default 8890, or a free one)")
-    return parser.parse_args()
+    parser.add_argument("--target", choices=("local", "kubernetes"), default="local", help="where it runs")
+    cluster = parser.add_argument_group("with --target kubernetes")
+    cluster.add_argument("--kubeconfig", type=Path, help="of the cluster (default: KUBECONFIG, or ~/.kube/config)")
+    cluster.add_argument("--context", help="of the kubeconfig (default: its current one)")
+    cluster.add_argument("--registry", help="`host[/repository]` for models and images; required")
+    cluster.add_argument("--image", help="of routers and replicas (default: built, and pushed to the registry)")
+    cluster.add_argument("--base-image", help="of the images that are built (default: the official Python image)")
+    cluster.add_argument(
+        "--secret", help="Secret of the namespace `default` with a login of the registry, for the pods"
+    )
+    cluster.add_argument("--service-type", choices=SERVICE_TYPES, help="of the router (default: LoadBalancer)")
+    options = parser.parse_args()
+    given = [name for name in CLUSTER_ONLY if getattr(options, name) is not None]
+    if options.target == "local" and given:
+        parser.error(f"--{given[0].replace('_', '-')} is for --target kubernetes")
+    if options.target == "kubernetes" and options.registry is None:
+        parser.error("--target kubernetes needs --registry: models and images reach the nodes through one")
+    return options
+
+
+CLUSTER_ONLY = ("kubeconfig", "context", "registry", "image", "base_image", "secret", "service_type")
+SERVICE_TYPES = ("LoadBalancer", "NodePort", "ClusterIP")
+
+
+async def place_of(options: argparse.Namespace, work: Path) -> Place:
+    """Where it runs. Raises StoryError where that cannot be."""
+    if options.target == "local":
+        port = free_port(options.port)
+        if port != options.port:
+            print(f"port {options.port} is taken; using {port}", file=sys.stderr)
+        return ThisMachine(work, port)
+    try:
+        found = kubeconfig(options.kubeconfig).resolve()
+    except InvalidInput as error:
+        raise StoryError(str(error)) from None
+    service_type = options.service_type or SERVICE_TYPES[0]
+    given = options.image, options.base_image, options.secret, service_type
+    place = OnKubernetes(found, options.context, options.registry, *given)
+    await place.check()
+    return place
 
 
 def _port(text: str) -> int:
     if len(text) > 5 or not text.isdecimal() or not 1 <= int(text) <= 65_535:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: give a number from 1 to 65,535")
     return int(text)
+
+
+async def begin(engine: Engine, report: Report, work: Path, options: argparse.Namespace) -> None:
+    """The story at its place."""
+    await tell(steps.Story(engine, report, work, await place_of(options, work)), options.keep)
 
 
 async def tell(story: steps.Story, keep: bool) -> None:
@@ -87,10 +137,7 @@ def main() -> int:
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         engine = Engine(options.engine, PROJECT, work)
-        story = steps.Story(engine, report, work, free_port(options.port))
-        if story.port != options.port:
-            print(f"port {options.port} is taken; using {story.port}", file=sys.stderr)
-        asyncio.run(tell(story, options.keep))
+        asyncio.run(begin(engine, report, work, options))
     except StoryError as error:
         print(f"\nquickstart: {error}", file=sys.stderr)
         if not STACK_FILE.exists():

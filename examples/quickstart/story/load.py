@@ -1,14 +1,11 @@
 """Load on the service until the autoscaler has answered it, and the way back."""
 
 import asyncio
-import json
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 from engine import StoryError
+from places import Place
 from scoring import Tally, press
 
 SERVICE = "diabetes-service"
@@ -18,25 +15,8 @@ LIMIT_S = 120
 LOOK_EVERY_S = 0.3
 
 
-async def status_of(state_directory: Path) -> list[dict[str, Any]]:
-    """What `aks-inference status --json` says of all endpoints."""
-    process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).parent / "aks-inference"),
-        "--state-directory",
-        str(state_directory),
-        "status",
-        "--json",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, complaint = await process.communicate()
-    if process.returncode:
-        raise StoryError(f"aks-inference status ended with {process.returncode}: {complaint.decode()}")
-    return list(json.loads(output)["endpoints"])
-
-
-async def _ready(state_directory: Path) -> tuple[int, str]:
-    for view in await status_of(state_directory):
+async def _ready(place: Place) -> tuple[int, str]:
+    for view in await place.status():
         if view["name"] == SERVICE:
             (version,) = view["versions"]
             return version["replicasReady"], version.get("lastScaling", "")
@@ -44,7 +24,7 @@ async def _ready(state_directory: Path) -> tuple[int, str]:
 
 
 async def scale_up_and_down(
-    state_directory: Path, uri: str, key: str, rows: Sequence[Sequence[float]], say: Callable[[str], None]
+    place: Place, uri: str, key: str, rows: Sequence[Sequence[float]], say: Callable[[str], None]
 ) -> tuple[list[int], Tally]:
     """Presses until three replicas serve, then waits for one. Returns the counts as they moved, and the tally."""
     seen: list[int] = []
@@ -54,7 +34,7 @@ async def scale_up_and_down(
     async def watch(reached: Callable[[int], bool], what: str) -> None:
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
-            count, why = await _ready(state_directory)
+            count, why = await _ready(place)
             if not seen or seen[-1] != count:
                 seen.append(count)
                 say(f"{time.monotonic() - begun:5.1f} s  {'█' * count} {count} ready   {why}")

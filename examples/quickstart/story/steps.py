@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 
 from engine import Done, Engine, StoryError
-from leftovers import alive, children_of, listens, processes_of
-from load import scale_up_and_down, status_of
+from load import scale_up_and_down
+from places import Place
 from report import Report, Step
 from scoring import Tally, score, score_each, within_binomial_bound
 from train import Training, train
@@ -32,7 +32,7 @@ class Story:
     engine: Engine
     report: Report
     work: Path
-    port: int
+    place: Place
     training: Training | None = None
 
     @property
@@ -59,6 +59,13 @@ class Story:
         digest = json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}
         return done, digest
 
+    async def outputs(self) -> dict[str, Any]:
+        """The stack's outputs, with addresses that are reached from here."""
+        found = await self.engine.outputs()
+        for name in ("serviceUri", "endpointUri"):
+            found[name] = await self.place.address(found[name])
+        return found
+
     async def up(self, step: Step, *arguments: str) -> None:
         """Applies the program."""
         await self.engine.must("up", "--yes", "--skip-preview", *arguments, on_line=self.on_line(step))
@@ -80,8 +87,7 @@ async def preview_first(story: Story) -> None:
         await story.engine.configure(
             {
                 "modelsDirectory": str(story.work / "models"),
-                "stateDirectory": str(story.work / "runtime"),
-                "port": str(story.port),
+                **story.place.configuration,
                 "scaleDownDelaySeconds": str(SCALE_DOWN_DELAY_S),
                 "traffic.ridge": "100",
             }
@@ -94,9 +100,10 @@ async def preview_first(story: Story) -> None:
 
 async def apply_first(story: Story) -> None:
     """3: models, service, endpoint."""
-    with story.report.step("apply", "Apply it on this machine (the first time builds the scoring environment)") as step:
+    title = f"Apply it {story.place.name} (the first time builds the scoring environment)"
+    with story.report.step("apply", title) as step:
         await story.up(step)
-        outputs = await story.engine.outputs()
+        outputs = await story.outputs()
         uris = {name: outputs[name] for name in ("serviceUri", "endpointUri")}
         for name, uri in uris.items():
             step.say(f"{name}: {uri}")
@@ -106,7 +113,7 @@ async def apply_first(story: Story) -> None:
 async def score_rows(story: Story) -> None:
     """4: the router answers as the model in this process does, and only to who has the key."""
     with story.report.step("score", "Score real rows through the router; try a wrong key") as step:
-        outputs = await story.engine.outputs()
+        outputs = await story.outputs()
         rows, wanted = story.rows, story.trained.models[0].predictions
         try:
             async with aiohttp.ClientSession() as session:
@@ -131,7 +138,7 @@ async def roll_out(story: Story) -> None:
         done, digest = await story.preview(step, "--diff")
         if done.code:
             raise StoryError(f"the preview failed:\n{done.text}")
-        outputs = await story.engine.outputs()
+        outputs = await story.outputs()
         uri, key = outputs["endpointUri"], outputs["endpointKey"]
         applied = asyncio.Event()
 
@@ -165,9 +172,9 @@ async def roll_out(story: Story) -> None:
 async def scale(story: Story) -> None:
     """6: load, more replicas, no load, one replica."""
     with story.report.step("scale", "Put load on the service: replicas follow, up and down") as step:
-        outputs = await story.engine.outputs()
+        outputs = await story.outputs()
         seen, tally = await scale_up_and_down(
-            story.work / "runtime", outputs["serviceUri"], outputs["serviceKey"], story.rows, step.say
+            story.place, outputs["serviceUri"], outputs["serviceKey"], story.rows, step.say
         )
         step.say(
             f"{tally.sent} requests: {tally.statuses[200]} answered, {tally.statuses[503]} refused with 503 after "
@@ -198,18 +205,14 @@ async def apply_again(story: Story) -> None:
 async def destroy(story: Story) -> None:
     """8: as if it had never been."""
     with story.report.step("destroy", "Destroy everything, and look for what is left") as step:
-        known = children_of(processes_of(story.work))
-        step.say(f"{len(known)} processes serve now")
+        serving = await story.place.serving()
+        step.say(f"{serving} {story.place.what} serve now")
         await story.engine.must("destroy", "--yes", "--skip-preview", on_line=story.on_line(step))
         await story.engine.must("stack", "rm", "--yes")
-        left = {
-            "processes": len(alive(known)) + len(processes_of(story.work)),
-            "ports": int(listens(story.port)),
-            "files": sum(1 for _ in (story.work / "runtime").rglob("*")),
-        }
+        left = await story.place.left()
         shutil.rmtree(story.work)
-        step.say(f"left: {left['processes']} processes, {left['ports']} ports, {left['files']} files")
-        step.result(processes_before=len(known), left=left)
+        step.say(f"left: {', '.join(f'{count} {kind}' for kind, count in left.items())}")
+        step.result(serving_before=serving, left=left)
         if any(left.values()):
             raise StoryError(f"something is left: {left}")
 
@@ -217,24 +220,18 @@ async def destroy(story: Story) -> None:
 async def keep(story: Story) -> None:
     """8, with --keep: what runs, where the keys are, how to end it."""
     with story.report.step("keep", "Left running, as asked") as step:
-        outputs = await story.engine.outputs()
+        outputs = await story.outputs()
         ending = f"{story.engine.destroy_command} && rm -r {shlex.quote(str(story.work))}"
-        step.say(f"service:  {outputs['serviceUri']}")
-        step.say(f"endpoint: {outputs['endpointUri']}")
-        step.say(f"look:     aks-inference --state-directory {shlex.quote(str(story.work / 'runtime'))} status")
-        step.say(f"keys:     {story.work / 'runtime' / 'keys'}")
+        hints = dict(story.place.hints())
+        uris = {name: outputs[name] for name in ("serviceUri", "endpointUri")}
+        for name, text in {"service": uris["serviceUri"], "endpoint": uris["endpointUri"], **hints}.items():
+            step.say(f"{name + ':':<9} {text}")
         step.say(f"destroy:  {ending}")
-        step.result(
-            serviceUri=outputs["serviceUri"],
-            endpointUri=outputs["endpointUri"],
-            keys=str(story.work / "runtime" / "keys"),
-            destroy=ending,
-            work=str(story.work),
-        )
+        step.result(**uris, **hints, destroy=ending, work=str(story.work))
 
 
 async def _generations(story: Story) -> dict[str, int]:
-    views = await status_of(story.work / "runtime")
+    views = await story.place.status()
     return {view["name"]: view["generation"] for view in views}
 
 

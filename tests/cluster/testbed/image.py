@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from testbed import build
 RELEASE = "bookworm"
 PAUSE = "docker.io/test-bed/pause:1"
 APPLICATION = "docker.io/test-bed/application:1"
+SCIENCE = "docker.io/test-bed/science:1"
 _ROOT = Path(__file__).resolve().parents[3]
 _SCRIPTS = {
     "python": '#!/bin/sh\nexec /usr/bin/python3 "$@"\n',
@@ -63,10 +65,24 @@ def application(folder: Path) -> Path:
     theirs = site()
     below = theirs.with_suffix(".tar")
     if not below.exists():
-        packages(below, theirs, _SCRIPTS)
-    above = packages(folder / "ours.tar", ours, {})
+        packages_layer(below, theirs, _SCRIPTS)
+    above = packages_layer(folder / "ours.tar", ours, {})
     path = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]}
     return archive(folder / "application.tar", {APPLICATION: ([base(), below, above], path)})
+
+
+def science(folder: Path, *packages: str) -> Path:
+    """An archive with one image more: the application's, with further packages for scoring."""
+    digest = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:16]
+    layer = build.folder() / f"science-{digest}.tar"
+    if not layer.exists():
+        with tempfile.TemporaryDirectory(dir=build.folder()) as made:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", made, *packages]
+            subprocess.run(command, check=True)
+            packages_layer(layer, Path(made), {})
+    below, above = site().with_suffix(".tar"), folder / "ours.tar"
+    path = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]}
+    return archive(folder / "science.tar", {SCIENCE: ([base(), below, layer, above], path)})
 
 
 def pause(folder: Path) -> Path:
@@ -74,7 +90,7 @@ def pause(folder: Path) -> Path:
     return archive(folder / "pause.tar", {PAUSE: ([base()], {"Entrypoint": ["/usr/bin/sleep", "infinity"]})})
 
 
-def packages(layer: Path, folder: Path, scripts: Mapping[str, str]) -> Path:
+def packages_layer(layer: Path, folder: Path, scripts: Mapping[str, str]) -> Path:
     """A layer with packages of Python (a folder as in site-packages) and scripts in /usr/local/bin."""
     part = layer.with_suffix(".part")
     with tarfile.open(part, "w") as tar:

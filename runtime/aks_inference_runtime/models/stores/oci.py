@@ -34,6 +34,7 @@ from aks_inference_runtime.images.registry.upload import UploadSource
 from aks_inference_runtime.models.copying import copy_checked, disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
 from aks_inference_runtime.models.progress import Progress, silent
+from aks_inference_runtime.models.registry_identity import with_identity
 from aks_inference_runtime.models.stores.file_layer import LAYER, FileLayer, describe_layer
 from aks_inference_runtime.models.stores.store import Upload, amended, refuse_used, same_version
 
@@ -171,7 +172,10 @@ class OciStore:
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[RegistryClient]:
-        credentials = self._credentials or await asyncio.to_thread(CredentialStore.from_docker)
+        logins = self._credentials
+        if logins is None:
+            logins = await asyncio.to_thread(CredentialStore.from_docker)
+        credentials = await with_identity(logins, self._registry)
         async with RegistryClient(credentials, self._options) as client:
             yield client
 
