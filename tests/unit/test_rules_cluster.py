@@ -85,14 +85,14 @@ def test_defaults() -> None:
         ({"load_balancer_type": "InternalLoadBalancer"}, 'load_balancer_type = "InternalLoadBalancer": is about the'),
         ({"load_balancer_subnet": "x"}, 'load_balancer_subnet = "x": goes only with load_balancer_type'),
         ({"ssl_cname": "x", "ssl_key_pem_file": "k"}, "ssl_cert_pem_file: is needed with ssl_cname and"),
-        ({"leaf_domain_label": "x"}, 'leaf_domain_label = "x": TLS is not supported yet'),
+        ({"leaf_domain_label": "x"}, 'leaf_domain_label = "x": is about the router'),
         (
             {"ssl_cname": "x", "ssl_cert_pem_file": "c", "ssl_key_pem_file": "k", "leaf_domain_label": "l"},
             'leaf_domain_label = "l": brings its own certificate',
         ),
         (
             {"ssl_cname": "x", "ssl_cert_pem_file": "c", "ssl_key_pem_file": "k"},
-            "ssl_cname: TLS is not supported yet",
+            'ssl_cname = "x": is about the router',
         ),
         ({"runtime": {}}, "runtime.image: is required"),
         ({"runtime": {"image": "r:1", "namespace": "default"}}, 'runtime.namespace = "default": is shared'),

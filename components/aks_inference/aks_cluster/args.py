@@ -49,15 +49,18 @@ class AksInferenceClusterArgs(TypedDict):
     load_balancer_subnet: NotRequired[str | None]
     """Optional. Only with InternalLoadBalancer. Default: aks-subnet."""
     ssl_cname: NotRequired[str | None]
-    """Optional. TLS is not supported yet: refused once its rules hold (with both files, or none of the three)."""
+    """Optional. The host that clients ask for, with both files; turns TLS on at the router, which `runtime` brings. Its
+    record in the DNS is yours to make. Default: no TLS."""
     ssl_cert_pem_file: NotRequired[str | None]
-    """Optional. See `ssl_cname`."""
+    """Optional. Path of the certificate in PEM form, its issuers' behind it. Read and checked at preview. A change
+    reaches new connections without a failed request."""
     ssl_key_pem_file: NotRequired[str | None]
-    """Optional. See `ssl_cname`."""
+    """Optional. Path of its key in PEM form, not encrypted. Secret in the stack's state and in the cluster."""
     leaf_domain_label: NotRequired[str | None]
-    """Optional. TLS is not supported yet: refused once its rules hold (not with a certificate of one's own)."""
+    """Optional. TLS at `<label><6 characters>.<region>.cloudapp.azure.com` instead, with a certificate that
+    cert-manager, which must be on the cluster, gets and renews. Default: none."""
     overwrite_existing_domain: NotRequired[bool | None]
-    """Optional. Only with `leaf_domain_label`. Default: false."""
+    """Optional. Only with `leaf_domain_label`. Changes nothing: the name belongs to the cluster. Default: false."""
     network: NotRequired[NetworkArgs | None]
     """Optional. The network in one group."""
     vcpus_per_node: NotRequired[int | None]
@@ -119,7 +122,7 @@ class AksInferenceClusterArgs(TypedDict):
     minimum_tls_version: NotRequired[str | None]
     """Optional. `1.2` or `1.3`. Default: 1.2, with 1.3 on."""
     ssl_key_vault_secret_id: NotRequired[str | None]
-    """Optional. The certificate in a Key Vault, instead of two files. TLS is not supported yet: refused."""
+    """Optional. The certificate in a Key Vault, instead of two files. Not supported yet: refused."""
     allow_replacement: NotRequired[bool | None]
     """Optional. Agrees to changes that replace the cluster or its system pool, and lose what is on it. Default:
     false."""

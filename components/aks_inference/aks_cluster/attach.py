@@ -47,6 +47,7 @@ class AttachPlan:
     vcpus_per_node: int | None
     runtime: Mapping[str, Any] | None = None
     """Arguments of the InferenceRuntime."""
+    leaf_domain_label: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The component AksInferenceCluster."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Unpack, overload
 
@@ -20,6 +20,7 @@ from aks_inference.aks_cluster.children import (
 )
 from aks_inference.aks_cluster.hosts import host_line, host_map, hosts_of
 from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_provider
+from aks_inference.aks_cluster.scoring_address import leaf_host, leaf_label
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
@@ -89,7 +90,8 @@ class AksInferenceCluster(Cluster):
         made: Created = register_created(name, plan, self._child)
         kubeconfig = None if plan.runtime is None else kubeconfig_of(made.cluster.id, os.environ)
         drains = register_drains(name, plan, made, kubeconfig, self._child)
-        self._serve(name, plan, kubeconfig, made.cluster, drains)
+        leaf = _leaf_domain(plan.spec.leaf_domain_label, made.cluster.id, plan.cluster.location)
+        self._serve(name, plan, kubeconfig, made.cluster, leaf, drains)
         self.cluster_name, self.cluster_id = made.cluster.azure_name, made.cluster.id
         self.resource_group_name = pulumi.Output.from_input(made.group)
         registries = list(plan.spec.registry_ids)
@@ -109,7 +111,8 @@ class AksInferenceCluster(Cluster):
         if plan.runtime is not None:
             provider = subscription_provider(name, plan.subscription, os.environ, self._child())
             kubeconfig = kubeconfig_of(attached.cluster_id, os.environ, provider)
-        self._serve(name, plan, kubeconfig, attached)
+        leaf = _leaf_domain(plan.leaf_domain_label, attached.cluster_id, attached.location)
+        self._serve(name, plan, kubeconfig, attached, leaf)
         self.cluster_name, self.cluster_id, self.resource_group_name = (
             attached.name,
             attached.cluster_id,
@@ -138,6 +141,7 @@ class AksInferenceCluster(Cluster):
         plan: ClusterPlan | AttachPlan,
         kubeconfig: pulumi.Output[str] | None,
         made: pulumi.Resource,
+        leaf: Mapping[str, Any],
         after: Sequence[pulumi.Resource] = (),
     ) -> None:
         """The inference runtime on the cluster, and what services name."""
@@ -148,7 +152,7 @@ class AksInferenceCluster(Cluster):
             self._kubernetes = bare
             self.target = self._target = known(format_target(bare), made)
             return
-        arguments: Any = {**plan.runtime, "kubeconfig": kubeconfig}
+        arguments: Any = {**plan.runtime, **leaf, "kubeconfig": kubeconfig}
         # On the way down the services go before what they run on.
         options = pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=list(after)))
         runtime = InferenceRuntime(name, arguments, options)
@@ -191,6 +195,17 @@ class AksInferenceCluster(Cluster):
 def _configured_location() -> str | None:
     """Where azure-native puts what has no region of its own."""
     return pulumi.Config("azure-native").get("location")
+
+
+def _leaf_domain(
+    label: str | None, cluster_id: pulumi.Output[str], location: pulumi.Input[str] | None
+) -> Mapping[str, Any]:
+    """Arguments of the runtime: the whole name, which the cluster's id makes its own."""
+    if label is None:
+        return {}
+    whole = cluster_id.apply(lambda text: leaf_label(label, text))
+    host = pulumi.Output.all(whole, location).apply(lambda found: leaf_host(*found))
+    return {"ssl_cname": host, "azure_dns_label": whole}
 
 
 def describe(plan: ClusterPlan) -> list[str]:

@@ -282,6 +282,12 @@ class ClusterRuntimeArgs(TypedDict):
     model_cache: NotRequired[str | None]
     """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
     for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""
+    acme_server: NotRequired[str | None]
+    """Optional. With `leaf_domain_label`: directory of the certificate authority (ACME). Default: Let's Encrypt's."""
+    acme_email: NotRequired[str | None]
+    """Optional. With `leaf_domain_label`: for the account at the certificate authority. Default: none."""
+    allow_insecure_connections: NotRequired[bool | None]
+    """Optional. With TLS: serves requests without it, too. Default: false, they get 400."""
 
 
 class MaintenanceWindowArgs(TypedDict):

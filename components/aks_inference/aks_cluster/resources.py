@@ -44,6 +44,11 @@ class AttachedCluster(_ProviderResource):
         return self._output("group")
 
     @property
+    def location(self) -> pulumi.Output[str]:
+        """Its region."""
+        return self._output("location")
+
+    @property
     def api_server(self) -> pulumi.Output[str]:
         """Host of its API server."""
         return self._output("apiServer")

@@ -3,7 +3,7 @@
 Reference: azureml-v1.md 1, aks-rules.md; contradictions are decided in docs/decisions.md.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Annotated, Any
@@ -13,7 +13,6 @@ from pydantic import Field
 from aks_inference.aks_cluster.attach import AttachPlan, attach_rules, attaches
 from aks_inference.aks_cluster.groups import (
     AccessSpec,
-    ClusterRuntimeSpec,
     EgressSpec,
     IdentitySpec,
     MaintenanceWindowSpec,
@@ -33,8 +32,9 @@ from aks_inference.aks_cluster.parts import (
 )
 from aks_inference.aks_cluster.pools import PoolPlan, flat_pool, group_pools, system_pool
 from aks_inference.aks_cluster.purpose import PRODUCTION_NODES, Purpose, size_findings, vcpu_check
+from aks_inference.aks_cluster.scoring_address import address_findings, runtime_arguments, tls_of
 from aks_inference.cluster_rules.cost import Cost
-from aks_inference.cluster_rules.model import Cluster, Pool, Tls
+from aks_inference.cluster_rules.model import Cluster, Pool
 from aks_inference.findings import Finding, Path, Severity, did_you_mean, under
 from aks_inference.names import COMPUTE, RESERVED_COMPUTE
 from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Object, Read, Spec, Text, read
@@ -42,20 +42,6 @@ from aks_inference.vm_sizes import VmSize
 
 DEFAULT_VM_SIZE = "Standard_D3_v2"
 DEFAULT_MINUTES = 60
-SCORING_ADDRESS = (
-    "load_balancer_type",
-    "load_balancer_subnet",
-    "ssl_cname",
-    "ssl_cert_pem_file",
-    "ssl_key_pem_file",
-    "ssl_key_vault_secret_id",
-    "leaf_domain_label",
-    "minimum_tls_version",
-)
-LATER = "is not supported yet"
-INTERNAL = "service.beta.kubernetes.io/azure-load-balancer-internal"
-INTERNAL_SUBNET = f"{INTERNAL}-subnet"
-"""Doc internal-lb.md: what makes the router's Service an internal one, and in which subnet."""
 _GROUPS: dict[str, type[Spec]] = {
     "egress": EgressSpec,
     "access": AccessSpec,
@@ -176,11 +162,11 @@ def _attach(
     findings += check_tls(Cluster(tls=tls_of(spec)))
     runtime, wrong = runtime_arguments(spec)
     findings += wrong
-    findings += later_findings(spec, _wrong(findings))
+    findings += address_findings(spec, _wrong(findings))
     if _failed(findings):
         return None, findings
     named = (spec.resource_id, spec.resource_group, spec.cluster_name, spec.subscription_id)
-    return AttachPlan(purpose, *named, spec.vcpus_per_node, runtime), findings
+    return AttachPlan(purpose, *named, spec.vcpus_per_node, runtime, spec.leaf_domain_label), findings
 
 
 def _create(
@@ -247,7 +233,10 @@ def _create(
     cluster = replace(cluster, name=name) if not _failed(findings) else cluster
     places: dict[Path, Path] = {**network.places, ("count",): ("agent_count",), ("name",): ("cluster_name",)}
     findings += rule_findings(cluster, places, dev_test)
-    findings += later_findings(spec, _wrong(findings))
+    findings += address_findings(spec, _wrong(findings))
+    if spec.leaf_domain_label is not None and location is None and "leaf_domain_label" not in _wrong(findings):
+        rule = "has the region in its name, which is not known"
+        findings.append(Finding(("leaf_domain_label",), rule, "give @location", spec.leaf_domain_label))
     if _failed(findings):
         return None, findings
     cost = cost_of(cluster)
@@ -312,61 +301,6 @@ def _sized(plan: PoolPlan) -> Pool:
     if plan.pool.size is not None or plan.spec.vcpus_per_node is None:
         return plan.pool
     return replace(plan.pool, size=VmSize(plan.pool.vm_size or "", plan.spec.vcpus_per_node, 0.0, 0))
-
-
-def runtime_arguments(spec: AksInferenceClusterSpec) -> tuple[Mapping[str, Any] | None, list[Finding]]:
-    """What the InferenceRuntime on the cluster is given, short of its kubeconfig."""
-    if spec.runtime is None:
-        return None, []
-    # It loads what is about Kubernetes; clusters without it do not wait for that.
-    from aks_inference.inference_runtime.spec import plan_runtime
-
-    got = read(ClusterRuntimeSpec, spec.runtime)
-    inner = spec.load_balancer_type == "InternalLoadBalancer"
-    balancer = {INTERNAL: "true"} if inner else {}
-    if inner and spec.load_balancer_subnet is not None:
-        balancer[INTERNAL_SUBNET] = spec.load_balancer_subnet
-    arguments = {
-        name: value
-        for name in ClusterRuntimeSpec.model_fields
-        if (value := getattr(got.spec, name)) is not None and name != "service_annotations"
-    }
-    arguments["service_annotations"] = {**balancer, **got.spec.service_annotations}
-    arguments["cluster_purpose"] = spec.cluster_purpose
-    said = {finding.path for finding in got.findings}
-    _, found = plan_runtime("runtime", arguments)
-    # A wrong purpose is said of the cluster itself.
-    own = [one for one in found if one.path[:1] != ("cluster_purpose",) and one.path not in said]
-    return arguments, list(under(("runtime",), [*got.findings, *own]))
-
-
-def tls_of(spec: AksInferenceClusterSpec) -> Tls:
-    """The arguments about the scoring address."""
-    return Tls(
-        cname=spec.ssl_cname,
-        cert_pem_file=spec.ssl_cert_pem_file,
-        key_pem_file=spec.ssl_key_pem_file,
-        key_vault_secret_id=spec.ssl_key_vault_secret_id,
-        leaf_domain_label=spec.leaf_domain_label,
-        overwrite_existing_domain=bool(spec.overwrite_existing_domain),
-        minimum_version=spec.minimum_tls_version,
-        load_balancer_type=spec.load_balancer_type,
-        load_balancer_subnet=spec.load_balancer_subnet,
-    )
-
-
-def later_findings(spec: AksInferenceClusterSpec, wrong: Set[str | int]) -> Iterator[Finding]:
-    """What this version does not have; refused, never ignored. `wrong`: arguments that have another error."""
-    if not wrong.isdisjoint(SCORING_ADDRESS):
-        return
-    if spec.load_balancer_type == "InternalLoadBalancer" and spec.runtime is None:
-        rule = "is about the router's address, and there is no @runtime on the cluster"
-        yield Finding(("load_balancer_type",), rule, "add @runtime, or leave it out", spec.load_balancer_type)
-    if None not in (spec.ssl_cname, spec.ssl_cert_pem_file, spec.ssl_key_pem_file):
-        yield Finding(("ssl_cname",), f"TLS {LATER}", "leave it out")
-    for name in ("leaf_domain_label", "ssl_key_vault_secret_id", "minimum_tls_version"):
-        if (value := getattr(spec, name)) is not None:
-            yield Finding((name,), f"TLS {LATER}", "leave it out", value)
 
 
 def _failed(findings: list[Finding]) -> bool:

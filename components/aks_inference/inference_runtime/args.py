@@ -45,3 +45,22 @@ class InferenceRuntimeArgs(TypedDict):
     model_cache: NotRequired[str | None]
     """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
     for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""
+    ssl_cname: NotRequired[pulumi.Input[str] | None]
+    """Optional. The host that clients ask for; turns TLS on, with two files or `acme_server`. Its record in the DNS is
+    yours to make. Default: no TLS."""
+    ssl_cert_pem_file: NotRequired[str | None]
+    """Optional. Path of the certificate in PEM form, its issuers' behind it. Read and checked at preview. A change
+    reaches new connections without a failed request."""
+    ssl_key_pem_file: NotRequired[str | None]
+    """Optional. Path of its key in PEM form, not encrypted. Secret in the stack's state and in the cluster."""
+    acme_server: NotRequired[str | None]
+    """Optional. Instead of two files: the directory of a certificate authority (ACME), from which cert-manager, which
+    must be on the cluster, gets and renews a certificate for `ssl_cname`."""
+    acme_email: NotRequired[str | None]
+    """Optional. For the account at the certificate authority. Default: none."""
+    minimum_tls_version: NotRequired[str | None]
+    """Optional. `1.2` or `1.3`. Default: 1.2, with 1.3 on."""
+    allow_insecure_connections: NotRequired[bool | None]
+    """Optional. With TLS: serves requests without it, too. Default: false, they get 400."""
+    azure_dns_label: NotRequired[pulumi.Input[str] | None]
+    """Optional. On AKS: the public address is also reached as `<label>.<region>.cloudapp.azure.com`. Default: not."""

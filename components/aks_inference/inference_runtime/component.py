@@ -11,7 +11,8 @@ from aks_inference.images.registry import RegistryPlan
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.args import InferenceRuntimeArgs
 from aks_inference.inference_runtime.monitoring import monitoring
-from aks_inference.inference_runtime.spec import RuntimePlan, plan_runtime
+from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_runtime
+from aks_inference.inference_runtime.tls import describe_tls, dns_line, tls_objects
 from aks_inference.inference_runtime.workloads import foundation, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical
 from aks_inference.values import is_late
@@ -28,7 +29,9 @@ class InferenceRuntime(Cluster):
     target: pulumi.Output[str]
     """What services name as their target. Secret where the kubeconfig is given as an argument."""
     url: pulumi.Output[str]
-    """The router's address."""
+    """Where clients reach the router."""
+    address: pulumi.Output[str]
+    """The address of the router's load balancer, for a record in the DNS; empty where there is none."""
     namespace: pulumi.Output[str]
     """Of routers and autoscaler."""
 
@@ -61,7 +64,7 @@ class InferenceRuntime(Cluster):
     def _register(self, name: str, plan: RuntimePlan | None) -> None:
         if plan is None:
             self.target = self._target = unknown(str)
-            self.url, self.namespace = unknown(str), unknown(str)
+            self.url, self.address, self.namespace = unknown(str), unknown(str), unknown(str)
             return
         # What the runtime waits for stays until everything of it is gone: services and all.
         after = pulumi.ResourceOptions(depends_on=self._given_options.depends_on)
@@ -69,15 +72,27 @@ class InferenceRuntime(Cluster):
         provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, options)
         base = self._objects(provider, foundation(plan), ())
         rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
+        given = plan.tls is not None and plan.tls.certificate is not None
+        if given:
+            # Routers that speak TLS find their certificate.
+            rights += self._certificate(provider, plan, base)
         image = self._image(plan)
         parts = self._objects(provider, workloads(plan), [*base, *rights, *image])
         self._objects(provider, monitoring(plan.namespace), base)
+        if not given:
+            # One that is issued is waited for: the authority asks the routers, by the name.
+            self._certificate(provider, plan, [*base, *parts])
         self.target = self._target = self._named(plan, parts)
         self.namespace = pulumi.Output.from_input(plan.namespace)
         service = next(part for part in parts if part.logical == f"service-{ROUTER_NAME}")
-        self.url = pulumi.Output.from_input(plan.url) if plan.url else service.status.apply(lambda s: _url(plan, s))
+        address = plan.address
+        self.url = (
+            service.status.apply(lambda s: _url(plan, s)) if address is None else pulumi.Output.from_input(address)
+        )
+        self.address = service.status.apply(_address)
         self._info(*describe(plan))
-        self.register_outputs({"target": self.target, "url": self.url, "namespace": self.namespace})
+        outputs = {"target": self.target, "url": self.url, "address": self.address, "namespace": self.namespace}
+        self.register_outputs(outputs)
 
     def _image(self, plan: RuntimePlan) -> list[pulumi.Resource]:
         """The runtime's own image, where it is not given."""
@@ -92,6 +107,12 @@ class InferenceRuntime(Cluster):
         options = pulumi.ResourceOptions(provider=provider, depends_on=list(after))
         options = pulumi.ResourceOptions.merge(self._child(), options)
         return [_Part(self._resource_name, manifest, options) for manifest in manifests]
+
+    def _certificate(
+        self, provider: KubernetesProvider, plan: RuntimePlan, after: Sequence[pulumi.Resource]
+    ) -> "list[_Part]":
+        objects = () if plan.tls is None else tls_objects(plan.tls, plan.namespace)
+        return self._objects(provider, map(_hidden, objects), after)
 
     def _named(self, plan: RuntimePlan, parts: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
         """The target; known before the runtime is there, so that services on it are checked at preview."""
@@ -128,13 +149,22 @@ class _Part(KubernetesObject):
         super().__init__(f"{prefix}-{self.logical}", manifest, opts)
 
 
+def _address(status: Any) -> str:  # noqa: ANN401 - JSON
+    """Of the load balancer."""
+    balancer = (status or {}).get("loadBalancer") or {}
+    return next((str(one.get("ip") or one.get("hostname")) for one in balancer.get("ingress") or ()), "")
+
+
 def _url(plan: RuntimePlan, status: Any) -> str:  # noqa: ANN401 - JSON
     """The address of the router's Service."""
-    balancer = (status or {}).get("loadBalancer") or {}
-    for entry in balancer.get("ingress") or ():
-        host = entry.get("ip") or entry.get("hostname")
+    if host := _address(status):
         return f"http://{f'[{host}]' if ':' in host else host}"
     return f"http://{ROUTER_NAME}.{plan.namespace}.svc"
+
+
+def _hidden(manifest: Manifest) -> Manifest:
+    """What a Secret holds is secret in the state and in every diff."""
+    return {**manifest, "data": pulumi.Output.secret(manifest["data"])} if "data" in manifest else manifest
 
 
 def describe(plan: RuntimePlan) -> list[str]:
@@ -144,4 +174,6 @@ def describe(plan: RuntimePlan) -> list[str]:
     return [
         f"inference runtime {plan.name}, purpose {plan.purpose}, namespace {plan.namespace}: {routers}, {autoscalers}",
         f"reached by a Service of type {plan.service_type}{f' at {plan.url}' if plan.url else ''}",
+        *(describe_tls(plan.tls) if plan.tls else ()),
+        *([dns_line(plan.tls)] if plan.tls and DNS_LABEL not in plan.annotations else ()),
     ]

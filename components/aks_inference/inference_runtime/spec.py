@@ -7,13 +7,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from aks_inference.findings import Finding
+from aks_inference.findings import Finding, Severity
 from aks_inference.images.registry import RegistryPlan, plan_registry
+from aks_inference.inference_runtime.tls import TlsPlan, plan_tls, url_of
 from aks_inference.kubernetes import Manifest
 from aks_inference.names import NAMESPACE
-from aks_inference.values import Labels, Leaf, Object, Spec, Text, Texts, Whole, is_late, read
+from aks_inference.values import Flag, Labels, Leaf, Object, Spec, Text, Texts, Whole, is_late, read
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
-from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE, RuntimeSettings
+from aks_inference_runtime.api.kubernetes import (
+    HTTPS_PORT,
+    ISSUED_TLS_NAME,
+    RUNTIME_NAMESPACE,
+    TLS_NAME,
+    RuntimeSettings,
+)
 from aks_inference_runtime.api.target import KubernetesTarget
 
 DEV_TEST = "DevTest"
@@ -23,9 +30,12 @@ IDLE_TIMEOUT = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
 LONGEST_IDLE_MINUTES = "30"
 _FOLDER = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
 MODEL_CACHE = "/var/cache/aks-inference/models"
+DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
+TLS_SECRETS = (TLS_NAME, ISSUED_TLS_NAME)
 
 
 Purpose = Literal["FastProd", "DenseProd", "DevTest"]
+TlsVersion = Literal["1.2", "1.3"]
 ServiceType = Literal["LoadBalancer", "NodePort", "ClusterIP"]
 
 
@@ -45,6 +55,14 @@ class InferenceRuntimeSpec(Spec):
     image_pull_secrets: Texts = ()
     model_store: Text | None = None
     model_cache: Text | None = None
+    ssl_cname: Leaf | None = None
+    ssl_cert_pem_file: Text | None = None
+    ssl_key_pem_file: Text | None = None
+    acme_server: Text | None = None
+    acme_email: Text | None = None
+    minimum_tls_version: TlsVersion | None = Field(None, description="use 1.2 or 1.3")
+    allow_insecure_connections: Flag | None = None
+    azure_dns_label: Leaf | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +79,14 @@ class RuntimePlan:
     kubeconfig: Any = None
     """A text, an output of one, or None for the environment's."""
     context: str | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, Any] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
     registry: RegistryPlan | None = None
     builds: bool = False
     """Whether the image is the one that is looked up, and built where it is nowhere."""
     model_store: str | None = None
     model_cache: str | None = MODEL_CACHE
+    tls: TlsPlan | None = None
 
     @property
     def autoscalers(self) -> int:
@@ -75,12 +94,25 @@ class RuntimePlan:
         return 1 if self.purpose == DEV_TEST else 2
 
     @property
-    def settings(self) -> RuntimeSettings:
-        """What routers and autoscaler are told."""
+    def address(self) -> Any:  # noqa: ANN401 - a text, an output of one, or None
+        """Where clients reach the router, where that is not its Service's own address."""
+        return self.url or (None if self.tls is None else url_of(self.tls))
+
+    def settings(self, url: str | None) -> RuntimeSettings:
+        """What routers and autoscaler are told. `url`: the address, once it is known."""
+        tls = {}
+        if self.tls is not None:
+            tls = {
+                "https_port": HTTPS_PORT,
+                "minimum_tls_version": self.tls.minimum_version,
+                "allow_insecure_connections": self.tls.allow_insecure,
+                "tls_secrets": TLS_SECRETS if self.tls.certificate is not None else TLS_SECRETS[::-1],
+            }
         return RuntimeSettings(
+            **tls,
             namespace=self.namespace,
             cluster_purpose=self.purpose,
-            url=self.url,
+            url=url,
             router_min_pods=self.routers,
             router_max_pods=self.routers,
         )
@@ -145,8 +177,17 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
     if spec.model_cache and not _FOLDER.fullmatch(spec.model_cache):
         rule = "is no absolute folder of a node"
         findings.append(Finding(("model_cache",), rule, f"give a path such as {MODEL_CACHE}", spec.model_cache))
-    if findings or image is None:
+    tls, wrong = plan_tls(spec)
+    findings += wrong
+    if tls is not None and spec.url is not None and not spec.url.startswith("https://"):
+        findings.append(
+            Finding(("url",), "is no https address, and the router speaks TLS", "begin it with https://", spec.url)
+        )
+    if any(finding.severity is Severity.ERROR for finding in findings) or image is None:
         return None, findings
+    annotations: dict[str, Any] = {IDLE_TIMEOUT: LONGEST_IDLE_MINUTES, **spec.service_annotations}
+    if spec.azure_dns_label is not None:
+        annotations[DNS_LABEL] = spec.azure_dns_label
     return RuntimePlan(
         name=name,
         image=image,
@@ -157,13 +198,14 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         url=spec.url.rstrip("/") if spec.url else None,
         kubeconfig=spec.kubeconfig,
         context=spec.context,
-        annotations={IDLE_TIMEOUT: LONGEST_IDLE_MINUTES, **spec.service_annotations},
+        annotations=annotations,
         pull_secrets=spec.image_pull_secrets,
         registry=registry,
         builds=spec.image is None,
         model_store=store,
         model_cache=MODEL_CACHE if spec.model_cache is None else spec.model_cache or None,
-    ), []
+        tls=tls,
+    ), findings
 
 
 def _own_image(registry: RegistryPlan) -> tuple[str | None, list[Finding]]:

@@ -1,19 +1,25 @@
 """The router's and the autoscaler's Deployments and what belongs to them. Pure."""
 
+import hashlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from aks_inference.inference_runtime.spec import RuntimePlan
 from aks_inference.kubernetes import Manifest, named
 from aks_inference.pods import RESTRICTED, downward, labels, pod_security, spread
+from aks_inference.values import is_late
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.crd import crd
+from aks_inference_runtime.api.endpoint import GROUP
 
 _SETTINGS_FOLDER = "/etc/aks-inference"
 _RUN_FOLDER = "/run/aks-inference"
 _LONGEST_SCORE_S = 600
 """A request of ten minutes survives a router's end (I4)."""
 _PROBE_S = 1
+SETTINGS_ANNOTATION = f"{GROUP}/settings"
+"""On the pods: a digest of the settings that they began with."""
 
 
 def foundation(plan: RuntimePlan) -> Iterator[Manifest]:
@@ -24,10 +30,14 @@ def foundation(plan: RuntimePlan) -> Iterator[Manifest]:
 
 def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
     """Settings, Deployments, Services, and how many routers may go at once."""
-    settings = json.dumps(plan.settings.to_wire(), sort_keys=True)
+    settings = _settings(plan)
     yield named("v1", "ConfigMap", k8s.SETTINGS_NAME, plan.namespace, data={k8s.SETTINGS_KEY: settings})
     router = labels(k8s.ROUTER_COMPONENT)
-    yield _deployment(plan, k8s.ROUTER_NAME, router, plan.routers, "router", ("250m", "256Mi"), _LONGEST_SCORE_S + 60)
+    # A change of the settings makes new pods, one after the other.
+    digest = settings.apply(_digest) if is_late(settings) else _digest(settings)
+    yield _deployment(
+        plan, k8s.ROUTER_NAME, router, plan.routers, "router", ("250m", "256Mi"), _LONGEST_SCORE_S + 60, digest
+    )
     yield _deployment(
         plan,
         k8s.AUTOSCALER_NAME,
@@ -36,8 +46,11 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
         "autoscaler",
         ("100m", "128Mi"),
         30,
+        digest,
     )
     public = [{"name": "http", "port": 80, "targetPort": k8s.HTTP_PORT, "protocol": "TCP"}]
+    if plan.tls is not None:
+        public.append({"name": "https", "port": 443, "targetPort": k8s.HTTPS_PORT, "protocol": "TCP"})
     spec: Manifest = {"type": plan.service_type, "selector": router, "ports": public}
     if plan.service_type == "LoadBalancer":
         spec["externalTrafficPolicy"] = "Cluster"
@@ -55,6 +68,17 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
         yield named("policy/v1", "PodDisruptionBudget", k8s.ROUTER_NAME, plan.namespace, spec=budget)
 
 
+def _settings(plan: RuntimePlan) -> Any:  # noqa: ANN401 - a text or an output of one
+    def text(url: str | None) -> str:
+        return json.dumps(plan.settings(url).to_wire(), sort_keys=True)
+
+    return plan.address.apply(text) if is_late(plan.address) else text(plan.address)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _deployment(
     plan: RuntimePlan,
     name: str,
@@ -63,6 +87,7 @@ def _deployment(
     module: str,
     asks: tuple[str, str],
     grace_s: int,
+    settings_digest: object,
 ) -> Manifest:
     cpu, memory = asks
     probe = {"port": "agent", "scheme": "HTTP"}
@@ -106,6 +131,9 @@ def _deployment(
         "selector": {"matchLabels": selected},
         # A new router is there before an old one goes.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "template": {"metadata": {"labels": selected}, "spec": pod},
+        "template": {
+            "metadata": {"labels": selected, "annotations": {SETTINGS_ANNOTATION: settings_digest}},
+            "spec": pod,
+        },
     }
     return named("apps/v1", "Deployment", name, plan.namespace, labels=selected, spec=spec)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from typing import Literal
 
 from pydantic import Field
 
@@ -34,7 +35,14 @@ SETTINGS_KEY = "settings.json"
 SETTINGS_VARIABLE = "AKS_INFERENCE_SETTINGS"
 """Environment variable with the path of the settings file."""
 TLS_NAME = "aks-inference-router-tls"
-"""Secret of type kubernetes.io/tls in the runtime's namespace, where TLS is on."""
+"""Secret of type kubernetes.io/tls in the runtime's namespace with a certificate that was given."""
+ISSUED_TLS_NAME = "aks-inference-router-issued"
+"""The same with one that cert-manager had issued; also the name of its Issuer and its Certificate."""
+TLS_CHAIN_FIELD = "tls.crt"
+TLS_KEY_FIELD = "tls.key"
+TLS_TYPE = "kubernetes.io/tls"
+SOLVER_LABEL = "acme.cert-manager.io/http01-solver"
+"""On cert-manager's pods that answer challenges: `true`."""
 KEYS_SUFFIX = "-key-digests"
 KEYS_FIELD = "digests"
 """Field of an endpoint's Secret: SHA-256 hex digests of the accepted keys, one a line. Keys never reach the cluster."""
@@ -81,6 +89,13 @@ class RuntimeSettings(Wire):
     """Where clients reach the router; None: the address of the Service `aks-inference-router`."""
     http_port: int = Field(HTTP_PORT, ge=0, le=65_535)
     https_port: int | None = Field(None, ge=0, le=65_535)
+    """Where TLS is spoken; None: nowhere."""
+    tls_secrets: tuple[str, ...] = (TLS_NAME, ISSUED_TLS_NAME)
+    """Secrets in the runtime's namespace with the certificate, the first that is there counts. Two, so that one is
+    there while the other is being made."""
+    minimum_tls_version: Literal["1.2", "1.3"] = "1.2"
+    allow_insecure_connections: bool = False
+    """With TLS: whether requests are served without it, too."""
     owner_port: int = Field(OWNER_PORT, ge=0, le=65_535)
     agent_port: int = Field(AGENT_PORT, ge=0, le=65_535)
     router_min_pods: int = Field(1, ge=1)

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 
+from aks_inference_runtime.api.certificates import Certificate
 from aks_inference_runtime.api.endpoint import API_VERSION, EndpointSpec
 from aks_inference_runtime.api.kubernetes import (
     COMPONENT_LABEL,
@@ -13,6 +15,8 @@ from aks_inference_runtime.api.kubernetes import (
     PART_OF,
     PART_OF_LABEL,
     ROUTER_COMPONENT,
+    SOLVER_LABEL,
+    TLS_TYPE,
     RuntimeSettings,
 )
 from aks_inference_runtime.kubernetes import objects, routing
@@ -55,6 +59,8 @@ class Agent:
             wake,
             labels=f"{PART_OF_LABEL}={PART_OF},{COMPONENT_LABEL}={ROUTER_COMPONENT}",
         )
+        self.certificates = Informer(f"{namespace}/secrets", objects.tls_secret, wake, fields=f"type={TLS_TYPE}")
+        self.solvers = Informer(f"{namespace}/pods", objects.solver_pod, wake, labels=f"{SOLVER_LABEL}=true")
         self._served: dict[str, EndpointSpec] = {}
         self.generations: dict[str, int] = {}
         """Endpoint → the newest generation that is served whole here."""
@@ -64,7 +70,9 @@ class Agent:
 
     async def run(self, api: Api, session: aiohttp.ClientSession) -> None:
         """Until cancelled. What it learns first: the API server's objects, then the other routers, then it is ready."""
-        informers = (self.endpoints, self.slices, self.secrets, self.pods)
+        informers: list[Informer[Any]] = [self.endpoints, self.slices, self.secrets, self.pods]
+        if self.settings.https_port is not None:
+            informers += [self.certificates, self.solvers]
         async with asyncio.TaskGroup() as tasks:
             for informer in informers:
                 tasks.create_task(informer.run(api))
@@ -153,4 +161,9 @@ class Agent:
             for pod in self.pods.items.values()
             if pod.name != self.me
         }
-        return RouterState(routes, peers)
+        return RouterState(routes, peers, *self._tls())
+
+    def _tls(self) -> tuple[Certificate | None, tuple[tuple[str, int], ...]]:
+        found = {secret.name: secret.certificate for secret in self.certificates.items.values()}
+        certificate = next((found[name] for name in self.settings.tls_secrets if name in found), None)
+        return certificate, tuple((solver.address, solver.port) for _, solver in sorted(self.solvers.items.items()))

@@ -72,9 +72,9 @@ class Api:
         except NotFound:
             return
 
-    async def list(self, path: str, labels: str = "") -> tuple[list[Object], str]:
+    async def list(self, path: str, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
         """All objects of a collection and the resource version to watch from. Raises as `get`."""
-        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        query = {"limit": str(PAGE)} | _selectors(labels, fields)
         items: list[Object] = []
         while True:
             page = await self._ask("GET", path, query)
@@ -84,16 +84,17 @@ class Api:
                 return items, str(metadata.get("resourceVersion", ""))
             query["continue"] = metadata["continue"]
 
-    async def watch(self, path: str, version: str, labels: str = "") -> AsyncIterator[tuple[str, Object]]:
+    async def watch(
+        self, path: str, version: str, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[str, Object]]:
         """Changes since a resource version, until the watch ends. Raises Expired, and as `get`."""
         query = {
             "watch": "1",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
+            **_selectors(labels, fields),
         }
-        if labels:
-            query["labelSelector"] = labels
         limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=QUIET_SECONDS)
         async with self._request("GET", path, query, None, None, limits) as answer:
             try:
@@ -148,6 +149,10 @@ async def connected(connection: Connection) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession(connector=connector, read_bufsize=4 * 1024 * 1024) as session:
         yield Api(session, connection)
         await asyncio.sleep(0)
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
 
 
 def _message(text: str) -> str:

@@ -26,6 +26,7 @@ class Informer(Generic[T]):
         changed: Callable[[], None],
         *,
         labels: str = "",
+        fields: str = "",
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """
@@ -33,13 +34,14 @@ class Informer(Generic[T]):
             path: Required. Of the collection.
             project: Required. What is kept of an object; None: nothing.
             changed: Required. Called after each change of what is kept.
-            labels: Optional. Selector.
+            labels, fields: Optional. Selectors.
             jitter: Optional. 0 to 1, for pauses after failures.
         """
         self._path = path
         self._project = project
         self._changed = changed
         self._labels = labels
+        self._fields = fields
         self._jitter = jitter
         self._items: dict[str, T] = {}
         self._listed = asyncio.Event()
@@ -66,7 +68,7 @@ class Informer(Generic[T]):
             try:
                 if version is None:
                     version = await self._list(api)
-                async for kind, found in api.watch(self._path, version, self._labels):
+                async for kind, found in api.watch(self._path, version, self._labels, self._fields):
                     version = found["metadata"]["resourceVersion"]
                     pause = FIRST_PAUSE_S
                     self._take(kind, found)
@@ -78,7 +80,7 @@ class Informer(Generic[T]):
                 pause = min(LONGEST_PAUSE_S, pause * 2)
 
     async def _list(self, api: Api) -> str:
-        objects, version = await api.list(self._path, self._labels)
+        objects, version = await api.list(self._path, self._labels, self._fields)
         items = {}
         for found in objects:
             if (kept := self._kept(found)) is not None:

@@ -9,8 +9,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aks_inference_runtime.api.certificates import Certificate, usable
 from aks_inference_runtime.api.endpoint import EndpointSpec
-from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, KEYS_FIELD, VERSION_LABEL
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.kubernetes import (
+    ENDPOINT_LABEL,
+    KEYS_FIELD,
+    TLS_CHAIN_FIELD,
+    TLS_KEY_FIELD,
+    VERSION_LABEL,
+)
 from aks_inference_runtime.kubernetes.client import Object
 
 _log = logging.getLogger(__name__)
@@ -70,6 +78,22 @@ class Digests:
 
     endpoint: str
     digests: frozenset[str]
+
+
+@dataclass(frozen=True)
+class TlsSecret:
+    """A Secret of type kubernetes.io/tls."""
+
+    name: str
+    certificate: Certificate
+
+
+@dataclass(frozen=True)
+class SolverPod:
+    """A pod of cert-manager that answers a certificate authority's challenge."""
+
+    address: str
+    port: int
 
 
 def declared(found: Object) -> Declared | None:
@@ -134,6 +158,28 @@ def digests_of(found: Object) -> Digests | None:
         return None
     words = base64.b64decode(data).decode("ascii", errors="replace").split()
     return Digests(endpoint, frozenset(word.lower() for word in words if _DIGEST.fullmatch(word)))
+
+
+def tls_secret(found: Object) -> TlsSecret | None:
+    """A Secret with a certificate; one that cannot be served with is left out, so that the one before stays."""
+    name, data = found["metadata"]["name"], found.get("data") or {}
+    chain, key = (base64.b64decode(data.get(field) or "") for field in (TLS_CHAIN_FIELD, TLS_KEY_FIELD))
+    if not chain or not key:
+        # cert-manager keeps the key there while the certificate is being issued.
+        return None
+    try:
+        return TlsSecret(name, usable(chain, key))
+    except InvalidInput as error:
+        _log.error("Secret %s cannot be served with: %s", name, error)
+        return None
+
+
+def solver_pod(found: Object) -> SolverPod | None:
+    """A solver that has an address; its port is the container's."""
+    if (pod := router_pod(found)) is None:
+        return None
+    ports = [port["containerPort"] for c in found["spec"].get("containers") or () for port in c.get("ports") or ()]
+    return SolverPod(pod.address, int(ports[0])) if ports else None
 
 
 def router_pod(found: Object) -> RouterPod | None:

@@ -20,6 +20,7 @@ from aks_inference_runtime.kubernetes.measures import router_metrics
 from aks_inference_runtime.kubernetes.serving import answering
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.peers import Cluster
+from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.tokens.fetch import fetch
 
 DIRECTORY_VARIABLE = "AKS_INFERENCE_DIRECTORY"
@@ -48,7 +49,12 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
             retry_lost_requests=settings.retry_lost_requests,
         )
         directory = Path(os.environ.get(DIRECTORY_VARIABLE, DIRECTORY)) / "router"
-        router = HaproxyRouter(directory, host=me.address, port=settings.http_port, cluster=cluster, fetch=fetch)
+        tls = None
+        if settings.https_port is not None:
+            tls = Tls(settings.https_port, settings.minimum_tls_version, settings.allow_insecure_connections)
+        router = HaproxyRouter(
+            directory, host=me.address, port=settings.http_port, cluster=cluster, fetch=fetch, tls=tls
+        )
         await router.start()
         agent = Agent(me.name, settings, router)
         try:

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from aks_inference_runtime.router.defaults import HEADER_SECONDS, base_lines
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
 from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, STATUS_HEADER, TURN_HEADER
 from aks_inference_runtime.router.peers import (
@@ -16,10 +17,7 @@ from aks_inference_runtime.router.peers import (
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
 from aks_inference_runtime.router.slots import MAX_PROCESSES, SLOT_ID, Layout
-
-HEADER_SECONDS = 10
-"""For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
-
+from aks_inference_runtime.router.tls import CHALLENGE_PATH, Tls, challenge_rule, plain_lines, public_binds
 
 HINTS = ("ready", "retry", "gone")
 """Maps by slot that the agent keeps (see `hints`): `<process>.<kind>`."""
@@ -42,6 +40,11 @@ class Paths:
     def routes(self, name: str) -> Path:
         """The map as a process starts with it."""
         return self.directory / f"{name}.routes"
+
+    @property
+    def certificate(self) -> Path:
+        """The first process's certificate with its key, where it speaks TLS."""
+        return self.directory / "p0.pem"
 
     def log(self, name: str) -> Path:
         """What a process says."""
@@ -85,40 +88,6 @@ def _global(paths: Paths, name: str, connections: int) -> list[str]:
     ]
 
 
-def _defaults() -> list[str]:
-    lines = [
-        "defaults base",
-        "  mode http",
-        "  option http-keep-alive",
-        "  option http-no-delay",
-        "  http-reuse always",
-        "  retries 3",
-        "  option redispatch 1",
-        f"  timeout http-request {HEADER_SECONDS}s",
-        "  timeout http-keep-alive 65s",
-        # The gate and the model decide how long an answer may take; this one only ends clients that vanished.
-        "  timeout client 75s",
-        "  timeout client-fin 10s",
-        "  timeout connect 1s",
-        "  timeout server 24d",
-    ]
-    messages = {
-        400: ("bad-request", "the request is not valid HTTP"),
-        408: ("client-timeout", "the client is too slow in sending the request"),
-        500: ("router-lost", "the router failed"),
-        502: ("replica-lost", "the replica closed the connection before it answered"),
-        503: ("queue-timeout", "no replica took the request in time"),
-        504: ("scoring-timeout", "no answer in time"),
-    }
-    for status, (reason, message) in messages.items():
-        extra = " hdr connection close" if status in (400, 408) else ""
-        lines.append(
-            f'  http-error status {status} content-type application/json string \'{{"message": "{message}"}}\''
-            f" hdr x-aks-inference-reason {reason}{extra}"
-        )
-    return lines
-
-
 def _refusals() -> list[str]:
     entries = "~".join("|".join(map(str, (refusal.service, *refusal.value))) for refusal in Refusal)
     return [
@@ -156,13 +125,18 @@ def first_process(
     cluster: Cluster | None = None,
     *,
     tokens: bool = False,
+    tls: Tls | None = None,
 ) -> str:
     """The process that clients reach: admits, authenticates, splits; has slots; hops to the others.
 
-    `tokens`: the agent says on the socket `p0.verify` whether a token is good.
+    `tokens`: the agent says on the socket `p0.verify` whether a token is good. `tls`: where TLS is spoken, too, or
+    alone.
     """
     name = "p0"
     routes = argument(paths.routes(name))
+    plainly = f"  bind {_address(host)}:{port}"
+    # What a certificate authority asks for comes in clear, and is no endpoint.
+    unknown = f"!served !{{ path_beg {CHALLENGE_PATH} }}" if tls and tls.plain else "!served"
     lines = [
         *_global(paths, name, connections),
         # Among several routers it is asked to let its connections finish, however long they take.
@@ -171,9 +145,9 @@ def first_process(
         *(_verify_globals(paths) if tokens else []),
         *_park_globals(paths, name, layout),
         *_refusals(),
-        *_defaults(),
+        *base_lines(),
         "frontend public from base",
-        f"  bind {_address(host)}:{port}",
+        *(public_binds(tls, _address(host), port, quoted(paths.certificate)) if tls else [plainly]),
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
@@ -181,7 +155,7 @@ def first_process(
         "  acl served var(txn.meta) -m beg key none token",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
-        Refusal.ENDPOINT.rule("!served"),
+        Refusal.ENDPOINT.rule(unknown),
         *_authentication(routes, tokens=tokens),
         Refusal.METHOD.rule("!{ method GET POST }"),
         Refusal.SWAGGER.rule("{ method POST } { path_end /swagger.json }"),
@@ -205,7 +179,9 @@ def first_process(
         " if { var(txn.asked) -m found }",
         Refusal.VERSION.rule("{ var(txn.asked) -m found } { var(txn.route) -m str none }"),
         *_answers(),
+        *([challenge_rule()] if tls and tls.plain else []),
         "  use_backend %[var(txn.route),field(1,|)]",
+        *(plain_lines(tls, _address(host), port) if tls else []),
         *_slots(paths, name, layout),
         *(hop_defaults(cluster) if cluster else ["defaults hop from base", "  retries 20", "  timeout connect 2s"]),
         *_hops(paths, 2 if cluster else 1),
@@ -252,7 +228,7 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int,
         HARD_STOP,
         *_park_globals(paths, name, layout),
         *_refusals(),
-        *_defaults(),
+        *base_lines(),
         "frontend hopped from base",
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
@@ -276,7 +252,7 @@ def port_process(
         *_global(paths, name, connections),
         HARD_STOP,
         *_refusals(),
-        *_defaults(),
+        *base_lines(),
         "frontend port from base",
         f"  bind {_address(host)}:{port}",
         "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",

@@ -16,11 +16,14 @@ from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.peers import OWNER_LAYOUT, Cluster
 from aks_inference_runtime.router.process import HaproxyProcess, write_private
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
+from aks_inference_runtime.router.tls import Tls
 
 MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
 FINISH_LOOK_S = 0.05
-OURS = re.compile(r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|log|admin|in|park|hold|again)(\.1|\.new)?")
+OURS = re.compile(
+    r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|pem|log|admin|in|park|hold|again)(\.1|\.new)?"
+)
 """Names of files that this package makes in the router's directory."""
 FORMAT = 3
 """Of the configuration: an agent does not take over processes of another one."""
@@ -41,8 +44,10 @@ class Fleet:
         cluster: Cluster | None = None,
         *,
         tokens: bool = False,
+        tls: Tls | None = None,
     ) -> None:
         self.paths = paths
+        self._tls = tls
         self._tokens = tokens
         self.cluster = cluster
         """Where several routers share the work: then the first process has no slots."""
@@ -64,6 +69,14 @@ class Fleet:
     def admin(self, process: int) -> AdminSocket:
         """The runtime API of a process with slots."""
         return self._processes[f"p{process}"].admin
+
+    def first(self) -> AdminSocket:
+        """The runtime API of the process that clients reach."""
+        return self.admin(0)
+
+    def first_is_dead(self) -> bool:
+        """Whether that process is to be started again: it will begin with its files."""
+        return "p0" in self.dead()
 
     def pid(self, process: int) -> int | None:
         """Of a process with slots."""
@@ -229,6 +242,7 @@ class Fleet:
                 self._connections,
                 self.cluster,
                 tokens=self._tokens,
+                tls=self._tls,
             )
         if name.startswith("p") and name[1:].isdigit():
             number = int(name[1:])

@@ -15,6 +15,7 @@ from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
+from aks_inference_runtime.router.listener import Listener
 from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
 from aks_inference_runtime.router.neighbours import Neighbours
 from aks_inference_runtime.router.observing import Observer
@@ -23,6 +24,7 @@ from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.process import sockets_directory, write_private
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
+from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.tokens.keys import Fetch
 from aks_inference_runtime.router.tokens.verdicts import Verdicts
 from aks_inference_runtime.router.versions import ServedVersion
@@ -61,6 +63,7 @@ class HaproxyRouter:
         layout: Layout = DEFAULT_LAYOUT,
         cluster: Cluster | None = None,
         fetch: Fetch | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """
         Args:
@@ -72,6 +75,7 @@ class HaproxyRouter:
             layout: Optional. Slots of the first process.
             cluster: Optional. Where several routers share the work; the slots are then in a second process.
             fetch: Optional. Reads an issuer's keys; needed for endpoints that ask for tokens.
+            tls: Optional. Where it speaks TLS. Default: nowhere.
         """
         self._directory = directory
         self._sockets = sockets or sockets_directory(directory)
@@ -79,7 +83,10 @@ class HaproxyRouter:
         paths = Paths(directory, self._sockets)
         self._paths = paths
         self._memory = directory / "slots.json"
-        self._fleet = Fleet(paths, host, port, find_haproxy(haproxy), layout, cluster, tokens=fetch is not None)
+        self._fleet = Fleet(
+            paths, host, port, find_haproxy(haproxy), layout, cluster, tokens=fetch is not None, tls=tls
+        )
+        self._listener = Listener(paths.certificate, self._fleet.first, self._fleet.first_is_dead) if tls else None
         self._neighbours = Neighbours(self._fleet)
         self._verdicts = Verdicts(paths.socket("p0", "verify"), fetch, self._remember) if fetch is not None else None
         self._servers = Servers(self._fleet.admin)
@@ -105,6 +112,8 @@ class HaproxyRouter:
             if directory.stat().st_uid != os.getuid():
                 raise Conflict(f"{directory} belongs to another user")
             directory.chmod(0o700)
+        if self._listener is not None:
+            self._listener.prepare()
         if self._verdicts is not None:
             await self._verdicts.open()
         if await self._fleet.begin():
@@ -212,6 +221,8 @@ class HaproxyRouter:
         # New replicas are servers before the first request can be sent to them.
         await self._reconcile()
         await self._neighbours.declare(state.peers)
+        if self._listener is not None:
+            await self._listener.declare(state.certificate, state.solvers)
         if self._fleet.cluster is not None:
             await self._commit(1, routes.owner_table(state, slots, 1))
         if self._verdicts is not None:
@@ -345,6 +356,8 @@ class HaproxyRouter:
         self._hints.write(number, self._versions.values())
         await self._fleet.restart(name)
         self._servers.forget(number)
+        if number == 0 and self._listener is not None:
+            await self._listener.restarted()
 
     async def _observe(self) -> bool:
         """True when requests are under way, or were since the last look."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from aks_inference_runtime.api.certificates import Certificate
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, Requests
 from aks_inference_runtime.router.ownership import Tenure
 
@@ -117,6 +118,10 @@ class RouterState:
     endpoints: Mapping[str, EndpointRoute] = field(default_factory=dict)
     peers: Mapping[str, "Peer"] = field(default_factory=dict)
     """The other routers, by name."""
+    certificate: Certificate | None = None
+    """Where it speaks TLS: for new connections; None: the one before."""
+    solvers: tuple[tuple[str, int], ...] = ()
+    """Host and port of what answers a certificate authority's challenges."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ class Refusal(Enum):
 
     ENDPOINT = (404, "not-found", "no such endpoint", "", "")
     VERSION = (404, "not-found", "no such version", "", "")
+    PLAIN = (400, "bad-request", "this address is served with TLS only: use https", "", "")
     PATH = (404, "not-found", "only /score and /swagger.json are served here", "", "")
     KEY = (401, "auth", "the key or token is missing or wrong", "www-authenticate", "Bearer")
     METHOD = (405, "method", "only GET and POST", "allow", "GET, POST")

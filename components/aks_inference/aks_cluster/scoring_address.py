@@ -1,0 +1,169 @@
+"""The scoring address of a cluster: load balancer, TLS and name, as arguments of the InferenceRuntime on it.
+
+Azure ML's arguments are the cluster's; what they mean is the runtime's business, and so are most of their rules.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
+from typing import Any, Protocol
+
+from aks_inference.aks_cluster.groups import ClusterRuntimeSpec
+from aks_inference.cluster_rules.model import Cluster, Tls
+from aks_inference.findings import Finding, Severity, under
+from aks_inference.values import read
+
+INTERNAL = "service.beta.kubernetes.io/azure-load-balancer-internal"
+INTERNAL_SUBNET = f"{INTERNAL}-subnet"
+"""Doc internal-lb.md: what makes the router's Service an internal one, and in which subnet."""
+TLS_ARGUMENTS = ("ssl_cname", "ssl_cert_pem_file", "ssl_key_pem_file", "minimum_tls_version")
+"""Of the cluster and of the runtime by the same names."""
+SCORING_ADDRESS = (
+    "load_balancer_type",
+    "load_balancer_subnet",
+    *TLS_ARGUMENTS,
+    "ssl_key_vault_secret_id",
+    "leaf_domain_label",
+)
+SUFFIX = 6
+"""Characters behind a leaf domain label, as Azure ML has it (azureml-v1 1.3)."""
+LATER = "is not supported yet"
+
+
+class Arguments(Protocol):
+    """Of AksInferenceCluster, converted."""
+
+    @property
+    def cluster_purpose(self) -> str: ...
+    @property
+    def runtime(self) -> dict[str, Any] | None: ...
+    @property
+    def load_balancer_type(self) -> str: ...
+    @property
+    def load_balancer_subnet(self) -> str | None: ...
+    @property
+    def ssl_cname(self) -> str | None: ...
+    @property
+    def ssl_cert_pem_file(self) -> str | None: ...
+    @property
+    def ssl_key_pem_file(self) -> str | None: ...
+    @property
+    def ssl_key_vault_secret_id(self) -> str | None: ...
+    @property
+    def leaf_domain_label(self) -> str | None: ...
+    @property
+    def overwrite_existing_domain(self) -> bool | None: ...
+    @property
+    def minimum_tls_version(self) -> str | None: ...
+
+
+def tls_of(spec: Arguments) -> Tls:
+    """The arguments about the scoring address, in the words of the rules."""
+    return Tls(
+        cname=spec.ssl_cname,
+        cert_pem_file=spec.ssl_cert_pem_file,
+        key_pem_file=spec.ssl_key_pem_file,
+        key_vault_secret_id=spec.ssl_key_vault_secret_id,
+        leaf_domain_label=spec.leaf_domain_label,
+        overwrite_existing_domain=bool(spec.overwrite_existing_domain),
+        minimum_version=spec.minimum_tls_version,
+        load_balancer_type=spec.load_balancer_type,
+        load_balancer_subnet=spec.load_balancer_subnet,
+    )
+
+
+def runtime_arguments(spec: Arguments) -> tuple[Mapping[str, Any] | None, list[Finding]]:
+    """What the InferenceRuntime on the cluster is given, short of its kubeconfig and of a leaf domain's whole name."""
+    if spec.runtime is None:
+        return None, []
+    # It loads what is about Kubernetes; clusters without it do not wait for that.
+    from aks_inference.inference_runtime.spec import plan_runtime
+
+    got = read(ClusterRuntimeSpec, spec.runtime)
+    inner = spec.load_balancer_type == "InternalLoadBalancer"
+    balancer = {INTERNAL: "true"} if inner else {}
+    if inner and spec.load_balancer_subnet is not None:
+        balancer[INTERNAL_SUBNET] = spec.load_balancer_subnet
+    arguments = {
+        name: value
+        for name in ClusterRuntimeSpec.model_fields
+        if (value := getattr(got.spec, name)) is not None and name != "service_annotations"
+    }
+    arguments["service_annotations"] = {**balancer, **got.spec.service_annotations}
+    arguments["cluster_purpose"] = spec.cluster_purpose
+    tls = _tls_arguments(spec)
+    said = {finding.path for finding in got.findings}
+    _, found = plan_runtime("runtime", {**arguments, **tls})
+    if spec.leaf_domain_label is not None:
+        # Stood for the name.
+        del tls["ssl_cname"]
+    # A wrong purpose is said of the cluster itself, a warning by the runtime.
+    own = [
+        one
+        for one in found
+        if one.path[:1] != ("cluster_purpose",) and one.path not in said and one.severity is Severity.ERROR
+    ]
+    placed = [one if one.path[:1] and one.path[0] in tls else _in_runtime(one) for one in own]
+    return {**arguments, **tls}, [*under(("runtime",), got.findings), *placed]
+
+
+def _in_runtime(finding: Finding) -> Finding:
+    return replace(finding, path=("runtime", *finding.path))
+
+
+def _tls_arguments(spec: Arguments) -> dict[str, Any]:
+    """Nothing where the rules of the cluster refuse them: then those say it."""
+    from aks_inference.cluster_rules.tls import check_tls
+    from aks_inference.inference_runtime.tls import LETS_ENCRYPT
+
+    if any(finding.severity is Severity.ERROR for finding in check_tls(Cluster(tls=tls_of(spec)))):
+        return {}
+    if spec.ssl_key_vault_secret_id is not None:
+        return {}
+    tls = {name: value for name in TLS_ARGUMENTS if (value := getattr(spec, name)) is not None}
+    if spec.leaf_domain_label is not None:
+        tls |= {"ssl_cname": f"{spec.leaf_domain_label}.example", "acme_server": _acme_server(spec) or LETS_ENCRYPT}
+    return tls
+
+
+def _acme_server(spec: Arguments) -> str | None:
+    given = (spec.runtime or {}).get("acme_server") or (spec.runtime or {}).get("acmeServer")
+    return given if isinstance(given, str) else None
+
+
+def address_findings(spec: Arguments, wrong: Set[str | int]) -> Iterator[Finding]:
+    """What has no router to be about, and what this version does not have; refused, never ignored.
+
+    `wrong`: arguments that have another error.
+    """
+    if not wrong.isdisjoint(SCORING_ADDRESS):
+        return
+    if spec.ssl_key_vault_secret_id is not None:
+        rule = f"a certificate from a Key Vault {LATER}"
+        mend = "give it as two files, or have one issued with @leaf_domain_label"
+        yield Finding(("ssl_key_vault_secret_id",), rule, mend, spec.ssl_key_vault_secret_id)
+    if spec.runtime is not None:
+        return
+    inner = spec.load_balancer_type == "InternalLoadBalancer"
+    given = {name: getattr(spec, name) for name in ("ssl_cname", "leaf_domain_label", "minimum_tls_version")}
+    if inner:
+        given["load_balancer_type"] = spec.load_balancer_type
+    for name, value in given.items():
+        if value is not None and spec.ssl_key_vault_secret_id is None:
+            rule = "is about the router's address, and there is no @runtime on the cluster"
+            yield Finding((name,), rule, "add @runtime, or leave it out", value)
+
+
+def leaf_label(label: str, cluster_id: str) -> str:
+    """The label with its suffix: of the cluster's id, so that it is its own and stays, whoever applies."""
+    digest = hashlib.sha256(cluster_id.lower().encode()).digest()
+    return label + base64.b32encode(digest).decode().lower()[:SUFFIX]
+
+
+def leaf_host(label: str, location: str) -> str:
+    """The name that Azure gives a public address with a label."""
+    from aks_inference.cluster_rules.clouds import cloud_of
+
+    region = location.replace(" ", "").lower()
+    return f"{label}.{cloud_of(location).scoring.replace('<region>', region)}"

@@ -1,0 +1,39 @@
+"""What all of HAProxy's frontends and backends have in common. Pure."""
+
+HEADER_SECONDS = 10
+"""For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
+
+
+def base_lines() -> list[str]:
+    """The defaults section `base`: timeouts, and what HAProxy answers itself."""
+    lines = [
+        "defaults base",
+        "  mode http",
+        "  option http-keep-alive",
+        "  option http-no-delay",
+        "  http-reuse always",
+        "  retries 3",
+        "  option redispatch 1",
+        f"  timeout http-request {HEADER_SECONDS}s",
+        "  timeout http-keep-alive 65s",
+        # The gate and the model decide how long an answer may take; this one only ends clients that vanished.
+        "  timeout client 75s",
+        "  timeout client-fin 10s",
+        "  timeout connect 1s",
+        "  timeout server 24d",
+    ]
+    messages = {
+        400: ("bad-request", "the request is not valid HTTP"),
+        408: ("client-timeout", "the client is too slow in sending the request"),
+        500: ("router-lost", "the router failed"),
+        502: ("replica-lost", "the replica closed the connection before it answered"),
+        503: ("queue-timeout", "no replica took the request in time"),
+        504: ("scoring-timeout", "no answer in time"),
+    }
+    for status, (reason, message) in messages.items():
+        extra = " hdr connection close" if status in (400, 408) else ""
+        lines.append(
+            f'  http-error status {status} content-type application/json string \'{{"message": "{message}"}}\''
+            f" hdr x-aks-inference-reason {reason}{extra}"
+        )
+    return lines

@@ -1,0 +1,124 @@
+"""What the listener with TLS has that changes while it serves: its certificate, and who answers challenges."""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from aks_inference_runtime.api.certificates import Certificate
+from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.router.admin import AdminSocket, word
+from aks_inference_runtime.router.process import write_private
+from aks_inference_runtime.router.tls import MOST_SOLVERS
+
+_TAKEN = ("created for certificate", "updated for certificate", "Success!")
+_log = logging.getLogger(__name__)
+
+Solver = tuple[str, int]
+"""Host and port."""
+
+
+class Listener:
+    """Keeps certificate and challenges as they should be in the first process."""
+
+    def __init__(self, file: Path, admin: Callable[[], AdminSocket], dead: Callable[[], bool]) -> None:
+        """
+        Args:
+            file: Required. The certificate with its key, as the first process reads it when it starts.
+            admin: Required. Of the first process.
+            dead: Required. Whether that process is gone; it then begins with the file.
+        """
+        self._file = file
+        self._admin = admin
+        self._dead = dead
+        self._solvers: tuple[Solver, ...] = ()
+        self._refused: Certificate | None = None
+
+    def prepare(self) -> None:
+        """Before the first process starts: it needs a certificate, if not yet the right one."""
+        if not self._file.exists():
+            write_private(self._file, _placeholder())
+
+    async def declare(self, certificate: Certificate | None, solvers: Sequence[Solver]) -> None:
+        """Serves new connections with this certificate; None, or one that HAProxy refuses: with the one before.
+
+        Raises RuntimeUnavailable when HAProxy does not answer.
+        """
+        if certificate not in (None, self._refused) and certificate.pem != self._file.read_text():
+            try:
+                await self._replace(certificate)
+            except OperationFailed as error:
+                # Everything else that is declared goes on; so does the certificate that is there.
+                _log.error("the certificate stays as it was: %s", error)
+                self._refused = certificate
+        wanted = tuple(solvers[:MOST_SOLVERS])
+        if wanted != self._solvers:
+            await self._run(_solver_commands(wanted))
+            self._solvers = wanted
+
+    async def restarted(self) -> None:
+        """The first process has begun anew: it knows no solvers."""
+        if self._solvers:
+            await self._run(_solver_commands(self._solvers))
+
+    async def _replace(self, certificate: Certificate) -> None:
+        name = word(self._file)
+        try:
+            await self._admin().must([f"set ssl cert {name} <<\n{certificate.pem}"], accept=_TAKEN)
+            await self._admin().must([f"commit ssl cert {name}"], accept=_TAKEN)
+        except OperationFailed:
+            # Half of a change must not stay: the next one would begin with it.
+            await self._admin().run(f"abort ssl cert {name}")
+            raise
+        except RuntimeUnavailable:
+            if not self._dead():
+                raise
+        write_private(self._file, certificate.pem)
+        _log.info("new connections get another certificate")
+
+    async def _run(self, commands: Sequence[str]) -> None:
+        try:
+            for command in commands:
+                # It answers with what it changed.
+                await self._admin().run(command)
+        except RuntimeUnavailable:
+            if not self._dead():
+                raise
+
+
+def _solver_commands(solvers: Sequence[Solver]) -> list[str]:
+    commands = []
+    for number in range(MOST_SOLVERS):
+        name = f"challenges/s{number}"
+        if number < len(solvers):
+            host, port = solvers[number]
+            commands += [f"set server {name} addr {host} port {port}", f"set server {name} state ready"]
+        else:
+            commands.append(f"set server {name} state maint")
+    return commands
+
+
+@cache
+def _placeholder() -> str:
+    """A certificate that nobody trusts, until the right one is there: without any HAProxy would not start."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "no certificate yet")])
+    begin = datetime.now(UTC) - timedelta(days=1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=3_650))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return (made.public_bytes(Encoding.PEM) + private).decode()
