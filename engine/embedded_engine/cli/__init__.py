@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -10,6 +11,8 @@ from embedded_engine.cli.group import Group
 from embedded_engine.errors import EngineError
 
 _HERE = "embedded_engine.cli"
+CLOSED_PIPE = 141
+"""As a shell says it of one that SIGPIPE ended."""
 
 
 @before_commands
@@ -34,6 +37,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; ends the process with the command's status. Errors are sentences on stderr."""
+    stdout = sys.stdout
     try:
         status = cli.main(standalone_mode=False)
     except EngineError as error:
@@ -43,13 +47,22 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", EngineError.exit_code)
     except BrokenPipeError:
-        # Who read the output has enough of it; what else would be flushed at exit goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EngineError.exit_code)
+        _closed()
+    except SystemExit:
+        # Click puts another stream there when it meets a closed pipe, and ends with 1.
+        if sys.stdout is not stdout:
+            _closed()
+        raise
     except OSError as error:
         # A folder that may not be read or written, wherever it was met.
         _fail(str(error), EngineError.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _closed() -> NoReturn:
+    """Who read the output has enough of it; what else would be flushed at exit goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(CLOSED_PIPE)
 
 
 def _fail(text: str, code: int) -> None:

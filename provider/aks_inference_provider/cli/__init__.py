@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import takewhile
+from typing import NoReturn
 
 _OWN = {
     "check": "Check declarations in files, without a stack.",
@@ -22,15 +23,25 @@ CLOSED_PIPE = 141
 
 def main() -> None:
     """The console script."""
+    stdout = sys.stdout
     try:
         try:
             _run(sys.argv[1:])
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads has enough (`| head`); what is held back must not be tried again at the end of the interpreter.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(CLOSED_PIPE)
+        _closed()
+    except SystemExit:
+        # Click puts another stream there when it meets a closed pipe, and ends with 1.
+        if sys.stdout is not stdout:
+            _closed()
+        raise
+
+
+def _closed() -> NoReturn:
+    """Who reads has enough (`| head`); what is held back must not be tried again at the end of the interpreter."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(CLOSED_PIPE)
 
 
 def _run(arguments: list[str]) -> None:
@@ -42,8 +53,19 @@ def _run(arguments: list[str]) -> None:
 
     from aks_inference_runtime.cli import main as runtime
 
+    def own(name: str) -> Callable[[], None]:
+        def refuse() -> None:
+            # Reached only with options in front that say which cluster is meant.
+            text = (
+                f"`{name}` looks at no running cluster: leave out the options in front of it; its own stand behind it"
+            )
+            raise click.UsageError(text)
+
+        return refuse
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
     for name, text in _OWN.items():
-        runtime.add_command(click.Command(name, help=text))
+        runtime.add_command(click.Command(name, help=text, callback=own(name), context_settings=anything))
     runtime()
 
 

@@ -1,19 +1,31 @@
 """The commands. Exit codes: 0 done · 1 it did not work · 2 wrong usage · 3 no such thing · 4 no runtime answers."""
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 
 from aks_inference_runtime.api.client import launch, read_record
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.cli.context import Context, command
+from aks_inference_runtime.cli.lazy import LazyGroup, json_below
 from aks_inference_runtime.cli.scoring import score_once
 
 
-@click.group(epilog="Exit codes: 0 done, 1 it did not work, 2 wrong usage, 3 no such thing, 4 no runtime answers.")
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "image": "aks_inference_runtime.images.cli:image_group",
+        "logs": "aks_inference_runtime.cli.look:logs",
+        "models": "aks_inference_runtime.cli.models:models_group",
+        "simulate": "aks_inference_runtime.cli.simulate:simulate_command",
+        "status": "aks_inference_runtime.cli.look:status",
+        "token": "aks_inference_runtime.cli.token:token_command",
+        "top": "aks_inference_runtime.cli.look:top",
+    },
+    epilog="Exit codes: 0 done, 1 it did not work, 2 wrong usage, 3 no such thing, 4 no runtime answers.",
+)
 @click.option("--state-directory", type=click.Path(path_type=Path), help="Of the local cluster that is meant.")
 @click.option("--cluster", help="Name of the local cluster, where there are several.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="A Kubernetes cluster is meant: its kubeconfig.")
@@ -34,27 +46,8 @@ def main(
     """Look at the inference runtime on this machine or a Kubernetes cluster, and try what it serves."""
     context.obj = Context(state_directory, cluster, as_json, kubeconfig, kube_context, namespace)
     if as_json:
-        context.default_map = _json_below(main)
-
-
-def take_json(group: click.Group) -> None:
-    """Lets `--json` stand behind a group's name, too: `aks-inference models --json list`."""
-
-    def given(context: click.Context, _: click.Parameter, value: bool) -> None:
-        if value:
-            context.obj = dataclasses.replace(context.obj, as_json=True)
-            context.default_map = _json_below(group)
-
-    text = "The same as in front of the command."
-    group.params.append(click.Option(["--json"], is_flag=True, expose_value=False, callback=given, help=text))
-
-
-def _json_below(group: click.Group) -> dict[str, Any]:
-    """Makes `--json` the default of commands with an option of their own for it."""
-    return {
-        name: _json_below(one) if isinstance(one, click.Group) else {"as_json": True}
-        for name, one in group.commands.items()
-    }
+        name = context.invoked_subcommand or ""
+        context.default_map = {name: json_below(main.get_command(context, name))}
 
 
 @main.command()

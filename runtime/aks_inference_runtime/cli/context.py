@@ -31,6 +31,10 @@ class Context:
     kube_context: str | None = None
     namespace: str | None = None
 
+    def with_json(self) -> "Context":
+        """The same, for a pipeline."""
+        return dataclasses.replace(self, as_json=True)
+
     @property
     def remote(self) -> bool:
         """Whether a Kubernetes cluster is meant. Raises InvalidInput where a local one is, too."""
@@ -85,10 +89,6 @@ def command(work: Callable[..., Coroutine[None, None, int]]) -> Callable[..., No
             code = next((number for kind, number in EXIT_CODES.items() if isinstance(error, kind)), 1)
         except KeyboardInterrupt:
             code = 130  # as a shell says it of one that SIGINT ended
-        except BrokenPipeError:
-            # Who reads has enough (`| head`); nothing more can be said, also not at the end of the interpreter.
-            sys.stdout = sys.stderr
-            code = 0
         sys.exit(code)
 
     return run

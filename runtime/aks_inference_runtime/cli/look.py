@@ -8,12 +8,11 @@ import click
 from rich.console import Console
 
 from aks_inference_runtime.cli import show
-from aks_inference_runtime.cli.commands import main
 from aks_inference_runtime.cli.context import Context, command
 from aks_inference_runtime.cli.loglines import newest
 
 
-@main.command()
+@click.command()
 @click.argument("name", required=False)
 @command
 async def status(context: Context, name: str | None) -> int:
@@ -35,7 +34,7 @@ async def status(context: Context, name: str | None) -> int:
     return 0
 
 
-@main.command()
+@click.command()
 @click.argument("name")
 @click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
 @click.option("--version", help="Only of this version.")
@@ -68,7 +67,7 @@ async def logs(
     return 0
 
 
-@main.command()
+@click.command()
 @click.argument("name", required=False)
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between two looks."
