@@ -19,6 +19,12 @@ RESTRICTED: Manifest = {
 }
 """Of a container: the Pod Security Standard `restricted`, and nothing written beside the volumes."""
 
+GPU_TOLERATIONS: list[Manifest] = [
+    {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
+    {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+]
+"""Of pods that ask for a GPU: the taint that AksInferenceCluster puts on pools of such sizes, and the usual one."""
+
 
 def pod_security() -> Manifest:
     """Of a pod: the Pod Security Standard `restricted`."""

@@ -13,7 +13,7 @@ from aks_inference_runtime.kubernetes import objects, reports, routing, workload
 from aks_inference_runtime.kubernetes.lease import DURATION_S, Seen, free
 from aks_inference_runtime.kubernetes.metrics import family
 from aks_inference_runtime.kubernetes.quantities import quantity
-from aks_inference_runtime.kubernetes.room import Node, PodNeed, requests_of, room
+from aks_inference_runtime.kubernetes.room import Node, PodNeed, node_of, requests_of, room
 from aks_inference_runtime.kubernetes.sharing import Sharing, Told
 from aks_inference_runtime.kubernetes.status import Facts, status_of
 from aks_inference_runtime.kubernetes.words import SILENCE_S, Heard, View, Word, view
@@ -203,6 +203,29 @@ def test_room(nodes: list[Node], pods: list[PodNeed], limits: dict[str, int], pl
 
 def test_a_gpu_is_needed_where_it_is_asked_for() -> None:
     assert room({**NEED, "nvidia.com/gpu": 1.0}, [NODE], [], {}) == 0
+
+
+@pytest.mark.parametrize(
+    ("taints", "plain", "with_gpu"),
+    [
+        ([], 4, 2),
+        ([{"key": "sku", "value": "gpu", "effect": "NoSchedule"}], 0, 2),
+        ([{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}], 0, 2),
+        ([{"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect": "NoSchedule"}], 0, 0),
+        ([{"key": "sku", "value": "gpu", "effect": "PreferNoSchedule"}], 4, 2),
+    ],
+)
+def test_nodes_that_are_kept_for_gpus(taints: list[dict[str, str]], plain: int, with_gpu: int) -> None:
+    found = {
+        "metadata": {"name": "n", "labels": {"kubernetes.azure.com/agentpool": "gpu"}},
+        "spec": {"taints": taints},
+        "status": {
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "30", "nvidia.com/gpu": "2"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+    assert room(NEED, [node_of(found)], [], {}) == plain
+    assert room({**NEED, "nvidia.com/gpu": 1.0}, [node_of(found)], [], {}) == with_gpu
 
 
 def test_what_a_pod_asks_for() -> None:

@@ -114,8 +114,12 @@ def test_a_script_alone_has_a_folder_of_its_own(project: Path) -> None:
     ],
 )
 def test_resources(arguments: dict[str, Any], limits: dict[str, str] | None) -> None:
-    (scoring,) = deployment(replica(**arguments))["spec"]["template"]["spec"]["containers"]
+    gpu = "gpu_cores" in arguments
+    pod = deployment(replica(**arguments))["spec"]["template"]["spec"]
+    (scoring,) = pod["containers"]
     assert scoring["resources"].get("limits") == limits
+    # Pools with GPUs keep all others away.
+    assert {one["key"] for one in pod.get("tolerations", ())} == ({"sku", "nvidia.com/gpu"} if gpu else set())
     assert set(scoring["resources"]["requests"]) == {"cpu", "memory"}
 
 

@@ -152,7 +152,8 @@ class AksInferenceCluster(Cluster):
             self._kubernetes = bare
             self.target = self._target = known(format_target(bare), made)
             return
-        arguments: Any = {**plan.runtime, **leaf, "kubeconfig": kubeconfig}
+        growing = plan.growing if isinstance(plan, ClusterPlan) else None
+        arguments: Any = {**plan.runtime, **leaf, "kubeconfig": kubeconfig, "autoscaled_pools": growing}
         # On the way down the services go before what they run on.
         options = pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=list(after)))
         runtime = InferenceRuntime(name, arguments, options)

@@ -134,6 +134,12 @@ class ClusterPlan:
         """Whether a pool for inference has GPUs."""
         return any(plan.pool.size and plan.pool.size.gpus for plan in self.pools)
 
+    @property
+    def growing(self) -> dict[str, int]:
+        """Autoscaled pools for inference, by their names in Azure → the most nodes; services run on none of spot."""
+        scaled = (plan for plan in self.pools if plan.pool.autoscale and not plan.pool.spot)
+        return {plan.azure_name: plan.pool.max_count or 1 for plan in scaled}
+
 
 Plan = ClusterPlan | AttachPlan
 

@@ -45,6 +45,10 @@ class InferenceRuntimeArgs(TypedDict):
     model_cache: NotRequired[str | None]
     """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
     for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""
+    autoscaled_pools: NotRequired[Mapping[str, int] | None]
+    """Optional. Node pools that a cluster autoscaler enlarges, by the label `kubernetes.azure.com/agentpool`, and
+    the most nodes of each: replicas are also wanted for which nodes would still have to come. Default: none, what the
+    nodes hold that are there. An AksInferenceCluster knows its own."""
     ssl_cname: NotRequired[pulumi.Input[str] | None]
     """Optional. The host that clients ask for; turns TLS on, with two files or `acme_server`. Its record in the DNS is
     yours to make. Default: no TLS."""

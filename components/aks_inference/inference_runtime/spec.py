@@ -12,7 +12,7 @@ from aks_inference.images.registry import RegistryPlan, plan_registry
 from aks_inference.inference_runtime.tls import TlsPlan, plan_tls, url_of
 from aks_inference.kubernetes import Manifest
 from aks_inference.names import NAMESPACE
-from aks_inference.values import Flag, Labels, Leaf, Object, Spec, Text, Texts, Whole, is_late, read
+from aks_inference.values import Counts, Flag, Labels, Leaf, Object, Spec, Text, Texts, Whole, is_late, read
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.api.kubernetes import (
     HTTPS_PORT,
@@ -55,6 +55,7 @@ class InferenceRuntimeSpec(Spec):
     image_pull_secrets: Texts = ()
     model_store: Text | None = None
     model_cache: Text | None = None
+    autoscaled_pools: Counts = Field(default_factory=dict, description="use 1 node or more for each pool")
     ssl_cname: Leaf | None = None
     ssl_cert_pem_file: Text | None = None
     ssl_key_pem_file: Text | None = None
@@ -86,6 +87,8 @@ class RuntimePlan:
     """Whether the image is the one that is looked up, and built where it is nowhere."""
     model_store: str | None = None
     model_cache: str | None = MODEL_CACHE
+    pools: Mapping[str, int] = field(default_factory=dict)
+    """Autoscaled pool → the most nodes that it may have."""
     tls: TlsPlan | None = None
 
     @property
@@ -115,6 +118,7 @@ class RuntimePlan:
             url=url,
             router_min_pods=self.routers,
             router_max_pods=self.routers,
+            autoscaled_pools=dict(self.pools),
         )
 
     @property
@@ -204,6 +208,7 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         builds=spec.image is None,
         model_store=store,
         model_cache=MODEL_CACHE if spec.model_cache is None else spec.model_cache or None,
+        pools=spec.autoscaled_pools,
         tls=tls,
     ), findings
 

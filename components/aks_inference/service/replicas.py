@@ -11,7 +11,7 @@ from typing import Any
 from aks_inference import pods
 from aks_inference.images.custom import CustomImage
 from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
-from aks_inference.pods import RESTRICTED, downward, pod_security, spread
+from aks_inference.pods import GPU_TOLERATIONS, RESTRICTED, downward, pod_security, spread
 from aks_inference.service.model_pods import Delivery, fetching, mount, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
@@ -175,6 +175,8 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
         ],
     }
     labels = dict(replica.labels)
+    if version.resources.gpu_cores:
+        pod["tolerations"] = GPU_TOLERATIONS
     if placing.service_account is not None:
         pod["serviceAccountName"] = placing.service_account
         labels["azure.workload.identity/use"] = "true"
@@ -231,7 +233,9 @@ def _gate(replica: Replica) -> Manifest:
     """The gate, as a sidecar that starts before and ends after the scoring server."""
     container, requests = replica.container, replica.version.requests
     settings = {
+        "endpoint": replica.endpoint,
         "version": replica.version.name,
+        "accessLog": True,
         "listenHost": "0.0.0.0",
         "listenPort": k8s.GATE_PORT,
         "upstreamPort": container.port,

@@ -8,6 +8,8 @@ from aks_inference_runtime.kubernetes.quantities import quantity
 
 POOL_LABEL = "kubernetes.azure.com/agentpool"
 GPU = "nvidia.com/gpu"
+GPU_TAINTS = frozenset({("sku", "gpu")})
+"""Of the pools with GPUs that AksInferenceCluster makes, and of AKS's documents; who asks for a GPU bears it."""
 NAMES = ("cpu", "memory", GPU, "pods")
 
 Amounts = Mapping[str, float]
@@ -22,6 +24,8 @@ class Node:
     pool: str
     allocatable: Amounts
     schedulable: bool
+    gpu_only: bool = False
+    """Its taints keep all pods away that ask for no GPU."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class PodNeed:
 def node_of(found: Object) -> Node:
     """A node."""
     metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
-    taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
+    hard = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
+    taints = [taint for taint in hard if not _of_gpu(taint)]
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
     allocatable = status.get("allocatable") or {}
     return Node(
@@ -44,7 +49,12 @@ def node_of(found: Object) -> Node:
         (metadata.get("labels") or {}).get(POOL_LABEL, ""),
         {name: quantity(allocatable[name]) for name in NAMES if name in allocatable},
         ready and not taints and not spec.get("unschedulable"),
+        len(hard) > len(taints),
     )
+
+
+def _of_gpu(taint: Object) -> bool:
+    return (taint.get("key"), taint.get("value")) in GPU_TAINTS or taint.get("key") == GPU
 
 
 def need_of(found: Object) -> PodNeed | None:
@@ -79,7 +89,7 @@ def room(need: Amounts, nodes: Iterable[Node], pods: Iterable[PodNeed], limits: 
         nodes, pods: Required. All there are. Pods that wait for a node take room too.
         limits: Required. Autoscaled pool → the most nodes that it may have.
     """
-    nodes = list(nodes)
+    nodes = [node for node in nodes if not node.gpu_only or need.get(GPU)]
     used: dict[str, dict[str, float]] = {}
     for pod in pods:
         taken = used.setdefault(pod.node, {})
