@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from aks_inference_runtime.router.leavers import TABLES, left, particulars, remote_end, remote_ends, waiting
+from aks_inference_runtime.router.leavers import TABLES, ended, left, particulars, remote_end, remote_ends, waiting
 from aks_inference_runtime.router.model import VersionKey
 
 SVC = VersionKey("svc", "A")
@@ -156,12 +156,16 @@ def test_the_systems_table():
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
         end = remote_end("{}:{}".format(*client.getsockname()))
+        port = server.getsockname()[1]
+        assert ended(TABLES["tcpv4"].read_text(), port) == (1, 0)
         assert remote_ends(TABLES["tcpv4"].read_text())[end] == "01"
         client.shutdown(socket.SHUT_WR)
         assert accepted.recv(1) == b""
         assert remote_ends(TABLES["tcpv4"].read_text())[end] == "08"
+        assert ended(TABLES["tcpv4"].read_text(), port) == (0, 1)
         accepted.close()
         client.close()
+        assert ended(TABLES["tcpv4"].read_text(), port) == (0, 0)
     assert remote_end("::1:80") == "00000000000000000000000001000000:0050"
 
 

@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.router.slots import SLOT_ID
+from aks_inference_runtime.router.slots import PUBLIC_ID, SLOT_ID
 
 COMMAND_SECONDS = 5.0
 PAYLOAD_BYTES = 12_000
@@ -116,6 +116,10 @@ class AdminSocket:
     async def counts(self, slots: Collection[int] | None = None) -> Counts:
         """The backends' counts only: much less to tell and to read than `stat`."""
         return {row[0]: _counts(row) for row in _rows(await self._show(2, slots))}
+
+    async def connections(self) -> int:
+        """Of clients, now."""
+        return sum(_int(row[3]) for row in _rows(await self.run(f"show stat {PUBLIC_ID} 1 -1")))
 
     async def _show(self, kinds: int, slots: Collection[int] | None) -> str:
         if slots is None:

@@ -16,7 +16,7 @@ from aks_inference_runtime.router.peers import (
     owner_lines,
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
-from aks_inference_runtime.router.slots import MAX_PROCESSES, SLOT_ID, Layout
+from aks_inference_runtime.router.slots import MAX_PROCESSES, PUBLIC_ID, SLOT_ID, Layout
 from aks_inference_runtime.router.tls import CHALLENGE_PATH, Tls, challenge_rule, plain_lines, public_binds
 
 HINTS = ("ready", "retry", "gone")
@@ -147,6 +147,7 @@ def first_process(
         *_refusals(),
         *base_lines(),
         "frontend public from base",
+        f"  id {PUBLIC_ID}",
         *(public_binds(tls, _address(host), port, quoted(paths.certificate)) if tls else [plainly]),
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         # Each rule costs every request: most end at their first condition.

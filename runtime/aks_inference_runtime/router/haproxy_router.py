@@ -91,7 +91,7 @@ class HaproxyRouter:
         self._verdicts = Verdicts(paths.socket("p0", "verify"), fetch, self._remember) if fetch is not None else None
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
-        self._leavers = Leavers(self._fleet.admin, self._fleet.pid)
+        self._leavers = Leavers(self._fleet.admin, self._fleet.pid, port if cluster is None else None)
         self._versions: dict[VersionKey, ServedVersion] = {}
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}

@@ -26,6 +26,8 @@ from aks_inference_runtime.router.versions import Observations
 
 LOOK_SECONDS = 0.25
 """Between looks, at least: HAProxy serves nobody in the millisecond that it needs to tell of its streams."""
+ALL_SECONDS = 2.0
+"""At least so often all who wait are gone through, whether or not a connection seems to have ended."""
 BYTES_PER_SECOND = 500_000
 """Of what is read: with thousands of streams and connections the looks become rarer."""
 MOST = 200
@@ -95,6 +97,13 @@ def remote_ends(text: str) -> dict[str, str]:
     return ends
 
 
+def ended(text: str, port: int) -> tuple[int, int]:
+    """From /proc/net/tcp: connections to this port that are whole, and those whose other side has closed."""
+    states = re.findall(rf"^ *\d+: [0-9A-F]+:{port:04X} [0-9A-F:]+ ({_ESTABLISHED}|{_CLOSE_WAIT}) ", text, re.MULTILINE)
+    closed = states.count(_CLOSE_WAIT)
+    return len(states) - closed, closed
+
+
 def particulars(text: str) -> tuple[str, int, int] | None:
     """From `show sess <stream>`: source, number of the slot and of the request, if it still waits."""
     match = _FULL.match(text)
@@ -104,9 +113,18 @@ def particulars(text: str) -> tuple[str, int, int] | None:
 class Leavers:
     """Keeps who has left, by slot."""
 
-    def __init__(self, admin_of: Callable[[int], AdminSocket], pid_of: Callable[[int], int | None]) -> None:
+    def __init__(
+        self, admin_of: Callable[[int], AdminSocket], pid_of: Callable[[int], int | None], port: int | None = None
+    ) -> None:
+        """
+        Args:
+            admin_of, pid_of: Required. Of a process.
+            port: Optional. The one by which all who wait in the first process have come.
+        """
         self._admin_of = admin_of
         self._pid_of = pid_of
+        self._port = port
+        self._all_at = 0.0
         self._turns: dict[Slot, frozenset[str]] = {}
         self._known: dict[tuple[int, Waiting], tuple[Slot, str]] = {}
         """Particulars by process and stream."""
@@ -150,6 +168,8 @@ class Leavers:
 
     async def _look(self, process: int) -> list[tuple[Slot, str]]:
         admin, pid = self._admin_of(process), self._pid_of(process)
+        if process == 0 and not await self._suspect(admin):
+            return []
         text = await admin.run("show sess")
         self._bytes += len(text)
         streams = waiting(text)
@@ -173,6 +193,26 @@ class Leavers:
         for key in [key for key in known if key[0] == process and key[1] not in present]:
             del known[key]
         return [value for key, value in known.items() if key[0] == process]
+
+    async def _suspect(self, admin: AdminSocket) -> bool:
+        """Whether somebody may have left: what HAProxy tells of each who waits costs it milliseconds."""
+        now = asyncio.get_running_loop().time()
+        known = any(process == 0 for process, _ in self._known)
+        if self._port is None or known or self._missing or now - self._all_at > ALL_SECONDS:
+            self._all_at = now
+            return True
+        held = await admin.connections()
+        whole = 0
+        for table in TABLES.values():
+            with contextlib.suppress(OSError):
+                text = table.read_text()
+                self._bytes += len(text)
+                connected, closed = ended(text, self._port)
+                whole += connected
+                if closed:
+                    return True
+        # One that was reset is in no table any more.
+        return whole < held
 
     def _ends(self, streams: Iterable[Waiting]) -> dict[str, dict[str, str]]:
         ends: dict[str, dict[str, str]] = {}

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from aks_inference_runtime.router.model import VersionKey
 
+PUBLIC_ID = 9_998
+"""HAProxy's number of the frontend that clients reach."""
 SLOT_ID = 10_000
 """HAProxy's number of the first slot's backend; the others follow."""
 

@@ -6,14 +6,17 @@ HELD_BYTES = 65_536
 """Of an answer that are held back until it is whole: it goes out in one write, which no end of the gate cuts."""
 HELD_SECONDS = 0.02
 """For so long at most; what comes in pieces without a length goes out with its first one."""
-OURS = frozenset({wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_HEADER})
+OURS = frozenset({wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_HEADER, wire.REQUEST_ID})
 """Headers that only the gate and the router may set."""
 
 
 class Answer:
     """Head and body as they go to the router."""
 
-    def __init__(self, version: bytes) -> None:
+    def __init__(self, version: bytes, request_id: bytes) -> None:
+        self.status = 0
+        """The replica's own."""
+        self._request_id = request_id
         self.begun = False
         """The head is there."""
         self.sent = False
@@ -27,10 +30,12 @@ class Answer:
     def head(self, status: int, phrase: bytes, headers: wire.Headers, *, length_known: bool, http_11: bool) -> None:
         """Status and headers of the replica's; those of its connection are not passed on."""
         self.begun = True
+        self.status = status
         self._length_known = length_known
         dropped = wire.named_by_connection(headers) | OURS
         kept = [pair for pair in headers if pair[0] not in dropped]
         kept.append((wire.VERSION_HEADER, self._version))
+        kept.append((wire.REQUEST_ID, self._request_id))
         self._chunked = http_11 and not length_known
         if self._chunked:
             kept.append((b"transfer-encoding", b"chunked"))

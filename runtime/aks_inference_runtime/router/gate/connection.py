@@ -10,6 +10,7 @@ import httptools
 from aks_inference_runtime.router.gate import wire
 from aks_inference_runtime.router.gate.exchange import Context, Exchange, RequestHead
 from aks_inference_runtime.router.gate.sockets import Sockets
+from aks_inference_runtime.router.gate.telemetry import Request, request_id, waited_s
 
 LINGER_SECONDS = 2.0
 """After an answer that is the last word it is read on for so long: closing at once would reset what is not read yet."""
@@ -20,6 +21,8 @@ close the connection to the client, who may write all before it reads. The same 
 FIRST_BYTES = 16_384
 """HAProxy's buffer: it sends no more at once of a new request."""
 MORE_BYTES = 65_536
+OURS = frozenset({wire.TURN_HEADER, wire.SINCE_HEADER, wire.REQUEST_ID})
+"""Of the router, for the gate; and what the gate says anew."""
 HIGH_BYTES = 65_536
 """With more than this unsent the replica's answer is not read on."""
 
@@ -143,8 +146,16 @@ class RouterConnection:
             return
         path, mark, query = self._url.partition(b"?")
         target = settings.swagger_path if path.endswith(b"/swagger.json") else settings.score_path
-        dropped = wire.named_by_connection(self._headers) | {wire.TURN_HEADER}
+        dropped = wire.named_by_connection(self._headers) | OURS
         kept = [pair for pair in self._headers if pair[0] not in dropped]
+        since = names.get(wire.SINCE_HEADER) if turn is not None else None
+        record = Request(
+            request_id(names.get(wire.REQUEST_ID)),
+            method,
+            path,
+            0.0 if since is None else waited_s(since, self._c.wall()),
+        )
+        kept.append((wire.REQUEST_ID, record.id))
         chunked = b"transfer-encoding" in names
         if chunked:
             kept.append((b"transfer-encoding", b"chunked"))
@@ -155,6 +166,7 @@ class RouterConnection:
             chunked=chunked,
             expects_continue=http_11 and names.get(b"expect", b"").lower() == b"100-continue",
             http_11=http_11,
+            record=record,
         )
         # `done` may be called before the constructor returns only through the loop: the order here is safe.
         self._exchange = self._feeding = Exchange(self._c, self, request)

@@ -1,6 +1,7 @@
 """One request on its way through the gate: wait for a slot, pass it on, answer, and see the replica finish."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from aks_inference_runtime.router.gate.admission import Admission, Ticket
 from aks_inference_runtime.router.gate.answering import HELD_SECONDS, Answer
 from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.settings import GateSettings
+from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, CUT, LEFT_CODE, Request, Telemetry
 from aks_inference_runtime.router.gate.upstream import UpstreamConnection, UpstreamPool
 
 ACKNOWLEDGE_SECONDS = 0.05
@@ -55,6 +57,9 @@ class Context:
     """Whether requests may be given to the replica: not from a doubt on until it was looked at."""
     departed: Departed
     tasks: set[asyncio.Task[None]]
+    telemetry: Telemetry
+    wall: Callable[[], float] = time.time
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class RequestHead:
     chunked: bool
     expects_continue: bool
     http_11: bool
+    record: Request
 
 
 class Exchange:
@@ -80,7 +86,10 @@ class Exchange:
         self._pending: list[bytes] = []
         self._body_bytes = 0
         self._body_done = False
-        self._out = Answer(context.version)
+        self._out = Answer(context.version, request.record.id)
+        self._given_at: float | None = None
+        """When the replica got it."""
+        self._told = False
         self._began = context.loop.time()
         self._last_byte = self._began
         self._client_slow = False
@@ -124,6 +133,7 @@ class Exchange:
         self._side = None
         if self._c.admission.leave(self._ticket):
             self._disarm()
+            self._tell(LEFT_CODE, CLIENT_LEFT)
             return
         self._orphan()
 
@@ -166,12 +176,14 @@ class Exchange:
         if side is not None:
             side.write(self._out.take_last())
             side.done()
+        self._tell(*(LEFT_CODE, CLIENT_LEFT) if side is None else (self._out.status, ""))
         self._c.admission.finish(self._ticket)
 
     def response_malformed(self, what: str) -> None:
         if self._out.sent and self._side is not None:
             side, self._side = self._side, None
             side.abort()
+            self._tell(self._out.status, CUT)
             self._orphan()
         else:
             self._give_up(502, "replica-lost", what)
@@ -186,6 +198,7 @@ class Exchange:
         if side is None or self._out.sent:
             if side is not None:
                 side.abort()
+            self._tell(*(LEFT_CODE, CLIENT_LEFT) if side is None else (self._out.status, CUT))
             self._c.admission.finish(self._ticket)
             return
         # A dead replica answers quickest: first it gets no more requests, then the answer frees its slot.
@@ -242,6 +255,7 @@ class Exchange:
         if self._request.expects_continue and not self._body_bytes:
             side.write(wire.CONTINUE)
         self._upstream = upstream
+        self._given_at = self._c.loop.time()
         upstream.begin(self, head_request=self._request.is_head)
         upstream.write(b"".join([self._request.bytes, *self._pending]))
         self._pending.clear()
@@ -314,9 +328,17 @@ class Exchange:
         else:
             side, self._side = self._side, None
             side.abort()
+            self._tell(self._out.status, CUT)
             self._orphan()
 
     # --- ends
+
+    def _tell(self, code: int, reason: str) -> None:
+        """How it ended, once."""
+        if not self._told:
+            self._told = True
+            served_s = None if self._given_at is None else self._c.loop.time() - self._given_at
+            self._c.telemetry.answered(self._request.record, code, reason, served_s, self._c.wall())
 
     def _give_up(self, status: int, reason: str, message: str) -> None:
         """Answers while the replica may still work: first the router's agent takes the slot away, then the answer."""
@@ -327,6 +349,7 @@ class Exchange:
             self._disarm()
             self._answer(side, status, reason, message)
             return
+        self._tell(status, reason)
         self._orphan()
         self._c.when_acknowledged(ACKNOWLEDGE_SECONDS, partial(self._answer, side, status, reason, message))
 
@@ -348,5 +371,8 @@ class Exchange:
     def _answer(
         self, side: RouterSide, status: int, reason: str, message: str, retry_after_s: int | None = None
     ) -> None:
-        side.write(wire.answer(status, reason, message, self._c.settings.version, retry_after_s=retry_after_s))
+        version, name = self._c.settings.version, self._request.record.id
+        side.write(wire.answer(status, reason, message, version, request_id=name, retry_after_s=retry_after_s))
         side.done()
+        if status != wire.ELSEWHERE:
+            self._tell(status, reason)

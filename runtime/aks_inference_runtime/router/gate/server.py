@@ -17,6 +17,7 @@ from aks_inference_runtime.router.gate.exchange import Context
 from aks_inference_runtime.router.gate.listener import Listener
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
 from aks_inference_runtime.router.gate.sockets import Sockets
+from aks_inference_runtime.router.gate.telemetry import Telemetry
 from aks_inference_runtime.router.gate.upstream import UpstreamPool
 
 
@@ -35,6 +36,7 @@ class Gate:
         self.connections: set[RouterConnection] = set()
         self.departed = Departed()
         self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
+        self.telemetry = Telemetry(_labels(settings), _print if settings.access_log else None)
         context = Context(
             settings=settings,
             version=settings.version.encode(),
@@ -46,6 +48,7 @@ class Gate:
             trusted=lambda: self.trusted,
             departed=self.departed,
             tasks=set(),
+            telemetry=self.telemetry,
         )
         self.sockets = Sockets(loop)
         self.listener = Listener(settings.listen, partial(RouterConnection, context, self.connections, self.sockets))
@@ -110,6 +113,14 @@ class Gate:
         """Returns when nothing runs or waits any more."""
         while self.admission.running or self.admission.waiting:  # noqa: ASYNC110 - only at the end; counting is hot
             await asyncio.sleep(0.05)
+
+
+def _labels(settings: GateSettings) -> dict[str, str]:
+    return {"endpoint": settings.endpoint, "version": settings.version, "replica": settings.replica_id}
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 @asynccontextmanager

@@ -40,6 +40,10 @@ class GateSettings(Wire):
     max_body_bytes: int = Field(MAX_BODY_BYTES, ge=0)
     client_timeout_ms: int = Field(10_000, ge=1)
     """How long a client may pause in the middle of a body; then 408."""
+    endpoint: str = ""
+    """Of the version: for metrics and the access log."""
+    access_log: bool = False
+    """A line of JSON on standard output for each request."""
     control: Path
     """Path of the control socket (at most 100 bytes)."""
 

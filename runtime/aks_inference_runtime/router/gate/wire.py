@@ -14,6 +14,10 @@ MASKED = 520
 """In place of a model's own 425, which stands in a header: the router puts it back."""
 TURN_HEADER = b"x-aks-inference-turn"
 """The router's name for a request that had to wait."""
+SINCE_HEADER = b"x-aks-inference-since"
+"""Since when it waited: milliseconds since 1970 by the router's clock."""
+REQUEST_ID = b"x-request-id"
+"""Of the client, or made by the gate: in the replica's request, the answer and the access log."""
 MAX_HEAD_BYTES = 65_536
 """Of a request's or response's head; HAProxy's own limit (16 KiB) is below it."""
 
@@ -69,7 +73,15 @@ def status_line(status: int, reason: bytes = b"") -> bytes:
     return b"HTTP/1.1 %d %b" % (status, reason)
 
 
-def answer(status: int, reason: str, message: str, version: str, *, retry_after_s: int | None = None) -> bytes:
+def answer(
+    status: int,
+    reason: str,
+    message: str,
+    version: str,
+    *,
+    request_id: bytes | None = None,
+    retry_after_s: int | None = None,
+) -> bytes:
     """A whole answer of the gate's own, as the table of status codes has it."""
     body = json.dumps({"message": message}).encode()
     headers: Headers = [
@@ -78,6 +90,8 @@ def answer(status: int, reason: str, message: str, version: str, *, retry_after_
         (REASON_HEADER, reason.encode()),
         (VERSION_HEADER, version.encode()),
     ]
+    if request_id is not None:
+        headers.append((REQUEST_ID, request_id))
     if retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % retry_after_s))
     headers.append(CLOSE)
