@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from testbed import build
-from testbed.certificates import Authority
+from testbed.authority import Authority
 from testbed.processes import BedError, Running, free_ports, wait_until
 
 SERVICE_RANGE = "10.96.0.0/16"

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from testbed import node
-from testbed.certificates import Authority
+from testbed.authority import Authority
 from testbed.processes import BedError, Running, free_ports, wait_until
 
 USER, PASSWORD = "puller", "open-sesame"
