@@ -18,6 +18,9 @@ CRASHES = ReplicaPod(
 )
 
 
+FORBIDDEN = 'pods "x" is forbidden: violates PodSecurity "baseline:latest": hostPath volumes (volume "model-cache")'
+
+
 def told(pods: list[ReplicaPod], **workload: Any) -> dict[str, Any]:
     spec = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
     usual = {"replicas": 1, "ready": 1, "updated": 1, "total": 1, "current": True, "overdue": False}
@@ -45,9 +48,21 @@ def told(pods: list[ReplicaPod], **workload: Any) -> dict[str, Any]:
         ([CRASHES], {"ready": 0}, "Failed"),
         ([SERVES], {}, "Served"),
         ([SERVES], {"updated": 0}, "Transitioning"),
+        ([], {"ready": 0, "updated": 0, "total": 0, "refused": FORBIDDEN}, "Failed"),
+        ([SERVES], {"updated": 0, "refused": FORBIDDEN}, "Failed"),
+        ([], {"ready": 0, "updated": 0, "total": 0, "refused": "exceeded quota: pods"}, "Transitioning"),
     ],
 )
 def test_what_the_condition_says(pods: list[ReplicaPod], workload: dict[str, Any], reason: str) -> None:
     (condition,) = told(pods, **workload)["conditions"]
     assert condition["reason"] == reason
     assert ("numpi" in condition["message"]) is (reason == "Failed")
+
+
+@pytest.mark.parametrize(
+    ("refused", "state"), [(FORBIDDEN, "Failed"), ('exceeded quota: "pods", requested: 1', "Transitioning")]
+)
+def test_pods_that_the_api_server_does_not_take_are_told_with_its_words(refused: str, state: str) -> None:
+    found = told([], ready=0, updated=0, total=0, refused=refused)
+    assert found["state"] == state
+    assert refused in found["message"]

@@ -81,7 +81,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     load = facts.loads.get(key, VersionLoad())
     ready = sum(pod.ready for pod in pods)
     wanted = workload.replicas if workload is not None else least(version)
-    trouble = next((pod.trouble for pod in pods if pod.trouble), "")
+    trouble = next((pod.trouble for pod in pods if pod.trouble), "") or (workload.refused if workload else "")
     unschedulable = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
     rolled_out = (
         workload is not None
@@ -90,7 +90,8 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         and workload.updated >= min(wanted, least(version))
     )
     # A change that cannot succeed has failed also while what was there before serves on.
-    given_up = any(pod.given_up for pod in pods) and (ready == 0 or not rolled_out)
+    hopeless = any(pod.given_up for pod in pods) or (workload is not None and workload.forbidden)
+    given_up = hopeless and (ready == 0 or not rolled_out)
     failed = given_up or (ready == 0 and workload is not None and workload.overdue)
     state = version_state(
         failed=failed,

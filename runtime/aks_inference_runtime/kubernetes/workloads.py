@@ -36,6 +36,13 @@ class Workload:
     """It did not get ready within its progress deadline."""
     need: Amounts
     """Of one replica."""
+    refused: str = ""
+    """Why the API server takes no pod of it: a quota, a policy."""
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether that is no matter of time: what a namespace allows stays as it is, a quota comes free."""
+        return "violates PodSecurity" in self.refused or "denied the request" in self.refused
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,12 @@ def workload(found: Object) -> Workload | None:
         current=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
         overdue=any(c.get("reason") == "ProgressDeadlineExceeded" for c in conditions),
         need=requests_of(spec["template"]["spec"]),
+        refused=next((str(c.get("message", "")) for c in conditions if _refused(c)), ""),
     )
+
+
+def _refused(condition: Object) -> bool:
+    return condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
 
 
 def replica_pod(found: Object) -> ReplicaPod | None:
