@@ -1,6 +1,7 @@
 """`python -m aks_inference_runtime.router.gate <settings.json>`: runs one gate until SIGTERM or SIGINT."""
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ async def run(settings: GateSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with serving(settings) as gate:
+        # What is here stays: looking through it for garbage would hold requests up.
+        gc.freeze()
         await asked.wait()
         ends = [asyncio.ensure_future(gate.drained()), asyncio.ensure_future(again.wait())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

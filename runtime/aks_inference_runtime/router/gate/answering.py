@@ -6,7 +6,7 @@ HELD_BYTES = 65_536
 """Of an answer that are held back until it is whole: it goes out in one write, which no end of the gate cuts."""
 HELD_SECONDS = 0.02
 """For so long at most; what comes in pieces without a length goes out with its first one."""
-OURS = frozenset({wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_HEADER, wire.REQUEST_ID})
+OURS = wire.HOP_BY_HOP | {wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_HEADER, wire.REQUEST_ID}
 """Headers that only the gate and the router may set."""
 
 
@@ -32,8 +32,7 @@ class Answer:
         self.begun = True
         self.status = status
         self._length_known = length_known
-        dropped = wire.named_by_connection(headers) | OURS
-        kept = [pair for pair in headers if pair[0] not in dropped]
+        kept = wire.passed_on(headers, OURS)
         kept.append((wire.VERSION_HEADER, self._version))
         kept.append((wire.REQUEST_ID, self._request_id))
         self._chunked = http_11 and not length_known

@@ -21,8 +21,8 @@ close the connection to the client, who may write all before it reads. The same 
 FIRST_BYTES = 16_384
 """HAProxy's buffer: it sends no more at once of a new request."""
 MORE_BYTES = 65_536
-OURS = frozenset({wire.TURN_HEADER, wire.SINCE_HEADER, wire.REQUEST_ID})
-"""Of the router, for the gate; and what the gate says anew."""
+OURS = wire.HOP_BY_HOP | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.REQUEST_ID}
+"""Of the connection; of the router, for the gate; and what the gate says anew."""
 HIGH_BYTES = 65_536
 """With more than this unsent the replica's answer is not read on."""
 
@@ -146,8 +146,7 @@ class RouterConnection:
             return
         path, mark, query = self._url.partition(b"?")
         target = settings.swagger_path if path.endswith(b"/swagger.json") else settings.score_path
-        dropped = wire.named_by_connection(self._headers) | OURS
-        kept = [pair for pair in self._headers if pair[0] not in dropped]
+        kept = wire.passed_on(self._headers, OURS)
         since = names.get(wire.SINCE_HEADER) if turn is not None else None
         record = Request(
             request_id(names.get(wire.REQUEST_ID)),

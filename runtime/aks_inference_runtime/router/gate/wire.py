@@ -46,13 +46,18 @@ OF_THE_MESSAGE = frozenset({b"content-length", b"host", b"authorization"})
 Headers = list[tuple[bytes, bytes]]
 
 
-def named_by_connection(headers: Headers) -> frozenset[bytes]:
-    """Names that a Connection header declares to be of this connection only."""
-    named: set[bytes] = set()
+def passed_on(headers: Headers, ours: frozenset[bytes]) -> Headers:
+    """What goes on: neither hop-by-hop, nor declared by a Connection header to be of this connection only, nor ours.
+
+    Args:
+        headers: Required. Names in lower case.
+        ours: Required. HOP_BY_HOP and what only the gate and the router may set.
+    """
     for name, value in headers:
         if name == b"connection":
-            named.update(part.strip().lower() for part in value.split(b","))
-    return frozenset(named) - OF_THE_MESSAGE | HOP_BY_HOP
+            named = {part.strip().lower() for part in value.split(b",")}
+            ours = ours | (named - OF_THE_MESSAGE)
+    return [pair for pair in headers if pair[0] not in ours]
 
 
 def head(first_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
