@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -120,3 +121,53 @@ async def test_not_ready_before_the_server_is(tmp_path):
 def test_settings_that_cannot_be_used(variables, said):
     with pytest.raises(InvalidInput, match=said):
         pod.settings_of(variables)
+
+
+async def test_what_prometheus_and_the_access_log_are_told(tmp_path, capsys):
+    release = asyncio.Event()
+    release.set()
+    given = {"endpoint": "churn", "accessLog": True, "scoringTimeoutMs": 2_000}
+    async with (
+        scoring(release) as upstream,
+        aiohttp.ClientSession() as session,
+        gate(upstream, tmp_path, **given) as (data, _, questions),
+    ):
+        await until(session, f"{questions}/readyz", 200)
+        since = int((time.time() - 0.3) * 1_000)
+        queued = {"x-aks-inference-turn": "1-2", "x-aks-inference-since": str(since), "x-request-id": "mine-1"}
+        async with session.post(f"{data}/api/v1/service/churn/score?secret=1", headers=queued) as answer:
+            assert (answer.status, answer.headers["x-request-id"]) == (200, "mine-1")
+        async with session.post(f"{data}/score", headers={"x-request-id": "ä" * 3}) as answer:
+            made = answer.headers["x-request-id"]
+            assert len(made) == 32
+        release.clear()
+        async with session.post(f"{data}/score") as answer:
+            assert (answer.status, answer.headers["x-aks-inference-reason"]) == (504, "scoring-timeout")
+        release.set()
+        async with session.get(f"{questions}/metrics") as answer:
+            assert answer.content_type == "text/plain"
+            told = dict(line.rsplit(" ", 1) for line in (await answer.text()).splitlines() if line[0] != "#")
+    of = 'endpoint="churn",version="blue"'
+    assert told[f'aks_inference_answers_total{{{of},code="200",reason=""}}'] == "2"
+    assert told[f'aks_inference_answers_total{{{of},code="504",reason="scoring-timeout"}}'] == "1"
+    assert told[f"aks_inference_service_seconds_count{{{of}}}"] == "3"
+    assert told[f'aks_inference_queue_wait_seconds_bucket{{{of},le="0.25"}}'] == "2"
+    assert told[f'aks_inference_queue_wait_seconds_bucket{{{of},le="+Inf"}}'] == "3"
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["status"] for line in lines[:2]] == [200, 200]
+    assert lines[0] | {"time": "", "service_ms": 0, "queue_ms": 0} == {
+        "endpoint": "churn",
+        "version": "blue",
+        "replica": "uid-1",
+        "request_id": "mine-1",
+        "method": "POST",
+        "path": "/api/v1/service/churn/score",
+        "queue_ms": 0,
+        "time": "",
+        "status": 200,
+        "service_ms": 0,
+    }
+    assert lines[0]["queue_ms"] >= 250
+    assert lines[1]["request_id"] == made
+    assert {"status": 504, "reason": "scoring-timeout"}.items() <= lines[2].items()
+    assert "secret" not in str(lines)

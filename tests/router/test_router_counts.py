@@ -1,74 +1,102 @@
-"""What the router counts and shares out: I6, its load, requests that a replica or a version still has."""
+"""What HAProxy answers itself is counted by endpoint, version, status and reason; waits are told to the gate."""
 
 import asyncio
-import math
-from collections import Counter
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
-from aks_inference_runtime.router.model import RouterState, VersionKey
+from aks_inference_runtime.router.answers import AnswerKey
+from aks_inference_runtime.router.gate.telemetry import (
+    BOUNDS_S,
+    Histogram,
+    Request,
+    Telemetry,
+    request_id,
+    waited_s,
+)
+from aks_inference_runtime.router.model import RouterState
 
 
-async def test_drained(bed, make_state):
-    replica, other = [await bed.replica("A") for _ in range(2)]
+async def test_answers_of_the_router_itself(bed: Any, make_state: Callable[..., RouterState]) -> None:
     router = await bed.router()
-    await router.apply(make_state({"A": (10_000, [replica])}))
-    running = asyncio.create_task(bed.ask(x_sleep_ms="600"))
+    replica = await bed.replica(sleep_ms=3_000)
+    settings = {"max_request_wait_time": 1_500, "max_queued_requests": 1}
+    await router.apply(make_state({"A": (10_000, [replica])}, keys=("key-1",), **settings))
+    ask = partial(bed.ask, key="key-1")
+    assert (await bed.ask(key="wrong")).status == 401
+    assert (await bed.ask(path="/api/v1/service/none/score")).status == 404
+    assert (await ask(method="PUT")).status == 405
+    slow = asyncio.create_task(ask())
     await bed.counts(router, busy=1)
-    await router.apply(make_state({"A": (10_000, [replica.target(ready=False), other])}))
-    assert not await router.drained(replica.id, 0.1)
-    assert (await bed.ask()).status == 200
-    assert (await other.stats())["served"] == 1
-    assert await router.drained(replica.id, 5)
-    assert running.done() or (await running).status == 200
-    assert (await replica.status()).running == 0
-
-
-async def test_a_withdrawn_version_serves_who_waits(bed, make_state):
-    replica = await bed.replica("A", sleep_ms=300)
-    router = await bed.router()
-    await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000))
-    waiting = [asyncio.create_task(bed.ask()) for _ in range(5)]
-    await bed.counts(router, busy=1, queued=4)
-    await router.apply(RouterState())
-    assert (await bed.ask()).status == 404
-    assert await router.drained(replica.id, 5)
-    assert {a.status for a in await asyncio.gather(*waiting)} == {200}
-
-
-@pytest.mark.parametrize("shares", [(9_000, 1_000), (3_333, 6_667), (10_000, 0)])
-async def test_shares(bed, make_state, shares):
-    """Within the 99.9 % binomial bound (two-sided: 3.29 standard deviations)."""
-    a, b = await bed.replica("A", cap=64), await bed.replica("B", cap=64)
-    router = await bed.router()
-    await router.apply(make_state({"A": (shares[0], [a]), "B": (shares[1], [b])}, replica_max_concurrent_requests=64))
-    count = 3_000
-
-    async def client() -> list[str]:
-        return [(await bed.ask(method="GET", data=None)).version for _ in range(count // 20)]
-
-    versions = Counter(v for part in await asyncio.gather(*(client() for _ in range(20))) for v in part)
-    share = shares[0] / 10_000
-    bound = 3.29 * math.sqrt(count * share * (1 - share)) + 0.5
-    assert abs(versions["A"] - count * share) <= bound, versions
-    assert sum(versions.values()) == count
-
-
-async def test_rejections_and_requests_are_counted(bed, make_state):
-    replica = await bed.replica("A")
-    router = await bed.router()
-    await router.apply(make_state({"A": (10_000, [replica])}, max_queued_requests=1, max_request_wait_time=2_000))
-    key = VersionKey("svc", "A")
-    running = asyncio.create_task(bed.ask(x_sleep_ms="4000"))
-    await bed.counts(router, busy=1)
-    waits = asyncio.create_task(bed.ask())
+    waits = asyncio.create_task(ask())
     await bed.counts(router, busy=1, queued=1)
-    assert (await bed.ask()).reason == "queue-full"
-    assert (await waits).reason == "queue-timeout"
-    assert (await running).status == 200
+    assert (await ask()).status == 429
+    assert ((await slow).status, (await waits).status) == (200, 503)
+    wanted = {
+        AnswerKey("svc", "", 401, "auth"): 1,
+        AnswerKey("", "", 404, "not-found"): 1,
+        AnswerKey("svc", "", 405, "method"): 1,
+        AnswerKey("svc", "A", 429, "queue-full"): 1,
+        AnswerKey("svc", "A", 503, "queue-timeout"): 1,
+    }
 
     async def counted() -> bool:
-        load = router.load()[key]
-        return (load.busy, load.queued, load.requests_total, load.rejected_total) == (0, 0, 3, 2)
+        return router.answers == wanted
 
-    await bed.until(counted)
+    try:
+        await bed.until(counted)
+    except TimeoutError:
+        raise AssertionError(dict(router.answers)) from None
+
+
+def test_a_histogram() -> None:
+    found = Histogram()
+    for value in (0.0, 0.001, 0.0011, 59.9, 60.0, 61.0):
+        found.observe(value)
+    assert (found.counts[0], found.counts[1], found.counts[-2], found.counts[-1]) == (2, 1, 2, 1)
+    assert found.sum == pytest.approx(180.9021)
+    assert list(BOUNDS_S) == sorted(BOUNDS_S)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(b"abc-1", True), (None, False), (b"", False), (b"x" * 129, False), ("ä".encode(), False), (b"a\tb", False)],
+)
+def test_request_ids(given: bytes | None, kept: bool) -> None:
+    assert (request_id(given) == given) is kept
+    assert request_id(None) != request_id(None)
+
+
+@pytest.mark.parametrize(
+    ("since", "waited"), [(None, 0.0), (b"", 0.0), (b"-5", 0.0), (b"999500", 0.5), (b"1000100", 0.0)]
+)
+def test_waits(since: bytes | None, waited: float) -> None:
+    assert waited_s(since, 1_000.0) == pytest.approx(waited)
+
+
+def test_a_line_of_the_access_log() -> None:
+    lines: list[str] = []
+    telemetry = Telemetry({"endpoint": "churn"}, lines.append)
+    telemetry.answered(Request(b"id", b"POST", b"/score", 0.25), 502, "replica-lost", 0.5, 0.0)
+    telemetry.answered(Request(b"id", b"POST", b"/score", 0.0), 413, "too-large", None, 0.0)
+    first, second = map(json.loads, lines)
+    assert first == {
+        "endpoint": "churn",
+        "request_id": "id",
+        "method": "POST",
+        "path": "/score",
+        "queue_ms": 250.0,
+        "time": "1970-01-01T00:00:00.000+00:00",
+        "status": 502,
+        "reason": "replica-lost",
+        "service_ms": 500.0,
+    }
+    assert "service_ms" not in second
+    # What the replica did not get is in no histogram.
+    assert (sum(telemetry.served.counts), sum(telemetry.waited.counts)) == (1, 1)
+    assert dict(telemetry.answers) == {(502, "replica-lost"): 1, (413, "too-large"): 1}
+    assert sys.getsizeof(Request(b"", b"", b"", 0.0)) < 100

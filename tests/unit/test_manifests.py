@@ -19,8 +19,12 @@ def test_the_files_are_written_from_the_code() -> None:
 
 
 def test_every_metric_exists() -> None:
-    source = (ROOT / "runtime/aks_inference_runtime/kubernetes/measures.py").read_text()
+    folder = ROOT / "runtime/aks_inference_runtime/kubernetes"
+    source = "".join((folder / name).read_text() for name in ("measures.py", "gate_measures.py"))
     known = {f"aks_inference_{name}" for name in re.findall(r"\{PREFIX\}_(\w+)", source)}
+    histograms = {f"aks_inference_{n}" for n in re.findall(r'histogram\(\s*f"\{PREFIX\}_(\w+)"', source)}
+    known |= {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+    assert len(histograms) == 2
     used = {name for query in [*PANELS, *ALERTS] for name in METRIC.findall(query.query)}
     assert used <= known, used - known
 

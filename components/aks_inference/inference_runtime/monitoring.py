@@ -14,6 +14,10 @@ _WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
 _BY = "endpoint, version"
 
 
+def _quantile(buckets: str) -> str:
+    return f"histogram_quantile(0.95, sum by ({_BY}, le) (rate({buckets}[5m])))"
+
+
 @dataclass(frozen=True)
 class Panel:
     """A graph."""
@@ -37,6 +41,11 @@ class Alert:
 PANELS = (
     Panel("Requests", f"sum by ({_BY}) (rate(aks_inference_requests_total[1m]))", "reqps"),
     Panel("Refused with 429 or 503", f"sum by ({_BY}) (rate(aks_inference_rejected_total[1m]))", "reqps"),
+    Panel(
+        "Answers by code and reason", "sum by (endpoint, code, reason) (rate(aks_inference_answers_total[1m]))", "reqps"
+    ),
+    Panel("Service time, 95 of 100", _quantile("aks_inference_service_seconds_bucket"), "s"),
+    Panel("Wait in the queue, 95 of 100", _quantile("aks_inference_queue_wait_seconds_bucket"), "s"),
     Panel("At replicas", f"sum by ({_BY}) (aks_inference_busy)"),
     Panel("Waiting", f"sum by ({_BY}) (aks_inference_queued)"),
     Panel("Replicas ready", f"sum by ({_BY}) (aks_inference_ready_replicas)"),
@@ -60,6 +69,14 @@ ALERTS = (
         5,
         "warning",
         "More than 5 % of the requests of {{ $labels.endpoint }}/{{ $labels.version }} are refused.",
+    ),
+    Alert(
+        "AksInferenceErrors",
+        f'sum by ({_BY}) (rate(aks_inference_answers_total{{code=~"5.."}}[5m])) > '
+        f"0.05 * sum by ({_BY}) (rate(aks_inference_answers_total[5m]))",
+        5,
+        "warning",
+        "More than 5 % of the answers of {{ $labels.endpoint }}/{{ $labels.version }} are errors.",
     ),
     Alert(
         "AksInferenceReplicasMissing",

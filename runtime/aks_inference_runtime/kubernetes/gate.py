@@ -1,7 +1,8 @@
 """`python -m aks_inference_runtime.kubernetes.gate`: the gate of one pod, beside its scoring server.
 
 As on this machine, but the control socket is a TCP port too (routers are in other pods), and the kubelet asks three
-questions: `/livez`, `/readyz`, and `/drained`, whose answer comes when nothing runs any more.
+questions: `/livez`, `/readyz`, and `/drained`, whose answer comes when nothing runs any more. `/metrics` is there for
+Prometheus; a line for each request goes to standard output.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from aks_inference_runtime.api.kubernetes import (
     GATE_VARIABLE,
     REPLICA_VARIABLE,
 )
+from aks_inference_runtime.kubernetes.gate_measures import gate_metrics
+from aks_inference_runtime.kubernetes.metrics import CONTENT_TYPE
 from aks_inference_runtime.router.gate.control import ControlConnection
 from aks_inference_runtime.router.gate.server import Gate, serving
 from aks_inference_runtime.router.gate.settings import GateSettings
@@ -66,14 +69,23 @@ class Questions:
                 line = await reader.readline()
                 while (await reader.readline()).strip():
                     pass
-            status = await self._status(line.split(b" ")[1] if line.count(b" ") == 2 else b"")
-            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            path = line.split(b" ")[1] if line.count(b" ") == 2 else b""
+            body = self._metrics() if path == b"/metrics" else b""
+            status = "200 OK" if body else await self._status(path)
+            kind = f"Content-Type: {CONTENT_TYPE}\r\n" if body else ""
+            head = f"HTTP/1.1 {status}\r\n{kind}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
             await writer.drain()
         except (OSError, TimeoutError, ValueError):
             # Who asked is gone, or is no kubelet.
             pass
         finally:
             writer.close()
+
+    def _metrics(self) -> bytes:
+        settings = self._gate.settings
+        labels = {"endpoint": settings.endpoint, "version": settings.version}
+        return gate_metrics(self._gate.telemetry, labels).encode()
 
     async def _status(self, path: bytes) -> str:
         match path:

@@ -26,6 +26,15 @@ def router_metrics(agent: Agent) -> str:
                 "Requests that the router answered with 429 or 503.",
                 ((k, x.rejected_total) for k, x in loads),
             ),
+            family(
+                f"{PREFIX}_answers_total",
+                "counter",
+                "Answers of the router itself by status and reason.",
+                (
+                    ({"endpoint": k.endpoint, "version": k.version, "code": str(k.code), "reason": k.reason}, count)
+                    for k, count in sorted(agent.router.answers.items())
+                ),
+            ),
             family(f"{PREFIX}_owned_endpoints", "gauge", "Endpoints held here.", [({}, len(agent.sharing.held))]),
             family(
                 f"{PREFIX}_owner_changes_total", "counter", "Endpoints taken or let go.", [({}, agent.owner_changes)]

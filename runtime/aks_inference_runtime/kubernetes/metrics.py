@@ -1,6 +1,6 @@
 """Prometheus' text format. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 Labels = Mapping[str, str]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -10,6 +10,18 @@ def family(name: str, kind: str, text: str, samples: Iterable[tuple[Labels, floa
     """One metric with all its samples; nothing without samples."""
     lines = [f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples]
     return "\n".join([f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines, ""]) if lines else ""
+
+
+def histogram(
+    name: str, text: str, labels: Labels, bounds: Sequence[float], counts: Sequence[int], total: float
+) -> str:
+    """One histogram. `counts`: by bucket, one more than there are bounds; not yet summed up."""
+    below, lines = 0, []
+    for bound, count in zip([*map(str, bounds), "+Inf"], counts, strict=True):
+        below += count
+        lines.append(f"{name}_bucket{_labels({**labels, 'le': bound})} {below}")
+    lines += [f"{name}_sum{_labels(labels)} {_number(total)}", f"{name}_count{_labels(labels)} {below}"]
+    return "\n".join([f"# HELP {name} {text}", f"# TYPE {name} histogram", *lines, ""])
 
 
 def _labels(labels: Labels) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aks_inference_runtime.router.defaults import HEADER_SECONDS, base_lines
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
-from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, STATUS_HEADER, TURN_HEADER
+from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, SINCE_HEADER, STATUS_HEADER, TURN_HEADER
 from aks_inference_runtime.router.peers import (
     HOPS_HEADER,
     Cluster,
@@ -19,7 +19,9 @@ from aks_inference_runtime.router.refusals import LARGE, Refusal
 from aks_inference_runtime.router.slots import MAX_PROCESSES, PUBLIC_ID, SLOT_ID, Layout
 from aks_inference_runtime.router.tls import CHALLENGE_PATH, Tls, challenge_rule, plain_lines, public_binds
 
-HINTS = ("ready", "retry", "gone")
+ANSWERS = "answers"
+"""The map in which HAProxy counts what it answers itself: see `answers`."""
+HINTS = ("ready", "retry", "gone", ANSWERS)
 """Maps by slot that the agent keeps (see `hints`): `<process>.<kind>`."""
 HARD_STOP = "  hard-stop-after 10s"
 PARK_ID = 9_999
@@ -102,6 +104,7 @@ def _answers() -> list[str]:
     return [
         "  http-response set-var(txn.replied) int(1) if { status ge 400 }",
         "  http-after-response allow if { status lt 400 }",
+        *_counted("{ var(txn.replied) -m found } !{ srv_id -m found }"),
         "  http-after-response allow if { var(txn.replied) -m found }",
         "  http-after-response set-header x-aks-inference-version %[var(txn.route),field(5,|)]"
         " if { var(txn.route) -m found } !{ var(txn.route) -m str none }",
@@ -113,6 +116,16 @@ def _answers() -> list[str]:
         "  http-after-response set-header x-aks-inference-reason router-lost if { status 502 }"
         " { var(txn.hop) -m found }",
         f"  http-after-response set-header retry-after %[{slot},map_str(@RETRY@,1)] if {{ status 429 503 }}",
+        *_counted("TRUE"),
+    ]
+
+
+def _counted(condition: str) -> list[str]:
+    key = "%[var(txn.meta),field(4,|)]/%[var(txn.route),field(2,|)]/%[status]/%[res.hdr(x-aks-inference-reason)]"
+    return [
+        f"  http-after-response set-var-fmt(txn.answer) {key} if {condition}",
+        "  http-after-response set-map(@ANSWERS@) %[var(txn.answer)] %[var(txn.answer),map_str(@ANSWERS@,0),add(1)]"
+        " if { var(txn.answer) -m found }",
     ]
 
 
@@ -330,6 +343,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             # `deny`, because HAProxy counts that; it does not count the answers to large bodies.
             Refusal.QUEUE.rule_small(crowded, "deny"),
             f"  http-request set-header {TURN_HEADER.decode()} %pid-%rt",
+            f"  http-request set-header {SINCE_HEADER.decode()} %[date(0,ms)]",
             f"  use-server park if {{ fe_id {PARK_ID} }}",
             f"  server park {quoted(paths.socket(name, 'hold'))} maxconn 1",
         ]

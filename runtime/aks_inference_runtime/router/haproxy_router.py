@@ -10,6 +10,7 @@ from pathlib import Path
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, RuntimeUnavailable
 from aks_inference_runtime.router import routes
 from aks_inference_runtime.router.admin import word
+from aks_inference_runtime.router.answers import AnswerKey, Answers
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.fleet import Fleet
@@ -91,6 +92,7 @@ class HaproxyRouter:
         self._verdicts = Verdicts(paths.socket("p0", "verify"), fetch, self._remember) if fetch is not None else None
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
+        self._answers = Answers(paths, self._fleet.admin)
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid, port if cluster is None else None)
         self._versions: dict[VersionKey, ServedVersion] = {}
         self._adopted: dict[VersionKey, list[Slot]] = {}
@@ -157,6 +159,11 @@ class HaproxyRouter:
         above = max((e for version in versions if (e := version.superseded_by) is not None), default=None)
         return max((version.highest_epoch for version in versions), default=0), above
 
+    @property
+    def answers(self) -> Mapping[AnswerKey, int]:
+        """What HAProxy answered itself, since the agent began."""
+        return self._answers.totals
+
     def problems(self) -> Mapping[str, str]:
         """See `model.Router`."""
         return dict(self._fleet.port_problems)
@@ -200,6 +207,7 @@ class HaproxyRouter:
     # --- declaring
 
     async def _declare(self, state: RouterState) -> None:
+        self._answers.declare(state)
         served = [endpoint for endpoint in state.endpoints.values() if endpoint.owner is None]
         wanted = {VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in served for v in e.versions}
         slots = await self._assign(wanted)
@@ -325,6 +333,7 @@ class HaproxyRouter:
         await self._leavers.look(self._observed)
         await self._reconcile()
         await self._hints.count_refused(self._versions.values())
+        await self._answers.count(self._fleet.layouts, self._versions.values())
         for version in self._versions.values():
             version.left(self._leavers.of(version.slots))
             version.watch_closely(self._observed)

@@ -107,16 +107,21 @@ def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: i
     }
 
 
+def fingerprint(endpoint: EndpointRoute) -> str:
+    """Of its name and of who may ask: what a connection has proven stands while this stays what it is."""
+    digests = sorted(digest.lower() for digest in endpoint.key_digests)
+    return sha256("\n".join([endpoint.name, *digests, repr(endpoint.token)]).encode()).hexdigest()[:32]
+
+
 def _endpoint(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
     digests = sorted(digest.lower() for digest in endpoint.key_digests)
     auth = endpoint.auth.value
-    fingerprint = sha256("\n".join([endpoint.name, *digests, repr(endpoint.token)]).encode()).hexdigest()[:32]
     parts = buckets(endpoint.versions)
     largest = max(range(len(routes)), key=lambda index: endpoint.versions[index].traffic)
     entries: dict[str, str] = {}
     for file, chosen in (("score", parts), ("swagger.json", [largest])):
         path = f"/api/v1/service/{endpoint.name}/{file}"
-        entries[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint}"
+        entries[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint(endpoint)}"
         entries.update({f"{digest}#{meta}": "1" for digest in digests})
         entries.update({f"{path}:{number}": routes[index] for number, index in enumerate(chosen)})
         entries.update({f"{path}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
