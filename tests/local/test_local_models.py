@@ -192,6 +192,7 @@ async def test_a_script_that_writes_into_its_model_harms_nobody(
     await cluster.until(ready, "a new replica is ready")
     assert await answer("one") == {"answer": "weights"}
     assert "was changed in the store; it was put back from" in caplog.text
+    assert "extra keys" not in replica.record.log.read_text(), "what the server says of its own settings"
     await cluster.supervisor.delete_endpoint("one")
     assert not (cluster.paths.apps / "one").exists()
 

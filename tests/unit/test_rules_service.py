@@ -139,6 +139,11 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({**SCALE, "autoscale_refresh_seconds": 0}, "autoscale_refresh_seconds = 0: must be above 0"),
         ({"auth_enabled": True, "token_auth_enabled": True}, "token_auth_enabled = true: cannot be combined with"),
         ({"secondary_key": "other-key"}, "secondary_key: is given without primary_key; give both, or neither"),
+        (
+            {"primary_key": "first-key", "secondary_key": "first-key"},
+            "secondary_key: is the same as the primary one: no key could be changed while the other one is in use; "
+            "give another one",
+        ),
         ({"primary_key": ""}, "primary_key: is empty, or has spaces or"),
         ({"primary_key": "a b"}, "primary_key: is empty, or has spaces or"),
         ({"primary_key": "ä"}, "primary_key: is empty, or has spaces or"),

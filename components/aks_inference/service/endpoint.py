@@ -16,7 +16,7 @@ from aks_inference.service.tokens import TokenSettings, token_auth, token_findin
 from aks_inference.targets import TargetChoice
 from aks_inference.values import Flag, Leaf, Read, Spec, Text, Whole, is_late
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Metadata, ScoringEndpoint
-from aks_inference_runtime.api.keys import key_problem
+from aks_inference_runtime.api.keys import SAME_KEYS, key_problem
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
 LATER = "is not supported on the local target yet"
@@ -134,6 +134,8 @@ def _auth(settings: EndpointSettings) -> Iterator[Finding]:
             yield Finding((name,), "has no use: keys are switched off", "leave it out, or leave out @auth_enabled")
     if settings.secondary_key is not None and settings.primary_key is None:
         yield Finding(("secondary_key",), "is given without @primary_key", "give both, or neither")
+    elif isinstance(settings.secondary_key, str) and settings.secondary_key == settings.primary_key:
+        yield Finding(("secondary_key",), *SAME_KEYS, NOTHING)
 
 
 def late_fields(spec: Spec, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,7 +10,7 @@ from aks_inference_provider.differences import Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, plain
-from aks_inference_runtime.api.keys import key_problem
+from aks_inference_runtime.api.keys import SAME_KEYS, key_problem
 
 FIRST_VERSION = 1
 GENERATED_BYTES = 24
@@ -43,10 +43,18 @@ def check(news: Mapping[str, Any]) -> tuple[dict[str, Any], list[Failure]]:
         value = news.get(key)
         if isinstance(value, str) and value != UNKNOWN and (problem := key_problem(value)):
             failures.append(Failure(key, "; ".join(problem)))
+    failures += same_keys(news)
     version = news.get("keyVersion")
     if isinstance(version, int | float) and version < FIRST_VERSION:
         failures.append(Failure("keyVersion", f"{version:g} is below {FIRST_VERSION}"))
     return ({"keyVersion": FIRST_VERSION} if version is None else {}), failures
+
+
+def same_keys(news: Mapping[str, Any]) -> list[Failure]:
+    """What is wrong with two keys that are each well."""
+    primary, secondary = (news.get(key) for key in KEYS)
+    same = isinstance(secondary, str) and secondary == primary != UNKNOWN
+    return [Failure("secondaryKey", "; ".join(SAME_KEYS))] if same else []
 
 
 def keys(inputs: Mapping[str, Any], before: Mapping[str, Any], new: Generate) -> dict[str, str]:

@@ -10,6 +10,7 @@ from aks_inference_provider.differences import Change, Diff, Difference, changes
 from aks_inference_provider.errors import OperationCancelled, ResourceFailed, ResourcePartlyFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.endpoint_keys import same_keys
 from aks_inference_provider.resources.endpoint_rules import (
     check_endpoint,
     fixed_properties,
@@ -94,6 +95,7 @@ def check(olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[dict[str, A
             failures.append(Failure(key, "; ".join(problem)))
         elif value is not None and pick(endpoint, "spec", "auth") not in (None, UNKNOWN, AuthMode.KEY):
             failures.append(Failure(key, "is only for auth 'key'; leave it out or change endpoint.spec.auth"))
+    failures += same_keys(news)
     if isinstance(endpoint, dict) and not in_endpoint:
         try:
             effective = traffic(endpoint) or UNKNOWN

@@ -7,6 +7,13 @@ SHORTEST_KEY = 8
 _CARRIED = re.compile(r"[\x21-\x7e]+")
 
 
+SAME_KEYS = (
+    "is the same as the primary one: no key could be changed while the other one is in use",
+    "give another one",
+)
+"""The broken rule of two keys, and the mend."""
+
+
 def key_problem(key: str) -> tuple[str, str] | None:
     """The broken rule and the mend, None for a good key. Neither text holds anything of the key."""
     if not _CARRIED.fullmatch(key):

@@ -10,7 +10,7 @@ import psutil
 
 from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound
-from aks_inference_runtime.api.keys import key_problem
+from aks_inference_runtime.api.keys import SAME_KEYS, key_problem
 from aks_inference_runtime.api.supervisor import EndpointSubmission
 from aks_inference_runtime.api.traffic import hundredths
 from aks_inference_runtime.local.models import ModelStore
@@ -44,6 +44,8 @@ def _problems(submission: EndpointSubmission) -> Iterator[str]:
     for name, key in (("primaryKey", submission.primary_key), ("secondaryKey", submission.secondary_key)):
         if key is not None and (problem := key_problem(key)):
             yield f"{name}: {'; '.join(problem)}"
+    if submission.secondary_key is not None and submission.secondary_key == submission.primary_key:
+        yield f"secondaryKey: {'; '.join(SAME_KEYS)}"
     for version in endpoint.spec.versions:
         path = f"spec.versions.{version.name}"
         yield from _name_problems(f"{path}.name", version.name)
