@@ -2,7 +2,10 @@
 
 from aks_inference.kubernetes import Manifest, named
 from aks_inference_runtime.api import kubernetes as k8s
+from aks_inference_runtime.api.endpoint import GROUP
 
+MONITORING_LABEL = f"{GROUP}/monitoring"
+"""Namespaces that carry it with the value `true` may read metrics."""
 USER = 10_001
 """Of all our containers: no root, and none of a base image's usual users."""
 _DOWNWARD = {

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from aks_inference.findings import NOTHING, Finding, Path, Verbatim, did_you_mean
 
-SECRETS = frozenset({"primary_key", "secondary_key", "password", "app_insights_connection_string"})
+SECRETS = frozenset({"primary_key", "secondary_key", "password", "app_insights_connection_string", "state_webhook"})
 """Arguments whose value is never shown."""
 
 

@@ -111,6 +111,11 @@ class Bed:
     def version(self) -> dict[str, Any]:
         return dict(self.status()["versions"][0])
 
+    def told(self) -> list[str]:
+        """Reasons of the events about the endpoint."""
+        found = self.cluster.api.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events").body["items"]
+        return [event["reason"] for event in found if event["regarding"].get("kind") == KIND]
+
     def leader(self) -> str:
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{AUTOSCALER_NAME}"
         return str((self.cluster.api.get(path).body.get("spec") or {}).get("holderIdentity", ""))
@@ -180,6 +185,7 @@ async def test_scales_by_load_within_the_nodes_and_survives_its_leader(
     await bed.until("a status of six", lambda: bed.version()["replicasDesired"] == 6)
     await bed.until("healthy", lambda: bed.status()["state"] == "Healthy")
     assert (bed.version()["busy"], bed.version()["queued"]) == (2, 6)
+    await bed.until("an event of it", lambda: "Healthy" in bed.told())
     assert "2 → 6" in bed.version()["lastScaling"]
     bed.loads = {}
     await asyncio.sleep(4)

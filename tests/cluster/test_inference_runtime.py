@@ -156,11 +156,14 @@ def test_replicas_are_reached_by_routers_alone(cluster, namespace):
     """The bridge of a test node enforces none: the object is what can be looked at."""
     policy = replica_policy("churn", namespace, KubernetesTarget(name="c", namespace="aks-inference-system"))
     assert cluster.api.apply(path(policy), policy, fieldValidation="Strict").status == 201
-    (rule,) = policy["spec"]["ingress"]
+    rule, metrics = policy["spec"]["ingress"]
     (source,) = rule["from"]
     assert source["podSelector"]["matchLabels"][k8s.COMPONENT_LABEL] == k8s.ROUTER_COMPONENT
     assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "aks-inference-system"}
     assert [p["port"] for p in rule["ports"]] == [k8s.GATE_PORT, k8s.GATE_CONTROL_PORT]
+    # Namespaces that say so read the gates' metrics, and nothing else.
+    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"aks-inference.dev/monitoring": "true"}}}]
+    assert [p["port"] for p in metrics["ports"]] == [k8s.GATE_READY_PORT]
 
 
 WRONG = [

@@ -168,6 +168,8 @@ class ClusterRuntimeSpec(Spec):
     image_pull_secrets: Any = None
     model_store: Any = None
     model_cache: Any = None
+    state_webhook: Any = None
+    prometheus_operator: Any = None
     acme_server: Any = None
     acme_email: Any = None
     allow_insecure_connections: Any = None

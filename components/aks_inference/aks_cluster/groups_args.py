@@ -282,6 +282,12 @@ class ClusterRuntimeArgs(TypedDict):
     model_cache: NotRequired[str | None]
     """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
     for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""
+    state_webhook: NotRequired[pulumi.Input[str] | None]
+    """Optional. Secret. Where each changed state of an endpoint is told to (a POST of JSON; chat systems show its
+    `text`). Kubernetes events tell it in any case. Default: none."""
+    prometheus_operator: NotRequired[bool | None]
+    """Optional. Declares PodMonitors and the alert rules as a PrometheusRule, for the Prometheus operator. Default:
+    false."""
     acme_server: NotRequired[str | None]
     """Optional. With `leaf_domain_label`: directory of the certificate authority (ACME). Default: Let's Encrypt's."""
     acme_email: NotRequired[str | None]

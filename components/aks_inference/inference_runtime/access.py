@@ -4,14 +4,12 @@ from collections.abc import Iterator
 
 from aks_inference.inference_runtime.spec import RuntimePlan
 from aks_inference.kubernetes import Manifest, named
-from aks_inference.pods import labels, policy, ports
+from aks_inference.pods import MONITORING_LABEL, labels, policy, ports
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import GROUP
 
 _RBAC = "rbac.authorization.k8s.io/v1"
 _READ = ("get", "list", "watch")
-MONITORING_LABEL = f"{GROUP}/monitoring"
-"""Namespaces that carry it with the value `true` may read metrics."""
 
 
 def _rule(groups: str, resources: str, *verbs: str) -> Manifest:

@@ -45,6 +45,12 @@ class InferenceRuntimeArgs(TypedDict):
     model_cache: NotRequired[str | None]
     """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
     for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""
+    state_webhook: NotRequired[pulumi.Input[str] | None]
+    """Optional. Secret. Where each changed state of an endpoint is told to (a POST of JSON; chat systems show its
+    `text`). Kubernetes events tell it in any case. Default: none."""
+    prometheus_operator: NotRequired[bool | None]
+    """Optional. Declares PodMonitors and the alert rules as a PrometheusRule, for the Prometheus operator. Default:
+    false."""
     autoscaled_pools: NotRequired[Mapping[str, int] | None]
     """Optional. Node pools that a cluster autoscaler enlarges, by the label `kubernetes.azure.com/agentpool`, and
     the most nodes of each: replicas are also wanted for which nodes would still have to come. Default: none, what the

@@ -1,5 +1,6 @@
 """The component InferenceRuntime."""
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
@@ -14,9 +15,9 @@ from aks_inference.inference_runtime.monitoring import monitoring
 from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.tls import describe_tls, dns_line, tls_objects
 from aks_inference.inference_runtime.workloads import foundation, workloads
-from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical
+from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.values import is_late
-from aks_inference_runtime.api.kubernetes import ROUTER_NAME, RUNTIME_NAMESPACE
+from aks_inference_runtime.api.kubernetes import ROUTER_NAME, RUNTIME_NAMESPACE, WEBHOOK_KEY, WEBHOOK_NAME
 from aks_inference_runtime.api.target import KubernetesTarget, RegistrySettings, format_target
 
 
@@ -76,9 +77,11 @@ class InferenceRuntime(Cluster):
         if given:
             # Routers that speak TLS find their certificate.
             rights += self._certificate(provider, plan, base)
+        if plan.webhook is not None:
+            rights += self._objects(provider, [_webhook(plan)], base)
         image = self._image(plan)
         parts = self._objects(provider, workloads(plan), [*base, *rights, *image])
-        self._objects(provider, monitoring(plan.namespace), base)
+        self._objects(provider, monitoring(plan.namespace, operator=plan.prometheus_operator), base)
         if not given:
             # One that is issued is waited for: the authority asks the routers, by the name.
             self._certificate(provider, plan, [*base, *parts])
@@ -153,6 +156,13 @@ def _address(status: Any) -> str:  # noqa: ANN401 - JSON
     """Of the load balancer."""
     balancer = (status or {}).get("loadBalancer") or {}
     return next((str(one.get("ip") or one.get("hostname")) for one in balancer.get("ingress") or ()), "")
+
+
+def _webhook(plan: RuntimePlan) -> Manifest:
+    """The Secret that the autoscaler mounts."""
+    text: pulumi.Output[str] = pulumi.Output.secret(plan.webhook)
+    data = {WEBHOOK_KEY: text.apply(lambda url: base64.b64encode(url.encode()).decode())}
+    return named("v1", "Secret", WEBHOOK_NAME, plan.namespace, data=data)
 
 
 def _url(plan: RuntimePlan, status: Any) -> str:  # noqa: ANN401 - JSON

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aks_inference.kubernetes import Manifest, named
+from aks_inference_runtime.api import kubernetes as k8s
 
 DASHBOARD_NAME = "aks-inference-dashboard"
 RULES_NAME = "aks-inference-alerts"
 DASHBOARD_FILE = "aks-inference.json"
 RULES_FILE = "aks-inference.rules.json"
+_OPERATOR = "monitoring.coreos.com/v1"
 _WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
 _BY = "endpoint, version"
 
@@ -149,8 +151,10 @@ def rules() -> Manifest:
     return {"groups": [{"name": "aks-inference", "rules": found}]}
 
 
-def monitoring(namespace: str) -> Iterator[Manifest]:
-    """Both as ConfigMaps; Grafana's sidecar finds the dashboard by its label."""
+def monitoring(namespace: str, *, operator: bool = False) -> Iterator[Manifest]:
+    """Both as ConfigMaps; Grafana's sidecar finds the dashboard by its label. `operator`: also as its objects."""
+    if operator:
+        yield from _operated(namespace)
     text = json.dumps(dashboard(), indent=1, sort_keys=True)
     yield named(
         "v1",
@@ -162,3 +166,19 @@ def monitoring(namespace: str) -> Iterator[Manifest]:
     )
     text = json.dumps(rules(), indent=1, sort_keys=True)
     yield named("v1", "ConfigMap", RULES_NAME, namespace, data={RULES_FILE: text})
+
+
+def _operated(namespace: str) -> Iterator[Manifest]:
+    """For the Prometheus operator: who is asked for metrics, and the rules."""
+    for name, component, port, everywhere in (
+        (k8s.ROUTER_NAME, k8s.ROUTER_COMPONENT, "agent", False),
+        (k8s.AUTOSCALER_NAME, k8s.AUTOSCALER_COMPONENT, "agent", False),
+        ("aks-inference-replicas", k8s.REPLICA_COMPONENT, "gate-ready", True),
+    ):
+        spec = {
+            "selector": {"matchLabels": {k8s.PART_OF_LABEL: k8s.PART_OF, k8s.COMPONENT_LABEL: component}},
+            "namespaceSelector": {"any": True} if everywhere else {"matchNames": [namespace]},
+            "podMetricsEndpoints": [{"port": port, "path": "/metrics"}],
+        }
+        yield named(_OPERATOR, "PodMonitor", name, namespace, spec=spec)
+    yield named(_OPERATOR, "PrometheusRule", RULES_NAME, namespace, spec=rules())

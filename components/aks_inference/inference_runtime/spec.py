@@ -55,6 +55,8 @@ class InferenceRuntimeSpec(Spec):
     image_pull_secrets: Texts = ()
     model_store: Text | None = None
     model_cache: Text | None = None
+    state_webhook: Leaf | None = None
+    prometheus_operator: Flag = False
     autoscaled_pools: Counts = Field(default_factory=dict, description="use 1 node or more for each pool")
     ssl_cname: Leaf | None = None
     ssl_cert_pem_file: Text | None = None
@@ -90,6 +92,9 @@ class RuntimePlan:
     pools: Mapping[str, int] = field(default_factory=dict)
     """Autoscaled pool → the most nodes that it may have."""
     tls: TlsPlan | None = None
+    webhook: Any = None
+    """A text or an output of one: secret."""
+    prometheus_operator: bool = False
 
     @property
     def autoscalers(self) -> int:
@@ -176,6 +181,9 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         findings.append(Finding(("url",), "is no web address", "begin it with https:// or http://", spec.url))
     if isinstance(spec.kubeconfig, str) and not is_late(spec.kubeconfig) and not spec.kubeconfig.strip():
         findings.append(Finding(("kubeconfig",), "is empty", "give its content or path, or leave it out"))
+    hook = spec.state_webhook
+    if hook is not None and not is_late(hook) and not hook.startswith(("https://", "http://")):
+        findings.append(Finding(("state_webhook",), "is no web address", "begin it with https://"))
     store, wrong = _store(spec.model_store)
     findings += wrong
     if spec.model_cache and not _FOLDER.fullmatch(spec.model_cache):
@@ -209,6 +217,8 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         model_store=store,
         model_cache=MODEL_CACHE if spec.model_cache is None else spec.model_cache or None,
         pools=spec.autoscaled_pools,
+        webhook=spec.state_webhook,
+        prometheus_operator=spec.prometheus_operator,
         tls=tls,
     ), findings
 

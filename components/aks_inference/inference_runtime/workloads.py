@@ -15,6 +15,7 @@ from aks_inference_runtime.api.endpoint import GROUP
 
 _SETTINGS_FOLDER = "/etc/aks-inference"
 _RUN_FOLDER = "/run/aks-inference"
+_WEBHOOK_FOLDER = "/etc/aks-inference-webhook"
 _LONGEST_SCORE_S = 600
 """A request of ten minutes survives a router's end (I4)."""
 _PROBE_S = 1
@@ -90,6 +91,7 @@ def _deployment(
     settings_digest: object,
 ) -> Manifest:
     cpu, memory = asks
+    tells = plan.webhook is not None and name == k8s.AUTOSCALER_NAME
     probe = {"port": "agent", "scheme": "HTTP"}
     container = {
         "name": module,
@@ -98,6 +100,7 @@ def _deployment(
         "env": [
             {"name": k8s.SETTINGS_VARIABLE, "value": f"{_SETTINGS_FOLDER}/{k8s.SETTINGS_KEY}"},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
+            *([{"name": k8s.WEBHOOK_VARIABLE, "value": f"{_WEBHOOK_FOLDER}/{k8s.WEBHOOK_KEY}"}] if tells else []),
             *downward(),
         ],
         "ports": [{"name": "agent", "containerPort": k8s.AGENT_PORT, "protocol": "TCP"}],
@@ -110,6 +113,7 @@ def _deployment(
             {"name": "settings", "mountPath": _SETTINGS_FOLDER, "readOnly": True},
             {"name": "run", "mountPath": _RUN_FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+            *([{"name": "webhook", "mountPath": _WEBHOOK_FOLDER, "readOnly": True}] if tells else []),
         ],
     }
     pod = {
@@ -123,6 +127,7 @@ def _deployment(
             # Sockets: in memory, so that a slow disk holds nothing up.
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+            *([{"name": "webhook", "secret": {"secretName": k8s.WEBHOOK_NAME}}] if tells else []),
         ],
         **({"imagePullSecrets": plan.pull} if plan.pull else {}),
     }

@@ -122,14 +122,16 @@ def keys_secret(endpoint: str, namespace: str, target: KubernetesTarget, digests
 
 
 def policy(endpoint: str, namespace: str, target: KubernetesTarget) -> Manifest:
-    """Routers reach the replicas of an endpoint, nobody else does."""
+    """Routers reach the replicas of an endpoint, nobody else does; who monitors gets their metrics."""
     routers = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": target.namespace}},
         "podSelector": {"matchLabels": pods.labels(k8s.ROUTER_COMPONENT)},
     }
     selected = {k8s.ENDPOINT_LABEL: endpoint, k8s.COMPONENT_LABEL: k8s.REPLICA_COMPONENT}
     rule = {"from": [routers], "ports": pods.ports(k8s.GATE_PORT, k8s.GATE_CONTROL_PORT)}
-    return pods.policy(namespace, f"{endpoint}-replicas", selected, rule)
+    monitoring = {"from": [{"namespaceSelector": {"matchLabels": {pods.MONITORING_LABEL: "true"}}}]}
+    metrics = monitoring | {"ports": pods.ports(k8s.GATE_READY_PORT)}
+    return pods.policy(namespace, f"{endpoint}-replicas", selected, rule, metrics)
 
 
 def code_object(replica: Replica) -> Manifest:

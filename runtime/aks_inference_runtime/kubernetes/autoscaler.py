@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import aiohttp
 
 from aks_inference_runtime.api.errors import AksInferenceError
-from aks_inference_runtime.api.kubernetes import AUTOSCALER_NAME, RuntimeSettings
+from aks_inference_runtime.api.kubernetes import AUTOSCALER_NAME, WEBHOOK_VARIABLE, RuntimeSettings
 from aks_inference_runtime.autoscaler.controller import Autoscaler
 from aks_inference_runtime.kubernetes import connection, pod
 from aks_inference_runtime.kubernetes.client import connected
@@ -17,6 +19,7 @@ from aks_inference_runtime.kubernetes.lease import Election
 from aks_inference_runtime.kubernetes.measures import autoscaler_metrics
 from aks_inference_runtime.kubernetes.scaling import ClusterScaler
 from aks_inference_runtime.kubernetes.serving import answering
+from aks_inference_runtime.kubernetes.telling import Teller
 
 
 async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connection) -> None:
@@ -25,7 +28,9 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     election = Election(settings.namespace, AUTOSCALER_NAME, me.name, time.monotonic)
-    scaler = ClusterScaler(settings, lambda: election.leads, time.monotonic)
+    webhook = os.environ.get(WEBHOOK_VARIABLE)
+    teller = Teller(me.name, Path(webhook) if webhook else None)
+    scaler = ClusterScaler(settings, lambda: election.leads, time.monotonic, teller)
     autoscaler = Autoscaler(scaler.reports, scaler)
     async with connected(where) as api, aiohttp.ClientSession(read_bufsize=4 * 1024 * 1024) as session:
         works = [asyncio.create_task(work) for work in (election.run(api), scaler.run(api, session), autoscaler.run())]

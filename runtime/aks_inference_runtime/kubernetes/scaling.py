@@ -27,6 +27,7 @@ from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Reports
 from aks_inference_runtime.kubernetes.status import Facts, status_of
+from aks_inference_runtime.kubernetes.telling import Change, Teller
 from aks_inference_runtime.router.model import VersionKey
 
 STATUS_S = 0.5
@@ -42,8 +43,16 @@ _log = logging.getLogger(__name__)
 class ClusterScaler:
     """Implements `controller.Scaler` over Deployments; also writes fixed numbers and the states."""
 
-    def __init__(self, settings: RuntimeSettings, leads: Callable[[], bool], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        leads: Callable[[], bool],
+        clock: Callable[[], float],
+        teller: Teller | None = None,
+    ) -> None:
+        """`teller`: of changed states; None: nobody is told."""
         self.settings = settings
+        self._teller = teller
         self.reports = Reports()
         self.decisions: dict[VersionKey, Decision] = {}
         self.written = 0
@@ -229,9 +238,24 @@ class ClusterScaler:
         path = f"/apis/{API_VERSION}/namespaces/{endpoint.namespace}/scoringendpoints/{endpoint.name}/status"
         try:
             await api.apply(path, body, AUTOSCALER_NAME)
-            self._statuses[endpoint.uid] = status
         except AksInferenceError as error:
             _log.warning("%s", error)
+            return
+        before = (self._statuses.get(endpoint.uid) or endpoint.status or {}).get("state")
+        self._statuses[endpoint.uid] = status
+        if self._teller is not None and before != status["state"]:
+            change = Change(
+                namespace=endpoint.namespace,
+                name=endpoint.name,
+                uid=endpoint.uid,
+                generation=endpoint.generation,
+                before=before,
+                after=status["state"],
+                message=status["message"],
+                scoring_uri=status["scoringUri"],
+                at=datetime.now(UTC),
+            )
+            self._start(self._teller.tell(api, change))
 
     def _read_tails(self, api: Api, pods: Mapping[workloads.VersionId, list[workloads.ReplicaPod]]) -> None:
         for version in self._tails.keys() - {v for v, found in pods.items() if any(pod.given_up for pod in found)}:
