@@ -40,7 +40,7 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
                 settings.agent_port,
                 alive=lambda: not any(work.done() for work in works),
                 ready=lambda: scaler.listed,
-                metrics=lambda: autoscaler_metrics(election.leads, scaler.decisions, scaler.written),
+                metrics=lambda: autoscaler_metrics(election.leads, scaler.decisions, scaler.written, scaler.decided),
             ):
                 waiting = asyncio.create_task(asked.wait())
                 done, _ = await asyncio.wait([waiting, *works], return_when=asyncio.FIRST_COMPLETED)

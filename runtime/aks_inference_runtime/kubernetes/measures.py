@@ -1,5 +1,8 @@
 """The metrics' stable names."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from aks_inference_runtime.autoscaler.policy import Decision
 from aks_inference_runtime.kubernetes.agent import Agent
 from aks_inference_runtime.kubernetes.metrics import family
@@ -44,12 +47,27 @@ def router_metrics(agent: Agent) -> str:
     )
 
 
-def autoscaler_metrics(leader: bool, decisions: dict[VersionKey, Decision], written: int) -> str:
+def autoscaler_metrics(
+    leader: bool,
+    decisions: Mapping[VersionKey, Decision],
+    written: int,
+    decided: Mapping[VersionKey, Mapping[str, int]] = MappingProxyType({}),
+) -> str:
     """Of an autoscaler: whether it leads, what it wants."""
     return "".join(
         [
             family(f"{PREFIX}_autoscaler_leader", "gauge", "1 for the one that scales.", [({}, int(leader))]),
             family(f"{PREFIX}_scale_writes_total", "counter", "Scales that were written.", [({}, written)]),
+            family(
+                f"{PREFIX}_decisions_total",
+                "counter",
+                "Decisions by direction.",
+                (
+                    ({**_labels(key), "direction": direction}, count)
+                    for key, counts in decided.items()
+                    for direction, count in sorted(counts.items())
+                ),
+            ),
             family(
                 f"{PREFIX}_wanted_replicas",
                 "gauge",

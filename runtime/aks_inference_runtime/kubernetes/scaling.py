@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -55,6 +56,8 @@ class ClusterScaler:
         self._teller = teller
         self.reports = Reports()
         self.decisions: dict[VersionKey, Decision] = {}
+        self.decided: dict[VersionKey, Counter[str]] = {}
+        """How many decisions of each direction."""
         self.written = 0
         self._leads = leads
         self._clock = clock
@@ -134,10 +137,12 @@ class ClusterScaler:
     def scale(self, key: VersionKey, decision: Decision) -> None:
         """The autoscaler's decision: written at once, if it changes something."""
         self.decisions[key] = decision
+        before = self.decided.setdefault(key, Counter())
         found = next((work for other, _, work in self._versions() if other == key), None)
         if found is None:
             return
         present = self._current(key, found)
+        before[_direction(present, decision.replicas)] += 1
         if decision.replicas == present:
             # What keeps it from growing is always told; how many requests there are is not: that changes all the time.
             if ROOM_IS_FOR in decision.reason or not self._last_scaling.get(key, "").count(" → "):
@@ -285,6 +290,10 @@ class ClusterScaler:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _direction(present: int, wanted: int) -> str:
+    return "hold" if wanted == present else "up" if wanted > present else "down"
 
 
 def rules_of(version: EndpointVersion) -> Rules:
