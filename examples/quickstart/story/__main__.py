@@ -22,42 +22,12 @@ from aks_inference_runtime.api.errors import InvalidInput  # noqa: E402
 from aks_inference_runtime.cli.cluster import kubeconfig  # noqa: E402
 from engine import STACK, Engine, StoryError  # noqa: E402
 from leftovers import free_port  # noqa: E402
+from options import SERVICE_TYPES, arguments  # noqa: E402
 from places import OnKubernetes, Place, ThisMachine  # noqa: E402
 from report import Report  # noqa: E402
 
 PROJECT = HERE.parent.parent.parent
 STACK_FILE = PROJECT / f"Pulumi.{STACK}.yaml"
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="./quickstart", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object a step, and nothing else, on stdout")
-    parser.add_argument("--keep", action="store_true", help="leave everything running; says how to destroy it")
-    parser.add_argument("--engine", choices=("embedded", "pulumi"), default="embedded", help="what applies the program")
-    parser.add_argument("--port", type=_port, default=8890, help="of the scoring URIs (default 8890, or a free one)")
-    parser.add_argument("--target", choices=("local", "kubernetes"), default="local", help="where it runs")
-    cluster = parser.add_argument_group("with --target kubernetes")
-    cluster.add_argument("--kubeconfig", type=Path, help="of the cluster (default: KUBECONFIG, or ~/.kube/config)")
-    cluster.add_argument("--context", help="of the kubeconfig (default: its current one)")
-    cluster.add_argument("--registry", help="`host[/repository]` for models and images; required")
-    cluster.add_argument("--image", help="of routers and replicas (default: built, and pushed to the registry)")
-    cluster.add_argument("--base-image", help="of the images that are built (default: the official Python image)")
-    cluster.add_argument(
-        "--secret", help="Secret of the namespace `default` with a login of the registry, for the pods"
-    )
-    cluster.add_argument("--service-type", choices=SERVICE_TYPES, help="of the router (default: LoadBalancer)")
-    options = parser.parse_args()
-    given = [name for name in CLUSTER_ONLY if getattr(options, name) is not None]
-    if options.target == "local" and given:
-        parser.error(f"--{given[0].replace('_', '-')} is for --target kubernetes")
-    if options.target == "kubernetes" and options.registry is None:
-        parser.error("--target kubernetes needs --registry: models and images reach the nodes through one")
-    return options
-
-
-CLUSTER_ONLY = ("kubeconfig", "context", "registry", "image", "base_image", "secret", "service_type")
-SERVICE_TYPES = ("LoadBalancer", "NodePort", "ClusterIP")
 
 
 async def place_of(options: argparse.Namespace, work: Path) -> Place:
@@ -76,12 +46,6 @@ async def place_of(options: argparse.Namespace, work: Path) -> Place:
     place = OnKubernetes(found, options.context, options.registry, *given)
     await place.check()
     return place
-
-
-def _port(text: str) -> int:
-    if len(text) > 5 or not text.isdecimal() or not 1 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: give a number from 1 to 65,535")
-    return int(text)
 
 
 async def begin(engine: Engine, report: Report, work: Path, options: argparse.Namespace) -> None:
