@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def of_tests(area: str) -> ModuleType:
     """What `tests/<area>/conftest.py` defines: how its servers are installed and started."""
     name = f"bench_of_tests_{area}"
+    if (helpers := str(ROOT / "tests" / "cluster")) not in sys.path:
+        sys.path.append(helpers)
     specification = importlib.util.spec_from_file_location(name, ROOT / "tests" / area / "conftest.py")
     assert specification is not None
     assert specification.loader is not None

@@ -114,8 +114,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
             eventually(lambda: _ready(api.get(f"/api/v1/nodes/{bed_node.NAME}")), 60)
 
             def with_packages(*packages: str) -> str:
-                one.load(image.science(one.folder, *packages))
-                return image.SCIENCE
+                name, archive = image.science(one.folder, *packages)
+                one.load(archive)
+                return name
 
             yield RealNode(plane.kubeconfig, api, image.APPLICATION, with_packages)
         finally:

@@ -7,11 +7,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from bench.servers import of_tests
 
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import API_VERSION
 from aks_inference_runtime.api.errors import Conflict
 from aks_inference_runtime.models.stores import open_store
+from testbed.node import address
 from testbed.project import Project
 from testbed.registry import PASSWORD, Registry
 
@@ -29,9 +31,11 @@ runtime = InferenceRuntime(
     model_store=told["store"], model_cache=told["cache"])
 price = RegisteredModel("price", target=runtime, model_path="price")
 words = RegisteredModel("words", store=told["other"], model_path="words.json")
+blob = RegisteredModel("blob", store=told["blob"], model_path="price")
 shared = {"target": runtime, "image": image, "model_secret_name": "store-access", "num_replicas": 1,
           "inference_config": {"entry_script": "score.py", "source_directory": "code"}, "scoring_timeout_ms": 5000}
-services = {"single": ModelWebService("single", models=[price], **shared)}
+services = {"single": ModelWebService("single", models=[price], **shared),
+            "of-blob": ModelWebService("of-blob", models=[blob], **shared)}
 if told["several"]:
     services["several"] = ModelWebService("several", models=[price, words], **shared)
 if told["by_id"]:
@@ -73,13 +77,29 @@ def registry(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(node, registry, tmp_path_factory):
+def azurite(tmp_path_factory):
+    """Where pods reach it."""
+    of_models = of_tests("models")
+    with of_models.running_azurite(tmp_path_factory.mktemp("azurite"), address()) as running:
+        running.container("models")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def access(registry, azurite):
+    """What the Secret of the pods has."""
+    return registry.secret("store-access", **{"connection-string": azurite.connection_string})
+
+
+@pytest.fixture(scope="module")
+def served(node, registry, azurite, access, tmp_path_factory):
     """The applied stack, and the router's address."""
     folder = tmp_path_factory.mktemp("models-served")
-    assert node.api.create(SECRETS, registry.secret("store-access")).status == 201
+    assert node.api.create(SECRETS, access).status == 201
     told = {
         "kubeconfig": str(node.kubeconfig),
-        "image": node.image,
+        "image": node.with_packages("azure-storage-blob"),
+        "blob": f"az://{azurite.account}/models/of-pods",
         "store": f"oci://{registry.host}/models",
         "other": f"oci://{registry.host}/words",
         "cache": str(folder / "node-cache"),
@@ -87,7 +107,7 @@ def served(node, registry, tmp_path_factory):
         "by_id": None,
     }
     project = Project(folder, PROGRAM, **told)
-    project.environment |= registry.environment
+    project.environment |= registry.environment | {"AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string}
     (project.folder / "code" / "score.py").write_text(SCRIPT)
     (project.folder / "price").mkdir()
     (project.folder / "price" / "weights.json").write_text("[2, 3]")
@@ -136,21 +156,24 @@ async def test_the_layout_for_one_and_for_several(served):
     assert several["root"] == "/var/azureml-app/azureml-models"
     assert several["files"] == ["price/1/price/read me.txt", "price/1/price/weights.json", "words/1/words.json"]
     assert await score(served, "several", [[1, 2]]) == [8]
+    assert await score(served, "of-blob", [[1, 2]]) == [8]
+    assert (await score(served, "of-blob", "look"))["root"] == "/var/azureml-app/azureml-models/blob/1"
 
 
-async def test_the_models_cannot_be_written_and_the_environment_has_no_credentials(node, served):
+async def test_the_models_cannot_be_written_and_the_environment_has_no_credentials(node, served, azurite):
     found = await score(served, "several", "look")
     assert found["written"] == []
-    assert not any(PASSWORD in value or "DOCKER" in name for name, value in found["environment"].items())
+    hidden = (PASSWORD, azurite.connection_string.split("AccountKey=")[1].split(";")[0])
+    assert not any(secret in value for secret in hidden for value in found["environment"].values())
     deployment = json.dumps(node.api.get("/apis/apps/v1/namespaces/default/deployments").body)
-    assert PASSWORD not in deployment
+    assert not any(secret in deployment for secret in hidden)
     assert "auths" not in deployment
 
 
 async def test_nodes_fetch_once_and_bytes_that_rot_there_are_not_served(node, served):
     project, _ = served
     cached = list((project.folder.parent / "node-cache").rglob("weights.json"))
-    assert len(cached) == 1, "two services, one copy"
+    assert len(cached) == 1, "three services, one copy of the same content, wherever it came from"
     cached[0].write_text("[0, 0]")
     (pod,) = [
         p
@@ -203,11 +226,10 @@ async def test_a_model_that_is_not_there_is_refused_in_the_preview(served):
         project.told["by_id"] = None
 
 
-async def test_a_store_that_refuses_is_told_with_the_log(node, served, registry):
+async def test_a_store_that_refuses_is_told_with_the_log(node, served, access):
     project, _ = served
     secret = f"{SECRETS}/store-access"
-    wrong = registry.secret("store-access")
-    wrong["data"] = {**wrong["data"], ".dockerconfigjson": "e30="}  # {}
+    wrong = {**access, "data": {**access["data"], ".dockerconfigjson": "e30="}}  # {}
     assert node.api.delete(secret).status == 200
     assert node.api.create(SECRETS, wrong).status == 201
     (project.folder / "price" / "weights.json").write_text("[1, 1]")
@@ -217,10 +239,10 @@ async def test_a_store_that_refuses_is_told_with_the_log(node, served, registry)
         assert await score(served, "single", [[1, 1]]) == [14], "what served before goes on"
     finally:
         assert node.api.delete(secret).status == 200
-        assert node.api.create(SECRETS, registry.secret("store-access")).status == 201
+        assert node.api.create(SECRETS, access).status == 201
 
     def ready() -> bool:
-        found = [node.api.get(f"{ENDPOINTS}/{name}").body["status"] for name in ("single", "several")]
+        found = [node.api.get(f"{ENDPOINTS}/{name}").body["status"] for name in ("single", "several", "of-blob")]
         return all(status["state"] == "Healthy" for status in found)
 
     # The kubelet renews a mounted Secret within about a minute, and waits longer and longer between two tries.

@@ -75,10 +75,11 @@ class Azurite:
     folder: Path
     program: list[str]
     account: str = "devstoreaccount1"
+    host: str = "127.0.0.1"
 
     @property
     def connection_string(self) -> str:
-        endpoint = f"http://127.0.0.1:{self.port}/{self.account}"
+        endpoint = f"http://{self.host}:{self.port}/{self.account}"
         return f"DefaultEndpointsProtocol=http;AccountName={self.account};AccountKey={KEY};BlobEndpoint={endpoint};"
 
     def container(self, name: str) -> object:
@@ -96,14 +97,14 @@ class Azurite:
         self.process.wait(DEADLINE_S)
 
     def start(self) -> None:
-        self.process = start_azurite(self.program, self.folder, self.port)
+        self.process = start_azurite(self.program, self.folder, self.port, self.host)
 
 
-def start_azurite(program: list[str], folder: Path, port: int) -> "subprocess.Popen[bytes]":
+def start_azurite(program: list[str], folder: Path, port: int, host: str = "127.0.0.1") -> "subprocess.Popen[bytes]":
     log = (folder / "azurite.log").open("ab")
     with log:
         process = subprocess.Popen(
-            [*program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"],
+            [*program, "--blobHost", host, "--blobPort", str(port), "--location", str(folder), "--silent"],
             stdout=log,
             stderr=log,
         )
@@ -111,7 +112,7 @@ def start_azurite(program: list[str], folder: Path, port: int) -> "subprocess.Po
     def listening() -> bool:
         assert process.poll() is None, (folder / "azurite.log").read_text()
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+            return probe.connect_ex((host, port)) == 0
 
     wait_until(listening, "azurite")
     return process
@@ -135,13 +136,13 @@ def install_azurite() -> list[str] | str:
 
 
 @contextlib.contextmanager
-def running_azurite(folder: Path) -> Iterator[Azurite]:
-    """One that ends with the context; skips where it cannot be installed."""
+def running_azurite(folder: Path, host: str = "127.0.0.1") -> Iterator[Azurite]:
+    """One that ends with the context; skips where it cannot be installed. `host`: its address."""
     program = install_azurite()
     if isinstance(program, str):
         pytest.skip(program)
     port = free_ports(1)[0]
-    running = Azurite(start_azurite(program, folder, port), port, folder, program)
+    running = Azurite(start_azurite(program, folder, port, host), port, folder, program, host=host)
     try:
         yield running
     finally:

@@ -18,7 +18,7 @@ from testbed import build
 RELEASE = "bookworm"
 PAUSE = "docker.io/test-bed/pause:1"
 APPLICATION = "docker.io/test-bed/application:1"
-SCIENCE = "docker.io/test-bed/science:1"
+SCIENCE = "docker.io/test-bed/science"
 _ROOT = Path(__file__).resolve().parents[3]
 _SCRIPTS = {
     "python": '#!/bin/sh\nexec /usr/bin/python3 "$@"\n',
@@ -71,8 +71,8 @@ def application(folder: Path) -> Path:
     return archive(folder / "application.tar", {APPLICATION: ([base(), below, above], path)})
 
 
-def science(folder: Path, *packages: str) -> Path:
-    """An archive with one image more: the application's, with further packages for scoring."""
+def science(folder: Path, *packages: str) -> tuple[str, Path]:
+    """One image more, and its archive: the application's, with further packages."""
     digest = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:16]
     layer = build.folder() / f"science-{digest}.tar"
     if not layer.exists():
@@ -82,7 +82,8 @@ def science(folder: Path, *packages: str) -> Path:
             packages_layer(layer, Path(made), {})
     below, above = site().with_suffix(".tar"), folder / "ours.tar"
     path = {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]}
-    return archive(folder / "science.tar", {SCIENCE: ([base(), below, layer, above], path)})
+    name = f"{SCIENCE}:{digest}"
+    return name, archive(folder / f"science-{digest}.tar", {name: ([base(), below, layer, above], path)})
 
 
 def pause(folder: Path) -> Path:

@@ -54,9 +54,9 @@ class Registry:
         """For clients on this machine."""
         return {"DOCKER_CONFIG": str(self.folder), "SSL_CERT_FILE": str(self.folder / "ca.crt")}
 
-    def secret(self, name: str) -> dict[str, object]:
-        """A Secret with access to it."""
-        data = {".dockerconfigjson": self.logins, "ca.crt": (self.folder / "ca.crt").read_text()}
+    def secret(self, name: str, **more: str) -> dict[str, object]:
+        """A Secret with access to it, and with further files."""
+        data = {".dockerconfigjson": self.logins, "ca.crt": (self.folder / "ca.crt").read_text(), **more}
         encoded = {key: base64.b64encode(text.encode()).decode() for key, text in data.items()}
         return {"metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson", "data": encoded}
 
