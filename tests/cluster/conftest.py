@@ -18,7 +18,9 @@ from testbed import build, image
 from testbed import node as bed_node
 from testbed.api import Answer, Api
 from testbed.control_plane import ControlPlane, fake_node
+from testbed.routers import routed_name, routers_bed, routers_session
 
+__all__ = ["routed_name", "routers_bed", "routers_session"]
 GIVEN = "AKS_INFERENCE_TEST_KUBECONFIG"
 
 

@@ -57,6 +57,8 @@ ACCEPTED = {
     "limits equal to requests": only(resources={"cpuCores": 2, "cpuCoresLimit": 2, "memoryGb": 1, "memoryGbLimit": 1}),
     "a container": only(container={"image": "models/churn:3", "port": 65_535, "healthPort": 1}),
     "no queue": only(requests={"maxQueuedRequests": 0}),
+    "tokens": {**only(), "auth": "token", "token": {"issuer": "https://i.example", "audiences": ["scoring"]}},
+    "origins": {**only(), "corsOrigins": ["https://app.example.com", "http://[::1]:3000"], "retryLostRequests": False},
     "a model": only(models=[{"name": "churn", "version": 1}]),
 }
 
@@ -88,6 +90,10 @@ REFUSED = [
     ({"versions": [{"name": "blue", "isDefault": True}]}, "spec.versions[0].code: Required"),
     ({**only(), "auth": "password"}, "Unsupported value"),
     ({**only(), "port": 6000}, 'unknown field "spec.port"'),
+    ({**only(), "auth": "token"}, "auth token needs token: issuer and audiences"),
+    ({**only(), "auth": "token", "token": {"issuer": "https://i.example", "audiences": []}}, "audiences"),
+    ({**only(), "corsOrigins": ["*"]}, "spec.corsOrigins[0]"),
+    ({**only(), "corsOrigins": ["https://app.example.com/"]}, "spec.corsOrigins[0]"),
     ({**only(), "colour": "blue"}, 'unknown field "spec.colour"'),
     (only(scaling={"autoscaleEnabled": False}), "numReplicas is required"),
     (only(scaling={"numReplicas": 0}), "greater than 0"),

@@ -217,3 +217,55 @@ async def test_the_former_owner_loses_its_slots_before_the_next_has_them(
     assert above.router == "b"
     assert [(await answer).status for answer in (first, *others)] == [200, 200, 200]
     assert (await replica.stats())["most"] == 1
+
+
+async def running(replica: Any, count: int) -> None:
+    """Waits until so many requests have begun at a replica."""
+    async with asyncio.timeout(15):
+        while len((await replica.stats())["began"]) < count:
+            await asyncio.sleep(0.01)
+
+
+async def new_owner_process(pair: Pair, name: str, before: int) -> None:
+    """Waits until the process with slots was started again."""
+    async with asyncio.timeout(15):
+        while pair.pid(name, "p1") == before:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_request_that_died_with_its_owner_is_sent_again_once(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica(cap=3, sleep_ms=1_500)
+    await pair.give_to("b", make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000))
+    asked = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+    await running(replica, 1)
+    os.kill(pair.pid("b", "p1"), signal.SIGKILL)
+    assert (await asked).status == 200
+    assert len((await replica.stats())["began"]) == 2
+    # The second death is the last: no third try.
+    asked = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+    for count in (3, 4):
+        await running(replica, count)
+        killed = pair.pid("b", "p1")
+        os.kill(killed, signal.SIGKILL)
+        await new_owner_process(pair, "b", killed)
+    answer = await asked
+    assert (answer.status, answer.reason) == (502, "router-lost")
+    assert len((await replica.stats())["began"]) == 4
+
+
+async def test_an_endpoint_may_forbid_a_second_try(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica(cap=3, sleep_ms=1_500)
+    state = make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000)
+    once = replace(state.endpoints["svc"], retry_lost_requests=False)
+    for owner in ("b", "a"):
+        # By way of another router, and by the owner's own first process.
+        await pair.give_to(owner, RouterState({"svc": once}))
+        before = len((await replica.stats())["began"])
+        asked = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+        await running(replica, before + 1)
+        killed = pair.pid(owner, "p1")
+        os.kill(killed, signal.SIGKILL)
+        answer = await asked
+        assert (answer.status, answer.reason) == (502, "router-lost")
+        assert len((await replica.stats())["began"]) == before + 1
+        await new_owner_process(pair, owner, killed)

@@ -16,8 +16,18 @@ from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_ru
 from aks_inference.inference_runtime.tls import describe_tls, dns_line, tls_objects
 from aks_inference.inference_runtime.workloads import foundation, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
+from aks_inference.pods import labels
+from aks_inference.resources import EndpointKeys
 from aks_inference.values import is_late
-from aks_inference_runtime.api.kubernetes import ROUTER_NAME, RUNTIME_NAMESPACE, WEBHOOK_KEY, WEBHOOK_NAME
+from aks_inference_runtime.api.kubernetes import (
+    ROUTER_COMPONENT,
+    ROUTER_NAME,
+    ROUTER_TOKEN_FIELD,
+    ROUTER_TOKEN_NAME,
+    RUNTIME_NAMESPACE,
+    WEBHOOK_KEY,
+    WEBHOOK_NAME,
+)
 from aks_inference_runtime.api.target import KubernetesTarget, RegistrySettings, format_target
 
 
@@ -73,6 +83,7 @@ class InferenceRuntime(Cluster):
         provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, options)
         base = self._objects(provider, foundation(plan), ())
         rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
+        rights.append(self._router_token(provider, plan, base))
         given = plan.tls is not None and plan.tls.certificate is not None
         if given:
             # Routers that speak TLS find their certificate.
@@ -110,6 +121,16 @@ class InferenceRuntime(Cluster):
         options = pulumi.ResourceOptions(provider=provider, depends_on=list(after))
         options = pulumi.ResourceOptions.merge(self._child(), options)
         return [_Part(self._resource_name, manifest, options) for manifest in manifests]
+
+    def _router_token(
+        self, provider: KubernetesProvider, plan: RuntimePlan, after: Sequence[pulumi.Resource]
+    ) -> "_Part":
+        """What routers prove to each other that they are routers with: generated once, kept in the state."""
+        token = EndpointKeys(f"{self._resource_name}-routers", {}, self._child()).primary_key
+        data = {ROUTER_TOKEN_FIELD: token.apply(_encoded)}
+        manifest = named("v1", "Secret", ROUTER_TOKEN_NAME, plan.namespace, labels=labels(ROUTER_COMPONENT), data=data)
+        (part,) = self._objects(provider, [manifest], after)
+        return part
 
     def _certificate(
         self, provider: KubernetesProvider, plan: RuntimePlan, after: Sequence[pulumi.Resource]
@@ -170,6 +191,10 @@ def _url(plan: RuntimePlan, status: Any) -> str:  # noqa: ANN401 - JSON
     if host := _address(status):
         return f"http://{f'[{host}]' if ':' in host else host}"
     return f"http://{ROUTER_NAME}.{plan.namespace}.svc"
+
+
+def _encoded(token: str | None) -> str:
+    return base64.b64encode((token or "").encode()).decode()
 
 
 def _hidden(manifest: Manifest) -> Manifest:

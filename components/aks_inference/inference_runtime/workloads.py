@@ -14,6 +14,8 @@ from aks_inference_runtime.api.crd import crd
 from aks_inference_runtime.api.endpoint import GROUP
 
 _SETTINGS_FOLDER = "/etc/aks-inference"
+_TOKEN_FOLDER = "/etc/aks-inference-token"  # noqa: S105 - a folder
+_TOKEN_FILE = {"secretName": k8s.ROUTER_TOKEN_NAME, "defaultMode": 0o440}
 _RUN_FOLDER = "/run/aks-inference"
 _WEBHOOK_FOLDER = "/etc/aks-inference-webhook"
 _LONGEST_SCORE_S = 600
@@ -92,6 +94,7 @@ def _deployment(
 ) -> Manifest:
     cpu, memory = asks
     tells = plan.webhook is not None and name == k8s.AUTOSCALER_NAME
+    routes = module == "router"
     probe = {"port": "agent", "scheme": "HTTP"}
     container = {
         "name": module,
@@ -101,6 +104,11 @@ def _deployment(
             {"name": k8s.SETTINGS_VARIABLE, "value": f"{_SETTINGS_FOLDER}/{k8s.SETTINGS_KEY}"},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
             *([{"name": k8s.WEBHOOK_VARIABLE, "value": f"{_WEBHOOK_FOLDER}/{k8s.WEBHOOK_KEY}"}] if tells else []),
+            *(
+                [{"name": k8s.ROUTER_TOKEN_VARIABLE, "value": f"{_TOKEN_FOLDER}/{k8s.ROUTER_TOKEN_FIELD}"}]
+                if routes
+                else []
+            ),
             *downward(),
         ],
         "ports": [{"name": "agent", "containerPort": k8s.AGENT_PORT, "protocol": "TCP"}],
@@ -114,6 +122,7 @@ def _deployment(
             {"name": "run", "mountPath": _RUN_FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
             *([{"name": "webhook", "mountPath": _WEBHOOK_FOLDER, "readOnly": True}] if tells else []),
+            *([{"name": "token", "mountPath": _TOKEN_FOLDER, "readOnly": True}] if routes else []),
         ],
     }
     pod = {
@@ -128,6 +137,8 @@ def _deployment(
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
             *([{"name": "webhook", "secret": {"secretName": k8s.WEBHOOK_NAME}}] if tells else []),
+            # Optional for who applies these objects without it: the network's rules are then the only guard.
+            *([{"name": "token", "secret": {**_TOKEN_FILE, "optional": True}}] if routes else []),
         ],
         **({"imagePullSecrets": plan.pull} if plan.pull else {}),
     }

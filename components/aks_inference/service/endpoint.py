@@ -9,12 +9,13 @@ from pydantic import Field
 from aks_inference.findings import NOTHING, Finding
 from aks_inference.images.pod_image import GIVEN, PodImage
 from aks_inference.names import NAMESPACE
+from aks_inference.service.cors import origin_findings
 from aks_inference.service.insights import InsightsSettings, insights_findings, shown_to_engine
 from aks_inference.service.models import ModelUse
 from aks_inference.service.placing import PLACING, Placing
 from aks_inference.service.tokens import TokenSettings, token_auth, token_findings
 from aks_inference.targets import TargetChoice
-from aks_inference.values import Flag, Leaf, Read, Spec, Text, Whole, is_late
+from aks_inference.values import Flag, Leaf, Read, Spec, Text, Texts, Whole, is_late
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Metadata, ScoringEndpoint
 from aks_inference_runtime.api.keys import SAME_KEYS, key_problem
 from aks_inference_runtime.api.traffic import Share, effective_traffic
@@ -34,6 +35,8 @@ class EndpointSettings(TokenSettings, InsightsSettings):
     namespace: Text | None = None
     compute_target_name: Text | None = None
     version_header_enabled: Flag = True
+    cors_origins: Texts = ()
+    retry_lost_requests: Flag | None = None
     port: Annotated[Whole, Field(ge=1, le=65_535)] | None = Field(None, description="use a port from 1 to 65,535")
     key_version: Annotated[Whole, Field(ge=1)] | None = Field(None, description="use 1 or more")
 
@@ -107,6 +110,10 @@ def endpoint_rules(read: Read[Any], target: TargetChoice | None) -> Iterator[Fin
     if settings.namespace is not None:
         yield from NAMESPACE.check(("namespace",), settings.namespace)
     yield from insights_findings(read)
+    yield from origin_findings(settings.cors_origins)
+    if settings.retry_lost_requests is not None and target is not None and not on_cluster:
+        mend = "leave it out: one router is no other's second try"
+        yield Finding(("retry_lost_requests",), ONLY_CLUSTER, mend, settings.retry_lost_requests)
     if settings.port is not None and on_cluster:
         yield Finding(("port",), "is only for the local target", "leave it out", settings.port)
     if settings.key_version is not None and not on_cluster:
@@ -168,6 +175,8 @@ def build_endpoint(
             auth=mode,
             token=token_auth(settings)[0] if mode is AuthMode.TOKEN else None,
             version_header_enabled=settings.version_header_enabled,
+            cors_origins=settings.cors_origins,
+            retry_lost_requests=settings.retry_lost_requests is not False,
             port=settings.port,
             versions=tuple(plan.version for plan in versions),
             **{key: value for key, value in shared.items() if value is not None},

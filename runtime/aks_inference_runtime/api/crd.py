@@ -118,6 +118,7 @@ def _spec() -> Schema:
             "self.versions.map(v, v.trafficPercentile).sum() < 100.000001",
             "the traffic percentiles sum to more than 100",
         ),
+        _rule("self.auth != 'token' || has(self.token)", "auth token needs token: issuer and audiences"),
     ]
     return spec
 

@@ -5,7 +5,7 @@ defaults are Azure ML's (reference: azureml-core 1.61, AksWebservice.deploy_conf
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,10 @@ API_VERSION = f"{GROUP}/v1"
 KIND = "ScoringEndpoint"
 MAX_VERSIONS = 6
 """Versions of one endpoint: the documented limit of Azure ML's AksEndpoint."""
+
+ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$"
+"""RFC 6454 6.2, in lower case as browsers write it."""
+MAX_ORIGINS = 100
 
 
 class AuthMode(StrEnum):
@@ -185,6 +189,11 @@ class EndpointSpec(Wire):
     """Needed with `auth: token`."""
     version_header_enabled: bool = True
     """Whether a request may ask for a version with the header `x-aks-inference-version`."""
+    cors_origins: tuple[Annotated[str, Field(pattern=ORIGIN)], ...] = Field((), max_length=MAX_ORIGINS)
+    """Whose pages may call it from a browser: `https://host[:port]`, exactly as browsers send it."""
+    retry_lost_requests: bool = True
+    """Kubernetes only: a request that died with its router before a byte of the answer is sent again, once; a model may
+    then have run it twice."""
     port: int | None = Field(None, ge=1, le=65_535)
     """Local target only: also served at `http://127.0.0.1:<port>/score`."""
     versions: tuple[EndpointVersion, ...] = Field(min_length=1, max_length=MAX_VERSIONS)

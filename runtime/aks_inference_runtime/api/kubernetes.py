@@ -48,6 +48,11 @@ WEBHOOK_NAME = "aks-inference-webhook"
 WEBHOOK_KEY = "url"
 WEBHOOK_VARIABLE = "AKS_INFERENCE_WEBHOOK"
 """Environment variable of the autoscaler: the file with that address."""
+ROUTER_TOKEN_NAME = "aks-inference-router-token"  # noqa: S105 - an object's name
+"""Secret with what routers prove to each other that they are routers with; mounted as a file."""
+ROUTER_TOKEN_FIELD = "token"  # noqa: S105 - a field's name
+ROUTER_TOKEN_VARIABLE = "AKS_INFERENCE_ROUTER_TOKEN"  # noqa: S105 - a variable's name
+"""Environment variable with the path of that file."""
 KEYS_SUFFIX = "-key-digests"
 KEYS_FIELD = "digests"
 """Field of an endpoint's Secret: SHA-256 hex digests of the accepted keys, one a line. Keys never reach the cluster."""

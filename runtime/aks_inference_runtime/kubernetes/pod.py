@@ -1,6 +1,7 @@
 """What routers and autoscaler are told: settings and the pod that they are."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.api.kubernetes import SETTINGS_VARIABLE, RuntimeSettings
+from aks_inference_runtime.api.kubernetes import ROUTER_TOKEN_VARIABLE, SETTINGS_VARIABLE, RuntimeSettings
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,21 @@ def pod(environment: Mapping[str, str] = os.environ) -> Pod:
     if missing:
         raise InvalidInput(f"not set: {', '.join(missing)}; the Deployment gives them by the downward API")
     return Pod(environment["POD_NAME"], environment["POD_IP"])
+
+
+def router_token(environment: Mapping[str, str] = os.environ) -> str | None:
+    """From the file that AKS_INFERENCE_ROUTER_TOKEN names; None without one. Raises InvalidInput."""
+    path = environment.get(ROUTER_TOKEN_VARIABLE)
+    if not path or not Path(path).exists():
+        return None
+    try:
+        token = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{ROUTER_TOKEN_VARIABLE}={path}: {error}") from None
+    if not _TOKEN.fullmatch(token):
+        # Not its content.
+        raise InvalidInput(f"{ROUTER_TOKEN_VARIABLE}={path}: no token: 16 to 256 letters, digits, dashes, underscores")
+    return token
 
 
 def settings(environment: Mapping[str, str] = os.environ) -> RuntimeSettings:

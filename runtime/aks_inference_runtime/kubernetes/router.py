@@ -31,8 +31,13 @@ LOOK_S = 0.02
 _log = logging.getLogger(__name__)
 
 
-async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connection) -> None:
-    """Serves until SIGTERM or SIGINT; then hands over, lets requests finish and ends. A second signal ends at once."""
+async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connection, token: str | None = None) -> None:
+    """Serves until SIGTERM or SIGINT; then hands over, lets requests finish and ends. A second signal ends at once.
+
+    `token`: what other routers must show; None: the network alone keeps strangers away.
+    """
+    if token is None:
+        _log.warning("routers have no token: what is no router is kept away by the network's rules alone")
     asked, again = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -45,7 +50,7 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
         cluster = Cluster(
             owner_host=me.address,
             owner_port=settings.owner_port,
-            token=None,
+            token=token,
             retry_lost_requests=settings.retry_lost_requests,
         )
         directory = Path(os.environ.get(DIRECTORY_VARIABLE, DIRECTORY)) / "router"
@@ -114,13 +119,13 @@ def main() -> int:
     """Exit status: 0 after a signal, 2 for settings that cannot be used, 1 for what went wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        settings, me, where = pod.settings(), pod.pod(), connection.find()
+        settings, me, where, token = pod.settings(), pod.pod(), connection.find(), pod.router_token()
     except AksInferenceError as error:
         print(f"router: {error}", file=sys.stderr)
         return 2
     try:
         with asyncio.Runner(loop_factory=_loop) as runner:
-            runner.run(run(settings, me, where))
+            runner.run(run(settings, me, where, token))
     except (AksInferenceError, OSError) as error:
         print(f"router: {error}", file=sys.stderr)
         return 1

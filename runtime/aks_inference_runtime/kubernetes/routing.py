@@ -81,6 +81,8 @@ def route(
         owner=part.owner,
         tenure=part.tenure,
         token=token_rules(endpoint.spec),
+        cors_origins=endpoint.spec.cors_origins,
+        retry_lost_requests=endpoint.spec.retry_lost_requests,
     )
 
 

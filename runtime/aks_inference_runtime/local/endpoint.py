@@ -150,6 +150,7 @@ class EndpointController:
             key_digests=frozenset(hashlib.sha256(key.encode()).hexdigest() for key in digests),
             versions=tuple(self._version_route(v, traffic[v.name]) for v in current.spec.versions),
             version_header_enabled=declared.version_header_enabled,
+            cors_origins=declared.cors_origins,
             port=declared.port,
             token=token_rules(declared),
         )

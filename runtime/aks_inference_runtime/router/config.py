@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from aks_inference_runtime.router.cors import cors_answers, cors_rules
 from aks_inference_runtime.router.defaults import HEADER_SECONDS, base_lines
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
 from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, SINCE_HEADER, STATUS_HEADER, TURN_HEADER
@@ -170,6 +171,7 @@ def first_process(
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
         Refusal.ENDPOINT.rule(unknown),
+        *cors_rules(routes),
         *_authentication(routes, tokens=tokens),
         Refusal.METHOD.rule("!{ method GET POST }"),
         Refusal.SWAGGER.rule("{ method POST } { path_end /swagger.json }"),
@@ -192,6 +194,7 @@ def first_process(
         f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)"
         " if { var(txn.asked) -m found }",
         Refusal.VERSION.rule("{ var(txn.asked) -m found } { var(txn.route) -m str none }"),
+        *cors_answers(),
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),
         "  use_backend %[var(txn.route),field(1,|)]",
@@ -199,7 +202,11 @@ def first_process(
         *_slots(paths, name, layout),
         *(hop_defaults(cluster) if cluster else ["defaults hop from base", "  retries 20", "  timeout connect 2s"]),
         *_hops(paths, 2 if cluster else 1),
-        *(first_lines(cluster, routes, quoted(paths.socket(name, "again"))) if cluster else []),
+        *(
+            first_lines(cluster, routes, *(quoted(paths.socket(name, kind)) for kind in ("again", "lost")))
+            if cluster
+            else []
+        ),
     ]
     return _text(paths, name, lines)
 

@@ -22,7 +22,7 @@ MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
 FINISH_LOOK_S = 0.05
 OURS = re.compile(
-    r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|pem|log|admin|in|park|hold|again)(\.1|\.new)?"
+    r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|pem|log|admin|in|park|hold|again|lost)(\.1|\.new)?"
 )
 """Names of files that this package makes in the router's directory."""
 FORMAT = 3

@@ -98,6 +98,10 @@ class EndpointRoute:
     """What this router may do with the replicas; None: it is the only one."""
     token: TokenRules | None = None
     """With `AuthMode.TOKEN`."""
+    cors_origins: tuple[str, ...] = ()
+    """Whose pages may call it from a browser, each as `https://host[:port]`."""
+    retry_lost_requests: bool = True
+    """Among several routers: whether requests that died with an owner are sent again, once."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ MAX_PEERS = 32
 """Other routers that a process is prepared for."""
 BUFFER_BYTES = 15_360
 """HAProxy's buffer of 16,384 bytes less what it keeps for headers that it adds: a larger request is not sent again."""
+ONCE = "|once"
+"""End of a route whose requests are never sent again."""
+SENT_HEADER = "x-aks-inference-sent"
+"""On a request that may have been given to a replica already."""
+LOST_ID = 4
+"""Of the socket that such requests come by, among the first process's."""
 TOKEN_HEADER = "x-aks-inference-router"  # noqa: S105 - a header's name
 HOPS_HEADER = "x-aks-inference-hops"
 PAUSE_HOPS = 1
@@ -75,17 +81,25 @@ def first_globals(lua: str) -> list[str]:
     return [f"  lua-load {lua}"]
 
 
-def first_lines(cluster: Cluster, routes: str, again: str) -> list[str]:
-    """Of the first process: the ways to other routers, and what asks the map once more."""
+def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[str]:
+    """Of the first process: the ways to other routers, and what asks the map once more.
+
+    `again`: nothing of these requests was given to a replica by this way; `lost`: they may have been, and no router
+    sends them a third time.
+    """
     token = [f"  http-request set-header {TOKEN_HEADER} {cluster.token}"] if cluster.token else []
     passed = [
         "  http-request set-var(txn.hop) int(1)",
         "  http-request set-header x-aks-inference-version %[var(txn.route),field(5,|)]",
+        f"  http-request disable-l7-retry if {{ var(txn.sent) -m found }} || {{ var(txn.route) -m end {ONCE} }}",
         *token,
     ]
     lines = [
         "frontend again from base",
         f"  bind {again} mode 600",
+        f"  bind {lost} mode 600 id {LOST_ID}",
+        f"  http-request set-header {SENT_HEADER} 1 if {{ so_id {LOST_ID} }}",
+        f"  http-request set-var(txn.sent) int(1) if {{ req.hdr({SENT_HEADER}) -m found }}",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
         f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)",
         '  http-request return status 404 content-type application/json string \'{"message": "no such version"}\''
@@ -103,7 +117,7 @@ def first_lines(cluster: Cluster, routes: str, again: str) -> list[str]:
         "  use_backend %[var(txn.route),field(1,|)]",
     ]
     own = "127.0.0.1" if cluster.owner_host == "0.0.0.0" else _host(cluster.owner_host)
-    backup = f"  server again {again} backup"
+    backup = f"  server again {lost} backup"
     lines += ["backend hop1 from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
     for number in range(MAX_PEERS):
         address = cluster.addresses.get(number)

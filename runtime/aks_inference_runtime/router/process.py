@@ -110,7 +110,7 @@ class HaproxyProcess:
         self._process = self._child = None
         for path in (self._paths.record(self.name), self._paths.config(self.name)):
             path.unlink(missing_ok=True)
-        for kind in ("admin", "in", "park", "hold", "again"):
+        for kind in ("admin", "in", "park", "hold", "again", "lost"):
             self._paths.socket(self.name, kind).unlink(missing_ok=True)
 
     def let_finish(self) -> None:

@@ -4,6 +4,7 @@
 | --- | --- |
 | `<path>` | `<key or none>|<number of buckets>|<1: a version may be asked for>|<fingerprint of name and keys>` |
 | `<sha256 of a key>#<value of the path>` | `1` |
+| `<origin>&<value of the path>` | the origin, which pages may come from |
 | `<path>:<bucket>` | route |
 | `<path>@<version>` | route |
 
@@ -24,7 +25,9 @@ from types import MappingProxyType
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.traffic import HUNDREDTHS
+from aks_inference_runtime.router.cors import cors_entries
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
+from aks_inference_runtime.router.peers import ONCE
 from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
@@ -81,6 +84,8 @@ def table(
             found = [route(v, slots[VersionKey(endpoint.name, v.name)]) for v in endpoint.versions]
         else:
             found = [f"{peer_backend(numbers[endpoint.owner])}||||{v.name}" for v in endpoint.versions]
+        if endpoint.tenure is not None and not endpoint.retry_lost_requests:
+            found = [text + ONCE for text in found]
         entries.update(_endpoint(endpoint, found))
     return entries
 
@@ -123,6 +128,7 @@ def _endpoint(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
         path = f"/api/v1/service/{endpoint.name}/{file}"
         entries[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint(endpoint)}"
         entries.update({f"{digest}#{meta}": "1" for digest in digests})
+        entries.update(cors_entries(endpoint.cors_origins, meta))
         entries.update({f"{path}:{number}": routes[index] for number, index in enumerate(chosen)})
         entries.update({f"{path}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
     return entries
