@@ -152,3 +152,12 @@ def test_a_target_with_a_kubeconfig_reads_back_and_is_not_shown_when_it_is_wrong
     found, findings = plan(target=broken)
     assert found is None
     assert not any("clusters" in f.text(Casing.SNAKE) for f in findings)
+
+
+def test_the_gate_sends_traces_where_the_runtime_says() -> None:
+    target = CLUSTER.model_copy(update={"otlp_endpoint": "http://c:4318", "trace_ratio": 0.5})
+    for given, told in ((CLUSTER, False), (target, True)):
+        made = replica(target=format_target(given))
+        text = str(deployment(made)["spec"]["template"]["spec"]["initContainers"])
+        assert ('"otlpEndpoint": "http://c:4318"' in text) is told
+        assert ('"traceRatio": 0.5' in text) is told

@@ -141,3 +141,27 @@ def test_a_webhook_is_an_address_and_a_secret() -> None:
     plan, findings = plan_runtime("r", {"image": "i:1", "state_webhook": "hooks/secret"})
     assert plan is None
     assert [f.text(Casing.SNAKE) for f in findings] == ["state_webhook: is no web address; begin it with https://"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            {"otlp_endpoint": "collector:4318"},
+            'otlp_endpoint = "collector:4318": is no web address; begin it with http',
+        ),
+        ({"trace_ratio": 0.5}, "trace_ratio = 0.5: has no effect without otlp_endpoint; add otlp_endpoint"),
+        ({"otlp_endpoint": "http://c", "trace_ratio": 2}, "trace_ratio = 2: must be at most 1"),
+    ],
+)
+def test_broken_rules_of_traces(arguments: dict[str, Any], said: str) -> None:
+    plan, findings = plan_runtime("r", {"image": "i:1", **arguments})
+    assert plan is None
+    (text,) = [f.text(Casing.SNAKE) for f in findings]
+    assert text.startswith(said)
+
+
+def test_gates_are_told_where_traces_go() -> None:
+    plan, findings = plan_runtime("r", {"image": "i:1", "otlp_endpoint": "http://c:4318"})
+    assert plan is not None, findings
+    assert (plan.target().otlp_endpoint, plan.target().trace_ratio) == ("http://c:4318", 0.1)

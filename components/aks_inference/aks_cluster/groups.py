@@ -169,6 +169,8 @@ class ClusterRuntimeSpec(Spec):
     model_store: Any = None
     model_cache: Any = None
     state_webhook: Any = None
+    otlp_endpoint: Any = None
+    trace_ratio: Any = None
     prometheus_operator: Any = None
     acme_server: Any = None
     acme_email: Any = None

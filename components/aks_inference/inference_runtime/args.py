@@ -48,6 +48,12 @@ class InferenceRuntimeArgs(TypedDict):
     state_webhook: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret. Where each changed state of an endpoint is told to (a POST of JSON; chat systems show its
     `text`). Kubernetes events tell it in any case. Default: none."""
+    otlp_endpoint: NotRequired[str | None]
+    """Optional. OpenTelemetry collector (OTLP over HTTP, such as `http://collector.monitoring:4318`) that gets the
+    requests' traces. Default: none, nothing is traced."""
+    trace_ratio: NotRequired[float | None]
+    """Optional. Share of the requests that are traced, 0 to 1, where their caller does not decide it by `traceparent`.
+    Default: 0.1."""
     prometheus_operator: NotRequired[bool | None]
     """Optional. Declares PodMonitors and the alert rules as a PrometheusRule, for the Prometheus operator. Default:
     false."""

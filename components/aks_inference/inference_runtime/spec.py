@@ -1,7 +1,7 @@
 """The rules of an InferenceRuntime."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,21 @@ from aks_inference.images.registry import RegistryPlan, plan_registry
 from aks_inference.inference_runtime.tls import TlsPlan, plan_tls, url_of
 from aks_inference.kubernetes import Manifest
 from aks_inference.names import NAMESPACE
-from aks_inference.values import Counts, Flag, Labels, Leaf, Object, Spec, Text, Texts, Whole, is_late, read
+from aks_inference.values import (
+    Counts,
+    Flag,
+    Labels,
+    Leaf,
+    Number,
+    Object,
+    Read,
+    Spec,
+    Text,
+    Texts,
+    Whole,
+    is_late,
+    read,
+)
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.api.kubernetes import (
     HTTPS_PORT,
@@ -29,6 +43,8 @@ ROUTERS = 3
 IDLE_TIMEOUT = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
 LONGEST_IDLE_MINUTES = "30"
 _FOLDER = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
+TRACE_RATIO = 0.1
+"""Of the requests whose caller does not decide: enough to see where time goes, little to send."""
 MODEL_CACHE = "/var/cache/aks-inference/models"
 DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
 TLS_SECRETS = (TLS_NAME, ISSUED_TLS_NAME)
@@ -56,6 +72,8 @@ class InferenceRuntimeSpec(Spec):
     model_store: Text | None = None
     model_cache: Text | None = None
     state_webhook: Leaf | None = None
+    otlp_endpoint: Text | None = None
+    trace_ratio: Annotated[Number, Field(ge=0, le=1)] | None = Field(None, description="use 0 to 1")
     prometheus_operator: Flag = False
     autoscaled_pools: Counts = Field(default_factory=dict, description="use 1 node or more for each pool")
     ssl_cname: Leaf | None = None
@@ -94,6 +112,8 @@ class RuntimePlan:
     tls: TlsPlan | None = None
     webhook: Any = None
     """A text or an output of one: secret."""
+    otlp_endpoint: str | None = None
+    trace_ratio: float = TRACE_RATIO
     prometheus_operator: bool = False
 
     @property
@@ -152,6 +172,8 @@ class RuntimePlan:
             registry=self.registry.settings.model_copy(update=login) if self.registry else None,
             model_store=self.model_store,
             model_cache=self.model_cache,
+            otlp_endpoint=self.otlp_endpoint,
+            trace_ratio=self.trace_ratio,
         )
 
 
@@ -181,9 +203,7 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         findings.append(Finding(("url",), "is no web address", "begin it with https:// or http://", spec.url))
     if isinstance(spec.kubeconfig, str) and not is_late(spec.kubeconfig) and not spec.kubeconfig.strip():
         findings.append(Finding(("kubeconfig",), "is empty", "give its content or path, or leave it out"))
-    hook = spec.state_webhook
-    if hook is not None and not is_late(hook) and not hook.startswith(("https://", "http://")):
-        findings.append(Finding(("state_webhook",), "is no web address", "begin it with https://"))
+    findings += _observed(got)
     store, wrong = _store(spec.model_store)
     findings += wrong
     if spec.model_cache and not _FOLDER.fullmatch(spec.model_cache):
@@ -218,9 +238,24 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         model_cache=MODEL_CACHE if spec.model_cache is None else spec.model_cache or None,
         pools=spec.autoscaled_pools,
         webhook=spec.state_webhook,
+        otlp_endpoint=spec.otlp_endpoint,
+        trace_ratio=TRACE_RATIO if spec.trace_ratio is None else spec.trace_ratio,
         prometheus_operator=spec.prometheus_operator,
         tls=tls,
     ), findings
+
+
+def _observed(got: Read[InferenceRuntimeSpec]) -> Iterator[Finding]:
+    """The rules of who is told what goes on."""
+    spec = got.spec
+    hook = spec.state_webhook
+    if hook is not None and not is_late(hook) and not hook.startswith(("https://", "http://")):
+        yield Finding(("state_webhook",), "is no web address", "begin it with https://")
+    if spec.otlp_endpoint is not None and not spec.otlp_endpoint.startswith(("https://", "http://")):
+        mend = "begin it with http:// or https://"
+        yield Finding(("otlp_endpoint",), "is no web address", mend, spec.otlp_endpoint)
+    if spec.trace_ratio is not None and spec.otlp_endpoint is None and got.whole("otlp_endpoint", "trace_ratio"):
+        yield Finding(("trace_ratio",), "has no effect without @otlp_endpoint", "add @otlp_endpoint", spec.trace_ratio)
 
 
 def _own_image(registry: RegistryPlan) -> tuple[str | None, list[Finding]]:

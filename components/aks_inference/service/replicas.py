@@ -248,6 +248,8 @@ def _gate(replica: Replica) -> Manifest:
         "scoringTimeoutMs": requests.scoring_timeout_ms,
         "queueTimeoutMs": requests.max_request_wait_time,
     }
+    if replica.target.otlp_endpoint is not None:
+        settings |= {"otlpEndpoint": replica.target.otlp_endpoint, "traceRatio": replica.target.trace_ratio}
     if container.health_port is not None:
         settings["healthPort"] = container.health_port
     probe = {"port": "gate-ready", "scheme": "HTTP"}

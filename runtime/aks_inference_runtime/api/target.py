@@ -54,6 +54,10 @@ class KubernetesTarget(Wire):
     kubeconfig: str | None = Field(None, repr=False)
     """Secret. Content or path; None: the one of the environment."""
     context: str | None = None
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector of the requests' traces; None: nothing is traced."""
+    trace_ratio: float = 0.1
+    """Of the requests whose caller does not decide it."""
     location: str | None = None
     """Azure region, where that is known."""
     model_store: str | None = None

@@ -11,6 +11,7 @@ from aks_inference_runtime.router.gate import wire
 from aks_inference_runtime.router.gate.exchange import Context, Exchange, RequestHead
 from aks_inference_runtime.router.gate.sockets import Sockets
 from aks_inference_runtime.router.gate.telemetry import Request, request_id, waited_s
+from aks_inference_runtime.router.gate.tracing import HEADER
 
 LINGER_SECONDS = 2.0
 """After an answer that is the last word it is read on for so long: closing at once would reset what is not read yet."""
@@ -155,6 +156,10 @@ class RouterConnection:
             0.0 if since is None else waited_s(since, self._c.wall()),
         )
         kept.append((wire.REQUEST_ID, record.id))
+        if (tracer := self._c.telemetry.tracer) is not None:
+            record.trace = tracer.begin(names.get(HEADER))
+            if record.trace is not None:
+                kept = [pair for pair in kept if pair[0] != HEADER] + [(HEADER, record.trace.header)]
         chunked = b"transfer-encoding" in names
         if chunked:
             kept.append((b"transfer-encoding", b"chunked"))

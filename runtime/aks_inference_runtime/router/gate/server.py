@@ -1,8 +1,8 @@
 """One gate: the data listener, the control socket, the watch over the replica's health."""
 
 import asyncio
-import contextlib
 import os
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +18,7 @@ from aks_inference_runtime.router.gate.listener import Listener
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
 from aks_inference_runtime.router.gate.sockets import Sockets
 from aks_inference_runtime.router.gate.telemetry import Telemetry
+from aks_inference_runtime.router.gate.tracing import Tracer
 from aks_inference_runtime.router.gate.upstream import UpstreamPool
 
 
@@ -36,7 +37,7 @@ class Gate:
         self.connections: set[RouterConnection] = set()
         self.departed = Departed()
         self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
-        self.telemetry = Telemetry(_labels(settings), _print if settings.access_log else None)
+        self.telemetry = Telemetry(_labels(settings), _print if settings.access_log else None, _tracer(settings))
         context = Context(
             settings=settings,
             version=settings.version.encode(),
@@ -119,6 +120,13 @@ def _labels(settings: GateSettings) -> dict[str, str]:
     return {"endpoint": settings.endpoint, "version": settings.version, "replica": settings.replica_id}
 
 
+def _tracer(settings: GateSettings) -> Tracer | None:
+    if settings.otlp_endpoint is None:
+        return None
+    labels = {f"aks_inference.{name}": value for name, value in _labels(settings).items()}
+    return Tracer(settings.otlp_endpoint, labels, settings.trace_ratio, random.Random())  # noqa: S311 - no secret
+
+
 def _print(line: str) -> None:
     print(line, flush=True)
 
@@ -138,14 +146,17 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
     finally:
         os.umask(mask)
     watching = asyncio.create_task(health.watch(settings, gate.looked, gate.doubt, lambda: gate.admission.running > 0))
+    works = [watching]
+    if gate.telemetry.tracer is not None:
+        works.append(asyncio.create_task(gate.telemetry.tracer.send()))
     try:
         yield gate
     finally:
         gate.listener.close()
         control.close()
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
         for connection in tuple(gate.connections):
             connection.close()
         gate.sockets.close()

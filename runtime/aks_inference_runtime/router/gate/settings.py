@@ -44,6 +44,10 @@ class GateSettings(Wire):
     """Of the version: for metrics and the access log."""
     access_log: bool = False
     """A line of JSON on standard output for each request."""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector (OTLP over HTTP): `http://collector:4318`; None: nothing is traced."""
+    trace_ratio: float = Field(1.0, ge=0, le=1)
+    """Of the requests whose caller did not decide it."""
     control: Path
     """Path of the control socket (at most 100 bytes)."""
 

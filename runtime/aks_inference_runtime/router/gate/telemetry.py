@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from aks_inference_runtime.router.gate.tracing import Trace, Tracer
+
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms' buckets, seconds: from a small model's answer to the scoring timeout's default."""
 CUT = "cut"
@@ -39,11 +41,14 @@ class Histogram:
 class Telemetry:
     """Of one gate. Totals since it began."""
 
-    def __init__(self, labels: Mapping[str, str], log: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, labels: Mapping[str, str], log: Callable[[str], None] | None = None, tracer: Tracer | None = None
+    ) -> None:
         """
         Args:
             labels: Required. In each line: which replica, of which version and endpoint.
             log: Optional. Takes a line of the access log, JSON without its end. Default: none is made.
+            tracer: Optional. Default: nothing is traced.
         """
         self.answers: Counter[tuple[int, str]] = Counter()
         """By status and reason; no reason: the model's own status."""
@@ -51,6 +56,7 @@ class Telemetry:
         """From the moment that the replica has the request until its last byte."""
         self.waited = Histogram()
         """In the router's queue, of what reached the replica."""
+        self.tracer = tracer
         self._labels = dict(labels)
         self._log = log
 
@@ -65,6 +71,11 @@ class Telemetry:
         if served_s is not None:
             self.served.observe(served_s)
             self.waited.observe(request.waited_s)
+        if self.tracer is not None and request.trace is not None:
+            about = {"http.request.method": _text(request.method), "url.path": _text(request.path)}
+            about |= {"aks_inference.request_id": _text(request.id), "aks_inference.reason": reason}
+            outcome: dict[str, object] = {**about, "http.response.status_code": code}
+            self.tracer.end(request.trace, outcome, request.waited_s, served_s, wall_s)
         if self._log is not None:
             self._log(json.dumps({**self._labels, **request.line(), **_outcome(code, reason, served_s, wall_s)}))
 
@@ -72,9 +83,10 @@ class Telemetry:
 class Request:
     """What is kept of a request for its line."""
 
-    __slots__ = ("id", "method", "path", "waited_s")
+    __slots__ = ("id", "method", "path", "trace", "waited_s")
 
-    def __init__(self, id: bytes, method: bytes, path: bytes, waited_s: float) -> None:
+    def __init__(self, id: bytes, method: bytes, path: bytes, waited_s: float, trace: Trace | None = None) -> None:
+        self.trace = trace
         self.id = id
         self.method = method
         self.path = path
@@ -83,9 +95,9 @@ class Request:
     def line(self) -> dict[str, object]:
         """Its part of the line. Neither query nor headers: they may hold secrets."""
         return {
-            "request_id": self.id.decode("ascii"),
-            "method": self.method.decode("ascii", errors="replace"),
-            "path": self.path.decode("ascii", errors="replace"),
+            "request_id": _text(self.id),
+            "method": _text(self.method),
+            "path": _text(self.path),
             "queue_ms": round(self.waited_s * 1_000, 3),
         }
 
@@ -103,6 +115,10 @@ def waited_s(since_ms: bytes | None, wall_s: float) -> float:
         return 0.0
     # The clocks of two machines may differ.
     return max(0.0, wall_s - int(since_ms) / 1_000)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("ascii", errors="replace")
 
 
 def _outcome(code: int, reason: str, served_s: float | None, wall_s: float) -> dict[str, object]:
