@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SecurityArgs,
         SystemPoolArgs,
     )
+    from aks_inference.images.args import CustomImageArgs, RegistryArgs
     from aks_inference.inference_runtime.args import InferenceRuntimeArgs
     from aks_inference.inference_runtime.component import InferenceRuntime
     from aks_inference.local_cluster.args import LocalInferenceClusterArgs
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from aks_inference.rollout.component import ControlledRolloutEndpoint
     from aks_inference.service.args import EnvironmentArgs, InferenceConfigArgs, ModelWebServiceArgs
     from aks_inference.service.component import ModelWebService
+    from aks_inference.training_job.args import TrainingJobArgs
+    from aks_inference.training_job.component import TrainingJob
 
 _PLACES = {
     "AccessArgs": "aks_cluster.groups_args",
@@ -39,6 +42,7 @@ _PLACES = {
     "ClusterRuntimeArgs": "aks_cluster.groups_args",
     "ControlledRolloutEndpoint": "rollout.component",
     "ControlledRolloutEndpointArgs": "rollout.args",
+    "CustomImageArgs": "images.args",
     "EgressArgs": "aks_cluster.groups_args",
     "EnvironmentArgs": "service.args",
     "IdentityArgs": "aks_cluster.groups_args",
@@ -52,10 +56,13 @@ _PLACES = {
     "ModelWebServiceArgs": "service.args",
     "NetworkArgs": "aks_cluster.groups_args",
     "PoolArgs": "aks_cluster.groups_args",
+    "RegistryArgs": "images.args",
     "RegisteredModel": "registered_model.component",
     "RegisteredModelArgs": "registered_model.args",
     "SecurityArgs": "aks_cluster.groups_args",
     "SystemPoolArgs": "aks_cluster.groups_args",
+    "TrainingJob": "training_job.component",
+    "TrainingJobArgs": "training_job.args",
     "VersionArgs": "rollout.args",
 }
 _HOSTED = (
@@ -65,6 +72,7 @@ _HOSTED = (
     "ControlledRolloutEndpoint",
     "AksInferenceCluster",
     "InferenceRuntime",
+    "TrainingJob",
 )
 
 COMPONENTS: list[type[Any]]
@@ -96,6 +104,7 @@ __all__ = [
     "ClusterRuntimeArgs",
     "ControlledRolloutEndpoint",
     "ControlledRolloutEndpointArgs",
+    "CustomImageArgs",
     "EgressArgs",
     "EnvironmentArgs",
     "IdentityArgs",
@@ -111,7 +120,10 @@ __all__ = [
     "PoolArgs",
     "RegisteredModel",
     "RegisteredModelArgs",
+    "RegistryArgs",
     "SecurityArgs",
     "SystemPoolArgs",
+    "TrainingJob",
+    "TrainingJobArgs",
     "VersionArgs",
 ]

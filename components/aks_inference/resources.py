@@ -119,6 +119,28 @@ class Image(_ProviderResource):
         return self._output("image")
 
 
+class TrainingRun(_ProviderResource):
+    """One run of a training script. Inputs: those of `aks-inference:index:TrainingRun`."""
+
+    _token = f"{PACKAGE}:index:TrainingRun"
+    _outputs = ("runId", "outputsPath", "logPath", "exitCode", "seconds")
+
+    @property
+    def run_id(self) -> pulumi.Output[str]:
+        """The run's name."""
+        return self._output("runId")
+
+    @property
+    def outputs_path(self) -> pulumi.Output[str]:
+        """Folder with what the script wrote into ./outputs."""
+        return self._output("outputsPath")
+
+    @property
+    def log_path(self) -> pulumi.Output[str]:
+        """File with its log."""
+        return self._output("logPath")
+
+
 class LocalEndpoint(_ProviderResource):
     """A served endpoint. Inputs: `target`, `endpoint` (ScoringEndpoint as JSON), `effectiveTraffic`, `primaryKey`,
     `secondaryKey`, `timeoutSeconds`."""

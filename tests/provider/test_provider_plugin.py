@@ -29,6 +29,7 @@ CUSTOM = (
     "EndpointKeys",
     "Image",
     "StoredModels",
+    "TrainingRun",
 )
 
 

@@ -7,9 +7,12 @@ import pulumi
 
 if TYPE_CHECKING:
     from aks_inference.component import Cluster
+    from aks_inference.training_job.component import TrainingJob
 
     Target = pulumi.Input[str] | Cluster
+    JobOutputs = pulumi.Input[str] | TrainingJob
 else:
+    JobOutputs = pulumi.Input[str]
     Target = pulumi.Input[str]
 
 
@@ -47,6 +50,9 @@ class RegisteredModelArgs(TypedDict):
     `run_id` is given. Or `https://…`, `az://account/container/path`, `oci://registry/repository:tag`,
     `runs:/RUN_ID/PATH`, `models:/NAME/VERSION` and `models:/NAME@ALIAS` of an MLflow server. With `run_id`: the path in
     the run; default there: the model's name."""
+    job_outputs: NotRequired[JobOutputs | None]
+    """Optional. The `outputs_path` of a TrainingJob; in Python also the TrainingJob itself. `model_path` is then a file
+    or folder in it; default there: all of it. Default: none."""
     model_name: NotRequired[str | None]
     """Optional. 1 to 255 characters: letters, digits, `-`, `.`, `_`, first a letter or digit. Default: the resource's
     name. Registering other files under the same name makes the next version."""

@@ -1,5 +1,6 @@
 """The component RegisteredModel."""
 
+import os
 from typing import Any, Unpack, overload
 
 import pulumi
@@ -12,6 +13,7 @@ from aks_inference.registered_model.spec import ModelPlan, plan_model
 from aks_inference.resources import Model
 from aks_inference.service.models import ModelUse
 from aks_inference.targets import checked_target, choose_target
+from aks_inference.training_job.component import TrainingJob
 
 
 class RegisteredModel(Component):
@@ -61,13 +63,14 @@ class RegisteredModel(Component):
             self._use = ModelUse({"name": self._model_name, "version": self.version}, self._model_name)
             return
         target = {"target": checked_target(plan.target)} if plan.target is not None else {}
-        model = Model(name, {**target, **plan.inputs}, self._child())
+        model = Model(name, {**target, **plan.inputs, **_of_job(plan)}, self._child())
         self.model_name = pulumi.Output.from_input(self._model_name)
         self.version, self.model_id = model.version, model.model_id
         self._use = ModelUse({"name": self._model_name, "version": model.version}, self._model_name)
         framework = f"; {plan.inputs['framework']}" if plan.inputs["framework"] else ""
         where = f" into {plan.inputs['store']}" if plan.inputs["store"] else ""
-        source = f"from {plan.inputs['path']}{framework}{where}"
+        job = " of a training job's outputs" if plan.outputs is not None else ""
+        source = f"from {plan.inputs['path']}{job}{framework}{where}"
         files = "" if plan.files is None else f"{plan.files:,} file{'s' * (plan.files != 1)}, "
         size = "" if plan.files is None else f"{size_text(plan.size_bytes)} "
         self._info(f"model {self._model_name}: {files}{size}{source}")
@@ -76,6 +79,21 @@ class RegisteredModel(Component):
     @property
     def _reference(self) -> pulumi.Output[str]:
         return self.model_id
+
+
+def _of_job(plan: ModelPlan) -> dict[str, Any]:
+    """Path and lineage of what a training job made."""
+    outputs = plan.outputs
+    if outputs is None:
+        return {}
+    if isinstance(outputs, TrainingJob):
+        facts = {**(plan.inputs["facts"] or {}), "runId": outputs.run_id}
+        return {"path": _joined(outputs.outputs_path, plan.inputs["path"]), "facts": facts}
+    return {"path": _joined(outputs, plan.inputs["path"])}
+
+
+def _joined(folder: pulumi.Input[str], path: str) -> pulumi.Output[str]:
+    return pulumi.Output.from_input(folder).apply(lambda known: os.path.normpath(f"{known}/{path}"))
 
 
 def size_text(size: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -31,6 +31,7 @@ class RegisteredModelSpec(Spec):
     model_framework: Text | None = None
     model_framework_version: Text | None = None
     store: Text | None = None
+    job_outputs: Any = None
     unpack: Flag = False
     tracking_uri: Text | None = None
     run_id: Text | None = None
@@ -69,6 +70,8 @@ class ModelPlan:
     """None: of a remote source, which the plugin looks at."""
     size_bytes: int
     resources: ResourcesSpec | None = None
+    outputs: Any = None
+    """The folder, known later, that the path is relative to: of a training job."""
 
 
 def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPlan | None, list[Finding]]:
@@ -83,10 +86,10 @@ def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPl
     findings += _framework(spec)
     resources, wrong = _resources(spec)
     findings += wrong + list(_datasets(spec)) + list(_lineage(spec))
-    path, wrong = _path(got, name)
+    path, wrong = _path(got, name) if spec.job_outputs is None else _in_outputs(spec)
     findings += wrong
     files: dict[str, Path] = {}
-    local = path is not None and not is_remote(path)
+    local = path is not None and not is_remote(path) and spec.job_outputs is None
     if path is not None and local:
         files, wrong = _files(got, path)
         findings += wrong
@@ -108,7 +111,22 @@ def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPl
         "facts": _facts(spec, resources) or None,
     }
     size = sum(file.stat().st_size for file in files.values())
-    return ModelPlan(None if kept else target, inputs, len(files) if local else None, size, resources), findings
+    where = None if kept else target
+    return ModelPlan(where, inputs, len(files) if local else None, size, resources, spec.job_outputs), findings
+
+
+def _in_outputs(spec: RegisteredModelSpec) -> tuple[str, list[Finding]]:
+    """The path in the outputs of a job, which are known when it has ended."""
+    path = PurePosixPath(spec.model_path or ".")
+    findings = []
+    if path.is_absolute() or ".." in path.parts or is_remote(str(path)):
+        rule = "lies outside of @job_outputs"
+        findings.append(Finding(("model_path",), rule, "give a path in the outputs, or leave it out", spec.model_path))
+    for argument in ("run_id", "unpack", "tracking_uri", "experiment_name"):
+        if getattr(spec, argument):
+            rule = "cannot be combined with @job_outputs"
+            findings.append(Finding((argument,), rule, "leave it out", getattr(spec, argument)))
+    return str(path), findings
 
 
 def _place(got: Read[RegisteredModelSpec]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from aks_inference_provider.resources.local_runtime import LocalRuntime
 from aks_inference_provider.resources.model import Model
 from aks_inference_provider.resources.pool_drain import PoolDrain
 from aks_inference_provider.resources.stored_models import StoredModels
+from aks_inference_provider.resources.training_run import TrainingRun
 
 RESOURCES: Mapping[str, CustomResource] = {
     each.token: each
@@ -24,6 +25,7 @@ RESOURCES: Mapping[str, CustomResource] = {
         PoolDrain(),
         EndpointKeys(),
         Image(),
+        TrainingRun(),
         StoredModels(),
     )
 }

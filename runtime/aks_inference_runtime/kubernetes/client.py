@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -65,10 +66,23 @@ class Api:
         """Server-side apply; what another manager set in our fields is taken over. Raises as `get`."""
         return await self._ask("PATCH", path, {"fieldManager": manager, "force": "true"}, body, APPLY)
 
-    async def delete(self, path: str) -> None:
+    async def download(self, path: str, target: Path, headers: Mapping[str, str]) -> None:
+        """What stands behind a proxy of the API server, into a file. Raises as `get`."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=WATCH_SECONDS)
+        async with self._request("GET", path, {}, None, None, limits, headers) as answer:
+            with target.open("wb") as file:
+                async for piece in answer.content.iter_any():
+                    await asyncio.to_thread(file.write, piece)
+
+    async def call(self, path: str, headers: Mapping[str, str]) -> None:
+        """A POST without a body to what stands behind a proxy of the API server. Raises as `get`."""
+        async with self._request("POST", path, {}, None, None, None, headers):
+            return
+
+    async def delete(self, path: str, **query: str) -> None:
         """Removes an object; one that is not there is removed already. Raises OperationFailed, RuntimeUnavailable."""
         try:
-            await self._ask("DELETE", path, {})
+            await self._ask("DELETE", path, query)
         except NotFound:
             return
 
@@ -123,8 +137,9 @@ class Api:
         body: Object | None,
         content: str | None,
         limits: aiohttp.ClientTimeout | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = self._connection.headers() | {"content-type": content or "application/json"}
+        headers = self._connection.headers() | {"content-type": content or "application/json", **(more or {})}
         try:
             async with self._session.request(
                 method,
