@@ -53,6 +53,7 @@ for index in range(config.require_int("services")):
         inference_config=inference,
         autoscale_enabled=True,
         autoscale_min_replicas=0,
+        scale_to_zero=True,
     )
 """
 

@@ -39,6 +39,7 @@ class Quiet:
         self._settings = settings
         self._socket = socket
         self._endpoints: dict[str, EndpointSubmission] = {}
+        self._models: dict[str, ModelRecord] = {}
         self.ended = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -54,7 +55,11 @@ class Quiet:
             case "GET", ["info"]:
                 return self._info().to_wire()
             case "POST", ["models"]:
-                return store(ModelRegistration.model_validate_json(body)).to_wire()
+                record = store(ModelRegistration.model_validate_json(body))
+                self._models[record.name] = record
+                return record.to_wire()
+            case "GET", ["models"]:
+                return [record.to_wire() for record in self._models.values()]
             case "PUT", ["endpoints", name]:
                 self._endpoints[name] = EndpointSubmission.model_validate_json(body)
                 return self._view(name).status.to_wire()
