@@ -309,7 +309,7 @@ class EndpointController:
             queued=load.queued,
             utilization=round(utilization(Load(load.busy, load.queued), ready, _cap(version.requests)), 1),
             last_scaling=self._scaling.get(version.name) or self._reasons.get(version.name, ""),
-            message="" if quiet else replicas.failed or replicas.unschedulable or replicas.message,
+            message="" if quiet else replicas.trouble(),
             replicas=tuple(replica.status(s.restarts) for s in mine for replica in s.replicas.values()),
         )
 

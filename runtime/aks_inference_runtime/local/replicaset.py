@@ -30,6 +30,8 @@ LOST_DRAIN_S = 1.0
 DRAIN_AGAIN_S = 1.0
 """After the router could not be told that a replica leaves (a full disk)."""
 LOG_TAIL_LINES = 40
+SLOW_START_S = 10.0
+"""From then on a replica that is not ready yet is named, with what it said last: its init() may hang."""
 MEMORY_S = 0.5
 """Between looks at the memory of replicas that have a limit."""
 _log = logging.getLogger(__name__)
@@ -103,6 +105,24 @@ class ReplicaSet:
     def backing_off(self) -> bool:
         """Whether it waits before it starts the next one."""
         return time.monotonic() < self._not_before
+
+    def trouble(self) -> str:
+        """What a person should know of it while it does not serve as it should."""
+        return self.failed or self.unschedulable or self.message or self.slow_start()
+
+    def slow_start(self) -> str:
+        """Of the replica that has been starting for long: which, how long (in tens of seconds), what it said last."""
+        now = time.monotonic()
+        for replica in sorted(self.serving(), key=lambda replica: replica.started):
+            seconds = now - replica.started
+            if replica.ready_since is None and seconds >= SLOW_START_S:
+                said = logs.tail(replica.record.log, 1)
+                return (
+                    f"replica {replica.id} has been starting for {seconds - seconds % 10:.0f} s and is given up after "
+                    f"{start_deadline_s(self.version.liveness_probe):g} s; "
+                    + (f"the last line of its log: {said[0].strip()[:300]}" if said else "it has logged nothing")
+                )
+        return ""
 
     def forgive(self) -> None:
         """Declared anew: what failed may be tried again."""
