@@ -3,6 +3,10 @@
 import asyncio
 import collections
 import contextlib
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -140,6 +144,40 @@ async def test_scored_with_the_key_alone(node, served):
     assert set(load.answers) == {(401, "auth")}
     status = node.api.get(f"{ENDPOINTS}/fraud").body["status"]
     assert {v["name"]: v["traffic"] for v in status["versions"]} == {"blue": 80, "green": 20}
+
+
+def told(node: Any, *arguments: str) -> str:
+    command = Path(sys.executable).with_name("aks-inference")
+    environment = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(
+        [command, "--kubeconfig", str(node.kubeconfig), *arguments],
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def test_people_and_prometheus_see_it(node, served):
+    project, address = served
+    async with loaded(address, "churn", project.outputs()["churn"]["primary"], clients=1) as load:
+        await eventually(lambda: sum(load.answers.values()) >= 5, 30, "five answers")
+    view = json.loads(await asyncio.to_thread(told, node, "--json", "status", "churn"))
+    assert view["state"] == "Healthy"
+    replica = view["versions"][0]["replicas"][0]
+    assert replica["state"] == "Ready"
+    lines = await asyncio.to_thread(told, node, "logs", "churn", "--replica", replica["id"])
+    assert f"default/{replica['id']} " in lines
+    assert "churn" in await asyncio.to_thread(told, node, "top")
+    url = f"http://{replica['address']}:{k8s.GATE_READY_PORT}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        metrics = await answer.text()
+    assert 'aks_inference_answers_total{endpoint="churn",version="default",code="200",reason=""}' in metrics
+    path = f"/api/v1/namespaces/default/pods/{replica['id']}/log"
+    logged = node.api.get(path, container="gate", tailLines="5").body["message"]
+    assert json.loads(logged.splitlines()[-1])["endpoint"] == "churn"
+    events = node.api.get("/apis/events.k8s.io/v1/namespaces/default/events").body["items"]
+    about = {(e["regarding"]["name"], e["reason"]) for e in events if e["regarding"].get("kind") == "ScoringEndpoint"}
+    assert {("churn", "Healthy"), ("fraud", "Healthy")} <= about
 
 
 async def test_replicas_follow_the_load(node, served):

@@ -1,6 +1,6 @@
 """A real issuer of tokens as a process: discovery, keys that rotate, client credentials. Prints its address.
 
-`POST /rotate`: a new signing key, the old one is still published. `POST /withdraw`: only the newest key is.
+`POST /rotate`: a new signing key, the old one is still published.
 """
 
 import asyncio
@@ -62,10 +62,8 @@ class Issuer:
             {"access_token": self.token(audience, 3600), "token_type": "Bearer", "expires_in": 3600}
         )
 
-    async def change(self, request: web.Request) -> web.Response:
+    async def change(self, _: web.Request) -> web.Response:
         self.rotate()
-        if request.path == "/withdraw":
-            self.keys = dict(list(self.keys.items())[-1:])
         return web.Response(text="ok")
 
     async def asked(self, _: web.Request) -> web.Response:
@@ -81,7 +79,6 @@ async def main() -> None:
             web.get("/keys", issuer.published),
             web.post("/token", issuer.give),
             web.post("/rotate", issuer.change),
-            web.post("/withdraw", issuer.change),
             web.get("/asked", issuer.asked),
         ]
     )

@@ -4,6 +4,7 @@ What comes back is looked at before it is given out: a token that the routers wo
 """
 
 import asyncio
+import base64
 import json
 import shutil
 import time
@@ -122,8 +123,9 @@ async def by_client_credentials(
         if posted:
             form |= {"client_id": client_id, "client_secret": secret}
         # RFC 6749, 2.3.1: both are form-encoded before they are joined.
-        basic = None if posted else aiohttp.BasicAuth(quote(client_id, safe=""), quote(secret, safe=""))
-        status, answer = await _asked(session, "POST", endpoint, data=form, auth=basic)
+        both = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"
+        headers = {} if posted else {"authorization": f"Basic {base64.b64encode(both.encode()).decode()}"}
+        status, answer = await _asked(session, "POST", endpoint, data=form, headers=headers)
     token = answer.get("access_token")
     if status >= 400 or not isinstance(token, str):
         raise OperationFailed(f"{endpoint} gave no token (status {status}): {_reason(answer)}")
@@ -174,10 +176,10 @@ async def _asked(
     url: str,
     *,
     data: Mapping[str, str] | None = None,
-    auth: aiohttp.BasicAuth | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, dict[str, Any]]:
     try:
-        async with session.request(method, url, data=data, auth=auth) as answer:
+        async with session.request(method, url, data=data, headers=headers) as answer:
             text = await answer.text(errors="replace")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         late = isinstance(error, TimeoutError)
