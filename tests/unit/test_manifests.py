@@ -18,15 +18,29 @@ def test_the_files_are_written_from_the_code() -> None:
     assert done.returncode == 0, "run `python tools/manifests.py`"
 
 
-def test_every_metric_exists() -> None:
+def metrics() -> tuple[set[str], set[str]]:
+    """Names of families, and of the histograms among them."""
     folder = ROOT / "runtime/aks_inference_runtime/kubernetes"
     source = "".join((folder / name).read_text() for name in ("measures.py", "gate_measures.py"))
     known = {f"aks_inference_{name}" for name in re.findall(r"\{PREFIX\}_(\w+)", source)}
     histograms = {f"aks_inference_{n}" for n in re.findall(r'histogram\(\s*f"\{PREFIX\}_(\w+)"', source)}
-    known |= {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+    return known, histograms
+
+
+def test_every_metric_exists() -> None:
+    known, histograms = metrics()
     assert len(histograms) == 2
+    known |= {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
     used = {name for query in [*PANELS, *ALERTS] for name in METRIC.findall(query.query)}
     assert used <= known, used - known
+
+
+def test_the_table_of_metrics_has_all_of_them_and_no_other() -> None:
+    text = (ROOT / "docs/observability.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `aks_inference_")]
+    words = [word for row in rows for word in re.findall(r"`(\w+)`", row)]
+    told = {word if word.startswith("aks_inference_") else f"aks_inference{word}" for word in words}
+    assert told == metrics()[0]
 
 
 def test_the_objects_are_one_document_each() -> None:
