@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,10 @@ from aks_inference_runtime.router.gate.telemetry import (
 from aks_inference_runtime.router.model import RouterState
 
 
-async def test_answers_of_the_router_itself(bed: Any, make_state: Callable[..., RouterState]) -> None:
+async def test_answers_of_the_router_itself(
+    bed: Any, make_state: Callable[..., RouterState], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aks_inference_runtime.router.answers")
     router = await bed.router()
     replica = await bed.replica(sleep_ms=3_000)
     settings = {"max_request_wait_time": 1_500, "max_queued_requests": 1}
@@ -51,6 +55,9 @@ async def test_answers_of_the_router_itself(bed: Any, make_state: Callable[..., 
         await bed.until(counted)
     except TimeoutError:
         raise AssertionError(dict(router.answers)) from None
+    lines = [json.loads(record.message) for record in caplog.records if record.name.endswith("router.answers")]
+    assert {"endpoint": "svc", "version": "", "code": 401, "reason": "auth", "count": 1} in lines
+    assert sum(line["count"] for line in lines) == 5
 
 
 def test_a_histogram() -> None:

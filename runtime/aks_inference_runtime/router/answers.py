@@ -4,10 +4,13 @@
 | --- | --- |
 | `<fingerprint of the endpoint>/<slot>/<status>/<reason>` | how often since the process began |
 
-Requests that are answered by a replica never come by here: their gate counts them.
+Requests that are answered by a replica never come by here: their gate counts them, and logs each. Of these a line is
+logged for each look at the map, with their number: whoever sends many of them does not fill the log.
 """
 
 import asyncio
+import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -23,6 +26,9 @@ from aks_inference_runtime.router.versions import ServedVersion
 LOOK_SECONDS = 2.0
 """Between looks: who gets its slot meanwhile gets what was counted for the one before, and a process that dies takes
 what came since with it."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class AnswerKey(NamedTuple):
@@ -70,6 +76,7 @@ class Answers:
                 # Less than before: the process is another one.
                 if (count := new if new >= 0 else int(text)) and (whose := _read(process, key, self._endpoints, slots)):
                     self.totals[whose] += count
+                    _log.info("%s", json.dumps({**whose._asdict(), "count": count}))
 
 
 def _read(process: int, key: str, endpoints: Mapping[str, str], slots: Mapping[Slot, VersionKey]) -> AnswerKey | None:
