@@ -172,6 +172,20 @@ def size_notes(folder: Path) -> Document:
     ]
 
 
+def size_families(folder: Path) -> Document:
+    """The quota's family of each size."""
+    head: dict[str, object] = {
+        "source": "microsoft/aspire AksNodeVmSizes.Generated.cs; kubernetes/autoscaler azure_instance_types.go",
+        "date": "2026-06-23",
+        "columns": ["family", "sizes"],
+    }
+    found: dict[str, list[str]] = {}
+    for row in sorted(rows(folder, "azure_vm_sizes_detail.csv"), key=lambda row: row["name"]):
+        if row["family"]:
+            found.setdefault(row["family"], []).append(row["name"])
+    return head, [[family, sizes] for family, sizes in sorted(found.items())]
+
+
 FILES: dict[str, Callable[[Path], Document]] = {
     "prices.json": prices,
     "regions.json": regions,
@@ -179,6 +193,7 @@ FILES: dict[str, Callable[[Path], Document]] = {
     "hosts.json": hosts,
     "roles.json": roles,
     "size_notes.json": size_notes,
+    "size_families.json": size_families,
 }
 
 

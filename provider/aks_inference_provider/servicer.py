@@ -91,7 +91,7 @@ class Servicer(ProviderServicer):
         checked = await self._run(context, resource.check(urn, to_raw(request.olds), to_raw(request.news)))
         inputs = marked(resource, checked.inputs)
         for note in checked.notes:
-            self._log.send(urn.text, note, warning=False, ephemeral=False)
+            self._log.send(urn.text, note, warning=isinstance(note, Caution), ephemeral=False)
         await self._log.flush()
         return pb.CheckResponse(inputs=to_struct(inputs), failures=[_failure(each) for each in checked.failures])
 

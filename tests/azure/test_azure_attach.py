@@ -36,7 +36,9 @@ def existing(azure: Any, tables: Any) -> Any:
     return azure
 
 
-def test_one_stack_holds_it(make_stack: Callable[[str], Any], existing: Any) -> None:
+def test_one_stack_holds_it(
+    make_stack: Callable[[str], Any], existing: Any, as_outputs: Callable[[Any], dict[str, Any]]
+) -> None:
     from standin_http import ArmServer
 
     with ArmServer(existing) as server:
@@ -50,6 +52,11 @@ def test_one_stack_holds_it(make_stack: Callable[[str], Any], existing: Any) -> 
         tags = existing.get(ID)["tags"]
         assert tags == {"team": "a", HOLDER_TAG: "one/dev/first"}
         assert set(one.steps()) == {"same"}
+        # The same list as of a cluster of one's own, with its names.
+        hosts = as_outputs(one)["hosts"]
+        assert {"mcr.microsoft.com:443", "management.azure.com:443"} <= set(hosts)
+        (api,) = [host for host in hosts if ".hcp.northeurope." in host]
+        assert api.startswith("shared-"), hosts
 
         # Group and name say the same cluster; whoever comes second is told who has it.
         other.program('resource_group="rg", cluster_name="shared"')

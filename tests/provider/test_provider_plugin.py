@@ -26,6 +26,7 @@ CUSTOM = (
     "Model",
     "ClusterGuard",
     "AttachedCluster",
+    "PoolDrain",
     "EndpointKeys",
     "Image",
     "StoredModels",

@@ -126,7 +126,9 @@ def test_isolated_cluster_needs_no_public_images() -> None:
 
 
 def test_tokens_and_vault() -> None:
-    found = hosts(names=replace(NAMES, identity_provider="login.example", key_vault="certs", scoring_host="s.example"))
+    found = hosts(
+        names=replace(NAMES, identity_providers=("login.example",), key_vault="certs", scoring_host="s.example")
+    )
     assert found["login.example"].source_of_traffic == (From.RUNTIME, From.CLIENTS)
     assert "certs.vault.azure.net" in found
     assert "s.example" in found

@@ -9,7 +9,7 @@ import pulumi
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.azure import AZURE_NATIVE_VERSION, AzureResource, role_definition, subnet_of
 from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
-from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of, network_facts
+from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of, network_facts, related_facts
 from aks_inference.aks_cluster.monitoring import register_monitoring
 from aks_inference.aks_cluster.resources import AttachedCluster, ClusterGuard, PoolDrain
 from aks_inference.aks_cluster.spec import ClusterPlan
@@ -54,6 +54,7 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
         "fixed": fixed_of(inputs),
         "cost": cost,
         "network": network_facts(plan, inputs) if subnet is not None else None,
+        "related": related_facts(plan),
         "allowReplacement": spec.allow_replacement,
     }
     guard = ClusterGuard(name, guarded, child())

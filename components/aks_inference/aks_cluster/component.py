@@ -1,9 +1,10 @@
 """The component AksInferenceCluster."""
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import pulumi
 
@@ -18,17 +19,21 @@ from aks_inference.aks_cluster.children import (
     register_created,
     register_drains,
 )
-from aks_inference.aks_cluster.hosts import host_line, host_map, hosts_of
+from aks_inference.aks_cluster.hosts import NO_NAMES, attached_hosts, host_line, host_map, hosts_of, service_names
 from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_provider
 from aks_inference.aks_cluster.scoring_address import leaf_host, leaf_label
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
+from aks_inference.cluster_rules import StackNames
 from aks_inference.cluster_rules.model import Pool
-from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
+from aks_inference.component import NO_ARGS, Cluster, Component, known, merged, unknown
 from aks_inference.findings import Finding, Severity
 from aks_inference.inference_runtime.component import InferenceRuntime, unplanned
 from aks_inference.kubernetes import KubernetesProvider
 from aks_inference.program import ComponentFindings, peers
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
+
+if TYPE_CHECKING:
+    from aks_inference.service.endpoint import EndpointPlan
 
 
 class AksInferenceCluster(Cluster):
@@ -46,8 +51,7 @@ class AksInferenceCluster(Cluster):
     resource_group_name: pulumi.Output[str]
     """Resource group of the cluster."""
     required_hosts: pulumi.Output[dict[str, str]]
-    """`host:port` that must resolve and be reachable → when, from where, and what fails without it; empty for an
-    attached cluster."""
+    """`host:port` that must resolve and be reachable → when, from where, and what fails without it."""
 
     @overload
     def __init__(
@@ -96,8 +100,8 @@ class AksInferenceCluster(Cluster):
         self.resource_group_name = pulumi.Output.from_input(made.group)
         registries = list(plan.spec.registry_ids)
         private = "privateFQDN" if plan.access.private_cluster else "fqdn"
-        self.required_hosts = pulumi.Output.all(made.cluster.output(private), *registries).apply(
-            lambda found: host_map(hosts_of(plan, found[1:], found[0]))
+        self.required_hosts = pulumi.Output.all(made.cluster.output(private), self._named(), *registries).apply(
+            lambda found: host_map(hosts_of(plan, found[2:], found[0], found[1]))
         )
         self._info(*describe(plan))
         follow_created(self, plan, made)
@@ -118,7 +122,9 @@ class AksInferenceCluster(Cluster):
             attached.cluster_id,
             attached.group,
         )
-        self.required_hosts = pulumi.Output.from_input({})
+        self.required_hosts = pulumi.Output.all(attached.location, attached.api_server, self._named()).apply(
+            lambda found: host_map(attached_hosts(plan, *found))
+        )
         self._info(f"AKS cluster {plan.name}, purpose {plan.purpose.value}: attached, not created")
         self._outputs()
 
@@ -162,16 +168,33 @@ class AksInferenceCluster(Cluster):
         self._provider = runtime._provider
         self._registry = runtime._registry
 
-    def _fit(self, plan: ClusterPlan) -> Iterator[ComponentFindings]:
-        """Whether the program's services fit on the pools; once all of them are declared."""
+    def _served(self) -> "dict[Component, EndpointPlan]":
+        """The program's services on this cluster; all of them once its body is over."""
         from aks_inference.service.serving import Serving
 
-        assert self._program is not None  # noqa: S101 - only a program asks
-        on_it = {
+        return {
             component: component._plan
-            for component in self._program.components
+            for component in (self._program.components if self._program else ())
             if isinstance(component, Serving) and component._plan and component._plan.target.cluster is self
         }
+
+    def _named(self) -> "asyncio.Future[StackNames]":
+        """What its services name: known when the program's body is over. In a plugin they come too late."""
+        found: asyncio.Future[StackNames] = asyncio.get_running_loop().create_future()
+
+        def end() -> Iterator[ComponentFindings]:
+            found.set_result(service_names(self._served().values()))
+            return iter(())
+
+        if self._program is None:
+            found.set_result(NO_NAMES)
+        else:
+            self._program.at_end(end)
+        return found
+
+    def _fit(self, plan: ClusterPlan) -> Iterator[ComponentFindings]:
+        """Whether the program's services fit on the pools; once all of them are declared."""
+        on_it = self._served()
         if not on_it:
             return
         self._info("services on the nodes:", *fit(plan, on_it).lines())

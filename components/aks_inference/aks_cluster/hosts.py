@@ -1,13 +1,23 @@
 """The hosts that a declared cluster needs, with the stack's own names as far as they are known."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.spec import ClusterPlan
-from aks_inference.cluster_rules import Phase, RequiredHost, StackNames, cloud_of, required_hosts
+from aks_inference.cluster_rules import Cluster, Phase, RequiredHost, StackNames, cloud_of, required_hosts
 from aks_inference.cluster_rules.kinds import parse_id
 from aks_inference.values import is_late
+
+if TYPE_CHECKING:
+    from aks_inference.service.endpoint import EndpointPlan
+
+DOCKER_HUB = "registry-1.docker.io"
+"""Where an image without a registry comes from."""
+NO_NAMES = StackNames()
 
 
 def registry_host(registry_id: str, location: str | None) -> str | None:
@@ -16,18 +26,88 @@ def registry_host(registry_id: str, location: str | None) -> str | None:
     return f"{parsed.name.lower()}.{cloud_of(location).registry}" if parsed else None
 
 
-def hosts_of(plan: ClusterPlan, registry_ids: Iterable[Any], api_server: str | None = None) -> tuple[RequiredHost, ...]:
-    """All of them. Ids that are known only later are left out."""
+def image_host(image: str) -> str:
+    """The registry of an image: what stands before the first slash, where that is a host."""
+    first, slash, _ = image.partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return first.partition(":")[0] if named else DOCKER_HUB
+
+
+def store_names(store: str) -> StackNames:
+    """What the address of a model store names: `az://account/container`, `oci://registry/repository`."""
+    parts = urlsplit(store)
+    if parts.scheme == "az" and parts.hostname:
+        return StackNames(storage_accounts=(parts.hostname,))
+    if parts.scheme == "oci" and parts.hostname:
+        return StackNames(registries=(parts.hostname,))
+    return NO_NAMES
+
+
+def runtime_names(arguments: Mapping[str, Any] | None) -> StackNames:
+    """Of the runtime's arguments: its image, its registry, its store of models. What is known later is left out."""
+    given = {name: value for name, value in (arguments or {}).items() if not is_late(value)}
+    registry = given.get("registry") or {}
+    server = registry.get("server") if isinstance(registry, Mapping) else None
+    images = [text for text in (given.get("image"), f"{server}/" if isinstance(server, str) else None) if text]
+    names = [StackNames(registries=(image_host(str(text)),)) for text in images]
+    store = given.get("model_store")
+    return joined([*names, *([store_names(store)] if isinstance(store, str) else [])])
+
+
+def service_names(plans: Iterable["EndpointPlan"]) -> StackNames:
+    """Of services: their images, the stores of their models, the issuers of their tokens."""
+    return joined(one for plan in plans for one in _of_service(plan))
+
+
+def _of_service(plan: "EndpointPlan") -> Iterator[StackNames]:
+    spec = plan.endpoint.spec
+    if spec.token is not None:
+        addresses = (spec.token.issuer, spec.token.jwks_uri)
+        hosts = tuple(host for address in addresses if address and (host := urlsplit(address).hostname))
+        yield StackNames(identity_providers=hosts)
+    for one in plan.versions:
+        if one.version.container is not None and one.version.container.image:
+            yield StackNames(registries=(image_host(one.version.container.image),))
+        yield from (store_names(use.store) for use in one.models if use.store)
+
+
+def joined(several: Iterable[StackNames]) -> StackNames:
+    """All lists together, each name once."""
+    found = NO_NAMES
+    for one in several:
+        found = replace(
+            found,
+            registries=tuple(dict.fromkeys((*found.registries, *one.registries))),
+            storage_accounts=tuple(dict.fromkeys((*found.storage_accounts, *one.storage_accounts))),
+            identity_providers=tuple(dict.fromkeys((*found.identity_providers, *one.identity_providers))),
+        )
+    return found
+
+
+def hosts_of(
+    plan: ClusterPlan, registry_ids: Iterable[Any], api_server: str | None = None, others: StackNames = NO_NAMES
+) -> tuple[RequiredHost, ...]:
+    """All of them. Ids that are known only later are left out. `others`: lists of what stands on the cluster."""
     location = plan.cluster.location
     known = (registry_host(one, location) for one in registry_ids if isinstance(one, str))
-    names = StackNames(
+    own = StackNames(registries=tuple(host for host in known if host))
+    names = replace(
+        joined([own, runtime_names(plan.runtime), others]),
         api_server=api_server,
-        registries=tuple(host for host in known if host),
         scoring_host=plan.spec.ssl_cname,
         dns_servers=plan.network.spec.dns_servers,
         acme=plan.spec.leaf_domain_label is not None,
     )
     return required_hosts(plan.cluster, names)
+
+
+def attached_hosts(
+    plan: AttachPlan, location: str, api_server: str, others: StackNames = NO_NAMES
+) -> tuple[RequiredHost, ...]:
+    """Of a cluster that exists; its add-ons are its own business, and not known."""
+    acme = plan.leaf_domain_label is not None
+    names = replace(joined([runtime_names(plan.runtime), others]), api_server=api_server, acme=acme)
+    return required_hosts(Cluster(existing=True, location=location), names)
 
 
 def host_map(hosts: Sequence[RequiredHost]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from aks_inference.aks_cluster.hosts import runtime_names
 from aks_inference.aks_cluster.spec import ClusterPlan
 from aks_inference.cluster_rules.budget import address_needs
 from aks_inference.cluster_rules.model import Cluster
@@ -55,6 +56,17 @@ def network_facts(plan: ClusterPlan, inputs: Mapping[str, Any]) -> dict[str, Any
         "neededAddresses": _needed(plan.cluster),
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def related_facts(plan: ClusterPlan) -> dict[str, Any] | None:
+    """Registries and storage accounts, for a look at where Azure has them. What is known later may stand in it."""
+    names = runtime_names(plan.runtime)
+    facts: dict[str, Any] = {
+        "registryIds": list(plan.spec.registry_ids),
+        "storageAccounts": list(names.storage_accounts),
+    }
+    there = {name: values for name, values in facts.items() if values}
+    return {**there, "location": plan.cluster.location} if there and plan.cluster.location else None
 
 
 def _needed(cluster: Cluster) -> int | None:

@@ -63,8 +63,8 @@ class StackNames:
     registries: tuple[str, ...] = ()
     """Login servers: `myregistry.azurecr.io`, or any other registry's host."""
     storage_accounts: tuple[str, ...] = ()
-    identity_provider: str | None = None
-    """Host of the token issuer, where services use tokens."""
+    identity_providers: tuple[str, ...] = ()
+    """Hosts of the token issuers, where services use tokens."""
     scoring_host: str | None = None
     key_vault: str | None = None
     dns_servers: tuple[str, ...] = ()
@@ -231,9 +231,9 @@ def _own(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iterator[Req
             "models and code of services",
             "models cannot be uploaded or fetched; new replicas do not become ready",
         )
-    if names.identity_provider is not None:
+    for issuer in names.identity_providers:
         yield _own_host(
-            names.identity_provider,
+            issuer,
             (Phase.ROUTER_RUNNING,),
             (From.RUNTIME, From.CLIENTS),
             "keys of the token issuer",

@@ -12,6 +12,7 @@ from aks_inference.cluster_rules.cost import cost_change
 from aks_inference.cluster_rules.fitting import Service, fit_services
 from aks_inference.cluster_rules.packing import Workload
 from aks_inference.report.digest import UNKNOWN, Change
+from aks_inference.report.quota import QuotaEffect, Usage, quota_effects
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
 CLUSTER = "aks-inference:index:AksInferenceCluster"
@@ -76,6 +77,8 @@ class Report:
     diagnostics: tuple[tuple[str, str], ...]
     """(severity, text), errors first."""
     unknown: tuple[str, ...] = field(default=())
+    quotas: tuple[QuotaEffect, ...] = ()
+    """Those that are asked for more, where Azure's usage is given."""
 
     def replaced(self) -> list[Change]:
         """What is taken away and made anew."""
@@ -94,7 +97,9 @@ class _Later(Awaitable[str]):
         return ""
 
 
-def report_of(changes: Sequence[Change], preview: Mapping[str, Any], today: date) -> Report:
+def report_of(
+    changes: Sequence[Change], preview: Mapping[str, Any], today: date, usages: Sequence[Usage] = ()
+) -> Report:
     """Everything together."""
     moving = tuple(change for change in changes if change.op not in {"same", "read", "refresh"})
     counts: dict[str, int] = {}
@@ -113,6 +118,7 @@ def report_of(changes: Sequence[Change], preview: Mapping[str, Any], today: date
         price_date=next((str(plan.cost.price_date) for both in plans.values() for plan in both if plan), None),
         diagnostics=tuple(_diagnostics(preview)),
         unknown=tuple(f"{change.title}: {path}" for change in moving for path in change.unknown()),
+        quotas=quota_effects(plans.values(), usages),
     )
 
 

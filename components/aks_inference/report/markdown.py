@@ -65,9 +65,18 @@ def _capacity(report: Report) -> Iterator[str]:
     rows = [(one.cluster, one.name, _shown(one.nodes), _shown(one.vcpus), _shown(one.gpus)) for one in report.pools]
     if rows:
         yield from _table("Capacity", ("cluster", "pool", "nodes", "vCPU at most", "GPU at most"), rows)
+    quotas = [
+        (one.label, str(one.in_use), f"+{one.further}", str(one.limit), _verdict(one.missing)) for one in report.quotas
+    ]
+    if quotas:
+        yield from _table("Quota of vCPU", ("quota", "in use", "this change at most", "limit", ""), quotas)
     yield from (f"- {line}" for line in report.fit)
     if report.fit:
         yield ""
+
+
+def _verdict(missing: int) -> str:
+    return f"**{missing} missing**: ask Azure for more first, or the pool does not grow" if missing else "fits"
 
 
 def _costs(report: Report) -> Iterator[str]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aks_inference.report import NotAPreview, markdown, report
+from aks_inference.report import NotAPreview, NotAUsage, markdown, report, usages_of
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -23,9 +23,19 @@ def run(arguments: Sequence[str]) -> int:
         "--preview", required=True, metavar="FILE", help="output of `pulumi preview --json`; - is stdin"
     )
     parser.add_argument("--json", action="store_true", help="as JSON instead of Markdown")
+    parser.add_argument(
+        "--quota",
+        metavar="FILE",
+        help="output of `az vm list-usage -l <region> -o json`: what is there",
+    )
     given = parser.parse_args(arguments)
     try:
-        found = report(_read(given.preview), datetime.now(UTC).date())
+        usages = usages_of(_usage(given.quota)) if given.quota else []
+    except NotAUsage as error:
+        print(f"error: {given.quota}: {error}", file=sys.stderr)
+        return 1
+    try:
+        found = report(_read(given.preview), datetime.now(UTC).date(), usages)
     except NotAPreview as error:
         print(f"error: {given.preview}: {error}", file=sys.stderr)
         return 1
@@ -34,6 +44,15 @@ def run(arguments: Sequence[str]) -> int:
     else:
         print(markdown(found))
     return 0
+
+
+def _usage(name: str) -> object:
+    try:
+        return json.loads(Path(name).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotAUsage(f"cannot be read: {error}") from None
+    except ValueError as error:
+        raise NotAUsage(f"is no JSON: {error}") from None
 
 
 def _read(name: str) -> dict[str, Any]:

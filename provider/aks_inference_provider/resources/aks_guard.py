@@ -16,6 +16,7 @@ from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.aks_arm import arm, credentials_of
 from aks_inference_provider.resources.aks_network import NETWORK_API, network_failures, network_id
+from aks_inference_provider.resources.aks_regions import cautions, places, wanted
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 
@@ -23,6 +24,7 @@ INPUTS = (
     Field("fixed", Kind.OBJECT, "Required. Argument → value of what the cluster keeps for life.", required=True),
     Field("cost", Kind.OBJECT, "Required. `lowest` and `highest` USD a month, `complete`.", required=True),
     Field("network", Kind.OBJECT, "Optional. The subnet, and what is to fit into its network. Default: not looked up."),
+    Field("related", Kind.OBJECT, "Optional. Registries and storage accounts, and the region. Default: not looked up."),
     Field("allowReplacement", Kind.BOOLEAN, "Optional. Agrees to replacements. Default: false."),
 )
 LOST = (
@@ -83,6 +85,8 @@ class ClusterGuard:
             wrong, said = await _network(new.get("network"))
             failures += wrong
             notes += said
+        if new.get("related") != old.get("related") and not failures:
+            notes += await _related(new.get("related"))
         return Checked(news, failures, notes)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -122,6 +126,19 @@ async def _network(given: object) -> tuple[list[Failure], list[str]]:
     except ResourceFailed as error:
         return [], [f"the virtual network was not looked up: {error}"]
     return list(network_failures(body, given)), []
+
+
+async def _related(given: object) -> list[str]:
+    """Looks the registries and storage accounts up where credentials allow; without them nothing is said of it."""
+    if not isinstance(given, Mapping) or not any(wanted(given)):
+        return []
+    try:
+        if not credentials_of(os.environ).usable:
+            return []
+        async with arm() as azure:
+            return list(cautions(given.get("location"), await places(azure, given)))
+    except ResourceFailed as error:
+        return [f"the regions of registries and storage were not looked up: {error}"]
 
 
 def _shown(value: object) -> str:

@@ -18,6 +18,7 @@ from azure.mgmt.containerservice._utils.serialization import Serializer
 
 from standin_bodies import Kind, form_errors
 from standin_kubernetes import keep_nodes
+from standin_monitor import problems
 from standin_refusals import Refused, World, judge_cluster, judge_nodes, judge_pool, judge_subnets
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
@@ -79,6 +80,17 @@ class Azure:
                 return None
             self._settle(state)
             return _shown(state["resources"][identity.lower()]) if identity.lower() in state["resources"] else None
+
+    def listed(self, path: str) -> dict[str, Any]:
+        """All resources of a type in a subscription."""
+        subscription, _, arm_type = path.partition("/providers/")
+        with self._state() as state:
+            found = [
+                _shown(one)
+                for key, one in state["resources"].items()
+                if one["type"] == arm_type and key.startswith(f"{subscription.lower()}/")
+            ]
+            return {"value": found}
 
     def get_quiet(self, identity: str) -> dict[str, Any] | None:
         """For the stand-in itself: no call of a client."""
@@ -189,6 +201,8 @@ class Azure:
             raise ArmError(400, "InvalidRequestContent", "; ".join(errors[:3]))
         if errors := model_errors(kind.arm_type, body):
             raise ArmError(400, "InvalidRequestContent", "; ".join(errors[:3]))
+        if errors := list(problems(kind.arm_type, body, lambda one: state["resources"].get(one.lower()))):
+            raise ArmError(400, "InvalidPayload", "; ".join(errors[:3]))
         self._busy(state, kind.arm_type, key)
         if kind.arm_type not in (CLUSTER, POOL):
             return
@@ -310,9 +324,10 @@ def _made(kind: Kind, identity: str, body: Mapping[str, Any]) -> dict[str, Any]:
         group, name = identity.split("/")[4], identity.rsplit("/", 1)[-1]
         region = str(body.get("location", "")).replace(" ", "").lower()
         host = f"{properties.get('dnsPrefix') or properties.get('fqdnSubdomain')}-{stable[:8]}.hcp.{region}.azmk8s.io"
+        private = (properties.get("apiServerAccessProfile") or {}).get("enablePrivateCluster")
         return {
             "fqdn": host,
-            "privateFQDN": host.replace(".hcp.", ".privatelink."),
+            **({"privateFQDN": host.replace(".hcp.", ".privatelink.")} if private else {}),
             "nodeResourceGroup": properties.get("nodeResourceGroup") or f"MC_{group}_{name}_{region}",
             "currentKubernetesVersion": properties.get("kubernetesVersion") or "1.35.2",
             "identityProfile": {"kubeletidentity": {"objectId": stable, "clientId": stable}},

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from standin_arm import ArmError, Azure
 
 SECRET, BEARER = "the-secret", "the-token"
+LISTED = "/providers/Microsoft.Storage/storageAccounts"
 TAGS = "/providers/Microsoft.Resources/tags/default"
 
 
@@ -52,7 +53,7 @@ def _handler(azure: Azure) -> type[BaseHTTPRequestHandler]:
                 self._answer(401, {"error": "invalid_client", "error_description": "wrong secret"})
 
         def do_GET(self) -> None:
-            self._signed(azure.get)
+            self._signed(lambda path: azure.listed(path) if path.endswith(LISTED) else azure.get(path))
 
         def do_PATCH(self) -> None:
             body = json.loads(self._body())
