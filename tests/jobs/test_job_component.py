@@ -207,6 +207,7 @@ def test_on_a_cluster_it_is_an_image(project: Path) -> None:
 MODEL_WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model_path": "../elsewhere"}, "lies outside of job_outputs"),
     ({"model_path": "/absolute"}, "lies outside of job_outputs"),
+    ({"job_outputs": 3}, "an object of type int is not a training job"),
     ({"unpack": True}, "unpack = true: cannot be combined with job_outputs"),
 ]
 

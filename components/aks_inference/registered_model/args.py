@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 import pulumi
 
 if TYPE_CHECKING:
-    from aks_inference.component import Cluster
-    from aks_inference.training_job.component import TrainingJob
+    from aks_inference.component import Cluster, Component
 
     Target = pulumi.Input[str] | Cluster
-    JobOutputs = pulumi.Input[str] | TrainingJob
+    JobOutputs = pulumi.Input[str] | Component
 else:
     JobOutputs = pulumi.Input[str]
     Target = pulumi.Input[str]

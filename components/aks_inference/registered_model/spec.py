@@ -12,7 +12,7 @@ from aks_inference.names import MODEL
 from aks_inference.service.code import absolute
 from aks_inference.service.models import parse_model_id
 from aks_inference.targets import TargetChoice, choose_target, model_store, model_target_findings
-from aks_inference.values import Anys, Flag, Labels, Number, Object, Read, Spec, Text, Texts, Whole, read
+from aks_inference.values import Anys, Flag, Labels, Number, Object, Read, Spec, Text, Texts, Whole, is_late, read
 from aks_inference_runtime.api.content import model_files
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.models import Framework, is_remote
@@ -119,6 +119,10 @@ def _in_outputs(spec: RegisteredModelSpec) -> tuple[str, list[Finding]]:
     """The path in the outputs of a job, which are known when it has ended."""
     path = PurePosixPath(spec.model_path or ".")
     findings = []
+    given = spec.job_outputs
+    if not (isinstance(given, str) or is_late(given) or hasattr(given, "outputs_path")):
+        rule = f"an object of type {type(given).__name__} is not a training job"
+        findings.append(Finding(("job_outputs",), rule, "pass a TrainingJob, or its `outputs_path`"))
     if path.is_absolute() or ".." in path.parts or is_remote(str(path)):
         rule = "lies outside of @job_outputs"
         findings.append(Finding(("model_path",), rule, "give a path in the outputs, or leave it out", spec.model_path))

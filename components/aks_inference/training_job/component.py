@@ -59,8 +59,8 @@ class TrainingJob(Component):
     def _run(self, name: str, plan: JobPlan) -> TrainingRun:
         environment = plan.environment
         variables = {**environment.environment.environment_variables, **environment.late_variables}
-        secret = pulumi.Output.secret(pulumi.Output.all(**variables)) if variables else None
-        inputs = {**plan.inputs, "environmentVariables": secret}
+        told: Any = pulumi.Output.all(**variables)
+        inputs = {**plan.inputs, "environmentVariables": pulumi.Output.secret(told) if variables else None}
         # A target that was not in sight is checked as soon as it is known, and the job comes after it.
         after = [] if plan.target.cluster is None else [plan.target.cluster]
         options = pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=after))
@@ -71,8 +71,9 @@ class TrainingJob(Component):
         registry: RegistryPlan = getattr(plan.target.cluster, "_registry", None) or RegistryPlan(target.registry)
         image = image_resource(f"{name}-image", registry, plan.image, options)
         given = {"image": image.image, "keeperImage": target.image, "context": target.context}
-        kubeconfig = pulumi.Output.secret(pulumi.Output.from_input(checked_target(plan.target)).apply(_kubeconfig))
-        return TrainingRun(name, {**inputs, **given, "kubeconfig": kubeconfig}, options)
+        where: Any = pulumi.Output.from_input(checked_target(plan.target))
+        kubeconfig: Any = where.apply(_kubeconfig)
+        return TrainingRun(name, {**inputs, **given, "kubeconfig": pulumi.Output.secret(kubeconfig)}, options)
 
     @property
     def _reference(self) -> pulumi.Output[str]:
