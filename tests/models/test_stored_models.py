@@ -110,8 +110,11 @@ async def test_gone_when_a_model_is(store: str) -> None:
         ({"store": "oci://127.0.0.1:9", "models": ["net:1"], "user": "u"}, None),
     ],
 )
-async def test_what_is_refused(inputs: dict[str, Any], path: str | None, own_cache: Path) -> None:
+async def test_what_is_refused(
+    inputs: dict[str, Any], path: str | None, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A store that does not answer refuses nothing: it may when it is applied."""
+    monkeypatch.setattr("aks_inference_provider.resources.stored_models.LOOK_S", 0.5)
     checked = await StoredModels().check(URN, {}, inputs)
     assert [failure.path for failure in checked.failures] == ([path] if path else [])
 

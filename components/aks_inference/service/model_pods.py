@@ -6,7 +6,7 @@ from typing import Any
 
 from aks_inference.kubernetes import Manifest
 from aks_inference.pods import RESTRICTED
-from aks_inference_runtime.api.replica import APP_ROOT, MODELS_CONTAINER, MODELS_ROOT
+from aks_inference_runtime.api.replica import APP_ROOT, CACHE_VOLUME, MODELS_CONTAINER, MODELS_ROOT
 from aks_inference_runtime.api.target import KubernetesTarget
 
 _CACHE = "/cache"
@@ -34,7 +34,7 @@ def volumes(delivery: Delivery, target: KubernetesTarget) -> list[Manifest]:
         secret = {"secretName": delivery.secret, "defaultMode": _READABLE}
         found.append({"name": "model-access", "secret": secret})
     if target.model_cache is not None:
-        found.append({"name": "model-cache", "hostPath": {"path": target.model_cache, "type": "DirectoryOrCreate"}})
+        found.append({"name": CACHE_VOLUME, "hostPath": {"path": target.model_cache, "type": "DirectoryOrCreate"}})
     return found
 
 
@@ -53,7 +53,7 @@ def fetching(delivery: Delivery, target: KubernetesTarget) -> Manifest:
         mounts.append({"name": "model-access", "mountPath": _ACCESS, "readOnly": True})  # type: ignore[dict-item]
     if target.model_cache is not None:
         settings["cache"] = _CACHE
-        mounts.append({"name": "model-cache", "mountPath": _CACHE})
+        mounts.append({"name": CACHE_VOLUME, "mountPath": _CACHE})
         # The kubelet makes the folder as root's own, and pods of several users share it.
         security = {**RESTRICTED, "runAsNonRoot": False, "runAsUser": 0}
     command = ["python", "-m", "aks_inference_runtime.models.delivery", json.dumps(settings, sort_keys=True)]

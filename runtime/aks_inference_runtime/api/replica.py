@@ -9,6 +9,8 @@ from aks_inference_runtime.scoring import server
 APP_ROOT = "/var/azureml-app"
 """Where Azure ML's images have the code, and below it the models (azureml-v1.md 4.7)."""
 MODELS_ROOT = f"{APP_ROOT}/{server.MODELS_FOLDER}"
+CACHE_VOLUME = "model-cache"
+"""Of a pod: the folder of the node that its models are fetched into."""
 MODELS_CONTAINER = "models"
 """Of a pod: the init container that fetches the models."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
+from aks_inference_runtime.api.replica import CACHE_VOLUME
 from aks_inference_runtime.kubernetes.client import Object
 from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, need_of, requests_of
 
@@ -96,12 +97,18 @@ def workload(found: Object) -> Workload | None:
         current=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
         overdue=any(c.get("reason") == "ProgressDeadlineExceeded" for c in conditions),
         need=requests_of(spec["template"]["spec"]),
-        refused=next((str(c.get("message", "")) for c in conditions if _refused(c)), ""),
+        refused=next((_words(c) for c in conditions if _refused(c)), ""),
     )
 
 
 def _refused(condition: Object) -> bool:
     return condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
+
+
+def _words(condition: Object) -> str:
+    said = str(condition.get("message", ""))
+    mend = '; give the runtime model_cache "": each pod then fetches its own models' if CACHE_VOLUME in said else ""
+    return said + mend
 
 
 def replica_pod(found: Object) -> ReplicaPod | None:
