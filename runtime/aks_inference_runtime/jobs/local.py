@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
@@ -44,9 +45,14 @@ async def run_local(
         command = [str(built.python), job.entry_script, *job.arguments]
         environment = _environment(os.environ, built.folder, job)
         async with contextlib.AsyncExitStack() as stack:
-            guard = await _start(folder, working, job.longest_s, command, environment)
+            written, log = await _pipe()
+            stack.callback(log.close)
+            try:
+                guard = await _start(folder, working, job.longest_s, command, environment, written)
+            finally:
+                os.close(written)
             stack.push_async_callback(_stop, guard)
-            told = await _follow(guard, part / LOG, lines, say)
+            told = await _follow(guard, log.reader, part / LOG, lines, say)
             await asyncio.to_thread(saving.take, working, part)
     finally:
         # The guard does that, too: who comes first does it.
@@ -79,8 +85,29 @@ def _environment(own: Mapping[str, str], folder: Path, job: Job) -> dict[str, st
     return {**kept, "PATH": path, "VIRTUAL_ENV": str(folder), **job.told}
 
 
+@dataclass(frozen=True)
+class _Log:
+    """The reading end of a job's log: ours to close, also where something that outlived the job holds the other."""
+
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+async def _pipe() -> tuple[int, _Log]:
+    """The writing end and the reading one."""
+    read, written = os.pipe()
+    reader = asyncio.StreamReader(_LINE_LIMIT)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", 0)
+    )
+    return written, _Log(reader, transport)
+
+
 async def _start(
-    folder: Path, working: Path, longest_s: float, command: Sequence[str], environment: Mapping[str, str]
+    folder: Path, working: Path, longest_s: float, command: Sequence[str], environment: Mapping[str, str], log: int
 ) -> asyncio.subprocess.Process:
     guard = [sys.executable, "-I", "-m", "aks_inference_runtime.jobs.guard"]
     try:
@@ -92,7 +119,7 @@ async def _start(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=log,
             env=dict(environment),
             start_new_session=True,
             limit=_LINE_LIMIT,
@@ -101,10 +128,12 @@ async def _start(
         raise OperationFailed(f"the job cannot be started: {error}") from None
 
 
-async def _follow(guard: asyncio.subprocess.Process, log: Path, lines: list[str], say: Say) -> str:
+async def _follow(
+    guard: asyncio.subprocess.Process, log: asyncio.StreamReader, kept: Path, lines: list[str], say: Say
+) -> str:
     """The log into its file and to whoever listens; what the guard says of the end."""
     assert guard.stdout is not None  # noqa: S101 - PIPE above
-    reading = asyncio.create_task(_read(guard, log, lines, say))
+    reading = asyncio.create_task(_read(log, kept, lines, say))
     try:
         group = (await guard.stdout.readline()).decode().partition(" ")[2].strip()
         told = (await guard.stdout.readline()).decode().strip()
@@ -120,12 +149,11 @@ async def _follow(guard: asyncio.subprocess.Process, log: Path, lines: list[str]
     return told or "exit -9"
 
 
-async def _read(guard: asyncio.subprocess.Process, log: Path, lines: list[str], say: Say) -> None:
-    assert guard.stderr is not None  # noqa: S101 - PIPE above
+async def _read(log: asyncio.StreamReader, kept: Path, lines: list[str], say: Say) -> None:
     rest = b""
     try:
-        with log.open("ab", buffering=0) as file:
-            while piece := await guard.stderr.read(64 * 1024):
+        with kept.open("ab", buffering=0) as file:
+            while piece := await log.read(64 * 1024):
                 file.write(piece)
                 *whole, rest = (rest + piece).split(b"\n")
                 for raw in whole:
@@ -152,7 +180,7 @@ async def _stop(guard: asyncio.subprocess.Process) -> None:
     guard.stdin.close()
 
     async def over() -> None:
-        assert guard.stdout is not None and guard.stderr is not None  # noqa: S101, PT018 - PIPE above
+        assert guard.stdout is not None  # noqa: S101 - PIPE above
         await asyncio.gather(guard.stdout.read(), guard.wait())
 
     try:
