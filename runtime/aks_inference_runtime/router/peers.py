@@ -18,6 +18,8 @@ ONCE = "|once"
 """End of a route whose requests are never sent again."""
 SENT_HEADER = "x-aks-inference-sent"
 """On a request that may have been given to a replica already."""
+UNSENT_HEADER = "x-aks-inference-unsent"
+"""On a request that goes to `lost` because nothing else is up."""
 LOST_ID = 4
 """Of the socket that such requests come by, among the first process's."""
 TOKEN_HEADER = "x-aks-inference-router"  # noqa: S105 - a header's name
@@ -92,13 +94,16 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[st
         "  http-request set-var(txn.hop) int(1)",
         "  http-request set-header x-aks-inference-version %[var(txn.route),field(5,|)]",
         f"  http-request disable-l7-retry if {{ var(txn.sent) -m found }} || {{ var(txn.route) -m end {ONCE} }}",
+        # Who finds the owner's process out was not given to anybody.
+        f"  http-request set-header {UNSENT_HEADER} 1 if !{{ srv_is_up(next) }}",
         *token,
     ]
     lines = [
         "frontend again from base",
         f"  bind {again} mode 600",
         f"  bind {lost} mode 600 id {LOST_ID}",
-        f"  http-request set-header {SENT_HEADER} 1 if {{ so_id {LOST_ID} }}",
+        f"  http-request set-header {SENT_HEADER} 1 if {{ so_id {LOST_ID} }} !{{ req.hdr({UNSENT_HEADER}) -m found }}",
+        f"  http-request del-header {UNSENT_HEADER}",
         f"  http-request set-var(txn.sent) int(1) if {{ req.hdr({SENT_HEADER}) -m found }}",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
         f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)",
