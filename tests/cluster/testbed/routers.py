@@ -263,6 +263,13 @@ class Load:
                 self.answers[0] += 1
             self.slowest = max(self.slowest, time.monotonic() - began)
 
+    async def serves(self, count: int = 30) -> None:
+        """Waits until so many more were served."""
+        served = self.answers[200]
+        async with asyncio.timeout(30):
+            while self.answers[200] < served + count:
+                await asyncio.sleep(0.02)
+
     async def end(self) -> None:
         self._stop.set()
         await asyncio.gather(*self._tasks)
