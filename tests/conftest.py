@@ -21,6 +21,7 @@ AREAS = (
     "system",
     "azure",
     "engine",
+    "jobs",
     "models",
     "provider",
     "images",

@@ -13,6 +13,8 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from engine_cloud import Run
+from engine_lab import Lab
 
 from embedded_engine.cli import main
 
@@ -127,3 +129,13 @@ def import_state(stack: Workspace) -> Callable[[list[dict[str, Any]]], None]:
         stack.must("stack", "import", stdin=json.dumps({"version": 3, "deployment": deployment}))
 
     return put
+
+
+@pytest.fixture
+def run(stack: Any) -> Run:
+    return Run(stack)
+
+
+@pytest.fixture
+def lab(stack: Any) -> Lab:
+    return Lab(stack)

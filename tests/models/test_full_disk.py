@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disks import SmallDisks
 
 from aks_inference_runtime.api.content import file_digests, model_files
 from aks_inference_runtime.api.errors import AksInferenceError, OperationFailed
@@ -44,23 +45,21 @@ except OperationFailed as error:
 @pytest.fixture
 def small_disk() -> Iterator[Callable[[int], Path]]:
     """A file system of so many MB."""
-    made: list[Path] = []
+    disks, made = SmallDisks(), list[Path]()
 
     def make(megabytes: int) -> Path:
         # Not below pytest's own folders: another run tidies them, and cannot remove a mount.
         place = Path(tempfile.mkdtemp(prefix="small-disk-"))
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            place.rmdir()
-            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
         made.append(place)
+        disks.mount(place, megabytes * 1024)
         return place
 
-    yield make
-    for place in made:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-        place.rmdir()
+    try:
+        yield make
+    finally:
+        disks.unmount()
+        for place in made:
+            place.rmdir()
 
 
 def model(folder: Path, megabytes: int, parts: int = 3) -> Path:

@@ -2,11 +2,13 @@
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -68,6 +70,22 @@ def test_the_story_in_json() -> None:
     assert lines["again"]["mistakes_named"] == 2
     assert lines["destroy"]["left"] == {"processes": 0, "ports": 0, "files": 0}
     assert not STACK_FILE.exists()
+
+
+@pytest.mark.parametrize(
+    ("hits", "within"), [(100, True), (69, True), (68, False), (131, True), (132, False), (0, False), (1000, False)]
+)
+def test_the_bound_of_the_split(hits: int, within: bool) -> None:
+    """Of 1,000 at 10 %: 100 and 31.7 to both sides, which is 3.29 standard deviations and a half."""
+    spec = importlib.util.spec_from_file_location("story_scoring", ROOT / "examples/quickstart/story/scoring.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        # Its data classes look themselves up there.
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+    assert module.within_binomial_bound(hits, 1_000, 0.1) is within
 
 
 def shape(line: str) -> str:

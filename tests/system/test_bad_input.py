@@ -72,12 +72,12 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from small_disks import SmallDisks
 
 from aks_inference_runtime.api.status import ServiceState
 
@@ -339,18 +339,16 @@ async def test_a_damaged_or_newer_state_of_the_supervisor(system: Any, which: st
 @pytest.fixture
 def small_disks(tmp_path: Path) -> Any:
     """Mounts a file system of 1 MB on a folder."""
-    mounted: list[Path] = []
+    disks = SmallDisks()
 
     def mount(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True)
-        command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(folder)]
-        if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-            pytest.skip("needs to mount a small file system")
-        mounted.append(folder)
+        disks.mount(folder, 1024)
 
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    try:
+        yield mount
+    finally:
+        disks.unmount()
 
 
 async def test_full_disks(tmp_path: Path, small_disks: Any, new_system: Any) -> None:

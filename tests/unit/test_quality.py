@@ -53,6 +53,12 @@ def test_no_long_file() -> None:
     assert not long
 
 
+def test_every_folder_of_tests_has_its_place(pytestconfig: pytest.Config) -> None:
+    """In the order in which two workers take them (`tests/conftest.py`)."""
+    (areas,) = [each.AREAS for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "AREAS")]
+    assert sorted(areas) == sorted({path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")})
+
+
 def test_every_shell_script_starts_its_interpreter() -> None:
     for name in ("quickstart", "test", "tools/python", ".ci/run"):
         assert (ROOT / name).read_text().startswith("#!"), name

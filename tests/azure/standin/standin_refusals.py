@@ -3,7 +3,6 @@
 Nothing here knows the package that the tests judge.
 """
 
-import csv
 import ipaddress
 import math
 import re
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from standin_tables import named, table
 
 Body = Mapping[str, Any]
 RESERVED = [ipaddress.ip_network(text) for text in ("169.254.0.0/16", "172.30.0.0/16", "172.31.0.0/16", "192.0.2.0/24")]
@@ -321,18 +322,18 @@ def _versions(p: Body, body: Body, world: World) -> None:
     version = p.get("kubernetesVersion")
     if version is None:
         return
-    rows = _table(world.data / "aks_kubernetes_versions.csv")
-    row = next((row for row in rows if _minor(row[_key(row, "minor")]) == _minor(version)), None)
+    rows = table(world.data / "aks_kubernetes_versions.csv")
+    row = next((row for row in rows if _minor(row[named(row, "minor")]) == _minor(version)), None)
     if row is None:
         return  # newer than the table
-    column = _key(row, "lts") if long_term else _key(row, "end_of_life")
+    column = named(row, "lts") if long_term else named(row, "end_of_life")
     if row[column]:
         _need(world.today <= date.fromisoformat(row[column]), "K8sVersionNotSupported", version, "10")
 
 
 def _size(pool: Body, system: bool, world: World) -> None:
     name = str(pool.get("vmSize") or "").lower()
-    row = next((row for row in _table(world.data / "azure_vm_sizes.csv") if row["name"].lower() == name), None)
+    row = next((row for row in table(world.data / "azure_vm_sizes.csv") if row["name"].lower() == name), None)
     if row is None:
         return
     vcpus, memory = float(row["vcpus"]), float(row["memory_gib"])
@@ -386,17 +387,3 @@ def _is_subnet(text: str) -> bool:
 def _minor(version: str) -> tuple[int, int]:
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
-
-
-_TABLES: dict[Path, list[dict[str, str]]] = {}
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    if path not in _TABLES:
-        with path.open(newline="") as handle:
-            _TABLES[path] = list(csv.DictReader(handle))
-    return _TABLES[path]
-
-
-def _key(row: Mapping[str, str], part: str) -> str:
-    return next(name for name in row if part in name.lower())

@@ -64,11 +64,13 @@ class Node:
     def start(self) -> None:
         """With the images of `image`. Raises BedError."""
         self._store.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._store / "lock").open("w")
+        lock = (self._store / "lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.close()
             raise BedError("another node runs on this machine") from None
+        self._lock = lock
         self._containerd()
         if not self.has(image.PAUSE):
             self.load(image.pause(self.folder))
@@ -83,9 +85,11 @@ class Node:
                 self._end_containers()
             running.end()
         self.running.clear()
-        subprocess.run(["ip", "link", "delete", _BRIDGE], capture_output=True, check=False)
-        for family in ("ip", "ip6"):
-            subprocess.run(["nft", "delete", "table", family, "kube-proxy"], capture_output=True, check=False)
+        # The machine's, not this folder's: without the lock they are another node's.
+        if self._lock is not None:
+            subprocess.run(["ip", "link", "delete", _BRIDGE], capture_output=True, check=False)
+            for family in ("ip", "ip6"):
+                subprocess.run(["nft", "delete", "table", family, "kube-proxy"], capture_output=True, check=False)
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if (place := line.split()[1]).startswith(str(self.folder)):
                 subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
