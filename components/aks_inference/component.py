@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel, to_snake
 from aks_inference._version import PACKAGE
 from aks_inference.findings import Casing, Finding, Severity, show_path
 from aks_inference.program import ComponentFindings, Program, current_program, join
+from aks_inference.spelling import arguments_of, spelled
 from aks_inference.values import SECRETS
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Component(pulumi.ComponentResource):
             raise input_error(self._kind, name, errors)
         join(self)
         # What is wrong may be nothing that can be sent; it is never registered.
-        inputs = {} if errors else shown_inputs(declared)
+        inputs = {} if errors else shown_inputs(declared, arguments_of(type(self)))
         super().__init__(f"{PACKAGE}:index:{self._kind}", name, inputs, opts)
         for warning in warnings:
             self._say(pulumi.log.warn, warning.text(self._casing))
@@ -128,9 +129,14 @@ def _done(value: V) -> "asyncio.Future[V]":
     return future
 
 
-def shown_inputs(declared: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's inputs as its state and diffs show them: camelCase, keys secret, components by their outputs."""
-    return {to_camel(key): _shown(key, value) for key, value in declared.items() if value is not None}
+def shown_inputs(declared: Mapping[str, Any], kind: object = None) -> dict[str, Any]:
+    """A component's inputs as its state and diffs show them: camelCase, keys secret, components by their outputs.
+
+    `kind`: the TypedDict of the arguments, by which the names in groups are known. Default: only those of `declared`.
+    """
+    given = {key: value for key, value in declared.items() if value is not None}
+    named: Any = spelled(kind, {to_camel(key): value for key, value in given.items()})
+    return {key: _shown(key, value) for key, value in named.items()}
 
 
 def _shown(key: str, value: object) -> object:

@@ -103,7 +103,8 @@ class ResourceFailed:
 class Diagnostic:
     """A message of the engine, a provider or the program. `severity`: debug, info, info#err, warning, error.
 
-    `aftermath`: it says no more than an error that was told before, if there was one.
+    `aftermath`: it says no more than an error that was told before, if there was one. `at_once`: people see it when it
+    is said and not when the run has ended.
     """
 
     severity: str
@@ -112,6 +113,7 @@ class Diagnostic:
     stream: int = 0
     ephemeral: bool = False
     aftermath: bool = False
+    at_once: bool = False
 
     @property
     def prefix(self) -> str:

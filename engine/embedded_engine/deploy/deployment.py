@@ -118,6 +118,8 @@ class Deployment:
     async def _run(self, source: Source) -> None:
         """Until the program has ended, or the run stops."""
         running = asyncio.ensure_future(source.run())
+        # Where the run is ended at once, nobody asks any more how its program ended.
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())
         stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -47,11 +47,18 @@ def run(session: StackSession, kind: str, options: Options, sink: Sink, preview:
 async def _run(session: StackSession, kind: str, options: Options, sink: Sink, preview: bool) -> Summary:
     project, configuration = session.project, session.configuration
     found: list[Summary] = []
+    aborted = asyncio.Event()
+    started = asyncio.get_running_loop().time()
 
-    def emit(event: Event) -> None:
+    def tell(event: Event) -> None:
         if isinstance(event, Summary):
             found.append(event)
         sink(event)
+
+    def emit(event: Event) -> None:
+        # Of a run that was ended at once, how each of its parts broke says nothing.
+        if not aborted.is_set():
+            tell(event)
 
     run_options = RunOptions(
         project=project.name,
@@ -91,23 +98,26 @@ async def _run(session: StackSession, kind: str, options: Options, sink: Sink, p
             )
             program = Program(launch, run_options, emit, deployment.stopping, monitor.finished)
             program.monitor_address = address
-        with _signals(deployment, program, emit):
+        with _signals(deployment, program, emit, aborted):
             try:
                 await (deployment.refresh() if kind == "refresh" else deployment.update(program))
             except asyncio.CancelledError:
-                text = "interrupted again: what was under way is kept in the state as pending operations"
-                emit(Diagnostic("error", text))
-                emit(Summary(dict(deployment.changes), 0.0, succeeded=False, preview=preview))
+                if not aborted.is_set():
+                    raise
             finally:
                 deployment.registry.kill()
                 if program is not None:
                     await program.close()
+    if aborted.is_set() and not found:
+        tell(Diagnostic("error", "interrupted again: what was under way is kept in the state as pending operations"))
+        seconds = asyncio.get_running_loop().time() - started
+        tell(Summary(dict(deployment.changes), seconds, succeeded=False, preview=preview))
     return found[-1]
 
 
 @contextlib.contextmanager
-def _signals(deployment: Deployment, program: Program | None, emit: Sink) -> Iterator[None]:
-    """The first SIGINT or SIGTERM begins nothing more; the second ends at once."""
+def _signals(deployment: Deployment, program: Program | None, emit: Sink, aborted: asyncio.Event) -> Iterator[None]:
+    """The first SIGINT or SIGTERM begins nothing more; the second ends at once and sets `aborted`."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     seen: list[int] = []
@@ -116,9 +126,10 @@ def _signals(deployment: Deployment, program: Program | None, emit: Sink) -> Ite
         seen.append(number)
         if len(seen) == 1:
             text = "stopping: nothing more is begun; once more to stop at once"
-            emit(Diagnostic("warning", text))
+            emit(Diagnostic("warning", text, at_once=True))
             deployment.cancel()
             return
+        aborted.set()
         deployment.abort()
         if program is not None:
             program.kill()

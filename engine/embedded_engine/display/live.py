@@ -31,6 +31,12 @@ class LiveArea:
             self._put(self._back())
             self._drawn = 0
 
+    def above(self, text: str) -> None:
+        """Shows lines that stay, above the area."""
+        with self._lock:
+            self._put(f"{self._back()}{text}")
+            self._drawn = 0
+
     def _run(self) -> None:
         while not self._closed.wait(_PERIOD_S):
             self._draw()

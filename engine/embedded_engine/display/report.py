@@ -136,6 +136,9 @@ class Display:
             self._progress(metadata, f"{words.done} ({seconds(took)})")
 
     def _said(self, message: Diagnostic) -> None:
+        if message.at_once:
+            (self._live.above if self._live is not None else self._put)("\n".join(self._message(message)) + "\n")
+            return
         if message.aftermath and any(m.severity == "error" for said in self._messages.values() for m in said):
             return
         row = self._rows.get(message.urn)

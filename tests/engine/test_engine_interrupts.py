@@ -1,0 +1,50 @@
+"""Ctrl-C twice: what a person sees of a run that was ended at once."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIMIT_S = 120
+PROGRAM = """
+import pulumi
+
+class Thing(pulumi.CustomResource):
+    def __init__(self, name, **inputs):
+        super().__init__("cloud:index:Thing", name, {"made": None, **inputs})
+
+Thing("slow", value="v", key="k", n="v", delay=600.0)
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_run_that_is_stopped_twice_says_so_once(stack: Any, flags: list[str]) -> None:
+    (stack.folder / "cloud").mkdir()
+    stack.environment["CLOUD_FOLDER"] = str(stack.folder / "cloud")
+    plugin = {"name": "cloud", "path": str(Path(__file__).parent / "cloud")}
+    project = {"name": "tested", "runtime": "python", "plugins": {"providers": [plugin]}}
+    (stack.project / "Pulumi.yaml").write_text(json.dumps(project))
+    (stack.project / "__main__.py").write_text(PROGRAM)
+    process = stack.start("up", "--yes", "--skip-preview", *flags)
+    deadline = time.monotonic() + LIMIT_S
+    while "Thing::slow" not in stack.state_file.read_text() or "creating" not in stack.state_file.read_text():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    seen = ""
+    while "stopping: nothing more is begun" not in seen:
+        line = process.stdout.readline()
+        assert line, seen + process.stderr.read()
+        seen += line
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode not in (0, None)
+    text = seen + out + err
+    assert text.count("interrupted again: what was under way is kept in the state as pending operations") == 1
+    for word in ("Traceback", "rpc error", "RPC", "UNAVAILABLE", "Socket closed", "Duration: 0.00s", '"duration": 0,'):
+        assert word not in text, text
+    assert "Thing::slow" in json.dumps(json.loads(stack.state_file.read_text())["checkpoint"]["latest"])
