@@ -3,18 +3,22 @@
 import asyncio
 import json
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from aks_inference_runtime.router import gates
+from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.router import admin, gates
 from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.gate import GateStatus
 from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
+from aks_inference_runtime.router.model import VersionKey
 from aks_inference_runtime.router.slots import Slot
 
 
@@ -110,3 +114,45 @@ async def test_leavers_of_a_process_that_has_ended_are_forgotten(tmp_path: Path)
     await hints.update([], {}, leavers.counts())
     assert leavers.of([Slot(0, 1), Slot(2, 5)]) == {"1-a"}
     assert len(ended.commands) == 1
+
+
+async def test_a_paused_haproxy_gets_later_what_it_missed(bed, make_state, monkeypatch):
+    """Commands that had no answer are not taken for done: neither the routes nor the replicas' caps."""
+    monkeypatch.setattr(admin, "COMMAND_SECONDS", 0.2)
+    old, new = await bed.replica("A"), await bed.replica("B")
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [old])}))
+    pid = bed.haproxy_pid()
+    os.kill(pid, signal.SIGSTOP)
+    state = make_state({"A": (0, [old.target(ready=False)]), "B": (10_000, [new])})
+    try:
+        with pytest.raises(RuntimeUnavailable):
+            await router.apply(state)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await router.apply(state)
+    answer = await bed.ask(timeout=5)
+    assert (answer.status, answer.version) == (200, "B")
+    # Also what the agent itself does between: a gate that comes back.
+    assert new.gate is not None
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(new.gate.pid, signal.SIGSTOP)
+    watch = router._versions[VersionKey("svc", "B")]._gates[new.id]
+
+    async def silent() -> bool:
+        return watch.status is None
+
+    async def heard() -> bool:
+        return watch.status is not None
+
+    await bed.until(silent)
+    os.kill(new.gate.pid, signal.SIGCONT)
+    await bed.until(heard)
+    # What it then tells HAProxy is given up after 0.2 s; nothing shows that it was.
+    await asyncio.sleep(0.5)
+    os.kill(pid, signal.SIGCONT)
+
+    async def served() -> bool:
+        return (await bed.ask(timeout=5)).status == 200
+
+    await bed.until(served)
