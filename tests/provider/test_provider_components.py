@@ -95,6 +95,7 @@ CHILDREN = {
         PREFIX + "ClusterGuard",
         "azure-native:containerservice:ManagedCluster",
         "azure-native:containerservice:AgentPool",
+        PREFIX + "PoolDrain",
     ],
     "InferenceRuntime": [
         "pulumi:providers:kubernetes",
@@ -114,6 +115,8 @@ CHILDREN = {
         *(["kubernetes:core/v1:ConfigMap"] * 3),
         *(["kubernetes:apps/v1:Deployment"] * 2),
         *(["kubernetes:core/v1:Service"] * 2),
+        PREFIX + "EndpointKeys",
+        "kubernetes:core/v1:Secret",
     ],
 }
 KINDS = list(CHILDREN)
