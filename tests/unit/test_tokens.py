@@ -1,5 +1,6 @@
 """Tokens: what is accepted, what is not, and how an issuer's keys are kept."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -129,6 +130,31 @@ async def test_a_new_key_is_found_and_an_unknown_one_is_not_asked_for_again_and_
     issuer.clock += UNKNOWN_S
     assert (await verify(token(fresh, "next"), RULES, keys, lambda: NOW)).good
     assert not (await verify(token(), RULES, keys, lambda: NOW)).good, "the old key was withdrawn"
+
+
+async def test_a_known_key_does_not_wait_for_an_unknown_one() -> None:
+    """Anybody can send a token that names a key which is not there; the issuer may be slow."""
+    issuer = Issuer()
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def fetch(url: str) -> dict[str, Any]:
+        if issuer.asked and issuer.clock:
+            asked.set()
+            await go.wait()
+        return await issuer.fetch(url)
+
+    keys = IssuerKeys(ISSUER, None, fetch, lambda: issuer.clock)
+    assert (await verify(token(), RULES, keys, lambda: NOW)).good
+    issuer.clock += UNKNOWN_S
+    unknown = asyncio.create_task(verify(token(kid="gone"), RULES, keys, lambda: NOW))
+    await asked.wait()
+    known = asyncio.create_task(verify(token(), RULES, keys, lambda: NOW))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert known.done()
+    assert known.result().good
+    go.set()
+    assert not (await unknown).good
 
 
 async def test_the_known_keys_stay_while_the_issuer_is_away() -> None:

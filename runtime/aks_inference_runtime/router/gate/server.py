@@ -1,12 +1,14 @@
 """One gate: the data listener, the control socket, the watch over the replica's health."""
 
 import asyncio
+import contextlib
 import os
 import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TextIO
 
 from aks_inference_runtime.router.gate import health
 from aks_inference_runtime.router.gate.admission import Admission
@@ -81,7 +83,7 @@ class Gate:
                 # Before anybody is told: whoever hears that it is ready may connect.
                 self.listener.open()
             except OSError as error:
-                print(f"gate: {error}; it tries again", file=sys.stderr, flush=True)
+                _print(f"gate: {error}; it tries again", sys.stderr)
                 ready = False
         if not ready:
             self.listener.close()
@@ -127,8 +129,10 @@ def _tracer(settings: GateSettings) -> Tracer | None:
     return Tracer(settings.otlp_endpoint, labels, settings.trace_ratio, random.Random())  # noqa: S311 - no secret
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
+def _print(line: str, stream: TextIO | None = None) -> None:
+    # A full disk or a broken pipe costs the line, not the slot of the request or the watch that it was to tell of.
+    with contextlib.suppress(OSError):
+        print(line, file=stream, flush=True)
 
 
 @asynccontextmanager

@@ -34,16 +34,21 @@ class IssuerKeys:
 
     async def key(self, name: str) -> jwt.PyJWK | None:
         """The key of that name (`kid`); None: the issuer has none. Raises RuntimeUnavailable when it was never read."""
+        if name in self._keys and not self._stale(self._clock()):
+            # Not behind whoever waits for a slow issuer: anybody can send a token that names an unknown key.
+            return self._keys[name]
         async with self._lock:
             now = self._clock()
-            stale = self._fetched is None or not 0 <= now - self._fetched < FRESH_S
             missing = name not in self._keys
-            if (stale or missing) and (self._tried is None or not 0 <= now - self._tried < UNKNOWN_S):
+            if (self._stale(now) or missing) and (self._tried is None or not 0 <= now - self._tried < UNKNOWN_S):
                 self._tried = now
                 await self._read(now)
             if self._fetched is None:
                 raise RuntimeUnavailable(f"the keys of {self._issuer} could not be read")
             return self._keys.get(name)
+
+    def _stale(self, now: float) -> bool:
+        return self._fetched is None or not 0 <= now - self._fetched < FRESH_S
 
     async def _read(self, now: float) -> None:
         try:
