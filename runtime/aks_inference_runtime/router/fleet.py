@@ -22,7 +22,7 @@ MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
 FINISH_LOOK_S = 0.05
 OURS = re.compile(
-    r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|pem|log|admin|in|park|hold|again|lost)(\.1|\.new)?"
+    r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|answers|pem|log|admin|in|park|hold|again|lost)(\.1|\.new)?"
 )
 """Names of files that this package makes in the router's directory."""
 FORMAT = 3
@@ -69,6 +69,10 @@ class Fleet:
     def admin(self, process: int) -> AdminSocket:
         """The runtime API of a process with slots."""
         return self._processes[f"p{process}"].admin
+
+    def admins(self) -> Mapping[str, AdminSocket]:
+        """Of all that run, by name."""
+        return {name: process.admin for name, process in self._processes.items() if process.alive}
 
     def first(self) -> AdminSocket:
         """The runtime API of the process that clients reach."""
