@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from aks_inference_runtime.router import refusals
 from aks_inference_runtime.router.cors import cors_answers, cors_rules
 from aks_inference_runtime.router.defaults import HEADER_SECONDS, base_lines
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
@@ -95,6 +96,7 @@ def _refusals() -> list[str]:
     entries = "~".join("|".join(map(str, (refusal.service, *refusal.value))) for refusal in Refusal)
     return [
         f"  setenv REFUSALS {shlex.quote(entries)}",
+        f"  setenv REFUSED_SECONDS {refusals.DROP_SECONDS}",
         f"  lua-load {quoted(Path(__file__).with_name('refuse.lua'))}",
     ]
 

@@ -332,7 +332,7 @@ class HaproxyRouter:
     async def _round(self) -> None:
         await self._leavers.look(self._observed)
         await self._reconcile()
-        await self._hints.count_refused(self._versions.values())
+        await self._hints.look_at_refused(self._versions.values(), self._fleet.admins())
         await self._answers.count(self._fleet.layouts, self._versions.values())
         for version in self._versions.values():
             version.left(self._leavers.of(version.slots))

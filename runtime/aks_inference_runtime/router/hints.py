@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.router import late
 from aks_inference_runtime.router.admin import AdminSocket, word
 from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.process import write_private
@@ -19,6 +20,8 @@ RATE_SECONDS = 1.0
 LONGEST_RETRY_S = 60
 REFUSED_SECONDS = 0.5
 """Between looks at what `refuse.lua` has counted."""
+OTHERS_SECONDS = 10.0
+"""The same at processes without slots, where nothing is counted: there may be one an endpoint."""
 
 
 class Hints:
@@ -30,6 +33,7 @@ class Hints:
         self._told: dict[tuple[int, str], dict[str, str] | None] = {}
         """What HAProxy has; None: not known."""
         self._next_count = 0.0
+        self._next_others = 0.0
         self._rates: dict[object, tuple[float, int, float]] = {}
 
     async def update(self, versions: Iterable[ServedVersion], seen: Observations, gone: Mapping[Slot, int]) -> None:
@@ -54,21 +58,31 @@ class Hints:
                     continue
                 self._told[process, kind] = entries
 
-    async def count_refused(self, versions: Iterable[ServedVersion]) -> None:
-        """Adds the answers to large bodies where the queue was full: HAProxy does not count them as denied."""
+    async def look_at_refused(self, versions: Iterable[ServedVersion], admins: Mapping[str, AdminSocket]) -> None:
+        """Adds the answers to large bodies where the queue was full: HAProxy does not count them as denied. Ends who
+        sends the rest of a refused body too slowly. `admins`: of every process, by name; those without slots are looked
+        at less often.
+        """
         now = asyncio.get_running_loop().time()
         if now < self._next_count:
             return
         self._next_count = now + REFUSED_SECONDS
         by_slot = {slot: version for version in versions for slot in version.slots}
-        for process in {slot.process for slot in by_slot}:
+        of_slots = {f"p{slot.process}" for slot in by_slot}
+        others = now >= self._next_others
+        if others:
+            self._next_others = now + OTHERS_SECONDS
+        for name, admin in admins.items():
+            if name not in of_slots and not others:
+                continue
             try:
-                lines = (await self._admin_of(process).run("show refused")).splitlines()
+                lines = (await admin.run("show refused")).splitlines()
+                await late.end(admin, lines)
             except RuntimeUnavailable:
                 continue
             found = dict(line.split(" ") for line in lines if line.count(" ") == 1)
             for slot, version in by_slot.items():
-                if slot.process == process:
+                if f"p{slot.process}" == name:
                     version.refused(slot, int(found.get(slot.backend, 0)))
 
     def forget(self, process: int) -> None:

@@ -4,6 +4,9 @@ from enum import Enum
 
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
 
+DROP_SECONDS = 30
+"""For so long the rest of a body is read and dropped after the answer (`refuse.lua`, `late`)."""
+
 LARGE = [
     # Bodies that may not be whole in the buffer.
     "  acl large req.hdr_val(content-length) gt 8192",

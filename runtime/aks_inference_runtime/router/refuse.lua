@@ -3,7 +3,11 @@
 -- see it. So the answer goes out first, and what comes after it is read and dropped, within bounds; beyond them the
 -- connection is closed.
 local MOST_BYTES = 256 * 1024 * 1024
-local MOST_SECONDS = 30
+local MOST_SECONDS = tonumber(os.getenv("REFUSED_SECONDS"))
+
+-- Of those whose rest is being dropped: where the client is, and since when. `receive` returns only with 64 KiB or at the
+-- end, so who sends a byte now and then is named to the agent, which ends the connection.
+local draining = {}
 
 -- Those of full queues, by backend: HAProxy counts only what it denies itself.
 local counts = {}
@@ -29,19 +33,32 @@ local function refuse(status, reason, message, name, value)
     applet:start_response()
     applet:send(text)
     local began, dropped = core.now().sec, 0
+    local client, address = {}, applet.f:src()
+    draining[client] = { source = address and address .. ":" .. applet.f:src_port() or "unix", began = began }
     while dropped < MOST_BYTES and core.now().sec - began < MOST_SECONDS do
       local data = applet:receive(65536)
       if data == nil or #data == 0 then
-        return
+        break
       end
       dropped = dropped + #data
     end
+    draining[client] = nil
   end
 end
 
-core.register_cli({ "show", "refused" }, "show refused : answers to large bodies where the queue was full", function(applet)
+core.register_cli({ "show", "refused" }, "show refused : answers to large bodies where the queue was full, and clients whose rest takes too long", function(applet)
   for slot, count in pairs(counts) do
     applet:send(slot .. " " .. count .. "\n")
+  end
+  local now = core.now().sec
+  for client, stream in pairs(draining) do
+    if now - stream.began > MOST_SECONDS then
+      applet:send("late " .. stream.source .. "\n")
+      -- One that was ended from outside never comes back here to say so.
+      if now - stream.began > 2 * MOST_SECONDS then
+        draining[client] = nil
+      end
+    end
   end
 end)
 
