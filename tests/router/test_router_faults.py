@@ -51,19 +51,19 @@ async def most(replicas) -> list[int]:
 
 
 async def test_caps_and_order_under_load(bed, make_state):
-    replicas = [await bed.replica("A", sleep_ms=15) for _ in range(3)]
+    replicas = [await bed.replica("A", sleep_ms=150) for _ in range(3)]
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, replicas)}, max_request_wait_time=30_000))
     tasks = []
-    for number in range(120):
+    for number in range(40):
         tasks.append(asyncio.create_task(bed.ask(x_id=str(number))))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)
     answers = await asyncio.gather(*tasks)
     assert {a.status for a in answers} == {200}
     assert await most(replicas) == [1, 1, 1]
     began = sorted([(at, int(number)) for r in replicas for number, at in (await r.stats())["began"]])
     order = [number for _, number in began]
-    # Sent 1 ms apart: two that were on the way at the same moment may change places, no more.
+    # Sent 30 ms apart, two in three wait: only those on the way at the same moment may change places.
     assert all(abs(place - number) <= 3 for place, number in enumerate(order)), order
 
 
