@@ -25,7 +25,7 @@ def test_those_that_services_run_on() -> None:
 def test_the_runtimes_settings() -> None:
     plan, findings = plan_runtime("r", {"image": "i:1", "autoscaled_pools": {"cpu1a2b": 9.0}})
     assert plan is not None, findings
-    assert plan.settings.autoscaled_pools == {"cpu1a2b": 9}
+    assert plan.settings(None).autoscaled_pools == {"cpu1a2b": 9}
 
 
 @pytest.mark.parametrize("pools", [{"cpu": 0}, {"cpu": "many"}, ["cpu"]])

@@ -69,7 +69,7 @@ def test_keys() -> None:
     assert instrumentation_key(f"ingestionendpoint=https://a; instrumentationkey = {KEY}") == KEY
 
 
-def test_the_key_is_a_secret_on_its_way() -> None:
+async def test_the_key_is_a_secret_on_its_way() -> None:
     made, findings = plan(**GOOD)
     assert made is not None, findings
     variables_on_wire = made.wire()["spec"]["versions"][0]["environment"]["environmentVariables"]
