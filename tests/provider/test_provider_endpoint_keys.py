@@ -38,6 +38,16 @@ def test_given_keys_win_and_what_is_left_out_stays():
     assert keys({"keyVersion": 1}, {**GIVEN, "keyVersion": 1}, counted()) == GIVEN
 
 
+def test_the_kept_key_is_never_the_primary_one_twice():
+    """Clients that change over need two: of a given key that stays in a rotation, and of one that was the second."""
+    pinned = {"primaryKey": GIVEN["primaryKey"]}
+    rotated = keys({**pinned, "keyVersion": 2}, {**GIVEN, "keyVersion": 1}, counted())
+    assert rotated == {**pinned, "secondaryKey": "generated-1"}
+    assert keys({**pinned, "keyVersion": 2}, {**rotated, "keyVersion": 2}, counted()) == rotated
+    moved = keys({"primaryKey": GIVEN["secondaryKey"], "keyVersion": 1}, {**GIVEN, "keyVersion": 1}, counted())
+    assert moved == {"primaryKey": GIVEN["secondaryKey"], "secondaryKey": "generated-1"}
+
+
 def test_digests_are_of_both():
     lines = digests(GIVEN).split("\n")
     assert sorted(lines) == sorted(hashlib.sha256(key.encode()).hexdigest() for key in GIVEN.values())

@@ -66,7 +66,9 @@ def keys(inputs: Mapping[str, Any], before: Mapping[str, Any], new: Generate) ->
     old_primary, old_secondary = (before.get(key) for key in KEYS)
     rotates = bool(before) and before.get("keyVersion", FIRST_VERSION) != inputs.get("keyVersion", FIRST_VERSION)
     primary = inputs.get("primaryKey") or (None if rotates else old_primary) or new()
-    secondary = inputs.get("secondaryKey") or (old_primary if rotates else old_secondary) or new()
+    kept = old_primary if rotates else old_secondary
+    # One that is given as the primary key already is no second one.
+    secondary = inputs.get("secondaryKey") or (kept if kept != inputs.get("primaryKey") else None) or new()
     return {"primaryKey": primary, "secondaryKey": secondary}
 
 
