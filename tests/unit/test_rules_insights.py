@@ -104,3 +104,33 @@ def test_the_server_is_told(given: dict[str, str], told: str) -> None:
         {"name": "blue", "code": code, "environment": {"environment_variables": given}}
     )
     assert variables("svc", version, Path("/app"))["AML_APP_INSIGHTS_ENABLED"] == told
+
+
+async def test_a_string_that_is_known_later_becomes_a_secret() -> None:
+    """Another component's output need not be one."""
+    given = pulumi.Output.from_input(STRING)
+    assert not await given.is_secret()
+    plan, _ = plan_service(
+        "svc",
+        {
+            "target": LOCAL,
+            "inference_config": {"source_directory": "code", "entry_script": "score.py"},
+            "enable_app_insights": True,
+            "app_insights_connection_string": given,
+        },
+    )
+    assert plan is not None
+    key = plan.versions[0].late_variables["AML_APP_INSIGHTS_KEY"]
+    assert (await key.future(), await key.is_secret()) == (KEY, True)
+    bad, _ = plan_service(
+        "svc",
+        {
+            "target": LOCAL,
+            "inference_config": {"source_directory": "code", "entry_script": "score.py"},
+            "enable_app_insights": True,
+            "app_insights_connection_string": pulumi.Output.from_input("nothing"),
+        },
+    )
+    assert bad is not None
+    with pytest.raises(pulumi.RunError, match="app_insights_connection_string: has no InstrumentationKey"):
+        await bad.versions[0].late_variables["AML_APP_INSIGHTS_KEY"].future()

@@ -69,11 +69,24 @@ def with_insights(plan: "VersionPlan", settings: InsightsSettings) -> "VersionPl
     given = settings.app_insights_connection_string
     if not settings.enable_app_insights or given is None:
         return plan
-    key = given.apply(instrumentation_key) if is_late(given) else Hidden(instrumentation_key(given))
+    key = _later(given) if is_late(given) else Hidden(instrumentation_key(given))
     variables = {**plan.version.environment.environment_variables, ENABLED: "true"}
     environment = plan.version.environment.model_copy(update={"environment_variables": variables})
     version = plan.version.model_copy(update={"environment": environment})
     return replace(plan, version=version, late_variables={**plan.late_variables, KEY: key})
+
+
+def _later(given: Any) -> Any:  # noqa: ANN401 - outputs
+    """Secret also where the output that was given is not."""
+    import pulumi
+
+    def key(text: str) -> str:
+        try:
+            return instrumentation_key(text)
+        except ValueError as error:
+            raise pulumi.RunError(f"{ARGUMENT}: {error}") from None
+
+    return pulumi.Output.secret(given.apply(key))
 
 
 class Hidden:
