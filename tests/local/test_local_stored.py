@@ -13,10 +13,10 @@ import pytest
 
 from aks_inference_runtime.api.endpoint import ModelReference
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound, OperationFailed
-from aks_inference_runtime.api.supervisor import ModelRegistration
+from aks_inference_runtime.api.supervisor import LocalSettings, ModelRegistration
 from aks_inference_runtime.local import logs
-from aks_inference_runtime.local.environments import EnvironmentStore
-from aks_inference_runtime.local.files import write_text
+from aks_inference_runtime.local.environments import BuiltEnvironment, EnvironmentStore, hash_of
+from aks_inference_runtime.local.files import read_wire, write_text
 from aks_inference_runtime.local.models import ModelStore
 
 
@@ -71,6 +71,31 @@ async def test_a_build_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
         await build
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
     assert (await store.get([requirement], lambda _: None)).server_version == "1.5.1"
+
+
+async def test_an_environment_whose_python_is_gone_is_built_anew_once(tmp_path: Path) -> None:
+    stores = [EnvironmentStore(tmp_path / "cache") for _ in range(2)]
+    requirement = wheel(tmp_path)
+    key = hash_of([requirement])
+    present = BuiltEnvironment(key, tmp_path / "cache" / key, "1.5.1")
+    present.python.parent.mkdir(parents=True)
+    present.python.symlink_to(tmp_path / "removed-by-an-upgrade")
+    (present.folder / "environment.json").write_text('{"serverVersion": "1.5.1"}')
+    told: list[str] = []
+    again = await asyncio.gather(*(store.get([requirement], told.append) for store in stores))
+    assert again == [present, present]
+    assert present.usable
+    assert sum(line.startswith("builds Python environment") for line in told) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("\0", r"damaged \(Invalid JSON"), ('{"name": 1, "port": "x"}', r"damaged \([a-zA-Z]+: ")],
+)
+def test_a_damaged_file_names_the_field_where_there_is_one(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(InvalidInput, match=says):
+        read_wire(tmp_path / "a.json", LocalSettings)
 
 
 def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

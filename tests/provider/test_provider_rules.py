@@ -249,6 +249,8 @@ def test_the_summary_is_one_line() -> None:
     )
     status = EndpointStatus(name="svc", state=ServiceState.TRANSITIONING, generation=1, versions=(version,))
     assert summary(status) == "Transitioning, b 1/2 ready (init failed)"
+    full = status.model_copy(update={"message": "the disk is full\nmore"})
+    assert summary(full) == "Transitioning (the disk is full), b 1/2 ready (init failed)"
 
 
 def test_a_struct_without_values_is_an_empty_object() -> None:

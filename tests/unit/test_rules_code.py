@@ -100,7 +100,9 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(tmp_path, "broken.py", "def init(:\n")
     assert "does not parse: line 1" in wrong("broken.py")
     (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00")
-    assert wrong("binary.py")
+    assert "is no text: it holds null bytes" in wrong("binary.py")
+    (tmp_path / "coded.py").write_bytes(b"# -*- coding: nonsense -*-\n")
+    assert "does not parse: unknown encoding" in wrong("coded.py")
     (tmp_path / "folder.py").mkdir()
     assert "does not exist" in wrong("folder.py")
 

@@ -84,9 +84,15 @@ def _script_findings(script: Path, given: str) -> Iterator[Finding]:
         rule = f"cannot be imported: {script.stem!r} is not a Python name"
         yield Finding(ENTRY, rule, "rename the file, for example to score.py", given)
     try:
-        tree = ast.parse(script.read_bytes(), filename=str(script))
+        content = script.read_bytes()
+        if b"\0" in content:
+            # Python versions say it in different ways, none with a line.
+            yield Finding(ENTRY, "is no text: it holds null bytes", "give a Python source file in UTF-8", given)
+            return
+        tree = ast.parse(content, filename=str(script))
     except SyntaxError as error:
-        rule = f"does not parse: line {error.lineno}: {error.msg}"
+        where = f"line {error.lineno}: " if error.lineno else ""
+        rule = f"does not parse: {where}{error.msg}"
         yield Finding(ENTRY, rule, "mend the script", given)
     except (OSError, ValueError) as error:
         yield Finding(ENTRY, f"cannot be read: {error}", "give a Python source file in UTF-8", given)

@@ -363,10 +363,11 @@ async def _target(client: SupervisorClient, directory: str) -> str:
 
 
 def summary(status: EndpointStatus) -> str:
-    """One line for the display: the state, and each version's ready replicas with what holds it up."""
+    """One line for the display: the state with its reason, and each version's ready replicas with what holds it up."""
+    reason = f" ({status.message.splitlines()[0]})" if status.message else ""
     versions = [
         f"{v.name} {v.replicas_ready}/{v.replicas_desired} ready"
         + (f" ({v.message.splitlines()[0]})" if v.message else "")
         for v in status.versions
     ]
-    return ", ".join([str(status.state), *versions])
+    return ", ".join([f"{status.state}{reason}", *versions])

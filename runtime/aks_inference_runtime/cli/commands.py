@@ -10,6 +10,7 @@ from aks_inference_runtime.api.client import launch, read_record
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.cli.context import Context, command
 from aks_inference_runtime.cli.lazy import LazyGroup, json_below
+from aks_inference_runtime.cli.numbers import NumberRange
 from aks_inference_runtime.cli.scoring import score_once
 
 
@@ -60,9 +61,7 @@ def main(
     envvar="AKS_INFERENCE_KEY",
     show_envvar=True,
 )
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, help="Seconds."
-)
+@click.option("--timeout", type=NumberRange(min=0, min_open=True), default=120.0, show_default=True, help="Seconds.")
 @command
 async def score(
     context: Context,
@@ -85,7 +84,7 @@ async def score(
 
 @main.command()
 @click.argument("name")
-@click.option("--timeout", type=click.FloatRange(min=0), default=600.0, show_default=True, help="Seconds.")
+@click.option("--timeout", type=NumberRange(min=0), default=600.0, show_default=True, help="Seconds.")
 @command
 async def wait(context: Context, name: str, timeout: float) -> int:  # noqa: ASYNC109 - the user's word
     """Wait until what is declared is served whole."""
@@ -93,7 +92,7 @@ async def wait(context: Context, name: str, timeout: float) -> int:  # noqa: ASY
     def progress(now: EndpointStatus) -> None:
         ready = ", ".join(f"{v.name} {v.replicas_ready}/{v.replicas_desired}" for v in now.versions)
         if not context.as_json:
-            click.echo(f"{now.state}: {ready}", err=True)
+            click.echo(f"{now.state}: {ready}" + (f" ({now.message.splitlines()[0]})" if now.message else ""), err=True)
 
     async with context.source() as source:
         done = await source.wait(name, timeout, progress)

@@ -10,6 +10,7 @@ from rich.console import Console
 from aks_inference_runtime.cli import show
 from aks_inference_runtime.cli.context import Context, command
 from aks_inference_runtime.cli.loglines import newest
+from aks_inference_runtime.cli.numbers import NumberRange
 
 
 @click.command()
@@ -70,7 +71,7 @@ async def logs(
 @click.command()
 @click.argument("name", required=False)
 @click.option(
-    "--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between two looks."
+    "--interval", type=NumberRange(min=0.1), default=2.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--count", type=click.IntRange(min=1), help="Looks. Default: until interrupted; 1 into a file or a pipe.")
 @command

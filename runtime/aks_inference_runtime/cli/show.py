@@ -41,6 +41,9 @@ def overview(console: Console, heading: str, statuses: Sequence[EndpointStatus])
                 str(version.queued),
             )
     console.print(table)
+    for status in statuses:
+        if message := _own_message(status):
+            console.print(Text(f"{status.name}: {message}"), soft_wrap=True)
 
 
 def busiest(console: Console, statuses: Sequence[EndpointStatus]) -> None:
@@ -70,6 +73,8 @@ def details(console: Console, status: EndpointStatus) -> None:
     ]
     if status.observed_generation != status.generation:
         parts.append(f"served whole is generation {status.observed_generation or 'none'}")
+    if message := _own_message(status):
+        parts.append(Text(message))
     for version in status.versions:
         parts += [
             "",
@@ -114,6 +119,11 @@ def _cause(log: Sequence[str]) -> int | None:
     if begin is None:
         return None
     return next((n for n in range(begin + 1, len(log)) if not log[n].startswith(" ")), None)
+
+
+def _own_message(status: EndpointStatus) -> str:
+    """What concerns the endpoint as a whole; in a cluster its message may be a version's, which is shown there."""
+    return "" if status.message in {f"{v.name}: {v.message}" for v in status.versions} else status.message
 
 
 def _state(state: ServiceState) -> Text:

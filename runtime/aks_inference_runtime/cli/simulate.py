@@ -13,6 +13,7 @@ from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.autoscaler import plot, traffic
 from aks_inference_runtime.autoscaler.policy import Rules
 from aks_inference_runtime.autoscaler.simulate import Outcome, Service, simulate
+from aks_inference_runtime.cli.numbers import NumberRange
 
 
 @click.command("simulate")
@@ -23,22 +24,22 @@ from aks_inference_runtime.autoscaler.simulate import Outcome, Service, simulate
     help="Recorded traffic: CSV with two columns, seconds and requests a second.",
 )
 @click.option("--duration", "duration_s", default=600.0, show_default=True, help="Seconds of made-up traffic.")
-@click.option("--service-ms", type=click.FloatRange(min=0, min_open=True), required=True, help="Time of one request.")
-@click.option("--spread", default=0.2, show_default=True, type=click.FloatRange(0, 3), help="Of that time, as a part.")
-@click.option("--start-seconds", default=5.0, show_default=True, type=click.FloatRange(0), help="Start of a replica.")
+@click.option("--service-ms", type=NumberRange(min=0, min_open=True), required=True, help="Time of one request.")
+@click.option("--spread", default=0.2, show_default=True, type=NumberRange(0, 3), help="Of that time, as a part.")
+@click.option("--start-seconds", default=5.0, show_default=True, type=NumberRange(0), help="Start of a replica.")
 @click.option("--autoscale-min-replicas", default=1, show_default=True, type=click.IntRange(0))
 @click.option("--autoscale-max-replicas", default=10, show_default=True, type=click.IntRange(1))
-@click.option("--autoscale-refresh-seconds", default=1.0, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--autoscale-refresh-seconds", default=1.0, show_default=True, type=NumberRange(0, min_open=True))
 @click.option(
-    "--autoscale-target-utilization", default=70.0, show_default=True, type=click.FloatRange(0, 100, min_open=True)
+    "--autoscale-target-utilization", default=70.0, show_default=True, type=NumberRange(0, 100, min_open=True)
 )
-@click.option("--autoscale-scale-down-delay-seconds", default=60.0, show_default=True, type=click.FloatRange(0))
+@click.option("--autoscale-scale-down-delay-seconds", default=60.0, show_default=True, type=NumberRange(0))
 @click.option("--replica-max-concurrent-requests", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--max-request-wait-time", default=500, show_default=True, type=click.IntRange(1), help="Milliseconds.")
 @click.option("--max-queued-requests", default=1_000, show_default=True, type=click.IntRange(0))
 @click.option("--cold-start-timeout-ms", default=60_000, show_default=True, type=click.IntRange(1))
 @click.option("--room", default=1_000_000, type=click.IntRange(0), help="Replicas that the nodes hold; default: all.")
-@click.option("--replica-cost-per-hour", default=0.0, show_default=True, type=click.FloatRange(0))
+@click.option("--replica-cost-per-hour", default=0.0, show_default=True, type=NumberRange(0))
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same outcome.")
 @click.option("--svg", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Also writes a picture.")
 @click.option("--json", "as_json", is_flag=True, help="One object, with every second.")

@@ -13,7 +13,7 @@ from aks_inference_runtime.api.supervisor import EndpointKeys
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
 from aks_inference_runtime.local.environments import hash_of
-from aks_inference_runtime.local.files import write_wire
+from aks_inference_runtime.local.files import BY_ITSELF, write_wire
 from aks_inference_runtime.local.records import EndpointRecord
 from aks_inference_runtime.local.replica import Replica
 from aks_inference_runtime.local.replicaset import Host, ReplicaSet
@@ -23,6 +23,8 @@ from aks_inference_runtime.router.model import EndpointRoute, VersionKey, Versio
 
 STEP_S = 0.25
 """Between looks when nothing was reported: back-offs and deadlines end by themselves."""
+MAX_BACK_OFF_S = 4.0
+"""Between tries while a step fails; what happens to a replica is looked at at once."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,8 @@ class EndpointController:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._problem = ""
+        """Why the last step failed; it is tried again."""
         self._templates = _templates(record.endpoint)
 
     @property
@@ -177,19 +181,31 @@ class EndpointController:
     # --- working
 
     async def _work(self) -> None:
+        wait_s = STEP_S
         while not self._closing:
             self._wake.clear()
             try:
                 await self._step()
-            except AksInferenceError as error:
-                _log.error("endpoint %s: %s", self.name, error)
-            except Exception:  # noqa: BLE001 - one bad step must not end the endpoint; it is tried again
-                _log.exception("endpoint %s: a step failed", self.name)
+            except Exception as error:  # noqa: BLE001 - one bad step must not end the endpoint; it is tried again
+                self._failed(error)
+                wait_s = min(MAX_BACK_OFF_S, 2 * wait_s)
+            else:
+                if self._problem:
+                    _log.info("endpoint %s: went on", self.name)
+                self._problem, wait_s = "", STEP_S
             try:
-                async with asyncio.timeout(STEP_S):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _failed(self, error: Exception) -> None:
+        """Told in the status, and logged when it is another reason than before."""
+        known = isinstance(error, AksInferenceError)
+        problem = str(error) if known else f"a step failed ({type(error).__name__}: {error}){BY_ITSELF}"
+        if problem != self._problem:
+            _log.error("endpoint %s: %s", self.name, problem, exc_info=None if known else error)
+        self._problem = problem
 
     async def _step(self) -> None:
         lost = [replicas.collect() for replicas in self._sets.values()]
@@ -234,7 +250,7 @@ class EndpointController:
         if self.record is not told:
             return  # declared anew meanwhile
         record = told.model_copy(update={"observed_generation": told.generation})
-        write_wire(self._host.paths.endpoints / f"{self.name}.json", record)
+        write_wire(self._host.paths.endpoints / f"{self.name}.json", record, BY_ITSELF)
         self.record = record
         self._keep_removed()
 
@@ -279,7 +295,7 @@ class EndpointController:
             observed_generation=self.record.observed_generation,
             scoring_uri=f"{service}/score",
             swagger_uri=f"{service}/swagger.json",
-            message="is being deleted" if self.record.deleting else "",
+            message="is being deleted" if self.record.deleting else self._problem,
             versions=versions,
         )
 

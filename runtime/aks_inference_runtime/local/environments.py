@@ -37,6 +37,11 @@ class BuiltEnvironment:
         """Its interpreter."""
         return self.folder / "bin" / "python"
 
+    @property
+    def usable(self) -> bool:
+        """Whether its interpreter is there: it links to one of the machine, which an upgrade may remove."""
+        return os.access(self.python, os.X_OK)
+
 
 def cache_root() -> Path:
     """`${XDG_CACHE_HOME:-~/.cache}/aks-inference/environments`: kept when a cluster goes."""
@@ -52,7 +57,7 @@ def hash_of(packages: Sequence[str]) -> str:
 
 
 class EnvironmentStore:
-    """Builds what is missing; two builds of one content, also by two supervisors, happen once."""
+    """Builds what is missing or lost its Python; two builds of one content, also by two supervisors, happen once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -114,9 +119,10 @@ class EnvironmentStore:
 def _read(key: str, folder: Path) -> BuiltEnvironment | None:
     try:
         record = json.loads((folder / "environment.json").read_text())
-        return BuiltEnvironment(key, folder, str(record["serverVersion"]))
+        found = BuiltEnvironment(key, folder, str(record["serverVersion"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return found if found.usable else None
 
 
 @contextlib.asynccontextmanager

@@ -15,11 +15,17 @@ from aks_inference_runtime.api.client import refuse_newer
 from aks_inference_runtime.api.errors import InvalidInput, OperationFailed
 
 _W = TypeVar("_W", bound=Wire)
+AGAIN = " and apply again"
+"""What follows "make room" where nobody tries again by himself."""
+BY_ITSELF = "; it is tried again by itself"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file. Raises OperationFailed; the old content then stays and nothing half-written is left."""
+def write_text(path: Path, text: str, then: str = AGAIN) -> None:
+    """Replaces a file. Raises OperationFailed; the old content then stays and nothing half-written is left.
+
+    `then`: what follows once there is room on a full disk, AGAIN, BY_ITSELF, or nothing.
+    """
     temporary = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -32,12 +38,12 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _failed(path, error) from None
+        raise _failed(path, error, then) from None
 
 
-def write_wire(path: Path, value: Wire) -> None:
+def write_wire(path: Path, value: Wire, then: str = AGAIN) -> None:
     """Replaces a file with an object's JSON. Raises OperationFailed as write_text does."""
-    write_text(path, value.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n")
+    write_text(path, value.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n", then)
 
 
 def read_wire(path: Path, kind: type[_W]) -> _W:
@@ -48,8 +54,9 @@ def read_wire(path: Path, kind: type[_W]) -> _W:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
+        what = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         raise InvalidInput(
-            f"{path} is damaged ({'.'.join(map(str, first['loc']))}: {first['msg']}); nothing was changed: put it back "
+            f"{path} is damaged ({what}); nothing was changed: put it back "
             f"from a backup, or remove this file to forget what it declares"
         ) from None
 
@@ -77,6 +84,6 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _failed(path: Path, error: OSError) -> OperationFailed:
-    mend = "; the disk is full: make room and apply again" if error.errno in _FULL else ""
+def _failed(path: Path, error: OSError, then: str = AGAIN) -> OperationFailed:
+    mend = f"; the disk is full: make room{then}" if error.errno in _FULL else ""
     return OperationFailed(f"{path} cannot be written: {error.strerror or error}{mend}")

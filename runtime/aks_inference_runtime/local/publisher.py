@@ -30,12 +30,17 @@ class Publisher:
 
     async def keep_trying(self) -> None:
         """Until cancelled: publishes again what failed."""
+        told = ""
         while True:
             await asyncio.sleep(RETRY_S)
             try:
                 await self.publish()
-            except Exception:  # noqa: BLE001 - whatever the router met, the next round tries again
-                _log.exception("the router did not take the new state; it is tried again")
+            except Exception as error:  # noqa: BLE001 - whatever the router met, the next round tries again
+                if repr(error) != told:
+                    _log.exception("the router did not take the new state; it is tried again")
+                told = repr(error)
+            else:
+                told = ""
 
     async def close(self) -> None:
         """Ends what is under way; who waits for it is told by a cancellation."""

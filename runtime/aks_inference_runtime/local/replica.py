@@ -202,7 +202,7 @@ def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> 
         log=folder / f"{replica}.log",
     )
     # Before the processes: whatever happens next, the record or their mark leads to them.
-    write_wire(record_path(paths, replica), record)
+    write_wire(record_path(paths, replica), record, then="")
     server = gate = None
     try:
         with Address(server_socket(record)).listen(_BACKLOG) as listener:
@@ -216,7 +216,7 @@ def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> 
                 "gate_mark": gate.mark,
             }
         )
-        write_wire(record_path(paths, replica), record)
+        write_wire(record_path(paths, replica), record, then="")
     except BaseException:
         for process in (server, gate):
             if process is not None:
@@ -307,7 +307,7 @@ def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths) -> 
         control=record.control,
     )
     path = gate_path(paths, record.id)
-    write_wire(path, settings)
+    write_wire(path, settings, then="")
     arguments = [sys.executable, "-P", "-m", "aks_inference_runtime.router.gate", str(path)]
     return ManagedProcess.start(arguments, inherited(os.environ) | _marks(record, paths), paths.root, record.log)
 

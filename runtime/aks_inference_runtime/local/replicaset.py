@@ -185,7 +185,7 @@ class ReplicaSet:
 
     def prepared(self) -> bool:
         """Whether environment and app root are there; begins to make them if not."""
-        if self._environment is not None and self.app_root.is_dir():
+        if self._environment is not None and self._environment.usable and self.app_root.is_dir():
             return True
         self._prepare()
         return False
@@ -260,7 +260,7 @@ class ReplicaSet:
     def _lost(self, replica: Replica, *, steady: bool = True) -> None:
         tail = "\n".join(logs.tail(replica.record.log, LOG_TAIL_LINES))
         reason = replica.reason
-        if replica.exit_code == INIT_EXIT_CODE:
+        if replica.exit_code == INIT_EXIT_CODE and replica.ready_since is None:
             reason += ": the entry script failed at import or in init()"
         _log.warning("replica %s: %s", replica.id, reason)
         self._stop(replica, None)

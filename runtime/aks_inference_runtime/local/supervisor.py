@@ -130,8 +130,7 @@ class Supervisor:
                 for endpoint in self._endpoints.values()
                 if any(
                     (model.name, model.version, model.store) == (name, version, None)
-                    for declared in (endpoint.record.endpoint, endpoint.record.served)
-                    if declared is not None
+                    for declared in filter(None, (endpoint.record.endpoint, endpoint.record.served))
                     for v in declared.spec.versions
                     for model in v.models
                 )
@@ -222,9 +221,10 @@ class Supervisor:
         """How it is now."""
         status = endpoint.status(self._router.load(), self.url)
         problem = self._router.problems().get(endpoint.name)
-        if problem is None or status.message:
+        if problem is None or endpoint.record.deleting:
             return status
-        return status.model_copy(update={"state": ServiceState.UNHEALTHY, "message": problem})
+        both = "\n".join(filter(None, (problem, status.message)))
+        return status.model_copy(update={"state": ServiceState.UNHEALTHY, "message": both})
 
     # --- the autoscaler's view (Scaler)
 
@@ -351,8 +351,7 @@ class Supervisor:
         needed = {
             self._codes.folder(version.code)
             for endpoint in self._endpoints.values()
-            for declared in (endpoint.record.endpoint, endpoint.record.served)
-            if declared is not None
+            for declared in filter(None, (endpoint.record.endpoint, endpoint.record.served))
             for version in declared.spec.versions
         }
         for folder in self.paths.code.iterdir():
