@@ -23,7 +23,7 @@ class Heartbeats:
         self.me = me
         self.leaving = False
         self._changed = changed
-        self._word = Word(router=me, clock=0, candidates=())
+        self._word: Word | None = None
         self._held: Mapping[str, int] = {}
         self._version = 0
         self._news = asyncio.Event()
@@ -71,23 +71,28 @@ class Heartbeats:
         self._tasks.clear()
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """The handler of `GET /v1/routers`: a word now and then."""
+        """The handler of `GET /v1/routers`: a word now and then, from the first one on.
+
+        Who does not know its endpoints yet says nothing: others would send it requests that it cannot place.
+        """
         answer = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await answer.prepare(request)
         said: Mapping[str, int] | None = None
         try:
-            while True:
+            while request.transport is not None:
                 word, held, news = self._word, self._held, self._news
-                line = word if held is said else word.model_copy(update={"held": dict(held)})
-                said = held
-                await answer.write(line.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n")
+                if word is not None:
+                    line = word if held is said else word.model_copy(update={"held": dict(held)})
+                    said = held
+                    await answer.write(line.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n")
                 try:
                     async with asyncio.timeout(SAY_S):
                         await news.wait()
                 except TimeoutError:
                     continue
         except ConnectionError:
-            return answer
+            pass
+        return answer
 
     async def _hear(self, session: aiohttp.ClientSession, name: str, url: str) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)

@@ -107,6 +107,10 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[st
         f"  http-request set-var(txn.sent) int(1) if {{ req.hdr({SENT_HEADER}) -m found }}",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
         f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)",
+        # Another router knows it: this one is about to be told.
+        "  http-request lua.pause if { var(txn.route) -m str none }",
+        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)"
+        " if { var(txn.route) -m str none }",
         '  http-request return status 404 content-type application/json string \'{"message": "no such version"}\''
         " hdr x-aks-inference-reason not-found if { var(txn.route) -m str none }",
         "  http-request set-var(txn.hops) int(1)",
