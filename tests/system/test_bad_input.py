@@ -8,7 +8,7 @@ entry script that does not exist               test_scripts_that_cannot_work_are
                                                tests/unit/test_rules_code.py::test_files
 entry script that does not parse               test_scripts_that_cannot_work_are_refused_at_preview
                                                tests/unit/test_rules_code.py::test_what_the_server_would_refuse
-                                               tests/local/test_local_cluster.py::test_a_script_that_cannot_start_fails_with_its_log
+                                               tests/local/test_local_refusals.py::test_a_script_that_cannot_start_fails_with_its_log
 entry script without run                       test_scripts_that_cannot_work_are_refused_at_preview
                                                tests/unit/test_rules_code.py::test_what_the_server_would_refuse
 entry script that throws in init               test_a_script_that_throws_in_init_fails_alone_with_its_log
@@ -17,12 +17,12 @@ entry script that throws in init               test_a_script_that_throws_in_init
 model path missing or outside                  test_model_paths_that_are_missing_or_lead_outside
                                                tests/unit/test_rules_model.py::test_a_broken_rule
                                                tests/unit/test_rules_model.py::test_a_link_that_leads_outside_of_the_model
-                                               tests/local/test_local_parts.py::test_bad_models
+                                               tests/local/test_local_stored.py::test_bad_models
 port in use                                    test_a_port_in_use_is_named_with_its_holder
                                                tests/system/test_changes.py::test_a_second_stack_on_the_same_port_is_refused
-                                               tests/local/test_local_cluster.py::test_a_port_in_use_is_named_with_its_holder
+                                               tests/local/test_local_refusals.py::test_a_port_in_use_is_named_with_its_holder
 model server that never gets healthy           test_a_server_that_never_gets_healthy_is_given_up
-                                               tests/local/test_local_cluster.py::test_a_server_that_never_gets_healthy_is_given_up
+                                               tests/local/test_local_refusals.py::test_a_server_that_never_gets_healthy_is_given_up
 replica killed under load                      test_a_replica_killed_under_load
                                                tests/local/test_local_cluster.py::test_a_replica_killed_under_load_is_replaced
                                                tests/router/test_router_faults.py::test_a_killed_replica_under_load
@@ -38,7 +38,7 @@ damaged or newer state of the engine           test_a_damaged_or_newer_state_of_
                                                tests/engine/test_engine_runs.py::test_a_damaged_or_newer_state_is_not_touched
                                                tests/engine/test_engine_backend.py::test_a_state_that_cannot_be_read_is_refused
 damaged or newer state of the supervisor       test_a_damaged_or_newer_state_of_the_supervisor
-                                               tests/local/test_local_cluster.py::test_a_damaged_or_newer_state_file_is_refused_and_nothing_destroyed
+                                               tests/local/test_local_refusals.py::test_a_damaged_or_newer_state_file_is_refused_and_nothing_destroyed
 two ups at once                                test_two_ups_at_once
                                                tests/engine/test_engine_runs.py::test_of_two_at_once_one_is_refused
                                                tests/engine/test_engine_locks.py::test_of_many_at_once_exactly_one_wins
@@ -49,7 +49,7 @@ names at every limit                           test_names_at_every_limit
                                                tests/unit/test_rules_service.py::test_names_of_services
                                                tests/unit/test_rules_model.py::test_names
 names beyond every limit                       test_names_beyond_every_limit
-                                               tests/local/test_local_cluster.py::test_bad_declarations_are_refused_at_once
+                                               tests/local/test_local_refusals.py::test_bad_declarations_are_refused_at_once
                                                tests/engine/test_engine_backend.py::test_names_that_are_none
 body of 101 MB, with and without its length    tests/system/test_bad_traffic.py::test_a_body_of_101_megabytes
                                                tests/router/test_router_answers.py::test_bodies_above_the_limit
