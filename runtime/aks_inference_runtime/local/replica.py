@@ -30,6 +30,8 @@ STARTING_POLL_S = 0.05
 RUNNING_POLL_S = 0.25
 STOP_GRACE_S = 5.0
 GATE_GRACE_S = 2.0
+HUNG_AFTER_S = 30.0
+"""The scoring server ends a score a second after its timeout; a library that does not return may take longer."""
 JUST_STARTED_S = 5.0
 """A start takes about a second of one core; what takes longer loads a model and must not hold up others."""
 _BACKLOG = 2_048
@@ -61,6 +63,8 @@ class Replica:
         self.ready = False
         self.draining = False
         self.dead = False
+        self.hung = False
+        """Nothing that it was given comes back, long after the scoring timeout."""
         self.heard = False
         """Its gate has answered once, so that its address can be told."""
         self.running = 0
@@ -175,6 +179,9 @@ class Replica:
         else:
             ready, heard = status.ready, True
             self.running = status.running
+            if status.hung and not self.hung:
+                self.hung = True
+                self._changed()
         if (ready, heard) == (self.ready, self.heard):
             return
         now = time.monotonic()
@@ -304,6 +311,7 @@ def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths) -> 
         max_concurrent=plan.version.requests.replica_max_concurrent_requests,
         scoring_timeout_ms=plan.version.requests.scoring_timeout_ms,
         queue_timeout_ms=plan.version.requests.max_request_wait_time,
+        hung_after_ms=round(HUNG_AFTER_S * 1_000),
         control=record.control,
     )
     path = gate_path(paths, record.id)

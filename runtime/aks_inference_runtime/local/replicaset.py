@@ -77,6 +77,7 @@ class ReplicaSet:
         self.ever_ready = False
         self.troubled = False
         """A replica died, or did not start or answer, and none was ready since."""
+        self._last_lost = ""
         self.restarts = 0
         self._host = host
         self._changed = changed
@@ -108,7 +109,8 @@ class ReplicaSet:
 
     def trouble(self) -> str:
         """What a person should know of it while it does not serve as it should."""
-        return self.failed or self.unschedulable or self.message or self.slow_start()
+        lost = self._last_lost if self.troubled else ""
+        return self.failed or self.unschedulable or self.message or lost or self.slow_start()
 
     def slow_start(self) -> str:
         """Of the replica that has been starting for long: which, how long (in tens of seconds), what it said last."""
@@ -237,6 +239,9 @@ class ReplicaSet:
                 self._lost(replica)
             elif replica.dead:
                 self._lost(replica)
+            elif replica.hung:
+                replica.say("hung: no answer to what it was given, long after the scoring timeout")
+                self._lost(replica)
             elif replica.unready_since and now - replica.unready_since > probe.period_seconds * probe.failure_threshold:
                 replica.reason = "did not answer any more"
                 self._lost(replica)
@@ -266,6 +271,7 @@ class ReplicaSet:
         self._stop(replica, None)
         self.restarts += 1
         self.troubled = True
+        self._last_lost = f"replica {replica.id}: {reason}; another one is started"
         if steady and replica.ready_since is not None and time.monotonic() - replica.ready_since >= STEADY_S:
             self._failures = 0
             return

@@ -77,6 +77,12 @@ class AdminSocket:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = asyncio.Lock()
+        self._silent_since: float | None = None
+
+    @property
+    def silent_s(self) -> float:
+        """For so many seconds nothing was answered to what was asked; 0: it answered the last question."""
+        return 0.0 if self._silent_since is None else asyncio.get_running_loop().time() - self._silent_since
 
     async def run(self, command: str) -> str:
         """Runs a command (or several, divided by `;`). Raises RuntimeUnavailable when HAProxy does not answer."""
@@ -129,6 +135,7 @@ class AdminSocket:
         return await self.run(";".join(f"show stat {SLOT_ID + number} {kinds} -1" for number in slots))
 
     async def _run(self, command: str) -> str:
+        asked = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(str(self._path))
@@ -139,7 +146,10 @@ class AdminSocket:
                 finally:
                     writer.close()
         except OSError as error:
+            if self._silent_since is None:
+                self._silent_since = asked
             raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
+        self._silent_since = None
         return data.decode(errors="replace").strip()
 
 

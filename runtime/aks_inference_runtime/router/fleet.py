@@ -6,7 +6,7 @@ import logging
 import re
 import resource
 from asyncio import CancelledError
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed
@@ -21,6 +21,8 @@ from aks_inference_runtime.router.tls import Tls
 MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
 FINISH_LOOK_S = 0.05
+SILENT_S = 3.0
+"""A process that runs and has answered nothing for so long is told of. A busy one answers within milliseconds."""
 OURS = re.compile(
     r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|answers|pem|log|admin|in|park|hold|again|lost)(\.1|\.new)?"
 )
@@ -95,6 +97,21 @@ class Fleet:
         """Names of processes that should run and do not."""
         names = [name for name, process in self._processes.items() if not process.alive]
         return [name for name in names if not (self._finishing and name == "p0")]
+
+    def problems(self, uses: Iterable[tuple[str, int]]) -> dict[str, str]:
+        """What keeps endpoints from being served, by endpoint. `uses`: each with the processes that have its slots."""
+        ways = {(endpoint, f"p{process}") for endpoint, process in uses}
+        ways |= {(endpoint, "p0") for endpoint, _ in ways} | {(e, f"port-{port}") for e, port in self.ports.items()}
+        # The first process last: it is everybody's way.
+        silent = {endpoint: self._silent(name) for endpoint, name in sorted(ways, reverse=True) if self._silent(name)}
+        return self.port_problems | silent
+
+    def _silent(self, name: str) -> str:
+        process = self._processes.get(name)
+        if process is None or not process.alive or process.admin.silent_s < SILENT_S:
+            return ""
+        mend = "once that process ends, it is started anew"
+        return f"the router does not answer (haproxy {name}, pid {process.pid}); {mend}"
 
     async def begin(self) -> bool:
         """Takes over what runs already (True), else starts the first process. Raises Conflict for a port in use."""

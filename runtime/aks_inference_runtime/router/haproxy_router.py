@@ -166,7 +166,7 @@ class HaproxyRouter:
 
     def problems(self) -> Mapping[str, str]:
         """See `model.Router`."""
-        return dict(self._fleet.port_problems)
+        return self._fleet.problems((k.endpoint, slot.process) for k, v in self._versions.items() for slot in v.slots)
 
     async def drained(self, replica_id: str, timeout_s: float) -> bool:
         """See `model.Router`."""

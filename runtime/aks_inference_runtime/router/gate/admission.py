@@ -7,12 +7,13 @@ from collections.abc import Callable
 class Ticket:
     """One request's place: waiting, then running, then finished."""
 
-    __slots__ = ("finished", "orphan", "running", "start")
+    __slots__ = ("finished", "orphan", "overdue", "running", "start")
 
     def __init__(self, start: Callable[[], None]) -> None:
         self.start = start
         self.running = False
         self.orphan = False
+        self.overdue = False
         self.finished = False
 
 
@@ -32,6 +33,11 @@ class Admission:
     def waiting(self) -> int:
         """Tickets in the line."""
         return len(self._line)
+
+    @property
+    def hung(self) -> bool:
+        """Whether all that the replica has is overdue: while it has anything else, it may be well."""
+        return bool(self._at_replica) and all(ticket.overdue for ticket in self._at_replica)
 
     def enter(self, ticket: Ticket) -> bool:
         """Takes a slot for the ticket, or a place at the end of the line; True when it runs now."""

@@ -52,7 +52,9 @@ class Watchers:
         status = self._status(self.seq)
         if claim is not None:
             status = status.model_copy(update={"epoch": claim.number, "owner": claim.router})
-        return status.model_dump_json(by_alias=True).encode() + b"\n"
+        # An agent of an earlier release knows no `hung`.
+        known = None if status.hung else {"hung"}
+        return status.model_dump_json(by_alias=True, exclude=known).encode() + b"\n"
 
     def changed(self) -> None:
         """Tells everyone."""

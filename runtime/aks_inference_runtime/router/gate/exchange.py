@@ -154,6 +154,7 @@ class Exchange:
         self._last_byte = self._c.loop.time()
         self._disarm()
         if self._side is None:
+            self._check_hung()
             return
         self._out.head(status, phrase, headers, length_known=length_known, http_11=self._request.http_11)
 
@@ -331,6 +332,17 @@ class Exchange:
             self._tell(self._out.status, CUT)
             self._orphan()
 
+    def _check_hung(self) -> None:
+        """Of an orphan: the replica has its time for the score and some more, and then is taken for hung."""
+        settings = self._c.settings
+        if settings.hung_after_ms is None or self._given_at is None:
+            return
+        quiet = (settings.scoring_timeout_ms + settings.hung_after_ms) / 1000
+        rest = max(self._last_byte, self._given_at) + quiet - self._c.loop.time()
+        self._ticket.overdue = rest <= 0
+        if rest > 0:
+            self._arm(rest, self._check_hung)
+
     # --- ends
 
     def _tell(self, code: int, reason: str) -> None:
@@ -356,6 +368,7 @@ class Exchange:
     def _orphan(self) -> None:
         self._disarm()
         self._c.admission.abandon(self._ticket)
+        self._check_hung()
         transport = self._upstream.transport if self._upstream is not None else None
         if transport is None or transport.is_closing():
             return

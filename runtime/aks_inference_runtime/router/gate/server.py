@@ -71,6 +71,7 @@ class Gate:
             running=self.admission.running,
             orphans=self.admission.orphans,
             waiting=self.admission.waiting,
+            hung=self.admission.hung,
             served_total=self.admission.served_total,
             seq=seq,
         )

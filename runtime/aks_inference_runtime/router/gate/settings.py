@@ -37,6 +37,9 @@ class GateSettings(Wire):
     scoring_timeout_ms: int = Field(60_000, ge=1)
     queue_timeout_ms: int = Field(500, ge=1)
     """How long a request may wait at the gate (max_request_wait_time); it waits here only in races."""
+    hung_after_ms: int | None = Field(None, ge=1)
+    """So long beyond its scoring timeout a request may be without a sign of the replica; beyond that the replica counts
+    as hung. None: never."""
     max_body_bytes: int = Field(MAX_BODY_BYTES, ge=0)
     client_timeout_ms: int = Field(10_000, ge=1)
     """How long a client may pause in the middle of a body; then 408."""
@@ -88,6 +91,8 @@ class GateStatus(Wire):
     """Requests at the replica whose connection to the router is gone or was answered."""
     waiting: int
     """Requests that wait at the gate for a slot."""
+    hung: bool = False
+    """All requests at the replica have been without a sign of it for longer than `hungAfterMs` allows."""
     served_total: int
     """Requests that the replica has finished, or has lost."""
     seq: int = 0
