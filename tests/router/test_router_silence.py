@@ -5,17 +5,21 @@ import signal
 
 import pytest
 
-from aks_inference_runtime.router import admin, fleet
+from aks_inference_runtime.router import admin, fleet, hints
 
 
-@pytest.mark.parametrize("name", ["p0", "p1"])
-async def test_a_hung_haproxy_is_told_until_it_answers_again(bed, make_state, monkeypatch, name):
+@pytest.mark.parametrize("name", ["p0", "p1", "port"])
+async def test_a_hung_haproxy_is_told_until_it_answers_again(bed, make_state, monkeypatch, unused_port, name):
+    monkeypatch.setattr(hints, "OTHERS_SECONDS", 0.3)
     monkeypatch.setattr(admin, "COMMAND_SECONDS", 0.3)
     monkeypatch.setattr(fleet, "SILENT_S", 0.6)
     replica = await bed.replica()
     router = await bed.router()
     # No slot of the first process has this waiting time: a second one has it.
-    await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=1_234 if name == "p1" else 500))
+    waits, port = (1_234 if name == "p1" else 500), None
+    if name == "port":
+        name, port = f"port-{unused_port}", unused_port
+    await router.apply(make_state({"A": (10_000, [replica])}, port=port, max_request_wait_time=waits))
     assert router.problems() == {}
     pid = bed.haproxy_pid(name)
 
