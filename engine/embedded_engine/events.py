@@ -141,12 +141,13 @@ class Prelude:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The run is over. `changes` counts by operation; `duration_s` in seconds."""
+    """The run is over. `changes` counts by operation; `duration_s` in seconds; `stopped`: by SIGINT or SIGTERM."""
 
     changes: Mapping[str, int]
     duration_s: float
     succeeded: bool
     preview: bool = False
+    stopped: bool = False
 
     def to_json(self) -> Json:
         summary: Json = {"maybeCorrupt": False, "durationSeconds": math.ceil(self.duration_s)}

@@ -98,8 +98,16 @@ class Resource:
         for field, key in _WIRE_KEYS.items():
             if wire.get(key) is not None:
                 fields[field] = _typed(where, key, wire[key], _KINDS[field])
+                if field in _TEXTS:
+                    fields[field] = _strings(where, key, fields[field])
             elif key in _ALWAYS:
                 raise ModelError(f"{where}: `{key}` is missing")
+        if needs := fields.get("property_dependencies"):
+            # The CLI writes null for an empty list.
+            fields["property_dependencies"] = {
+                name: list(_strings(where, f"propertyDependencies.{name}", _typed(where, name, urns or [], list)))
+                for name, urns in needs.items()
+            }
         extra = {k: v for k, v in wire.items() if k not in _FIELD_OF_KEY}
         return cls(**fields, extra=extra)
 
@@ -170,7 +178,8 @@ class Snapshot:
             ),
             manifest=_typed("deployment", "manifest", deployment.get("manifest") or {}, dict),
             metadata=_typed("deployment", "metadata", deployment.get("metadata") or {}, dict),
-            secrets_providers=deployment.get("secrets_providers"),
+            secrets_providers=_typed("deployment", "secrets_providers", deployment.get("secrets_providers") or {}, dict)
+            or None,
             extra={k: v for k, v in deployment.items() if k not in known},
         )
 
@@ -244,6 +253,8 @@ _KINDS: dict[str, type] = {
     for field in dataclasses.fields(Resource)
 }
 
+_TEXTS = frozenset(field.name for field in dataclasses.fields(Resource) if field.type == "tuple[str, ...]")
+
 
 def _plain(value: Value) -> Value:
     """Tuples and mappings of the model as JSON knows them."""
@@ -259,6 +270,12 @@ def _typed(where: str, key: str, value: Value, kind: type) -> Value:
     if isinstance(value, wanted):
         return tuple(value) if isinstance(value, list) and kind is tuple else value
     raise ModelError(f"{where}: `{key}` must be {_NAMES[wanted]}, not {type(value).__name__}")
+
+
+def _strings(where: str, key: str, values: Sequence[Value]) -> Sequence[str]:
+    for value in values:
+        _typed(where, f"an entry of {key}", value, str)
+    return values
 
 
 _NAMES: dict[type, str] = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}

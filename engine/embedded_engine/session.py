@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 
-from embedded_engine.backend import FileBackend, Serializer, StackName, checked, parse_stack_name
+from embedded_engine.backend import FileBackend, Serializer, StackName, intact, parse_stack_name
 from embedded_engine.config import Blind, Configuration, Project, StackSettings, load_settings, resolve, settings_path
 from embedded_engine.config.edit import set_salt
 from embedded_engine.errors import StateError
@@ -75,7 +75,7 @@ class StackSession:
         deployment = self.backend.read(self.name).deployment
         if deployment is None:
             return Snapshot()
-        return checked(self.decoded(deployment), f"the state file {self.backend.path(self.name)}")
+        return intact(self.decoded(deployment), self.backend.path(self.name))
 
     def decoded(self, deployment: Json) -> Snapshot:
         """A deployment as it was exported or stored, with its secrets decrypted. Raises `StateError`, `SecretsError`.

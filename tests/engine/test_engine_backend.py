@@ -95,6 +95,13 @@ GOOD = json.dumps({"version": 3, "checkpoint": {"stack": "s", "latest": {"manife
         (b"[]", "holds no checkpoint"),
         (b"{}", "holds no checkpoint"),
         (b'{"version": 3, "checkpoint": {"latest": 5}}', "`latest` is no deployment"),
+        (b'{"version": 3, "checkpoint": {"latest": {"resources": [1, {"urn": 5}]}}}', "must be an object, not int"),
+        (b'{"version": 3, "checkpoint": {"latest": {"resources": [{"urn": 5}]}}}', "`urn` must be a string, not int"),
+        (
+            b'{"version": 3, "checkpoint": {"latest": {"secrets_providers": 5}}}',
+            "`secrets_providers` must be an object",
+        ),
+        (b'{"version": 3, "features": 5, "checkpoint": {}}', "features that this engine does not know: 5"),
         (b'{"version": "3", "checkpoint": {}}', "its version is '3'"),
         (b'{"version": true, "checkpoint": {}}', "its version is True"),
         (b'{"version": 4, "checkpoint": {}}', "newer than this engine knows"),

@@ -286,26 +286,6 @@ def test_a_stack_named_before_the_command_is_the_one_that_is_meant(stack: Any) -
     assert [entry["name"] for entry in json.loads(stack.must("stack", "ls", "--json"))] == ["other"]
 
 
-@pytest.mark.parametrize(
-    "damage", ["", "{", '{"version": 4, "checkpoint": {}}', '{"version":3,"checkpoint":{"latest":[]}}']
-)
-@pytest.mark.parametrize(
-    "command", [["stack", "output"], ["stack", "export"], ["stack", "rm", "--yes"], ["stack", "ls"]]
-)
-def test_a_damaged_or_newer_state_is_refused_and_not_touched(stack: Any, damage: str, command: list[str]) -> None:
-    stack.state_file.write_text(damage)
-    assert "dev.json" in refused(stack.run(*command))
-    assert stack.state_file.read_text() == damage
-
-
-def test_a_state_with_a_missing_parent_is_refused(stack: Any, import_state: Callable[..., None]) -> None:
-    import_state([root()])
-    content = json.loads(stack.state_file.read_text())
-    content["checkpoint"]["latest"]["resources"].append({**RESOURCE, "parent": "urn:gone"})
-    stack.state_file.write_text(json.dumps(content))
-    assert "is a child of urn:gone" in refused(stack.run("stack", "output"))
-
-
 def test_a_full_disk_leaves_the_old_state(stack: Any, import_state: Callable[..., None]) -> None:
     import_state([root(a="old")])
     before = {p: p.read_bytes() for p in stack.state_file.parent.iterdir()}

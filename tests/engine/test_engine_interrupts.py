@@ -20,6 +20,27 @@ Thing("slow", value="v", key="k", n="v", delay=600.0)
 """
 
 
+@pytest.mark.parametrize("command", [["preview"], ["preview", "--json"], ["up", "--yes"]])
+def test_a_preview_that_is_stopped_ends_with_the_code_of_ctrl_c_and_nothing_follows(
+    stack: Any, command: list[str]
+) -> None:
+    project = {"name": "tested", "runtime": "python"}
+    (stack.project / "Pulumi.yaml").write_text(json.dumps(project))
+    begun = stack.project / "begun"
+    (stack.project / "__main__.py").write_text(f"import time\nopen({str(begun)!r}, 'a').write('x')\ntime.sleep(600)\n")
+    process = stack.start(*command)
+    deadline = time.monotonic() + LIMIT_S
+    while not begun.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    assert begun.read_text() == "x"
+
+
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_run_that_is_stopped_twice_says_so_once(stack: Any, flags: list[str]) -> None:
     (stack.folder / "cloud").mkdir()
@@ -42,7 +63,7 @@ def test_a_run_that_is_stopped_twice_says_so_once(stack: Any, flags: list[str]) 
         seen += line
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=LIMIT_S)
-    assert process.returncode not in (0, None)
+    assert process.returncode == 130
     text = seen + out + err
     assert text.count("interrupted again: what was under way is kept in the state as pending operations") == 1
     for word in ("Traceback", "rpc error", "RPC", "UNAVAILABLE", "Socket closed", "Duration: 0.00s", '"duration": 0,'):

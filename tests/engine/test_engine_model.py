@@ -160,12 +160,20 @@ def test_what_is_no_json_is_refused(value: float) -> None:
         ({"urn": "u", "type": "t", "custom": "yes"}, "resource u: `custom` must be true or false, not str"),
         ({"urn": "u", "type": "t", "custom": True, "inputs": []}, "resource u: `inputs` must be an object, not list"),
         ({"urn": "u", "type": "t", "custom": True, "dependencies": "x"}, "resource u: `dependencies` must be a list"),
+        ({"urn": "u", "type": "t", "custom": True, "dependencies": [[]]}, "an entry of dependencies` must be a string"),
+        ({"urn": "u", "type": "t", "custom": True, "propertyDependencies": {"a": 5}}, "resource u: `a` must be a list"),
     ],
 )
 def test_a_damaged_resource_is_named(wire: dict[str, Any], text: str) -> None:
     with pytest.raises(ModelError) as raised:
         Snapshot.from_deployment({"resources": [wire]})
     assert text in str(raised.value)
+
+
+def test_property_dependencies_that_the_cli_wrote_as_null_are_none() -> None:
+    wire = {"urn": "u", "type": "t", "custom": True, "propertyDependencies": {"a": None, "b": ["urn:b"]}}
+    (found,) = Snapshot.from_deployment({"resources": [wire]}).resources
+    assert found.property_dependencies == {"a": [], "b": ["urn:b"]}
 
 
 def test_an_unknown_pending_operation_is_refused() -> None:

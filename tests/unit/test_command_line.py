@@ -94,6 +94,45 @@ def test_a_reader_that_has_enough(folder: Path, arguments: tuple[str, ...]) -> N
     assert closed([COMMAND, *arguments], folder) == (141, ""), "as a shell says it of a closed pipe"
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "unbuffered", "code"),
+    [
+        ("aks-inference", ("--help",), "", 1),
+        ("aks-inference", ("check", "cluster.yaml", "--json"), "1", 1),
+        ("aks-inference", ("models", "list", "--store", "models", "--json"), "", 1),
+        ("embedded-engine", ("up", "--help"), "", 255),
+    ],
+)
+def test_a_full_disk_under_the_output(
+    folder: Path, command: str, arguments: tuple[str, ...], unbuffered: str, code: int
+) -> None:
+    done = on_a_full_disk(folder, [COMMAND.with_name(command), *arguments], subprocess.PIPE, unbuffered)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "No space left on device" in done.stderr
+
+
+def test_a_full_disk_under_output_and_errors(folder: Path) -> None:
+    assert on_a_full_disk(folder, [COMMAND, "check", "cluster.yaml"], subprocess.STDOUT).returncode == 1
+
+
+def on_a_full_disk(
+    folder: Path, command: list[str | Path], errors: int, unbuffered: str = ""
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        return subprocess.run(
+            command, cwd=folder, env=environment, stdout=full, stderr=errors, text=True, check=False, timeout=60
+        )
+
+
+def test_an_output_that_the_caller_closed(folder: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec '{COMMAND}' --help >&-"], stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_reader_of_the_engine_that_has_enough(tmp_path: Path) -> None:
     assert closed([COMMAND.with_name("embedded-engine"), "up", "--help"], tmp_path) == (141, "")
 

@@ -21,22 +21,40 @@ class Checkpoint:
 
 def parse_checkpoint(text: bytes, path: Path) -> Checkpoint:
     """Raises `StateError` for what is no checkpoint, or one of a version that this engine does not know."""
-    hint = f" Nothing was changed. The state before the last write is in {path}.bak."
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StateError(f"the state file {path} is damaged: it is not JSON ({error}).{hint}") from None
+        raise damaged(path, f"it is not JSON ({error})") from None
     if not isinstance(content, dict) or not isinstance(content.get("checkpoint"), dict):
-        raise StateError(f"the state file {path} is damaged: it holds no checkpoint.{hint}")
+        raise damaged(path, "it holds no checkpoint")
     check_version(content.get("version"), f"the state file {path}")
     if content.get("features"):
-        names = ", ".join(map(str, content["features"]))
+        found = content["features"]
+        names = ", ".join(map(str, found if isinstance(found, list) else [found]))
         raise StateError(f"the state file {path} uses features that this engine does not know: {names}.")
     checkpoint = content["checkpoint"]
     latest = checkpoint.get("latest")
     if latest is not None and not isinstance(latest, dict):
-        raise StateError(f"the state file {path} is damaged: `latest` is no deployment.{hint}")
+        raise damaged(path, "`latest` is no deployment")
+    try:
+        Snapshot.from_deployment(latest or {})
+    except StateError as error:
+        raise damaged(path, str(error)) from None
     return Checkpoint(str(checkpoint.get("stack", "")), latest)
+
+
+def intact(snapshot: Snapshot, path: Path) -> Snapshot:
+    """The snapshot that the file holds; raises `StateError` where it cannot be used."""
+    if problems := integrity_problems(snapshot):
+        raise damaged(path, "; ".join(problems[:10]))
+    return snapshot
+
+
+def damaged(path: Path, reason: str) -> StateError:
+    """What is said of a stack's state that cannot be used: which file, why, and what there is in its place."""
+    backup = path.with_name(f"{path.name}.bak")
+    before = f" The state before the last write is in {backup}." if backup.exists() else ""
+    return StateError(f"the state file {path} is damaged: {reason}. Nothing was changed.{before}")
 
 
 def check_version(version: object, what: str) -> None:

@@ -1,6 +1,5 @@
 """The console script `embedded-engine`: the commands and flags are a subset of the pulumi CLI's."""
 
-import os
 import sys
 from typing import NoReturn
 
@@ -8,6 +7,7 @@ import click
 
 from embedded_engine.cli.flags import before_commands
 from embedded_engine.cli.group import Group
+from embedded_engine.cli.output import INTERRUPTED, discard, flush
 from embedded_engine.errors import EngineError
 
 _HERE = "embedded_engine.cli"
@@ -40,12 +40,13 @@ def main() -> None:
     stdout = sys.stdout
     try:
         status = cli.main(standalone_mode=False)
+        flush()
     except EngineError as error:
         _fail(str(error), error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), EngineError.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", EngineError.exit_code)
+        _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         _closed()
     except SystemExit:
@@ -55,16 +56,29 @@ def main() -> None:
         raise
     except OSError as error:
         # A folder that may not be read or written, wherever it was met.
-        _fail(str(error), EngineError.exit_code)
+        _fail(_words(error), EngineError.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _closed() -> NoReturn:
-    """Who read the output has enough of it; what else would be flushed at exit goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Who read the output has enough of it."""
+    discard(sys.stdout)
     sys.exit(CLOSED_PIPE)
 
 
-def _fail(text: str, code: int) -> None:
-    click.echo(f"error: {text}", err=True)
+def _words(error: OSError) -> str:
+    try:
+        flush()
+    except OSError:
+        # What could not be written is still held back.
+        discard(sys.stdout)
+        return f"the output cannot be written: {error.strerror}"
+    return str(error)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    try:
+        click.echo(f"error: {text}", err=True)
+    except OSError:
+        discard(sys.stderr)
     sys.exit(code)

@@ -9,7 +9,7 @@ import click
 
 from embedded_engine.cli.group import NamedFlags
 from embedded_engine.cli.invocation import Invocation, common, json_option, print_json, stack_option
-from embedded_engine.cli.output import standard_output
+from embedded_engine.cli.output import INTERRUPTED, standard_output
 from embedded_engine.deploy.run import Options, run
 from embedded_engine.display import Display
 from embedded_engine.errors import EngineError, UsageError
@@ -175,7 +175,7 @@ def _change(call: Invocation, kind: str, stack: str | None, json_output: bool, f
         notes: Set[Diagnostic] = frozenset()
         if not flags["skip_preview"]:
             summary, display = _shown(call, session, kind, options, flags, previewing=True)
-            if not summary.succeeded:
+            if summary.stopped or not summary.succeeded:
                 return _finish(summary, flags)
             if not flags["yes"]:
                 _ask(kind, display)
@@ -232,6 +232,8 @@ def _json_lines() -> Sink:
 
 
 def _finish(summary: Summary, flags: dict[str, Any]) -> int:
+    if summary.stopped:
+        return INTERRUPTED
     if not summary.succeeded:
         return 1
     if flags["expect_no_changes"] and any(n for op, n in summary.changes.items() if op not in _UNCHANGED):

@@ -6,6 +6,9 @@ from typing import TextIO
 
 import click
 
+INTERRUPTED = 130
+"""Of a command that Ctrl-C ended, or of a run that SIGTERM stopped: as a shell says it of one that SIGINT ended."""
+
 
 class LastingOutput:
     """Writes to a stream; where nobody reads it any more, or its disk is full, the rest goes nowhere and is told once.
@@ -21,9 +24,20 @@ class LastingOutput:
             self._stream.write(text)
             self._stream.flush()
         except OSError as error:
-            # What is in the stream's buffer would come up again at every flush, at the end of the process too.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            discard(self._stream)
             click.echo(f"warning: the output ends here ({error.strerror}); the run goes on", err=True)
+
+
+def discard(stream: TextIO) -> None:
+    """What is in the stream's buffer would come up again at every flush, at the end of the process too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def flush() -> None:
+    """Raises OSError where the standard output cannot be written."""
+    # None: the caller closed it (`>&-`).
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def standard_output() -> LastingOutput:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from embedded_engine.backend import StackName, check_version, checked
+from embedded_engine.backend import StackName, check_version, checked, intact
 from embedded_engine.backend.files import write_atomically
 from embedded_engine.cli.group import Group
 from embedded_engine.cli.invocation import Invocation, common, json_option, print_json, stack_option
 from embedded_engine.cli.tables import print_table
-from embedded_engine.errors import StateError, UsageError
+from embedded_engine.errors import StackNotFoundError, StateError, UsageError
 from embedded_engine.model import CHECKPOINT_VERSION, Json, Snapshot, Value
 from embedded_engine.secrets import show_secrets
 from embedded_engine.session import StackSession, outputs_of
@@ -94,9 +94,18 @@ def ls(call: Invocation, json_output: bool, everything: bool) -> None:
     selected = call.selected()
     rows: list[Json] = []
     for name in call.backend.list(None if everything else call.project.name):
-        deployment = call.backend.read(name).deployment
-        resources = len(deployment.get("resources") or []) if deployment else None
         row: Json = {"name": str(name) if everything else name.stack, "current": str(name) == selected}
+        try:
+            deployment = call.backend.read(name).deployment
+            intact(Snapshot.from_deployment(deployment or {}), call.backend.path(name))
+        except StackNotFoundError:
+            # Removed since the folder was looked at.
+            continue
+        except StateError as error:
+            click.echo(f"warning: {error}", err=True)
+            rows.append({**row, "updateInProgress": call.backend.is_locked(name), "error": str(error)})
+            continue
+        resources = len(deployment.get("resources") or []) if deployment else None
         if deployment is not None:
             row["lastUpdate"] = call.backend.modified(name).strftime("%Y-%m-%dT%H:%M:%S.000Z")
         row["updateInProgress"] = call.backend.is_locked(name)
@@ -109,7 +118,8 @@ def ls(call: Invocation, json_output: bool, everything: bool) -> None:
     table = [("NAME", "LAST UPDATE", "RESOURCE COUNT")]
     for row in rows:
         when = "in progress" if row["updateInProgress"] else row.get("lastUpdate", "n/a")
-        table.append((f"{row['name']}{'*' if row['current'] else ''}", when, str(row.get("resourceCount", "n/a"))))
+        count = "cannot be read" if "error" in row else str(row.get("resourceCount", "n/a"))
+        table.append((f"{row['name']}{'*' if row['current'] else ''}", when, count))
     print_table(table)
 
 

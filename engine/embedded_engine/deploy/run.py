@@ -47,7 +47,7 @@ def run(session: StackSession, kind: str, options: Options, sink: Sink, preview:
 async def _run(session: StackSession, kind: str, options: Options, sink: Sink, preview: bool) -> Summary:
     project, configuration = session.project, session.configuration
     found: list[Summary] = []
-    aborted = asyncio.Event()
+    stopped, aborted = asyncio.Event(), asyncio.Event()
     started = asyncio.get_running_loop().time()
 
     def tell(event: Event) -> None:
@@ -98,7 +98,7 @@ async def _run(session: StackSession, kind: str, options: Options, sink: Sink, p
             )
             program = Program(launch, run_options, emit, deployment.stopping, monitor.finished)
             program.monitor_address = address
-        with _signals(deployment, program, emit, aborted):
+        with _signals(deployment, program, emit, stopped, aborted):
             try:
                 await (deployment.refresh() if kind == "refresh" else deployment.update(program))
             except asyncio.CancelledError:
@@ -112,19 +112,20 @@ async def _run(session: StackSession, kind: str, options: Options, sink: Sink, p
         tell(Diagnostic("error", "interrupted again: what was under way is kept in the state as pending operations"))
         seconds = asyncio.get_running_loop().time() - started
         tell(Summary(dict(deployment.changes), seconds, succeeded=False, preview=preview))
-    return found[-1]
+    return dataclasses.replace(found[-1], stopped=stopped.is_set())
 
 
 @contextlib.contextmanager
-def _signals(deployment: Deployment, program: Program | None, emit: Sink, aborted: asyncio.Event) -> Iterator[None]:
-    """The first SIGINT or SIGTERM begins nothing more; the second ends at once and sets `aborted`."""
+def _signals(
+    deployment: Deployment, program: Program | None, emit: Sink, stopped: asyncio.Event, aborted: asyncio.Event
+) -> Iterator[None]:
+    """The first SIGINT or SIGTERM begins nothing more and sets `stopped`; the second ends at once, sets `aborted`."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
-    seen: list[int] = []
 
-    def handle(number: int) -> None:
-        seen.append(number)
-        if len(seen) == 1:
+    def handle() -> None:
+        if not stopped.is_set():
+            stopped.set()
             text = "stopping: nothing more is begun; once more to stop at once"
             emit(Diagnostic("warning", text, at_once=True))
             deployment.cancel()
@@ -138,7 +139,7 @@ def _signals(deployment: Deployment, program: Program | None, emit: Sink, aborte
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
-        loop.add_signal_handler(number, handle, number)
+        loop.add_signal_handler(number, handle)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import takewhile
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 _OWN = {
     "check": "Check declarations in files, without a stack.",
@@ -28,9 +28,11 @@ def main() -> None:
         try:
             _run(sys.argv[1:])
         finally:
-            sys.stdout.flush()
+            _flush()
     except BrokenPipeError:
         _closed()
+    except OSError as error:
+        _failed(error)
     except SystemExit:
         # Click puts another stream there when it meets a closed pipe, and ends with 1.
         if sys.stdout is not stdout:
@@ -38,10 +40,37 @@ def main() -> None:
         raise
 
 
+def _flush() -> None:
+    # None: the caller closed it (`>&-`).
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def _closed() -> NoReturn:
-    """Who reads has enough (`| head`); what is held back must not be tried again at the end of the interpreter."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Who reads has enough (`| head`)."""
+    _discard(sys.stdout)
     sys.exit(CLOSED_PIPE)
+
+
+def _failed(error: OSError) -> NoReturn:
+    """A full disk or the like under the output, or under a file that no command expected to fail."""
+    text = str(error)
+    try:
+        _flush()
+    except OSError:
+        # What could not be written is still held back.
+        text = f"the output cannot be written: {error.strerror}"
+        _discard(sys.stdout)
+    try:
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+    sys.exit(1)
+
+
+def _discard(stream: TextIO) -> None:
+    """What is held back must not be tried again at the end of the interpreter."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: list[str]) -> None:
