@@ -157,9 +157,8 @@ class Deployment:
         elif errored and not self._bailed:
             self._error("", f"{kind} failed")
         await self.registry.close()
-        self.emit(
-            events.Summary(dict(self.changes), self._clock() - started, not errored, preview=self.options.dry_run)
-        )
+        duration = self._clock() - started
+        self.emit(events.Summary(dict(self.changes), duration, not errored, preview=self.options.dry_run))
         return not errored
 
     def cancel(self) -> None:
@@ -347,8 +346,7 @@ class Deployment:
 
         `flagged`: only what its provider wants to see before every update.
         """
-        if self._missing_targets(self.options.targets.literals):
-            raise BailError("one or more targets could not be found in the stack")
+        self._check_targets(self.options.targets.literals)
         cells = [c for c in self.history.cells if c.state.refresh_before_update or not flagged]
         reached: set[str] = set()
         chosen = [c for c in cells if removal.refreshed(c, self.options, reached)]
