@@ -31,6 +31,10 @@ AREAS = (
 )
 
 
+TOGETHER = {"quickstart": "cluster"}
+"""Areas that one worker runs one after the other: a checkout has one quickstart at a time, and both run it."""
+
+
 def area(nodeid: str) -> str:
     """The folder of tests that a test is in: `tests/router/test_gate.py::test_http_1_0_and_head` → `router`."""
     return nodeid.split("/")[1]
@@ -47,7 +51,7 @@ class ByArea(LoadScopeScheduling):
     """Whole areas, in their order."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return area(nodeid)
+        return TOGETHER.get(area(nodeid), area(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByArea:
