@@ -89,7 +89,7 @@ async def test_built_once_and_found_again(given: Any, operation: Operation, fold
     inputs = await checked(given)
     assert inputs["found"] == ""
     (note,) = await image.notes(inputs, None)
-    assert note == "will build: about 2 packages; application: 1 file, 45 bytes"
+    assert note == "will build: about 2 packages; application: 1 file, 43 bytes"
     assert image.preview(inputs, None) == {"image": UNKNOWN}
     state = await made(operation, inputs)
     again = await checked(given, inputs)

@@ -308,7 +308,7 @@ class TestLocalEndpoint:
         supervisor.message = "building the environment"
         plugin.create("LocalEndpoint", self.inputs(plugin, supervisor))
         messages = [(log.message, log.ephemeral, log.urn) for log in plugin.engine.logs]
-        assert messages == [("Healthy, a 0/0 ready", True, plugin.urn("LocalEndpoint"))]
+        assert messages == [("Healthy (building the environment), a 0/0 ready", True, plugin.urn("LocalEndpoint"))]
 
     def test_somebody_elses_endpoint_is_left_alone(self, plugin: Any, supervisor: Any) -> None:
         inputs = self.inputs(plugin, supervisor)
