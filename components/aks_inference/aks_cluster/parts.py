@@ -5,6 +5,7 @@ from typing import Any
 
 from aks_inference.aks_cluster.groups import AccessSpec, EgressSpec, IdentitySpec, MaintenanceWindowSpec, SecuritySpec
 from aks_inference.cluster_rules.model import Access, Egress, Identity, Security, Subnet
+from aks_inference.facts import short_region
 from aks_inference.findings import Finding, did_you_mean, under
 from aks_inference.values import is_late, read
 
@@ -37,7 +38,7 @@ def access_part(spec: AccessSpec, location: str | None, subscription: str | None
     zone = spec.private_dns_zone
     if is_late(zone):
         word = "private" if spec.vnet_integration else "privatelink"
-        region = (location or "-").replace(" ", "").lower()
+        region = short_region(location or "-")
         provider = "providers/Microsoft.Network/privateDnsZones"
         zone = f"/subscriptions/{subscription or '-'}/resourceGroups/-/{provider}/{word}.{region}.azmk8s.io"
     subnet = known(spec.api_server_subnet_id)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from aks_inference.aks_cluster.groups import ClusterRuntimeSpec
 from aks_inference.cluster_rules.model import Cluster, Tls
+from aks_inference.facts import short_region
 from aks_inference.findings import Finding, Severity, under
 from aks_inference.values import read
 
@@ -165,5 +166,5 @@ def leaf_host(label: str, location: str) -> str:
     """The name that Azure gives a public address with a label."""
     from aks_inference.cluster_rules.clouds import cloud_of
 
-    region = location.replace(" ", "").lower()
+    region = short_region(location)
     return f"{label}.{cloud_of(location).scoring.replace('<region>', region)}"

@@ -64,7 +64,7 @@ def check_access(cluster: Cluster) -> Iterator[RuleFinding]:
         yield from _private(cluster)
     else:
         yield from _public(cluster.access)
-    if cluster.access.vnet_integration and _region(cluster) in NO_VNET_INTEGRATION:
+    if cluster.access.vnet_integration and cluster.region in NO_VNET_INTEGRATION:
         yield VNET_REGION.broken(
             (*cluster.access.path, "vnet_integration"), True, f"is not offered in {cluster.location}", "turn it off"
         )
@@ -195,7 +195,7 @@ def _own_zone(cluster: Cluster, zone: str) -> Iterator[RuleFinding]:
             "register Microsoft.ContainerService in both",
         )
     word = "private" if cluster.access.vnet_integration else "privatelink"
-    region = _region(cluster)
+    region = cluster.region
     if region is None or cloud_of(region) is not PUBLIC:
         return  # the forms of other clouds are not documented
     wanted = f"{word}.{region}.azmk8s.io"
@@ -276,17 +276,13 @@ def _identities(cluster: Cluster) -> Iterator[RuleFinding]:
             "needs a user-assigned identity for the control plane as well",
             "use a user-assigned identity (the default)",
         )
-    if identity.user_assigned and _region(cluster) in NO_USER_ASSIGNED:
+    if identity.user_assigned and cluster.region in NO_USER_ASSIGNED:
         yield IDENTITY_REGION.broken(
             (*cluster.path, "location"),
             cluster.location,
             "has no user-assigned identities for AKS",
             "use another region, or a system-assigned identity",
         )
-
-
-def _region(cluster: Cluster) -> str | None:
-    return cluster.location.replace(" ", "").lower() if cluster.location else None
 
 
 def _network_of(text: str) -> ipaddress.IPv4Network | None:

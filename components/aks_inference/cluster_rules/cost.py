@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from aks_inference.cluster_rules.model import Pool
-from aks_inference.facts import PriceList
+from aks_inference.facts import PriceList, short_region
 
 HOURS_PER_MONTH = 730
 """As Azure's own price pages count."""
@@ -73,7 +73,7 @@ class CostChange:
 
 def monthly_cost(pools: Sequence[Pool], location: str | None, tier: str, prices: PriceList) -> Cost:
     """From the pools' least to their most nodes."""
-    region = location.replace(" ", "").lower() if location else None
+    region = short_region(location) if location else None
     hourly = TIER_USD_PER_HOUR.get(tier)
     lines = [_pool(pool, region, prices) for pool in pools]
     month = None if hourly is None else hourly * HOURS_PER_MONTH

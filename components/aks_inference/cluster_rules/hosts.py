@@ -162,7 +162,7 @@ def _from_tables(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iter
 
 def _filled(pattern: str, cluster: Cluster, names: StackNames) -> list[str]:
     """A table's pattern with the stack's own names."""
-    region = _region(cluster)
+    region = cluster.region
     text = pattern.replace("<region>", region) if region else pattern
     for placeholder, values in (
         ("<acr>", [registry.split(".")[0] for registry in names.registries]),
@@ -251,7 +251,7 @@ def _own(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iterator[Req
 
 
 def _api_server(cluster: Cluster, names: StackNames, cloud: CloudNames) -> RequiredHost:
-    access, region = cluster.access, _region(cluster) or "<region>"
+    access, region = cluster.access, cluster.region or "<region>"
     pattern = cloud.api_server.replace("<region>", region)
     if access.private_cluster and access.private_dns_zone != "none" and cloud.tables == "AzureCloud":
         word = "private" if access.vnet_integration else "privatelink"
@@ -281,7 +281,7 @@ def _certificate(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iter
         )
     scoring = names.scoring_host or cluster.tls.cname
     if not scoring and cluster.tls.leaf_domain_label is not None:
-        suffix = cloud.scoring.replace("<region>", _region(cluster) or "<region>")
+        suffix = cloud.scoring.replace("<region>", cluster.region or "<region>")
         scoring = f"{cluster.tls.leaf_domain_label}<suffix>.{suffix}"
     if scoring:
         yield _own_host(
@@ -301,7 +301,7 @@ def _own_host(
 
 def _data_endpoint(registry: str, cluster: Cluster, cloud: CloudNames) -> str | None:
     name, _, suffix = registry.partition(".")
-    region = _region(cluster)
+    region = cluster.region
     return f"{name}.{region}.data.{suffix}" if suffix == cloud.registry and region and "<" not in name else None
 
 
@@ -333,7 +333,3 @@ def _both(one: str, other: str) -> str:
 
 def _order(one: RequiredHost) -> int:
     return min(list(Phase).index(phase) for phase in one.phases)
-
-
-def _region(cluster: Cluster) -> str | None:
-    return cluster.location.replace(" ", "").lower() if cluster.location else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 
+from aks_inference.facts import short_region
 from aks_inference.findings import Path
 from aks_inference.vm_sizes import VmSize
 
@@ -236,3 +237,8 @@ class Cluster:
     today: date | None = None
     """The day to judge versions and retirements by. None: those rules say nothing."""
     path: Path = ()
+
+    @property
+    def region(self) -> str | None:
+        """`location` in the one spelling."""
+        return short_region(self.location) if self.location else None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from aks_inference.cluster_rules.model import Cluster
 from aks_inference.cluster_rules.rulebook import Rule, RuleFinding, error, warning
-from aks_inference.facts import region_named
+from aks_inference.facts import region_named, short_region
 
 CLUSTER_NAME = error("6b", "cluster name", "Spec 2025-09-01; PSRule Azure.AKS.Name")
 DNS_PREFIX = error("6c", "DNS prefix", "PSRule Azure.AKS.DNSPrefix; aka.ms/aks-naming-rules")
@@ -93,9 +93,9 @@ def _regions(cluster: Cluster) -> Iterator[RuleFinding]:
             "is not in the list of regions of 2026-07",
             "check the spelling",
         )
-    here = cluster.location.replace(" ", "").lower()
+    here = short_region(cluster.location)
     for what, there in cluster.related_locations:
-        if there.replace(" ", "").lower() != here:
+        if short_region(there) != here:
             yield REGION_DIFFERS.broken(
                 (*cluster.path, "location"),
                 cluster.location,

@@ -6,6 +6,7 @@ from datetime import date
 from aks_inference.cluster_rules.kinds import NetworkKind, network_kind, parse_subnet_id, surge_nodes
 from aks_inference.cluster_rules.model import Cluster, Network
 from aks_inference.cluster_rules.rulebook import RuleFinding, error, warning
+from aks_inference.facts import short_region
 from aks_inference.findings import Path, Severity
 
 VALUES = error(
@@ -355,7 +356,7 @@ def _subnets(cluster: Cluster) -> Iterator[RuleFinding]:
             "remove the delegation, or name another subnet",
         )
     region, location = network.subnet.region, cluster.location
-    if region and location and _short(region) != _short(location):
+    if region and location and short_region(region) != short_region(location):
         yield SUBNETS.broken(
             (*network.path, "subnet_id"),
             network.subnet.id,
@@ -367,10 +368,6 @@ def _subnets(cluster: Cluster) -> Iterator[RuleFinding]:
 def _is_version(cluster: Cluster) -> bool:
     parts = (cluster.kubernetes_version or "").split(".")
     return len(parts) >= 2 and all(part.isdigit() for part in parts)
-
-
-def _short(region: str) -> str:
-    return region.replace(" ", "").lower()
 
 
 def _shown(value: str | None) -> str:

@@ -5,7 +5,7 @@
 
 from aks_inference.facts.hosts import HostRow, host_rows
 from aks_inference.facts.prices import PriceList, price_list
-from aks_inference.facts.regions import Region, region_named, regions
+from aks_inference.facts.regions import Region, region_named, regions, short_region
 from aks_inference.facts.roles import role_id
 from aks_inference.facts.sizes import SizeNote, size_note
 from aks_inference.facts.versions import KubernetesVersion, version_calendar
@@ -21,6 +21,7 @@ __all__ = [
     "region_named",
     "regions",
     "role_id",
+    "short_region",
     "size_note",
     "version_calendar",
 ]

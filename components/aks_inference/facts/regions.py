@@ -31,6 +31,11 @@ def regions() -> Mapping[str, Region]:
     return MappingProxyType({record[0]: Region(*record) for record in read("regions.json").records})
 
 
+def short_region(name: str) -> str:
+    """The one spelling of a region's names: `westeurope` for `West Europe`, `westEurope` or itself."""
+    return name.replace(" ", "").lower()
+
+
 def region_named(name: str) -> Region | None:
     """By short or display name: `westeurope`, `West Europe`; None when the list does not know it."""
-    return regions().get(name.replace(" ", "").lower())
+    return regions().get(short_region(name))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aks_inference.cluster_rules.addresses import Range, overlaps, parse_range, smallest_prefix, usable
+from aks_inference.facts import short_region
 from aks_inference_provider.fields import Failure
 
 NETWORK_API = "2024-05-01"
@@ -36,7 +37,7 @@ def network_failures(body: Mapping[str, Any] | None, given: Mapping[str, Any]) -
         there = ", ".join(sorted(subnets)) or "none"
         yield Failure(_PATH, f"network.subnetId: {subnet_id} does not exist; the network's subnets: {there} [1.11]")
         return
-    here, there = _short(given.get("location")), _short(body.get("location"))
+    here, there = spelled_once(given.get("location")), spelled_once(body.get("location"))
     if here and there and here != there:
         yield Failure(
             _PATH, f"location: the virtual network is in {there}, the cluster in {here}; use one region [1.11]"
@@ -97,5 +98,6 @@ def _range(text: object) -> Range | None:
     return parse_range(text) if isinstance(text, str) else None
 
 
-def _short(region: object) -> str:
-    return region.replace(" ", "").lower() if isinstance(region, str) else ""
+def spelled_once(region: object) -> str:
+    """A region as Azure or a program gives it, in the one spelling; "" for what is none."""
+    return short_region(region) if isinstance(region, str) else ""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aks_inference_provider.resources.aks_arm import Arm
+from aks_inference_provider.resources.aks_network import spelled_once
 from aks_inference_provider.resources.base import Caution
 from aks_inference_provider.wire import UNKNOWN
 
@@ -42,17 +43,13 @@ async def places(azure: Arm, given: Mapping[str, Any]) -> dict[str, str | None]:
 
 def cautions(location: object, regions: Places) -> Iterator[Caution]:
     """What is to be said of them."""
-    here = _short(location)
+    here = spelled_once(location)
     for what, region in regions.items():
         if region is None:
             yield Caution(f"{what} does not exist, or you have no right to see it: nodes cannot pull from it")
-        elif here and _short(region) != here:
+        elif here and spelled_once(region) != here:
             yield Caution(f"{what} is in {region}, the cluster in {location}: {_MEND}")
 
 
 def _region(body: Mapping[str, Any] | None) -> str | None:
     return str(body.get("location") or "") if body else None
-
-
-def _short(region: object) -> str:
-    return region.replace(" ", "").lower() if isinstance(region, str) else ""
