@@ -1,11 +1,12 @@
 """What a custom resource takes and gives: one table that Check, Diff and the schema are made of."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from aks_inference_provider.differences import top
 from aks_inference_provider.wire import UNKNOWN, Value, join_path
 
 
@@ -54,6 +55,19 @@ class Failure(NamedTuple):
 
     path: str
     reason: str
+
+
+def failures_of(error: Exception, names: Collection[str], otherwise: str) -> list[Failure]:
+    """One for each line of an error's text, which names the property first.
+
+    names: Required. The properties that a line may name; any other line is about `otherwise`.
+    """
+    found = []
+    for line in str(error).splitlines():
+        path, separator, reason = line.partition(": ")
+        named = separator and top(path) in names
+        found.append(Failure(path, reason) if named else Failure(otherwise, line))
+    return found
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

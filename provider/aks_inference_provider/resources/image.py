@@ -7,9 +7,9 @@ from typing import Any
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes, top
-from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
 from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
-from aks_inference_provider.resources.image_inputs import failures_of, login_of, reach, settings_of, wanted_of
+from aks_inference_provider.resources.image_inputs import login_of, reach, settings_of, wanted_of
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.images.build.choose import Builder, choose
@@ -92,7 +92,7 @@ class Image:
         try:
             wanted = await asyncio.to_thread(wanted_of, values)
         except InvalidInput as error:
-            return Checked({**news, **unknown}, failures_of(error))
+            return Checked({**news, **unknown}, failures_of(error, ("environment", "entryScript"), "environment"))
         found = {
             "definition": wanted.offline_key,
             "content": wanted.packed.digest if wanted.packed else "",

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aks_inference_provider.fields import Failure
-from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.build.application import Application, Packed, collect
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
@@ -79,16 +77,6 @@ def settings_of(values: Mapping[str, Any], wanted: Wanted) -> BuildSettings:
     )
     credentials = login_of(values, wanted.definition.base_login)
     return BuildSettings(Builder(values.get("builder") or Builder.AUTO), tool=tool, credentials=credentials)
-
-
-def failures_of(error: InvalidInput) -> list[Failure]:
-    """One for each line: the images part names the property first."""
-    found = []
-    for line in str(error).splitlines():
-        path, separator, reason = line.partition(": ")
-        named = separator and path.partition(".")[0].partition("[")[0] in ("environment", "entryScript")
-        found.append(Failure(path, reason) if named else Failure("environment", line))
-    return found
 
 
 def _has_base(environment: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes, top
 from aks_inference_provider.errors import ResourceFailed
-from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
 from aks_inference_provider.resources import known_models
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.resources.model_content import change_note, look
@@ -161,7 +161,7 @@ class Model:
             try:
                 content = await look(plain(olds), values)
             except AksInferenceError as error:
-                failures += [_failure(line) for line in str(error).splitlines()]
+                failures += failures_of(error, {field.name for field in INPUTS}, "path")
             else:
                 found = {"files": content.files, "digest": content.digest}
                 found |= {"revision": content.revision} if content.revision else {}
@@ -257,12 +257,6 @@ async def _versions_of(state: State, name: str) -> Sequence[ModelRecord]:
 
 def _versions(state: State) -> list[int]:
     return [int(version) for version in plain(state.outputs.get("versions")) or ()]
-
-
-def _failure(line: str) -> Failure:
-    """The api's messages name the property first."""
-    key, _, reason = line.partition(": ")
-    return Failure(key, reason) if key in {field.name for field in INPUTS} else Failure("path", line)
 
 
 async def _imported(place: str, record: ModelRecord) -> Raw:

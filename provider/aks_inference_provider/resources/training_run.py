@@ -12,7 +12,7 @@ from typing import Any
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes, top
-from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
 from aks_inference_provider.progress import Progress
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
@@ -116,7 +116,7 @@ class TrainingRun:
                 files = await asyncio.to_thread(project_files, values)
                 digest = await asyncio.to_thread(_digest, files)
             except InvalidInput as error:
-                failures += [_failure(line) for line in str(error).splitlines()]
+                failures += failures_of(error, ("entryScript",), "sourceDirectory")
         return Checked({**filled, **news, "digest": digest}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -170,11 +170,6 @@ def _gone(state: State) -> bool:
 
 def _digest(files: Mapping[str, Path]) -> str:
     return combined_digest({name: file_digest(path) for name, path in files.items()})
-
-
-def _failure(line: str) -> Failure:
-    key, separator, reason = line.partition(": ")
-    return Failure(key, reason) if separator and key == "entryScript" else Failure("sourceDirectory", line)
 
 
 def _computed(result: Result) -> Computed:
