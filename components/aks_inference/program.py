@@ -150,24 +150,33 @@ def current_program() -> Program | None:
     return program
 
 
+@dataclass(frozen=True)
+class GivenTarget:
+    """What a plugin was given as `target`; the component itself gets an output, whatever is known of it."""
+
+    text: str | None = field(default=None, repr=False)
+    """Where it is known already. May be secret."""
+    secret: bool = False
+
+
+NO_TARGET = GivenTarget()
 _deployment: ContextVar[str] = ContextVar("deployment", default="")
-_target: ContextVar[str | None] = ContextVar("target", default=None)
+_target: ContextVar[GivenTarget] = ContextVar("target", default=NO_TARGET)
 _constructed: OrderedDict[str, list["Component"]] = OrderedDict()
 _KEPT_DEPLOYMENTS = 4
 
 
-def use_deployment(monitor: str, target: str | None = None) -> None:
+def use_deployment(monitor: str, target: GivenTarget = NO_TARGET) -> None:
     """Tells a plugin which deployment (by its monitor's address) the component to construct belongs to.
 
-    Without it components in a plugin do not know of each other. `target`: the text of the argument of that name where
-    it is known; the component itself gets an output, whatever is known of it.
+    Without it components in a plugin do not know of each other.
     """
     _deployment.set(monitor)
     _target.set(target)
 
 
-def known_target() -> str | None:
-    """In a plugin: the target of the component under construction, where it is known already."""
+def given_target() -> GivenTarget:
+    """In a plugin: the target of the component under construction."""
     return _target.get()
 
 

@@ -57,13 +57,14 @@ def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
         mend = "pass a cluster component or its `target` output"
         return None, [Finding(("target",), f"an object of type {type(given).__name__} is not a target", mend)]
     from aks_inference.component import Cluster
-    from aks_inference.program import known_target, peers
+    from aks_inference.program import given_target, peers
 
     for component in peers():
         if isinstance(component, Cluster) and component._target is given:
             return _of_cluster(component), []
-    if (text := known_target()) is not None:
-        choice, findings = _of_text(text)
+    told = given_target()
+    if told.text is not None:
+        choice, findings = _of_text(told.text, hidden=told.secret)
         return (replace(choice, value=given) if choice else None), findings
     return TargetChoice(given, None, None), []
 
@@ -124,11 +125,12 @@ def _of_cluster(cluster: "Cluster") -> TargetChoice:
     )
 
 
-def _of_text(text: str) -> tuple[TargetChoice | None, list[Finding]]:
+def _of_text(text: str, *, hidden: bool = False) -> tuple[TargetChoice | None, list[Finding]]:
     try:
         target = parse_target(text)
     except InvalidInput as error:
-        return None, [Finding(("target",), str(error), "pass the `target` output of a cluster component")]
+        rule = "is a secret text that is no target" if hidden else str(error)
+        return None, [Finding(("target",), rule, "pass the `target` output of a cluster component")]
     if isinstance(target, LocalTarget):
         return TargetChoice(text, True, target.name, target.port), []
     return TargetChoice(text, False, target.name, None, target), []

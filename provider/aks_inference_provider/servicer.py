@@ -13,7 +13,7 @@ from pulumi.provider.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2 as pb
 from pulumi.runtime.proto import status_pb2
 
-from aks_inference.program import use_deployment
+from aks_inference.program import GivenTarget, use_deployment
 from aks_inference_provider.differences import Diff, top, without_ignored
 from aks_inference_provider.errors import OperationCancelled, ProviderError, ResourcePartlyFailed
 from aks_inference_provider.fields import Failure, did_you_mean
@@ -21,7 +21,7 @@ from aks_inference_provider.host import Host
 from aks_inference_provider.progress import EngineLog, Progress
 from aks_inference_provider.resources import RESOURCES
 from aks_inference_provider.resources.base import Caution, Computed, CustomResource, Noting, Operation, Raw, State, Urn
-from aks_inference_provider.wire import UNKNOWN, secret, to_raw, to_struct
+from aks_inference_provider.wire import UNKNOWN, has_secret, plain, secret, to_raw, to_struct
 from aks_inference_runtime.api.errors import AksInferenceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -75,9 +75,7 @@ class Servicer(ProviderServicer):
 
     async def Construct(self, request: pb.ConstructRequest, context: Context) -> pb.ConstructResponse:
         """As the base class; a RunError is a message for the user and no crash."""
-        target = to_raw(request.inputs).get("target")
-        known = isinstance(target, str) and target != UNKNOWN
-        use_deployment(request.monitorEndpoint, target if known else None)
+        use_deployment(request.monitorEndpoint, _given_target(request))
         try:
             return await super().Construct(request, context)
         except pulumi.RunError as error:
@@ -209,6 +207,13 @@ class Servicer(ProviderServicer):
             await context.abort(grpc.StatusCode.CANCELLED, str(OperationCancelled("cancelled")))
         finally:
             self._running.discard(task)
+
+
+def _given_target(request: pb.ConstructRequest) -> GivenTarget:
+    """Of a component that is placed on one."""
+    target = to_raw(request.inputs).get("target")
+    text = plain(target)
+    return GivenTarget(text if isinstance(text, str) and text != UNKNOWN else None, has_secret(target))
 
 
 def marked(resource: CustomResource, raw: Raw) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class FakeMonitor(resource_pb2_grpc.ResourceMonitorServicer):
         state.CopyFrom(request.object)
         if known and request.type == "aks-inference:index:Model":
             state.update({"version": 3, "modelId": f"{request.object['name']}:3"})
+        if known and request.type == "aks-inference:index:EndpointKeys":
+            state.update({"primaryKey": "made-up", "secondaryKey": "made-up-too", "digests": "[]"})
         return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id" if known else "", object=state)
 
     def RegisterResourceOutputs(self, request: Any, context: Any) -> empty_pb2.Empty:
