@@ -10,7 +10,7 @@ from aks_inference_runtime.images.build.application import Application, Packed, 
 from aks_inference_runtime.images.build.assemble import environment_image, environment_layers
 from aks_inference_runtime.images.build.base import fetch_image, find_target
 from aks_inference_runtime.images.build.choose import Builder, choose
-from aks_inference_runtime.images.build.publish import Pushed, push_blobs
+from aks_inference_runtime.images.build.publish import Pushed, push_blobs, push_image
 from aks_inference_runtime.images.build.resolve import resolve
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.build.sbom import SPDX_JSON, declared_packages, spdx, wheel_packages
@@ -119,8 +119,9 @@ async def _assemble(
     assert isinstance(definition.base, ImageReference)  # noqa: S101 - choose() gives our own builder nothing else
     reference = definition.base
     pinned = reference.at(base_pins[str(reference)]) if str(reference) in base_pins else reference
-    base = await fetch_image(client, pinned, definition.platform)
     cache = settings.cache
+    # By its digest the registry was asked for it a moment ago; another's own words are believed as they are.
+    base = await fetch_image(client, pinned, definition.platform, cache if str(reference) in base_pins else None)
     if definition.user_managed:
         wheels: tuple[Wheel, ...] = ()
         image = environment_image(base, (), looked.key)
@@ -166,10 +167,10 @@ async def ensure_application(
     there = await client.head(target)
     if there is not None:
         return Ensured(environment.key, target.at(there.digest), False)
-    base = await fetch_image(client, environment.image, definition.platform)
+    # The environment was found or pushed a moment ago.
+    base = await fetch_image(client, environment.image, definition.platform, settings.cache)
     image = await application_image(base, packed, settings.cache)
-    pushed = await push_blobs(client, image, target, settings.cache, progress)
-    await client.push_manifest(target, image.manifest)
+    pushed = await push_image(client, image, target, settings.cache, progress)
     progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
     return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
 

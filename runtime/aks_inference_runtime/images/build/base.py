@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aks_inference_runtime.api.errors import InvalidInput, NotFound
+from aks_inference_runtime.images.build.kept import keep, read_kept
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.build.target import DEFAULT_GLIBC, INTERPRETER, Target, choose_interpreter, glibc_of
 from aks_inference_runtime.images.environment.model import Platform
@@ -38,20 +39,30 @@ class BaseImage:
         return dict(item.partition("=")[::2] for item in (self.config.get("config") or {}).get("Env") or ())
 
 
-async def fetch_image(client: RegistryClient, reference: ImageReference, platform: Platform) -> BaseImage:
-    """An image of a platform. Raises NotFound when it is not there or not for the platform."""
-    manifest = await client.manifest(reference)
+async def fetch_image(
+    client: RegistryClient, reference: ImageReference, platform: Platform, cache: Path | None = None
+) -> BaseImage:
+    """An image of a platform. Raises NotFound when it is not there or not for the platform.
+
+    With `cache` an image named by its digest is read from disk where it was read before: give it only for an image
+    that the registry has just been asked for.
+    """
+    manifest = await _manifest(client, reference, cache)
     if manifest is None:
         raise NotFound(f"the image {reference} does not exist; name another, or push it there")
     if manifest.is_index:
         chosen = _of_platform(manifest, platform)
         if chosen is None:
             raise NotFound(f"the image {reference} is not made for {platform}; name another base or platform")
-        manifest = await client.manifest(reference.at(chosen))
+        manifest = await _manifest(client, reference.at(chosen), cache)
         if manifest is None:
             raise NotFound(f"the image {reference} lacks the manifest {chosen} that its index names")
     pinned = reference.at(manifest.digest)
-    content = await client.read_blob(pinned, manifest.part("config"), MAX_CONFIG)
+    described = manifest.part("config")
+    content = read_kept(cache, described.digest)
+    if content is None:
+        content = await client.read_blob(pinned, described, MAX_CONFIG)
+        keep(cache, content)
     try:
         config = json.loads(content)
     except ValueError:
@@ -63,6 +74,21 @@ async def fetch_image(client: RegistryClient, reference: ImageReference, platfor
     if len(layers) != len(config["rootfs"].get("diff_ids") or ()):
         raise RegistryError(f"the image {reference} names {len(layers)} layers and another number of contents")
     return BaseImage(pinned, manifest, config, tuple(_as_oci(layer) for layer in layers))
+
+
+async def _manifest(client: RegistryClient, reference: ImageReference, cache: Path | None) -> Manifest | None:
+    content = read_kept(cache, reference.digest) if reference.digest else None
+    if content is not None and (kind := _own_type(content)):
+        return Manifest(kind, content)
+    manifest = await client.manifest(reference)
+    # One that does not name its own type would have to be asked for again.
+    if manifest is not None and _own_type(manifest.content):
+        keep(cache, manifest.content)
+    return manifest
+
+
+def _own_type(content: bytes) -> str:
+    return str(Manifest("", content).data.get("mediaType") or "")
 
 
 async def find_target(

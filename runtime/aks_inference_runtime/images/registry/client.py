@@ -191,9 +191,11 @@ class RegistryClient:
                 "DELETE", url, host=place.host, scope=scope, expected=frozenset({204, 202, 404, 405}), retried=False
             )
 
-    async def push_blob(self, target: ImageReference, blob: Descriptor, source: UploadSource) -> Sent:
-        """Sends a blob unless the repository has it."""
-        if await self.has_blob(target, blob.digest):
+    async def push_blob(
+        self, target: ImageReference, blob: Descriptor, source: UploadSource, *, ask: bool = True
+    ) -> Sent:
+        """Sends a blob unless the repository has it; without `ask` it is sent in any case."""
+        if ask and await self.has_blob(target, blob.digest):
             return Sent(0, "there")
         place = _push(target)
         return await upload(self._transport, place.host, place.scope, self._uploads(place), blob, source)
@@ -218,7 +220,7 @@ class RegistryClient:
                 return await self._put(target, manifest)
             except RegistryError as error:
                 failures += 1
-                if _UNKNOWN not in str(error) or failures == _UNKNOWN_TRIES:
+                if BLOB_UNKNOWN not in str(error) or failures == _UNKNOWN_TRIES:
                     raise
                 await self._transport.pause(failures, None, str(error))
 
@@ -325,7 +327,8 @@ class RegistryClient:
 
 
 _FOUND = frozenset({200, 404})
-_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"
+BLOB_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"
+"""The code of an error: a manifest names a blob that the repository does not have."""
 _UNKNOWN_TRIES = 4
 
 
