@@ -6,7 +6,6 @@ Azure ML's arguments are the cluster's; what they mean is the runtime's business
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import replace
 from typing import Any, Protocol
 
 from aks_inference.aks_cluster.groups import ClusterRuntimeSpec
@@ -80,6 +79,7 @@ def runtime_arguments(spec: Arguments) -> tuple[Mapping[str, Any] | None, list[F
         return None, []
     # It loads what is about Kubernetes; clusters without it do not wait for that.
     from aks_inference.inference_runtime.spec import plan_runtime
+    from aks_inference.inference_runtime.tls import LETS_ENCRYPT
 
     got = read(ClusterRuntimeSpec, spec.runtime)
     inner = spec.load_balancer_type == "InternalLoadBalancer"
@@ -93,7 +93,7 @@ def runtime_arguments(spec: Arguments) -> tuple[Mapping[str, Any] | None, list[F
     }
     arguments["service_annotations"] = {**balancer, **got.spec.service_annotations}
     arguments["cluster_purpose"] = spec.cluster_purpose
-    tls = _tls_arguments(spec)
+    tls = _tls_arguments(spec, got.spec.acme_server or LETS_ENCRYPT)
     said = {finding.path for finding in got.findings}
     _, found = plan_runtime("runtime", {**arguments, **tls})
     if spec.leaf_domain_label is not None:
@@ -105,18 +105,14 @@ def runtime_arguments(spec: Arguments) -> tuple[Mapping[str, Any] | None, list[F
         for one in found
         if one.path[:1] != ("cluster_purpose",) and one.path not in said and one.severity is Severity.ERROR
     ]
-    placed = [one if one.path[:1] and one.path[0] in tls else _in_runtime(one) for one in own]
-    return {**arguments, **tls}, [*under(("runtime",), got.findings), *placed]
+    about_tls = [one for one in own if one.path[:1] and one.path[0] in tls]
+    others = [one for one in own if one not in about_tls]
+    return {**arguments, **tls}, [*under(("runtime",), [*got.findings, *others]), *about_tls]
 
 
-def _in_runtime(finding: Finding) -> Finding:
-    return replace(finding, path=("runtime", *finding.path))
-
-
-def _tls_arguments(spec: Arguments) -> dict[str, Any]:
+def _tls_arguments(spec: Arguments, acme_server: str) -> dict[str, Any]:
     """Nothing where the rules of the cluster refuse them: then those say it."""
     from aks_inference.cluster_rules.tls import check_tls
-    from aks_inference.inference_runtime.tls import LETS_ENCRYPT
 
     if any(finding.severity is Severity.ERROR for finding in check_tls(Cluster(tls=tls_of(spec)))):
         return {}
@@ -124,13 +120,8 @@ def _tls_arguments(spec: Arguments) -> dict[str, Any]:
         return {}
     tls = {name: value for name in TLS_ARGUMENTS if (value := getattr(spec, name)) is not None}
     if spec.leaf_domain_label is not None:
-        tls |= {"ssl_cname": f"{spec.leaf_domain_label}.example", "acme_server": _acme_server(spec) or LETS_ENCRYPT}
+        tls |= {"ssl_cname": f"{spec.leaf_domain_label}.example", "acme_server": acme_server}
     return tls
-
-
-def _acme_server(spec: Arguments) -> str | None:
-    given = (spec.runtime or {}).get("acme_server") or (spec.runtime or {}).get("acmeServer")
-    return given if isinstance(given, str) else None
 
 
 def address_findings(spec: Arguments, wrong: Set[str | int]) -> Iterator[Finding]:
