@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from aks_inference_provider.errors import ResourceFailed
-from aks_inference_provider.resources.aks_arm import credentials_of
 from aks_inference_provider.resources.aks_attached import HOLDER_TAG, findings_of
+from aks_inference_runtime.azure.arm import AzureFailed, credentials_of
 
 ID = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg"
@@ -120,7 +119,7 @@ def test_credentials() -> None:
     assert credentials_of({key.replace("ARM_", "AZURE_"): value for key, value in full.items()}).usable
     assert "'s'" not in repr(credentials_of(full))
     assert credentials_of({"ARM_ENVIRONMENT": "china"}).management == "https://management.chinacloudapi.cn"
-    with pytest.raises(ResourceFailed, match="https only"):
+    with pytest.raises(AzureFailed, match="https only"):
         credentials_of({"ARM_RESOURCE_MANAGER_ENDPOINT": "http://example.com"})
-    with pytest.raises(ResourceFailed, match="none of public"):
+    with pytest.raises(AzureFailed, match="none of public"):
         credentials_of({"ARM_ENVIRONMENT": "mars"})

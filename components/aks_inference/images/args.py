@@ -28,7 +28,10 @@ class RegistryArgs(TypedDict):
     """Optional. Base of images whose environment names none, and of the runtime's. Default: the official Python image
     of the wanted version."""
     builder: NotRequired[str | None]
-    """Optional. `auto`, `assemble` (our own, without a build tool), `buildah`, `podman` or `buildx`. Default: auto."""
+    """Optional. `auto`, `assemble` (our own, without a build tool), `buildah`, `podman`, `buildx` or `acr-tasks` (in
+    Azure, with the credentials of the stack). Default: auto."""
+    resource_id: NotRequired[str | None]
+    """Optional. Id of `server` in Azure, for `acr-tasks`. Default: looked up in the subscription of the credentials."""
     build_arguments: NotRequired[Sequence[str] | None]
     """Optional. Further arguments of a build tool. Default: none."""
 

@@ -25,6 +25,7 @@ def image_resource(
         "plainHttp": wire.plain_http or None,
         "baseImage": wire.base_image,
         "builder": wire.builder,
+        "registryId": wire.resource_id,
         "buildArguments": list(wire.build_arguments) or None,
     }
     return Image(name, {**inputs, **content}, opts)

@@ -1,6 +1,6 @@
 """The registry of a cluster: its rules."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ from aks_inference.values import Flag, Leaf, Spec, Text, Texts, read
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.target import RegistrySettings
 
-BUILDERS = ("auto", "assemble", "buildah", "podman", "buildx")
+BUILDERS = ("auto", "assemble", "buildah", "podman", "buildx", "acr-tasks")
 TIERS = ("Basic", "Standard", "Premium")
 
 
@@ -25,6 +25,7 @@ class RegistrySpec(Spec):
     plain_http: Flag = False
     base_image: Text | None = None
     builder: Text | None = None
+    resource_id: Text | None = None
     build_arguments: Texts = ()
 
 
@@ -63,6 +64,7 @@ def plan_registry(given: Mapping[str, Any]) -> tuple[RegistryPlan | None, list[F
     for name, value, known in (("tier", spec.tier, TIERS), ("builder", spec.builder, BUILDERS)):
         if value is not None and value not in known:
             findings.append(Finding((name,), "is not known", f"use {', '.join(known)}", value))
+    findings += _tasks_rules(spec)
     if (spec.username is None) != (spec.password is None) and got.whole("username", "password"):
         missing = "password" if spec.password is None else "username"
         findings.append(Finding((missing,), "is missing", "give @username and @password together"))
@@ -71,3 +73,16 @@ def plan_registry(given: Mapping[str, Any]) -> tuple[RegistryPlan | None, list[F
     plain = {name: getattr(spec, name) for name in RegistrySpec.model_fields if name not in ("username", "password")}
     login = {"username": spec.username, "password": spec.password} if spec.username is not None else {}
     return RegistryPlan(RegistrySettings(**plain), login), []
+
+
+def _tasks_rules(spec: RegistrySpec) -> Iterator[Finding]:
+    """ACR Tasks build in a registry of Azure's."""
+    from aks_inference_runtime.images.build.acr import of_azure, resource_problem
+
+    if spec.resource_id is not None:
+        if problem := resource_problem(spec.resource_id):
+            yield Finding(("resource_id",), problem, "give the id of the registry in Azure", spec.resource_id)
+        return
+    if spec.builder == "acr-tasks" and spec.server is not None and not of_azure(spec.server.partition("/")[0]):
+        rule = "builds in a registry of Azure's, and @server is none (…azurecr.io)"
+        yield Finding(("builder",), rule, "choose another builder, or give the registry's @resource_id", spec.builder)

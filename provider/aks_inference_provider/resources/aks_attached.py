@@ -18,9 +18,9 @@ from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes, top
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
-from aks_inference_provider.resources.aks_arm import CLUSTER_API, Arm, arm, credentials_of
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
+from aks_inference_runtime.azure.arm import CLUSTER_API, Arm, AzureFailed, arm, credentials_of
 
 HOLDER_TAG = "aks-inference-held-by"
 """Names of tags hold no slash. The value is `project/stack/name`."""
@@ -151,7 +151,7 @@ class AttachedCluster:
                 return Checked(inputs, (), [_NO_CREDENTIALS])
             async with arm() as azure:
                 body = await _look(azure, new)
-        except ResourceFailed as error:
+        except (AzureFailed, ResourceFailed) as error:
             return Checked(inputs, (), [f"not looked up: {error}"])
         if body is None:
             where = "resourceId" if new.get("resourceId") else "clusterName"

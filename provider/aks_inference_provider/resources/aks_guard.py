@@ -12,13 +12,12 @@ from typing import Any
 from aks_inference.findings import show_value
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
-from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
-from aks_inference_provider.resources.aks_arm import arm, credentials_of
 from aks_inference_provider.resources.aks_network import NETWORK_API, network_failures, network_id
 from aks_inference_provider.resources.aks_regions import cautions, places, wanted
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
+from aks_inference_runtime.azure.arm import AzureFailed, arm, credentials_of
 
 INPUTS = (
     Field("fixed", Kind.OBJECT, "Required. Argument → value of what the cluster keeps for life.", required=True),
@@ -123,7 +122,7 @@ async def _network(given: object) -> tuple[list[Failure], list[str]]:
             return [], ["the virtual network was not looked up: no Azure credentials here"]
         async with arm() as azure:
             body = await azure.get(path, NETWORK_API)
-    except ResourceFailed as error:
+    except AzureFailed as error:
         return [], [f"the virtual network was not looked up: {error}"]
     return list(network_failures(body, given)), []
 
@@ -137,7 +136,7 @@ async def _related(given: object) -> list[str]:
             return []
         async with arm() as azure:
             return list(cautions(given.get("location"), await places(azure, given)))
-    except ResourceFailed as error:
+    except AzureFailed as error:
         return [f"the regions of registries and storage were not looked up: {error}"]
 
 

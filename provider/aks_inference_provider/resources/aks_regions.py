@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aks_inference_provider.resources.aks_arm import Arm
 from aks_inference_provider.resources.aks_network import spelled_once
 from aks_inference_provider.resources.base import Caution
 from aks_inference_provider.wire import UNKNOWN
+from aks_inference_runtime.azure.arm import Arm
 
 REGISTRY_API = "2023-07-01"
 STORAGE_API = "2023-01-01"
@@ -25,7 +25,7 @@ def wanted(given: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 async def places(azure: Arm, given: Mapping[str, Any]) -> dict[str, str | None]:
-    """Looks them up. Raises ResourceFailed."""
+    """Looks them up. Raises AzureFailed."""
     ids, accounts = wanted(given)
     found = await asyncio.gather(*(azure.get(one, REGISTRY_API) for one in ids))
     regions: dict[str, str | None] = {

@@ -12,6 +12,8 @@ from aks_inference_provider.resources.base import Caution, Checked, Computed, Ma
 from aks_inference_provider.resources.image_inputs import login_of, reach, settings_of, wanted_of
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
+from aks_inference_runtime.azure.arm import AzureFailed
+from aks_inference_runtime.images.build.acr import resource_problem
 from aks_inference_runtime.images.build.choose import Builder, choose
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
@@ -22,6 +24,7 @@ LOOK_S = 20.0
 BUILDERS = tuple(builder.value for builder in Builder)
 INPUTS = (
     Field("registry", Kind.STRING, "Required. `host` or `host/repository` of the workspace's registry.", required=True),
+    Field("registryId", Kind.STRING, "Optional. Resource id of an Azure registry, for acr-tasks. Default: looked up."),
     Field("sharedRegistries", Kind.STRINGS, "Optional. Registries that are asked after it, in order. Default: none."),
     Field("registryTier", Kind.STRING, "Optional. Basic, Standard or Premium, for a note on pull time."),
     Field("username", Kind.STRING, "Optional. At the registry. Default: the logins of `docker login`."),
@@ -61,6 +64,9 @@ def check(news: Mapping[str, Any]) -> list[Failure]:
     builder = news.get("builder")
     if isinstance(builder, str) and builder not in (*BUILDERS, UNKNOWN):
         failures.append(Failure("builder", f"{builder!r} is none of {', '.join(BUILDERS)}"))
+    identity = news.get("registryId")
+    if isinstance(identity, str) and identity != UNKNOWN and (problem := resource_problem(identity)):
+        failures.append(Failure("registryId", f"{identity!r} {problem}"))
     if (news.get("username") is None) != (news.get("password") is None):
         failures.append(Failure("username", "needs password, and password it: give both or neither"))
     return failures
@@ -170,8 +176,9 @@ class Image:
 
 def _cannot_build(values: Mapping[str, Any], wanted: Wanted) -> list[Failure]:
     try:
-        choose(wanted.definition, settings_of(values, wanted).builder)
-    except InvalidInput as error:
+        settings = settings_of(values, wanted)
+        choose(wanted.definition, settings.builder, no_tasks=settings.no_tasks(wanted.workspace.registry))
+    except (InvalidInput, AzureFailed) as error:
         return [Failure("builder", str(error).removeprefix("builder: "))]
     return []
 

@@ -1,10 +1,12 @@
 """From the plain inputs of an Image to what the images part takes: environment, files, registries, logins, builder."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aks_inference_runtime.images.build.acr import azure_build
 from aks_inference_runtime.images.build.application import Application, Packed, collect
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
@@ -67,7 +69,7 @@ def reach(values: Mapping[str, Any]) -> TransportOptions:
 
 
 def settings_of(values: Mapping[str, Any], wanted: Wanted) -> BuildSettings:
-    """How it is built."""
+    """How it is built. Raises AzureFailed for variables that Azure is not to be asked with."""
     options = reach(values)
     tool = ToolOptions(
         build_arguments=tuple(values.get("buildArguments") or ()),
@@ -76,7 +78,9 @@ def settings_of(values: Mapping[str, Any], wanted: Wanted) -> BuildSettings:
         limits=_limits(values),
     )
     credentials = login_of(values, wanted.definition.base_login)
-    return BuildSettings(Builder(values.get("builder") or Builder.AUTO), tool=tool, credentials=credentials)
+    builder = Builder(values.get("builder") or Builder.AUTO)
+    azure = azure_build(os.environ, builder, values.get("registryId"), _limits(values))
+    return BuildSettings(builder, tool=tool, credentials=credentials, azure=azure)
 
 
 def _has_base(environment: Mapping[str, Any]) -> bool:

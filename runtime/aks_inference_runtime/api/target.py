@@ -37,6 +37,8 @@ class RegistrySettings(Wire):
     base_image: str | None = None
     """Of images that name none."""
     builder: str | None = None
+    resource_id: str | None = None
+    """Of an Azure registry, for ACR Tasks."""
     build_arguments: tuple[str, ...] = ()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
+from aks_inference_runtime.images.build.acr import azure_build, resource_problem
 from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
@@ -156,6 +158,7 @@ def find_command(
 @click.option(
     "--builder", type=click.Choice([one.value for one in Builder]), default="auto", help="Optional. Default auto."
 )
+@click.option("--registry-id", help="Optional. Resource id of --registry in Azure, for acr-tasks. Default: looked up.")
 @click.option(
     "--refresh", is_flag=True, help="Optional. Chooses packages anew and builds even when the image is there."
 )
@@ -179,6 +182,7 @@ def build_command(
     registry_tier: str | None,
     reach: Reach,
     builder: str,
+    registry_id: str | None,
     refresh: bool,
     tool_argument: tuple[str, ...],
     build_argument: tuple[str, ...],
@@ -190,6 +194,8 @@ def build_command(
     """Finds the image, or builds and pushes it."""
     limits = ContextLimits(max_mb * MEGABYTE, max_files)
     application = Application(entry_script, source_directory, limits) if entry_script else None
+    if registry_id is not None and (problem := resource_problem(registry_id)):
+        raise click.UsageError(f"--registry-id: {registry_id!r} {problem}")
     if source_directory and not entry_script:
         raise click.UsageError("--source-directory needs --entry-script")
 
@@ -200,7 +206,8 @@ def build_command(
         store = reach.store(place.registry, definition)
         plain = not reach.options.uses_tls(place.registry)
         tool = ToolOptions(tool_argument, build_argument, plain_http=plain, ca_file=reach.ca_file, limits=limits)
-        settings = BuildSettings(Builder(builder), refresh=refresh, tool=tool, credentials=store)
+        azure = azure_build(os.environ, Builder(builder), registry_id, limits)
+        settings = BuildSettings(Builder(builder), refresh=refresh, tool=tool, credentials=store, azure=azure)
         async with reach.client(store) as client:
             made = await ensure_image(client, definition, place, others, settings, _progress)
             if application is None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.images.build.acr import AzureBuild, build_in_azure
 from aks_inference_runtime.images.build.application import Application, Packed, application_image, collect
 from aks_inference_runtime.images.build.assemble import environment_image, environment_layers
 from aks_inference_runtime.images.build.base import fetch_image, find_target
-from aks_inference_runtime.images.build.choose import Builder, choose
+from aks_inference_runtime.images.build.choose import NOT_AZURE, Builder, choose
 from aks_inference_runtime.images.build.publish import Pushed, push_blobs, push_image
 from aks_inference_runtime.images.build.resolve import resolve
 from aks_inference_runtime.images.build.run import Progress
@@ -41,6 +42,12 @@ class BuildSettings:
     tool: ToolOptions = field(default_factory=ToolOptions)
     credentials: CredentialStore = field(default_factory=CredentialStore)
     """Optional. For the build tools; the client has its own."""
+    azure: AzureBuild | None = None
+    """Optional. Who asks Azure to build. Default: nobody."""
+
+    def no_tasks(self, registry: str) -> str:
+        """Why ACR Tasks cannot build for a registry; empty when they can."""
+        return NOT_AZURE if self.azure is None else self.azure.cannot(registry)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ async def ensure_image(
     looked = await find(client, definition, workspace, shared, base_pins)
     if looked.found is not None and not settings.refresh:
         return _found(looked, notes)
-    choice = choose(definition, settings.builder)
+    choice = choose(definition, settings.builder, no_tasks=settings.no_tasks(workspace.registry))
     lock = f"{looked.key}-{workspace.registry.replace(':', '_')}-{workspace.repository.replace('/', '_')}"
     waiting = f"{looked.key[:12]} is being built by another process of this machine; waiting for it"
     async with build_lock(settings.cache / "locks", lock, lambda: progress(waiting)) as waited:
@@ -91,8 +98,12 @@ async def ensure_image(
             return await _assemble(client, definition, workspace, looked, base_pins, settings, progress)
         target = workspace.image(looked.key)
         logins = settings.credentials.logins
-        options = replace(settings.tool, refresh=settings.refresh)
-        await build_and_push(choice.builder, definition, target, base_pins, logins, options, progress)
+        if choice.builder == Builder.ACR_TASKS and settings.azure is not None:
+            azure, again = settings.azure, settings.refresh
+            await build_in_azure(azure, definition, target, base_pins, logins, progress, refresh=again)
+        else:
+            options = replace(settings.tool, refresh=settings.refresh)
+            await build_and_push(choice.builder, definition, target, base_pins, logins, options, progress)
         built = await client.head(target)
         if built is None:
             raise OperationFailed(f"{choice.builder.value} ended well, but {target} is not in the registry")

@@ -19,10 +19,14 @@ class Builder(StrEnum):
     BUILDAH = "buildah"
     PODMAN = "podman"
     BUILDX = "buildx"
+    ACR_TASKS = "acr-tasks"
 
 
 PROGRAMS = {Builder.BUILDAH: "buildah", Builder.PODMAN: "podman", Builder.BUILDX: "docker"}
 """In the order of preference: those without a daemon first."""
+
+
+NOT_AZURE = "the registry is none of Azure's (…azurecr.io); for another name of one give its resource id"
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,21 @@ def choose(
     definition: EnvironmentDefinition,
     wanted: Builder = Builder.AUTO,
     which: Callable[[str], str | None] = shutil.which,
+    no_tasks: str = NOT_AZURE,
 ) -> Choice:
-    """The builder. Raises InvalidInput when the wanted one cannot do it or none is there."""
+    """The builder. Raises InvalidInput when the wanted one cannot do it or none is there.
+
+    `no_tasks`: why ACR Tasks cannot build for the registry; empty when they can.
+    """
     why = needs_tool(definition)
     if wanted == Builder.ASSEMBLE and why:
         raise InvalidInput(
-            f"builder: 'assemble' puts wheels on a base image, but {why}; choose buildah, podman or buildx"
+            f"builder: 'assemble' puts wheels on a base image, but {why}; choose buildah, podman, buildx or acr-tasks"
         )
+    if wanted == Builder.ACR_TASKS:
+        if no_tasks:
+            raise InvalidInput(f"builder: 'acr-tasks' builds in Azure, but {no_tasks}; or choose another builder")
+        return Choice(wanted, "as configured")
     if wanted in PROGRAMS:
         program = PROGRAMS[wanted]
         if which(program) is None:
@@ -65,7 +77,10 @@ def choose(
     for builder, program in PROGRAMS.items():
         if which(program) is not None:
             return Choice(builder, why)
+    if not no_tasks:
+        return Choice(Builder.ACR_TASKS, f"{why}, and no build tool is here")
     programs = ", ".join(PROGRAMS.values())
     raise InvalidInput(
-        f"builder: the environment needs a build tool, as {why}, and none is there; install one of {programs}"
+        f"builder: the environment needs a build tool, as {why}, and none is there; install one of {programs}, "
+        "or build with acr-tasks in a registry of Azure's"
     )

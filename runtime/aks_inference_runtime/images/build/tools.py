@@ -78,21 +78,21 @@ def commands(
     ]
 
 
-def _write(
-    folder: Path,
-    definition: EnvironmentDefinition,
-    pins: Mapping[str, str],
-    logins: Mapping[str, Login],
-    options: ToolOptions,
-) -> None:
-    context = folder / "context"
+def write_context(
+    folder: Path, definition: EnvironmentDefinition, pins: Mapping[str, str], limits: ContextLimits
+) -> tuple[Path, Path]:
+    """Writes what a build tool needs into a folder. Gives the build context and the build file, which is beside it.
+
+    Raises BuildFailed for a context that is not on this machine, InvalidInput for one that breaks a rule.
+    """
+    context, file = folder / "context", folder / "Containerfile"
     context.mkdir()
     if isinstance(definition.base, BuildContext):
         if definition.base.folder is None:
             raise BuildFailed(
                 f"the build context {definition.base.location} is not on this machine; fetch it and name the folder"
             )
-        for name, path in context_files(definition.base.folder, options.limits).items():
+        for name, path in context_files(definition.base.folder, limits).items():
             place = context / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, place)
@@ -101,7 +101,18 @@ def _write(
         place = context / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, "utf-8")
-    (folder / "Containerfile").write_text(made.containerfile, "utf-8")
+    file.write_text(made.containerfile, "utf-8")
+    return context, file
+
+
+def _write(
+    folder: Path,
+    definition: EnvironmentDefinition,
+    pins: Mapping[str, str],
+    logins: Mapping[str, Login],
+    options: ToolOptions,
+) -> None:
+    write_context(folder, definition, pins, options.limits)
     (folder / "login").mkdir(mode=0o700)
     auths = {host: _auth(login) for host, login in logins.items()}
     config = folder / "login" / "config.json"

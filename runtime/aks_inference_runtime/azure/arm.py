@@ -1,4 +1,4 @@
-"""A small client of Azure's API (ARM): just what attaching a cluster needs.
+"""A small client of Azure's API (ARM): just what attaching a cluster and building images need.
 
 Credentials are those that pulumi-azure-native takes: a service principal or a federated token in the environment
 (`ARM_*`, else `AZURE_*`), else the login of the Azure CLI.
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from aks_inference_provider.errors import ResourceFailed
+from aks_inference_runtime.api.errors import OperationFailed
 
 CLUSTER_API = "2025-09-01"
 TAGS_API = "2021-04-01"
@@ -29,6 +29,15 @@ _CLOUDS = {
     "china": ("https://management.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
 }
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class AzureFailed(OperationFailed):
+    """Azure refused a call, did not answer it, or does not know who asks."""
+
+    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
+        """`status`: of the answer; `code`: Azure's own word for it."""
+        super().__init__(message)
+        self.status, self.code = status, code
 
 
 @dataclass(frozen=True)
@@ -53,21 +62,21 @@ class Credentials:
 
 
 def credentials_of(environment: Mapping[str, str]) -> Credentials:
-    """What the environment says. Raises ResourceFailed for an endpoint that a token must not be sent to."""
+    """What the environment says. Raises AzureFailed for an endpoint that a token must not be sent to."""
 
     def named(name: str) -> str | None:
         return environment.get(f"ARM_{name}") or environment.get(f"AZURE_{name}") or None
 
     cloud = (named("ENVIRONMENT") or "public").lower()
     if cloud not in _CLOUDS:
-        raise ResourceFailed(f"ARM_ENVIRONMENT {cloud!r} is none of {', '.join(_CLOUDS)}")
+        raise AzureFailed(f"ARM_ENVIRONMENT {cloud!r} is none of {', '.join(_CLOUDS)}")
     management, authority = _CLOUDS[cloud]
     management = named("RESOURCE_MANAGER_ENDPOINT") or management
     authority = named("AUTHORITY_HOST") or authority
     for url in (management, authority):
         parts = urlsplit(url)
         if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
-            raise ResourceFailed(f"{url}: credentials are sent over https only")
+            raise AzureFailed(f"{url}: credentials are sent over https only")
     token = named("OIDC_TOKEN")
     return Credentials(
         management=management.rstrip("/"),
@@ -82,7 +91,7 @@ def credentials_of(environment: Mapping[str, str]) -> Credentials:
 
 
 class Arm:
-    """Signed-in calls. Use it as an async context manager. Raises ResourceFailed with a text for people."""
+    """Signed-in calls. Use it as an async context manager. Raises AzureFailed with a text for people."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -109,14 +118,36 @@ class Arm:
         """None: there is no such thing."""
         return await self._call("GET", path, api)
 
+    async def listed(self, path: str, api: str) -> list[dict[str, Any]]:
+        """All of a list, page by page."""
+        found: list[dict[str, Any]] = []
+        following: str | None = f"{self._credentials.management}{path}?api-version={api}"
+        while following is not None:
+            page = await self._send("GET", following) or {}
+            found += page.get("value") or ()
+            following = page.get("nextLink") or None
+            if following is not None and not following.startswith(f"{self._credentials.management}/"):
+                raise AzureFailed(f"GET {path}: goes on at another host")
+        return found
+
+    async def post(self, path: str, api: str, body: object = None) -> dict[str, Any]:
+        """An action. Raises AzureFailed also where there is no such thing."""
+        found = await self._call("POST", path, api, body)
+        if found is None:
+            raise AzureFailed(f"POST {path}: 404 there is no such thing, or no right to see it", 404)
+        return found
+
     async def change_tags(self, scope: str, operation: str, tags: Mapping[str, str]) -> None:
         """`Merge` adds these tags, `Delete` takes them away; others stay as they are."""
         body = {"operation": operation, "properties": {"tags": dict(tags)}}
         await self._call("PATCH", f"{scope}/providers/Microsoft.Resources/tags/default", TAGS_API, body)
 
     async def _call(self, method: str, path: str, api: str, body: object = None) -> dict[str, Any] | None:
+        return await self._send(method, f"{self._credentials.management}{path}?api-version={api}", body)
+
+    async def _send(self, method: str, url: str, body: object = None) -> dict[str, Any] | None:
         assert self._session is not None  # noqa: S101 - made by __aenter__
-        url = f"{self._credentials.management}{path}?api-version={api}"
+        path = urlsplit(url).path
         headers = {"Authorization": f"Bearer {self._bearer}"}
         for attempt in range(_ATTEMPTS):
             try:
@@ -127,13 +158,19 @@ class Arm:
                         continue
                     if answer.status == 404:
                         return None
+                    if answer.status == 401 and attempt == 0:
+                        # A token lives for an hour or so, and what is waited for may take longer.
+                        self._bearer = await self._sign_in()
+                        headers = {"Authorization": f"Bearer {self._bearer}"}
+                        continue
                     if answer.status >= 400:
-                        raise ResourceFailed(f"{method} {path}: {answer.status} {_message(text)}")
+                        code, message = _words(text)
+                        raise AzureFailed(f"{method} {path}: {answer.status} {message}", answer.status, code)
                     found: dict[str, Any] = json.loads(text) if text else {}
                     return found
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise ResourceFailed(f"{self._credentials.management} does not answer: {error}") from None
-        raise ResourceFailed(f"{method} {path}: Azure asks to wait (429), {_ATTEMPTS} times")
+                raise AzureFailed(f"{self._credentials.management} does not answer: {error}") from None
+        raise AzureFailed(f"{method} {path}: Azure asks to wait (429), {_ATTEMPTS} times")
 
     async def _sign_in(self) -> str:
         known = self._credentials
@@ -155,15 +192,15 @@ class Arm:
             async with self._session.post(url, data=form) as answer:
                 found = await answer.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise ResourceFailed(f"{known.authority}: sign-in failed: {error}") from None
+            raise AzureFailed(f"{known.authority}: sign-in failed: {error}") from None
         if not isinstance(found, dict) or "access_token" not in found:
             reason = found.get("error_description") or found.get("error") if isinstance(found, dict) else "no token"
-            raise ResourceFailed(f"{known.authority}: sign-in failed: {reason}")
+            raise AzureFailed(f"{known.authority}: sign-in failed: {reason}")
         return str(found["access_token"])
 
     async def _from_cli(self) -> str:
         if self._credentials.cli is None:
-            raise ResourceFailed(
+            raise AzureFailed(
                 "no Azure credentials: set ARM_CLIENT_ID, ARM_CLIENT_SECRET (or ARM_OIDC_TOKEN), ARM_TENANT_ID and "
                 "ARM_SUBSCRIPTION_ID, or sign in with the Azure CLI"
             )
@@ -175,9 +212,9 @@ class Arm:
             out, wrong = await asyncio.wait_for(process.communicate(), _CLI_TIMEOUT_S)
         except TimeoutError:
             process.kill()
-            raise ResourceFailed("az account get-access-token does not answer") from None
+            raise AzureFailed("az account get-access-token does not answer") from None
         if process.returncode:
-            raise ResourceFailed(f"az account get-access-token: {wrong.decode(errors='replace').strip()}")
+            raise AzureFailed(f"az account get-access-token: {wrong.decode(errors='replace').strip()}")
         found = json.loads(out)
         self.subscription = self.subscription or found.get("subscription")
         return str(found["accessToken"])
@@ -193,9 +230,12 @@ def _wait(header: str | None, attempt: int) -> float:
     return min(asked, _LONGEST_WAIT_S)
 
 
-def _message(text: str) -> str:
+def _words(text: str) -> tuple[str, str]:
+    """Azure's code, and what it says for people."""
     try:
         error = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
-        return text[:200]
-    return f"{error.get('code')}: {error.get('message')}" if isinstance(error, dict) else str(error)
+        return "", text[:200]
+    if not isinstance(error, dict):
+        return "", str(error)
+    return str(error.get("code") or ""), f"{error.get('code')}: {error.get('message')}"
