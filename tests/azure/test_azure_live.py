@@ -7,6 +7,7 @@ scenario made is destroyed at its end, also where it failed.
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -93,8 +94,11 @@ def test_another_size_is_another_pool(place: Place) -> None:
     stack.up()
     stack.program(OVERLAY, SMALL, 'vm_size="Standard_D4s_v5"')
     said = stack.up()
-    new, old = said.index("replacing"), said.index("deleted")
-    assert new < old
+    pool = r"AgentPool prod-infer\w+ "
+    made, gone = re.search(pool + "created", said), re.search(pool + "deleting", said)
+    assert made is not None
+    assert gone is not None
+    assert made.end() < gone.start()
     assert set(stack.steps()) == {"same"}
 
 

@@ -61,6 +61,8 @@ class ControlPlane:
             f"--config={build.kwok_stages()}",
             "--manage-all-nodes=false",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            # Its default is none, and a node without heartbeats counts as lost after 50 s.
+            "--node-lease-duration-seconds=40",
             "--node-ip=127.0.0.1",
             f"--server-address=127.0.0.1:{free_ports(1)[0]}",
         )
