@@ -1,5 +1,6 @@
 """For all tests."""
 
+import os
 import signal
 from typing import Any
 
@@ -10,6 +11,9 @@ from xdist.scheduler import LoadScopeScheduling
 # press Ctrl-C would press in vain. A handler here is the default again in what is started.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Programs of tests name packages freely, also where no index can be reached. Tests of the look-up turn it on.
+os.environ["AKS_INFERENCE_PACKAGE_CHECK"] = "off"
 
 # Two workers take whole areas, the long ones first: what an area starts once is started once. An area that is not
 # here comes last.

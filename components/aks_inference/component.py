@@ -1,7 +1,7 @@
 """The base of all components: check first, register afterwards."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pulumi
@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel, to_snake
 
 from aks_inference._version import PACKAGE
 from aks_inference.findings import Casing, Finding, Severity, show_path
+from aks_inference.packages import without
 from aks_inference.program import ComponentFindings, Program, current_program, join
 from aks_inference.spelling import arguments_of, spelled
 from aks_inference.values import SECRETS
@@ -41,7 +42,10 @@ class Component(pulumi.ComponentResource):
         self._resource_name = name
         self._given_options = opts or pulumi.ResourceOptions()
         # Values may be of any kind, also such as have no hash.
-        found = list({finding.text(self._casing): finding for finding in findings}.values())
+        findings = list(findings)
+        if asked := [finding for finding in findings if finding.severity is Severity.ASKED]:
+            findings = [*findings, *self._ask(name, asked)]
+        found = list({finding.text(self._casing): finding for finding in without(findings)}.values())
         errors = tuple(f for f in found if f.severity is Severity.ERROR)
         warnings = [f for f in found if f.severity is Severity.WARNING]
         if self._program:
@@ -57,6 +61,15 @@ class Component(pulumi.ComponentResource):
         super().__init__(f"{PACKAGE}:index:{self._kind}", name, inputs, opts)
         for warning in warnings:
             self._say(pulumi.log.warn, warning.text(self._casing))
+
+    def _ask(self, name: str, asked: Sequence[Finding]) -> Sequence[Finding]:
+        """Has packages looked for; in a plugin there is no later to say what came out of it."""
+        from aks_inference.package_index import ask_at_once, ask_in_program
+
+        if self._program is None:
+            return ask_at_once(self._kind, name, asked)
+        ask_in_program(self._program, self._kind, name, asked)
+        return ()
 
     def _info(self, *lines: str) -> None:
         """One message with the checks and their figures."""

@@ -31,10 +31,11 @@ _NAME = re.compile(r"(?<!\w)@([a-z][a-z0-9_]*)")
 
 
 class Severity(StrEnum):
-    """An error stops the program; a warning is said and goes on."""
+    """An error stops the program; a warning is said and goes on; what is asked becomes one of them, or nothing."""
 
     ERROR = "error"
     WARNING = "warning"
+    ASKED = "asked"
 
 
 class Casing(StrEnum):

@@ -7,12 +7,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from stub_index import StubIndex
 
 from aks_inference_provider.resources.base import Operation, State, Urn
 from aks_inference_provider.resources.image import Image
 from aks_inference_provider.wire import UNKNOWN
 from aks_inference_runtime.images.own import runtime_environment, runtime_image, runtime_package
 from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.packages import lookup
 
 URN = Urn("urn", "dev", "proj", "aks-inference:index:Image", "one")
 
@@ -162,6 +164,34 @@ async def test_a_builder_that_is_not_there_is_said_at_preview(given: Any, monkey
     news = {**given, "environment": {**given["environment"], "docker": docker}}
     (failure,) = (await Image().check(URN, {}, news)).failures
     assert (failure.path, "needs a build tool" in failure.reason) == ("builder", True)
+
+
+async def test_packages_that_no_index_has_are_said_at_preview(
+    given: Any, operation: Operation, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    index = StubIndex()
+    request.addfinalizer(index.close)
+    monkeypatch.delenv("AKS_INFERENCE_PACKAGE_CHECK")
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_INDEX_URL", index.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    index.add("alpha", "alpha-1.0-py3-none-any.whl")
+    index.add("azureml-inference-server-http", "azureml_inference_server_http-1.5.1-cp399-cp399-win_amd64.whl")
+    wanted = {**given["environment"], "pipPackages": ["alpha>1", "other ; python_version < '3'", "y @ https://x/y.whl"]}
+    got = await Image().check(URN, {}, {**given, "environment": wanted})
+    (failure,) = got.failures
+    assert failure.path == "environment"
+    assert failure.reason == f"'alpha>1': no release meets >1 at {index.host}; the newest is 1.0; use alpha==1.0"
+    # What is known needs no index; what is not known and cannot be asked is said.
+    index.close()
+    got = await Image().check(URN, {}, given)
+    assert not got.failures
+    assert not got.notes
+    lookup._silent.clear()
+    got = await Image().check(URN, {}, {**given, "environment": {**wanted, "pipPackages": ["beta"]}})
+    assert not got.failures
+    assert got.notes == [f"not checked whether beta is to be had ({index.host} cannot be reached (Connection refused))"]
 
 
 async def test_an_alias_is_enough(given: Any, operation: Operation, registry: Any) -> None:

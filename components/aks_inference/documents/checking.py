@@ -8,6 +8,7 @@ from typing import Any
 
 from aks_inference.documents.reading import Document
 from aks_inference.findings import NOTHING, Finding, Severity
+from aks_inference.packages import without
 from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
 from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, format_target
 
@@ -54,7 +55,8 @@ def check_documents(documents: Sequence[Document], today: date) -> list[Outcome]
 def _plan(outcome: Outcome, args: Mapping[str, Any], today: date) -> None:
     document = outcome.document
     outcome.plan, found = _PLANNERS[document.component](document.name, _snake(document.component, args), today)
-    outcome.findings += (_of_default(one, document.args) for one in found)
+    # Offline: no index is asked.
+    outcome.findings += (_of_default(one, document.args) for one in without(found))
 
 
 def _of_default(finding: Finding, args: Mapping[str, Any]) -> Finding:

@@ -18,6 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from aks_inference.findings import Finding, under
 from aks_inference.findings import Path as PropertyPath
 from aks_inference.names import ENVIRONMENT_RESERVED
+from aks_inference.packages import completed, question
 from aks_inference.values import Anys, Flag, Leaves, Object, Part, Spec, Text, Texts, is_late, read
 from aks_inference_runtime.api.endpoint import Environment
 
@@ -125,7 +126,7 @@ def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnviron
     late = {key: value for key, value in spec.environment_variables.items() if is_late(value)}
     all_packages = tuple(dict.fromkeys([*curated, *spec.pip_packages, *packages]))
     environment = Environment(name=spec.name, pip_packages=all_packages, environment_variables=plain)
-    return ReadEnvironment(environment, late, tuple(notes)), findings
+    return ReadEnvironment(environment, late, tuple(notes)), completed(findings, all_packages)
 
 
 def _name_alone(raw: Mapping[str, object]) -> bool:
@@ -148,7 +149,7 @@ def _curated(raw: Mapping[str, object], spec: EnvironmentSpec) -> tuple[tuple[st
 
 
 def conda_file(path: Path, given: str) -> tuple[list[str], list[Finding]]:
-    """The pip packages of a conda definition file."""
+    """The pip packages of a conda definition file. Their questions have no options yet."""
     try:
         raw = yaml.safe_load(path.read_text("utf-8"))
     except OSError:
@@ -227,9 +228,11 @@ def _requirement(at: PropertyPath, package: object) -> Iterator[Finding]:
             yield Finding(at, rule, f"known are {', '.join(PIP_OPTIONS)}", package)
     else:
         try:
-            Requirement(package)
+            requirement = Requirement(package)
         except InvalidRequirement as error:
             yield Finding(at, f"is not a requirement: {str(error).splitlines()[0]}", mend, package)
+        else:
+            yield from question(at, requirement, package)
 
 
 def _docker(raw: Mapping[str, object]) -> tuple[list[str], list[Finding]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aks_inference.findings import Finding, Severity, in_file, under
+from aks_inference.packages import completed
 from aks_inference.service.code import absolute, read_code
 from aks_inference.service.environment import (
     LOCAL_ONLY,
@@ -115,7 +116,7 @@ def _environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:
     if spec.conda_file:
         packages, wrong = conda_file(base / spec.conda_file, spec.conda_file)
         environment = ReadEnvironment(Environment(pip_packages=tuple(dict.fromkeys(packages))))
-        return environment, [*findings, *under(("conda_file",), wrong)]
+        return environment, [*findings, *under(("conda_file",), completed(wrong, packages))]
     return ReadEnvironment(), findings
 
 

@@ -14,6 +14,7 @@ from aks_inference.images.pod_image import (
     layer_rules,
     registry_rules,
 )
+from aks_inference.packages import without
 from aks_inference.service.deployment import FILE, Deployment, merge, read_deployment
 from aks_inference.service.endpoint import LATER, VersionPlan, late_fields
 from aks_inference.service.inference import Inference, read_inference
@@ -105,6 +106,8 @@ def _what_runs(
         inference, findings = read_no_code(settings.models)
     if target is None or not target.on_cluster:
         return inference, PodImage(), findings
+    # What the image has is not installed here.
+    findings = without(findings)
     if built:
         findings += registry_rules(target)
     if inference is None:

@@ -10,6 +10,7 @@ from aks_inference_provider.differences import Change, Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
 from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.resources.image_inputs import login_of, reach, settings_of, wanted_of
+from aks_inference_provider.resources.image_packages import missing_packages
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.azure.arm import AzureFailed
@@ -114,7 +115,10 @@ class Image:
         else:
             found |= _kept(plain(olds), found, wanted)
         found["found"] = str(looked.image or "")
-        return Checked({**news, **found}, _cannot_build(values, wanted) if looked.image is None else ())
+        if looked.image is not None:
+            return Checked({**news, **found})
+        failures, notes = await asyncio.to_thread(_cannot_build, values, wanted)
+        return Checked({**news, **found}, failures, notes)
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """See `diff`."""
@@ -174,13 +178,15 @@ class Image:
         return {"image": str(made.image)}
 
 
-def _cannot_build(values: Mapping[str, Any], wanted: Wanted) -> list[Failure]:
+def _cannot_build(values: Mapping[str, Any], wanted: Wanted) -> tuple[list[Failure], list[str]]:
+    """Why it cannot be built, and what of it could not be looked at."""
     try:
         settings = settings_of(values, wanted)
-        choose(wanted.definition, settings.builder, no_tasks=settings.no_tasks(wanted.workspace.registry))
+        no_tasks = settings.no_tasks(wanted.workspace.registry)
+        choice = choose(wanted.definition, settings.builder, no_tasks=no_tasks)
     except (InvalidInput, AzureFailed) as error:
-        return [Failure("builder", str(error).removeprefix("builder: "))]
-    return []
+        return [Failure("builder", str(error).removeprefix("builder: "))], []
+    return missing_packages(wanted.definition) if choice.builder is Builder.ASSEMBLE else ([], [])
 
 
 def _kept(olds: Mapping[str, Any], found: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:

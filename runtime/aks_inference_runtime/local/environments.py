@@ -5,55 +5,24 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.local.built import BuiltEnvironment, cache_root, hash_of, read_built
 from aks_inference_runtime.local.files import write_text
-from aks_inference_runtime.scoring.requirements import SERVER_PACKAGE, canonical, environment_hash
+from aks_inference_runtime.scoring.requirements import SERVER_PACKAGE, canonical
+
+__all__ = ["BuiltEnvironment", "EnvironmentStore", "cache_root", "hash_of"]
 
 TAIL_LINES = 30
 _LOCK_POLL_S = 0.2
 _ASK_VERSION = f"import importlib.metadata as m; print(m.version({SERVER_PACKAGE!r}))"
-
-
-@dataclass(frozen=True)
-class BuiltEnvironment:
-    """A folder with Python and the packages."""
-
-    hash: str
-    folder: Path
-    server_version: str
-
-    @property
-    def python(self) -> Path:
-        """Its interpreter."""
-        return self.folder / "bin" / "python"
-
-    @property
-    def usable(self) -> bool:
-        """Whether its interpreter is there: it links to one of the machine, which an upgrade may remove."""
-        return os.access(self.python, os.X_OK)
-
-
-def cache_root() -> Path:
-    """`${XDG_CACHE_HOME:-~/.cache}/aks-inference/environments`: kept when a cluster goes."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "aks-inference" / "environments"
-
-
-def hash_of(packages: Sequence[str]) -> str:
-    """The environment's identity on this machine. Raises InvalidInput."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    machine = f"{platform.system().lower()}-{platform.machine()}"
-    return environment_hash(canonical(packages), python, machine)
 
 
 class EnvironmentStore:
@@ -76,12 +45,12 @@ class EnvironmentStore:
         lines = canonical(packages)
         key = hash_of(packages)
         folder = self._root / key
-        if found := _read(key, folder):
+        if found := read_built(key, folder):
             return found
         try:
             self._make_root()
             async with _locked(self._root / f"{key}.lock", progress):
-                return _read(key, folder) or await self._build(key, folder, lines, progress)
+                return read_built(key, folder) or await self._build(key, folder, lines, progress)
         except OSError as error:
             raise OperationFailed(f"environment {key}: {error.strerror or error} ({error.filename})") from None
 
@@ -114,15 +83,6 @@ class EnvironmentStore:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
             raise
         return BuiltEnvironment(key, folder, version)
-
-
-def _read(key: str, folder: Path) -> BuiltEnvironment | None:
-    try:
-        record = json.loads((folder / "environment.json").read_text())
-        found = BuiltEnvironment(key, folder, str(record["serverVersion"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if found.usable else None
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,132 @@
+"""Where pip would look for packages: its environment variables, its configuration files, options of requirements.
+
+The order is pip's own: a later one of global, user, site, PIP_CONFIG_FILE and PIP_* replaces an earlier one, and the
+section [install] the section [global].
+"""
+
+import configparser
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+_SECTIONS = ("global", "install")
+_TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+
+
+@dataclass(frozen=True)
+class PipSettings:
+    """Where packages come from. Addresses may hold credentials: none of this is ever shown but by `shown`."""
+
+    indexes: tuple[str, ...] = (DEFAULT_INDEX,)
+    links: tuple[str, ...] = ()
+    """Folders and pages with files (`--find-links`)."""
+    pre: bool = False
+    cert: str | None = None
+    """File with certificate authorities. Default: the system's."""
+    proxy: str | None = None
+    """Default: the system's variables."""
+
+
+def shown(address: str) -> str:
+    """Scheme and host: user, path and query of an index may be a secret."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        port = ""
+    return f"{parts.scheme}://{host}{port}"
+
+
+def machine_settings(environ: Mapping[str, str], site: Path | None = None) -> PipSettings:
+    """What pip would take of this machine. `site`: the folder of the environment that pip belongs to."""
+    merged: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
+    for path in _files(environ, site):
+        for section in _SECTIONS:
+            merged[section] |= _read(path, section)
+    taken = merged["global"] | merged["install"]
+    for name, value in environ.items():
+        if name.startswith("PIP_") and value:
+            taken[_key(name[4:])] = value
+    indexes = [taken.get("index-url", DEFAULT_INDEX), *taken.get("extra-index-url", "").split()]
+    return PipSettings(
+        () if _switch(taken, "no-index") else tuple(dict.fromkeys(indexes)),
+        tuple(taken.get("find-links", "").split()),
+        _switch(taken, "pre"),
+        taken.get("cert"),
+        taken.get("proxy"),
+    )
+
+
+def with_options(settings: PipSettings, options: Iterable[str], environ: Mapping[str, str]) -> PipSettings:
+    """With the options of a requirements file, such as `--extra-index-url https://…`; others are left alone."""
+    parsed = [_option(line, environ) for line in options]
+    given = [value for name, value in parsed if name == "--index-url" and value]
+    extra = [value for name, value in parsed if name == "--extra-index-url" and value]
+    links = [value for name, value in parsed if name == "--find-links" and value]
+    indexes: Sequence[str] = given[-1:] or settings.indexes
+    if any(name == "--no-index" for name, _ in parsed) or not settings.indexes:
+        indexes, extra = (), []
+    return replace(
+        settings,
+        indexes=tuple(dict.fromkeys([*indexes, *extra])),
+        links=tuple(dict.fromkeys([*settings.links, *links])),
+        pre=settings.pre or any(name == "--pre" for name, _ in parsed),
+    )
+
+
+def _option(line: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    name, _, value = line.strip().replace("=", " ", 1).partition(" ")
+    short = {"-i": "--index-url", "-f": "--find-links"}
+    # As pip does in requirements files, so that no credentials need stand in one.
+    expanded = _VARIABLE.sub(lambda found: environ.get(found[1]) or found[0], value.strip())
+    return short.get(name, name), expanded
+
+
+def _files(environ: Mapping[str, str], site: Path | None) -> Iterator[Path]:
+    own = environ.get("PIP_CONFIG_FILE", "")
+    if own == os.devnull:
+        return
+    home = Path(environ.get("HOME") or Path.home())
+    configured = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    if sys.platform == "darwin":
+        support = Path("Library/Application Support/pip/pip.conf")
+        yield Path("/") / support
+        user = home / support if (home / support).parent.is_dir() else configured / "pip" / "pip.conf"
+    else:
+        shared = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+        yield from (Path(folder) / "pip" / "pip.conf" for folder in shared if folder)
+        yield Path("/etc/pip.conf")
+        user = configured / "pip" / "pip.conf"
+    if not (own and Path(own).exists()):
+        yield home / ".pip" / "pip.conf"
+        yield user
+    if site is not None:
+        yield site / "pip.conf"
+    if own:
+        yield Path(own)
+
+
+def _read(path: Path, section: str) -> dict[str, str]:
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(path.read_text("utf-8"))
+        return {_key(name): value for name, value in parser.items(section)}
+    except (OSError, UnicodeDecodeError, configparser.Error):
+        # pip itself says what is wrong with it.
+        return {}
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "-").removeprefix("--")
+
+
+def _switch(taken: Mapping[str, str], name: str) -> bool:
+    return taken.get(name, "").strip().lower() in _TRUE
