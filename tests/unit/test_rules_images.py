@@ -164,6 +164,7 @@ def test_the_registry_travels_with_the_target_and_its_password_is_not_shown() ->
     assert "secret-word" not in repr(read)
 
 
+REGISTRIES = "providers/Microsoft.ContainerRegistry/registries"
 WRONG_REGISTRY: list[tuple[dict[str, Any], str]] = [
     ({}, "registry.server: is required"),
     ({"server": "https://x y"}, 'registry.server = "https://x y": is not a registry'),
@@ -172,6 +173,11 @@ WRONG_REGISTRY: list[tuple[dict[str, Any], str]] = [
     ({"server": "r", "username": "me"}, "registry.password: is missing"),
     ({"server": "r", "shared_registries": ["a b"]}, 'registry.shared_registries[0] = "a b": is not a registry'),
     ({"server": "r", "base_image": "A B"}, 'registry.base_image = "A B": is not'),
+    (
+        {"server": "r", "builder": "acr-tasks"},
+        'registry.builder = "acr-tasks": builds in a registry of Azure\'s, and server is none (…azurecr.io); choose',
+    ),
+    ({"server": "a.azurecr.io", "resource_id": "/x"}, 'registry.resource_id = "/x": is not the id of a registry'),
 ]
 
 
@@ -180,6 +186,22 @@ def test_a_wrong_registry(registry: dict[str, Any], said: str) -> None:
     found, findings = plan_runtime("runtime", {"registry": registry})
     assert found is None
     assert any(text.startswith(said) for text in errors(findings)), errors(findings)
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        {"server": "team.azurecr.io/environments", "builder": "acr-tasks"},
+        {
+            "server": "images.example",
+            "builder": "acr-tasks",
+            "resource_id": f"/subscriptions/s/resourceGroups/g/{REGISTRIES}/teamimages",
+        },
+    ],
+)
+def test_a_registry_that_azure_builds_in(registry: dict[str, Any]) -> None:
+    found, findings = plan_runtime("runtime", {"registry": registry})
+    assert found is not None, findings
 
 
 def test_the_runtime_needs_an_image_or_a_registry() -> None:
