@@ -1,7 +1,7 @@
 """The base of all components: check first, register afterwards."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pulumi
@@ -23,6 +23,9 @@ NO_ARGS: Any = {}
 
 class Component(pulumi.ComponentResource):
     """A component whose arguments are checked before anything is registered."""
+
+    _known_urn: str | None = None
+    """In a plugin, once it is constructed."""
 
     def __init__(
         self,
@@ -106,6 +109,10 @@ class Cluster(Component):
     @property
     def _reference(self) -> pulumi.Output[str]:
         return self._target
+
+    def _misfits(self, plans: Mapping[Component, Any]) -> Iterator[tuple[Component, Finding]]:
+        """Which of these services (with their EndpointPlans) do not fit on its nodes, as far as those are known."""
+        return iter(())
 
 
 def input_error(kind: str, name: str, errors: Iterable[Finding]) -> pulumi.InputPropertiesError:

@@ -157,11 +157,15 @@ class GivenTarget:
     text: str | None = field(default=None, repr=False)
     """Where it is known already. May be secret."""
     secret: bool = False
+    urns: frozenset[str] = frozenset()
+    """What the output comes from: a component that the same deployment constructed is known by it, also while its
+    target is not."""
 
 
 NO_TARGET = GivenTarget()
 _deployment: ContextVar[str] = ContextVar("deployment", default="")
 _target: ContextVar[GivenTarget] = ContextVar("target", default=NO_TARGET)
+_newest: ContextVar[list["Component"] | None] = ContextVar("newest", default=None)
 _constructed: OrderedDict[str, list["Component"]] = OrderedDict()
 _KEPT_DEPLOYMENTS = 4
 
@@ -173,6 +177,14 @@ def use_deployment(monitor: str, target: GivenTarget = NO_TARGET) -> None:
     """
     _deployment.set(monitor)
     _target.set(target)
+    _newest.set([])
+
+
+def is_constructed(urn: str) -> None:
+    """Tells a plugin the URN of the component that it has constructed: its outputs are known by it."""
+    if newest := _newest.get():
+        # What it is made of came after it.
+        newest[0]._known_urn = urn
 
 
 def given_target() -> GivenTarget:
@@ -197,6 +209,8 @@ def join(component: "Component") -> None:
     if program:
         program.components.append(component)
     elif monitor := _deployment.get():
+        if (newest := _newest.get()) is not None:
+            newest.append(component)
         others = peers((type(component), component._resource_name))
         _constructed[monitor] = [*others, component]
         while len(_constructed) > _KEPT_DEPLOYMENTS:

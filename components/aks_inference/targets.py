@@ -56,15 +56,15 @@ def choose_target(given: object) -> tuple[TargetChoice | None, list[Finding]]:
     if not is_late(given):
         mend = "pass a cluster component or its `target` output"
         return None, [Finding(("target",), f"an object of type {type(given).__name__} is not a target", mend)]
-    from aks_inference.component import Cluster
-    from aks_inference.program import given_target, peers
+    from aks_inference.program import given_target
 
-    for component in peers():
-        if isinstance(component, Cluster) and component._target is given:
-            return _of_cluster(component), []
     told = given_target()
+    choice, findings = (None, []) if told.text is None else _of_text(told.text, hidden=told.secret)
+    cluster = _declared(given, told.urns)
+    if cluster is not None and (choice is None or choice.name == cluster._resource_name):
+        # The same at preview and at apply, when the text is known too: what stands on it is then the same.
+        return replace(_of_cluster(cluster), value=given), []
     if told.text is not None:
-        choice, findings = _of_text(told.text, hidden=told.secret)
         return (replace(choice, value=given) if choice else None), findings
     return TargetChoice(given, None, None), []
 
@@ -112,6 +112,18 @@ def _cluster(given: object) -> "Cluster | None":
     from aks_inference.component import Cluster
 
     return given if isinstance(given, Cluster) else None
+
+
+def _declared(given: object, urns: frozenset[str]) -> "Cluster | None":
+    """The cluster of this program or deployment that an output is the target of."""
+    from aks_inference.component import Cluster
+    from aks_inference.program import peers
+
+    # The target of a cluster may come from an earlier one, as its kubeconfig does: the last one is meant.
+    for component in reversed(peers()):
+        if isinstance(component, Cluster) and (component._target is given or component._known_urn in urns):
+            return component
+    return None
 
 
 def _of_cluster(cluster: "Cluster") -> TargetChoice:

@@ -13,7 +13,7 @@ from pulumi.provider.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2 as pb
 from pulumi.runtime.proto import status_pb2
 
-from aks_inference.program import GivenTarget, use_deployment
+from aks_inference.program import GivenTarget, is_constructed, use_deployment
 from aks_inference_provider.differences import Diff, top, without_ignored
 from aks_inference_provider.errors import OperationCancelled, ProviderError, ResourcePartlyFailed
 from aks_inference_provider.fields import Failure, did_you_mean
@@ -77,9 +77,11 @@ class Servicer(ProviderServicer):
         """As the base class; a RunError is a message for the user and no crash."""
         use_deployment(request.monitorEndpoint, _given_target(request))
         try:
-            return await super().Construct(request, context)
+            answer: pb.ConstructResponse = await super().Construct(request, context)
         except pulumi.RunError as error:
             await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        is_constructed(answer.urn)
+        return answer
 
     # -- custom resources
 
@@ -213,7 +215,9 @@ def _given_target(request: pb.ConstructRequest) -> GivenTarget:
     """Of a component that is placed on one."""
     target = to_raw(request.inputs).get("target")
     text = plain(target)
-    return GivenTarget(text if isinstance(text, str) and text != UNKNOWN else None, has_secret(target))
+    urns = request.inputDependencies["target"].urns if "target" in request.inputDependencies else ()
+    known = text if isinstance(text, str) and text != UNKNOWN else None
+    return GivenTarget(known, has_secret(target), frozenset(urns))
 
 
 def marked(resource: CustomResource, raw: Raw) -> dict[str, Any]:

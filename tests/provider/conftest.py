@@ -97,6 +97,7 @@ def plugin(shared_plugin: Harness) -> Harness:
     shared_plugin.engine.logs.clear()
     shared_plugin.monitor.registered.clear()
     shared_plugin.monitor.outputs.clear()
+    shared_plugin.monitor.ids.clear()
     shared_plugin.monitor.preview = False
     return shared_plugin
 

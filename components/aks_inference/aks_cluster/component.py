@@ -79,6 +79,7 @@ class AksInferenceCluster(Cluster):
         # Where the arguments are wrong, services on it are not told about it again.
         self._kubernetes = unplanned(name, declared.get("runtime"))
         self._provider: KubernetesProvider | None = None
+        self._planned = plan if isinstance(plan, ClusterPlan) and plan.runtime is not None else None
         super().__init__(name, declared, findings, opts)
         if isinstance(plan, AttachPlan):
             self._attach(name, plan)
@@ -192,13 +193,16 @@ class AksInferenceCluster(Cluster):
             self._program.at_end(end)
         return found
 
+    def _misfits(self, plans: Mapping[Component, Any]) -> Iterator[tuple[Component, Finding]]:
+        return iter(()) if self._planned is None else fit_findings(self._planned, plans)
+
     def _fit(self, plan: ClusterPlan) -> Iterator[ComponentFindings]:
         """Whether the program's services fit on the pools; once all of them are declared."""
         on_it = self._served()
         if not on_it:
             return
         self._info("services on the nodes:", *fit(plan, on_it).lines())
-        for component, finding in fit_findings(plan, on_it):
+        for component, finding in self._misfits(on_it):
             if finding.severity is Severity.ERROR:
                 yield ComponentFindings(component._kind, component._resource_name, (finding,))
             else:

@@ -8,7 +8,7 @@ import pulumi
 from pydantic.alias_generators import to_camel
 
 from aks_inference.component import Component, unknown
-from aks_inference.findings import Finding
+from aks_inference.findings import Finding, Severity
 from aks_inference.machine import Machine, this_machine
 from aks_inference.program import ComponentFindings, current_program, peers
 from aks_inference.resources import LocalEndpoint
@@ -105,14 +105,29 @@ class Serving(Component):
                 findings.append(Finding((argument,), rule, "choose another name", claim.name))
             if claim.port is not None and theirs.port == claim.port:
                 findings.append(Finding(("port",), f"is also the port of {whose}", "choose another port", claim.port))
-        if plan is None or plan.target.local is False:
-            return findings
         program = current_program()
+        if plan is None or plan.target.local is False:
+            return findings if program else [*findings, *self._unfit(plan, others)]
         if program:
             program.at_end(lambda: crowded(program.components, self))
         else:
             findings += [f for component in crowded([*others, self], self) for f in component.findings]
         return findings
+
+    def _unfit(self, plan: EndpointPlan | None, others: Iterable[Component]) -> Iterable[Finding]:
+        """In a plugin, which sees no end of the program: whether it fits with those that were declared before it."""
+        cluster = None if plan is None else plan.target.cluster
+        if plan is None or cluster is None:
+            return
+        there: dict[Component, EndpointPlan] = {
+            other: other._plan
+            for other in others
+            if isinstance(other, Serving) and other._plan and other._plan.target.cluster is cluster
+        }
+        for component, finding in cluster._misfits({**there, self: plan}):
+            # Without this one all others fitted.
+            if component is self or finding.severity is Severity.ERROR:
+                yield finding
 
 
 def smallest(version: EndpointVersion) -> int:

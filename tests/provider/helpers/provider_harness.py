@@ -1,7 +1,8 @@
 """The engine's side of the plugin's protocol, and what its values look like on the wire."""
 
+import base64
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ class FakeMonitor(resource_pb2_grpc.ResourceMonitorServicer):
         self.registered: list[resource_pb2.RegisterResourceRequest] = []
         self.outputs: dict[str, dict[str, Any]] = {}
         self.preview = False
+        self.kubeconfig = "apiVersion: v1"
+        self.ids: dict[str, str] = {}
+        """By type, where they have a form."""
 
     def GetDeploymentInfo(self, request: Any, context: Any) -> resource_pb2.DeploymentInfo:
         return resource_pb2.DeploymentInfo(supportedFeatures=range(19))
@@ -66,7 +70,13 @@ class FakeMonitor(resource_pb2_grpc.ResourceMonitorServicer):
             state.update({"version": 3, "modelId": f"{request.object['name']}:3"})
         if known and request.type == "aks-inference:index:EndpointKeys":
             state.update({"primaryKey": "made-up", "secondaryKey": "made-up-too", "digests": "[]"})
-        return resource_pb2.RegisterResourceResponse(urn=urn, id=f"{request.name}-id" if known else "", object=state)
+        made = self.ids.get(request.type, f"{request.name}-id") if known else ""
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=made, object=state)
+
+    def Invoke(self, request: resource_pb2.ResourceInvokeRequest, context: Any) -> provider_pb2.InvokeResponse:
+        """A kubeconfig is all that components ask for."""
+        value = base64.b64encode(self.kubeconfig.encode()).decode()
+        return provider_pb2.InvokeResponse(**{"return": struct({"kubeconfigs": [{"name": "user", "value": value}]})})
 
     def RegisterResourceOutputs(self, request: Any, context: Any) -> empty_pb2.Empty:
         self.outputs[request.urn] = json_format.MessageToDict(request.outputs)
@@ -159,10 +169,17 @@ class Harness:
     # components
 
     def construct(
-        self, kind: str, inputs: Mapping[str, Any], *, name: str = "", preview: bool = False
+        self,
+        kind: str,
+        inputs: Mapping[str, Any],
+        *,
+        name: str = "",
+        preview: bool = False,
+        depends: Mapping[str, Iterable[str]] | None = None,
     ) -> provider_pb2.ConstructResponse:
-        self.monitor.preview = preview
-        return self.stub.Construct(
+        """`depends`: input → the URNs that it comes from."""
+        urns = provider_pb2.ConstructRequest.PropertyDependencies
+        return self.construct_as(
             provider_pb2.ConstructRequest(
                 project="proj",
                 stack="dev",
@@ -173,10 +190,14 @@ class Harness:
                 type=f"aks-inference:index:{kind}",
                 name=name or kind.lower(),
                 inputs=struct(inputs),
+                inputDependencies={key: urns(urns=tuple(found)) for key, found in (depends or {}).items()},
                 accepts_output_values=True,
-            ),
-            timeout=60,
+            )
         )
+
+    def construct_as(self, request: provider_pb2.ConstructRequest) -> provider_pb2.ConstructResponse:
+        self.monitor.preview = request.dryRun
+        return self.stub.Construct(request, timeout=60)
 
 
 @dataclass(frozen=True)
