@@ -25,7 +25,7 @@ def run(words: str, duration_s: float = 60, rules: Rules = RULES, **service: flo
 
 
 def test_a_step_is_followed_up_and_down() -> None:
-    outcome = run("burst:2-40/50", 100)
+    outcome = run("burst:1-40/50", 100)
     wanted = [second.wanted for second in outcome.seconds]
     assert wanted[30] == 1
     assert max(wanted[45:56]) >= 6

@@ -4,8 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aks_inference_runtime.autoscaler.policy import Decision, Load, Memory, Rules, decide, observe
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
@@ -14,14 +13,14 @@ SAMPLE_S = 0.1
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ScalingTarget:
+class ScalingTarget(NamedTuple):
     """A version that is scaled by need."""
 
     current: int
     """Replicas that are wanted now."""
     rules: Rules
     refresh_s: float
+    """The least time between two changes."""
     room: Callable[[], int]
     """Further replicas that fit, when it is asked: what was decided before in the same round has its place (I5)."""
 
@@ -40,7 +39,7 @@ class Scaler(Protocol):
         """All versions that are to be scaled now."""
 
     def scale(self, key: VersionKey, decision: Decision) -> None:
-        """Called with each decision that changes the number, and with each new reason."""
+        """Called with each decision that changes the number, and once per refresh interval with one that does not."""
 
 
 class Autoscaler:
@@ -52,6 +51,7 @@ class Autoscaler:
         self._clock = clock
         self._memories: dict[VersionKey, Memory] = {}
         self._decided: dict[VersionKey, float] = {}
+        self._changed: dict[VersionKey, float] = {}
 
     async def run(self) -> None:
         """Until cancelled. A failed round is logged, and everything stays as it is."""
@@ -63,22 +63,30 @@ class Autoscaler:
             await asyncio.sleep(SAMPLE_S)
 
     def step(self) -> None:
-        """One round: observes every version, decides for those whose refresh interval is over."""
+        """One round: observes and decides for every version; changes are a refresh interval apart."""
         now = self._clock()
         loads = self._source.load()
         targets = self._scaler.targets()
         for gone in self._memories.keys() - targets.keys():
             del self._memories[gone]
             self._decided.pop(gone, None)
+            self._changed.pop(gone, None)
         for key, target in targets.items():
             seen = loads.get(key)
             load = None if seen is None else Load(seen.busy, seen.queued)
             memory = observe(self._memories.get(key, Memory()), now, load, target.rules)
             self._memories[key] = memory
             last = self._decided.get(key)
-            if last is None or not 0 <= now - last < target.refresh_s:
-                self._decided[key] = now
-                decision = decide(memory, now, target.current, target.rules, target.rules.maximum)
-                if decision.replicas > target.current:
-                    decision = decide(memory, now, target.current, target.rules, target.room())
-                self._scaler.scale(key, decision)
+            early = last is not None and 0 <= now - last < target.refresh_s
+            changed = self._changed.get(key)
+            if changed is not None and 0 <= now - changed < target.refresh_s:
+                continue
+            decision = decide(memory, now, target.current, target.rules, target.rules.maximum)
+            if decision.replicas > target.current:
+                decision = decide(memory, now, target.current, target.rules, target.room())
+            if decision.replicas != target.current:
+                self._changed[key] = now
+            elif early:
+                continue
+            self._decided[key] = now
+            self._scaler.scale(key, decision)

@@ -5,7 +5,8 @@ Up as soon as the need of the last second asks for it; down only to the highest 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 UP_WINDOW_S = 1.0
 """Need is averaged over this long: one burst of a few milliseconds starts nothing."""
@@ -27,32 +28,28 @@ class Rules:
     scale_down_delay_s: float
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """Requests at replicas and in the queue, now."""
 
     busy: int
     queued: int
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """A load and when it was seen (seconds of a clock that need not be the wall's)."""
 
     at: float
     load: Load
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """The highest need within one second."""
 
     at: float
     need: int
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """What the next decision needs of the past."""
 
     samples: tuple[Sample, ...] = ()
@@ -61,8 +58,7 @@ class Memory:
     """From when on the past is known without a gap."""
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """How many replicas, and why."""
 
     replicas: int
@@ -90,13 +86,16 @@ def observe(memory: Memory, now: float, load: Load | None, rules: Rules) -> Memo
         memory = Memory()
     if load is None:
         return memory
-    samples = (*(s for s in memory.samples if s.at > now - UP_WINDOW_S), Sample(now, load))
+    # Ten times a second for each of a thousand versions: what is old stands in front, nothing else is looked at.
+    samples = (*_younger(memory.samples, now - UP_WINDOW_S), Sample(now, load))
     need = needed(_mean(samples), rules)
-    peaks = tuple(p for p in memory.peaks if p.at >= now - rules.scale_down_delay_s - _BUCKET_S)
-    if peaks and now - peaks[-1].at < _BUCKET_S:
-        peaks = (*peaks[:-1], replace(peaks[-1], need=max(peaks[-1].need, need)))
-    else:
+    peaks = memory.peaks
+    if peaks and peaks[0].at < now - rules.scale_down_delay_s - _BUCKET_S:
+        peaks = tuple(p for p in peaks if p.at >= now - rules.scale_down_delay_s - _BUCKET_S)
+    if not peaks or now - peaks[-1].at >= _BUCKET_S:
         peaks = (*peaks, Peak(now, need))
+    elif need > peaks[-1].need:
+        peaks = (*peaks[:-1], Peak(peaks[-1].at, need))
     return Memory(samples, peaks, now if memory.since is None else memory.since)
 
 
@@ -126,11 +125,20 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
     lowest = max([need, rules.minimum, *(p.need for p in memory.peaks)])
     if lowest >= current:
         return Decision(current, f"{_load(mean, rules)}: {need} needed")
+    if now - memory.samples[-1].at > UP_WINDOW_S:
+        return Decision(current, "no figures now: none goes")
     if memory.since is None or now - memory.since < rules.scale_down_delay_s:
         return Decision(
             current, f"{_load(mean, rules)}: {need} needed; waits {rules.scale_down_delay_s:g} s to be sure"
         )
     return Decision(lowest, f"no more than {lowest} were needed for {rules.scale_down_delay_s:g} s")
+
+
+def _younger(samples: tuple[Sample, ...], than: float) -> tuple[Sample, ...]:
+    for index, sample in enumerate(samples):
+        if sample.at > than:
+            return samples[index:]
+    return ()
 
 
 def _up(need: int, mean: float, current: int, rules: Rules, room: int) -> Decision:
@@ -145,7 +153,10 @@ def _up(need: int, mean: float, current: int, rules: Rules, room: int) -> Decisi
 
 
 def _mean(samples: tuple[Sample, ...]) -> float:
-    return sum(s.load.busy + s.load.queued for s in samples) / len(samples)
+    total = 0
+    for _, (busy, queued) in samples:
+        total += busy + queued
+    return total / len(samples)
 
 
 def _load(mean: float, rules: Rules) -> str:

@@ -81,6 +81,16 @@ def requests_of(spec: Object) -> Amounts:
     return {name: max(total.get(name, 0.0), first.get(name, 0.0)) for name in {*total, *first}}
 
 
+def by_node(pods: Iterable[PodNeed]) -> list[PodNeed]:
+    """What all pods take, one entry a node (and one for those that wait for one)."""
+    total: dict[str, dict[str, float]] = {}
+    for pod in pods:
+        taken = total.setdefault(pod.node, {})
+        for name, amount in pod.requests.items():
+            taken[name] = taken.get(name, 0.0) + amount
+    return [PodNeed(node, taken) for node, taken in total.items()]
+
+
 def room(need: Amounts, nodes: Iterable[Node], pods: Iterable[PodNeed], limits: Mapping[str, int]) -> int:
     """Further replicas of this need that fit.
 
@@ -90,11 +100,7 @@ def room(need: Amounts, nodes: Iterable[Node], pods: Iterable[PodNeed], limits: 
         limits: Required. Autoscaled pool → the most nodes that it may have.
     """
     nodes = [node for node in nodes if not node.gpu_only or need.get(GPU)]
-    used: dict[str, dict[str, float]] = {}
-    for pod in pods:
-        taken = used.setdefault(pod.node, {})
-        for name, amount in pod.requests.items():
-            taken[name] = taken.get(name, 0.0) + amount
+    used = {taken.node: taken.requests for taken in by_node(pods)}
     places = sum(_fit(need, n.allocatable, used.get(n.name, {})) for n in nodes if n.schedulable)
     for pool, most in limits.items():
         there = [node for node in nodes if node.pool == pool]

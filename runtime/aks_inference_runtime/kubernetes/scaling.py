@@ -5,7 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -27,18 +28,30 @@ from aks_inference_runtime.kubernetes import objects, room, workloads
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Reports
-from aks_inference_runtime.kubernetes.status import Facts, status_of
+from aks_inference_runtime.kubernetes.status import Facts, status_of, without_figures
 from aks_inference_runtime.kubernetes.telling import Change, Teller
 from aks_inference_runtime.router.model import VersionKey
 
 STATUS_S = 0.5
 """Between writings of one endpoint's status."""
+FIGURES_S = 2.0
+"""The same where nothing but requests at the moment is new."""
+MOST_FIGURES = 25
+"""Such writings in one round: an API server takes no thousand, and what matters comes first."""
 PENDING_S = 5.0
 """A written scale that is not seen by then is written again."""
 LOG_LINES = 30
 ROOM_IS_FOR = "room is for"
 """In the policy's reasons: the nodes hold no more."""
 _log = logging.getLogger(__name__)
+
+
+class _Placed(NamedTuple):
+    """A version and its Deployment."""
+
+    version: EndpointVersion
+    work: workloads.Workload
+    rules: Rules
 
 
 class ClusterScaler:
@@ -70,13 +83,27 @@ class ClusterScaler:
         self._reading: set[workloads.VersionId] = set()
         """Versions whose log is being read: who hears that one failed is to hear why."""
         self._statuses: dict[str, dict[str, Any]] = {}
+        self._written_at: dict[str, float] = {}
+        self._known: dict[str, tuple[int, float]] = {}
+        """Generation of each endpoint, and since when it is known."""
+        self._placed: dict[VersionKey, _Placed] | None = None
+        """Versions that have their Deployment; None: to be looked up again."""
+        self._taken: tuple[int, list[room.PodNeed]] | None = None
+        """How many replicas have a pod, and what all pods take, by node; None: to be added up again."""
 
         def quiet() -> None:
             """What is known is looked at every round."""
 
-        self.endpoints = Informer(f"/apis/{API_VERSION}/scoringendpoints", objects.declared_with_status, quiet)
-        self.workloads = Informer("/apis/apps/v1/deployments", workloads.workload, quiet)
-        self.pods = Informer("/api/v1/pods", workloads.replica_pod, quiet)
+        def placed() -> None:
+            self._placed = None
+
+        def taken() -> None:
+            self._taken = None
+
+        self.endpoints = Informer(f"/apis/{API_VERSION}/scoringendpoints", objects.declared_with_status, placed)
+        self.workloads = Informer("/apis/apps/v1/deployments", workloads.workload, placed)
+        self.pods = Informer("/api/v1/pods", workloads.replica_pod, taken)
+        self.templates = Informer("/apis/apps/v1/replicasets", workloads.template, quiet, labels=VERSION_LABEL)
         self.nodes = Informer("/api/v1/nodes", room.node_of, quiet)
         self.others = Informer("/apis/autoscaling/v2/horizontalpodautoscalers", workloads.other_scaler, quiet)
         self.routers = Informer(
@@ -92,7 +119,7 @@ class ClusterScaler:
         return all(informer.listed for informer in self._informers())
 
     def _informers(self) -> tuple[Informer[Any], ...]:
-        return (self.endpoints, self.workloads, self.pods, self.nodes, self.others, self.routers)
+        return (self.endpoints, self.workloads, self.templates, self.pods, self.nodes, self.others, self.routers)
 
     async def run(self, api: Api, session: aiohttp.ClientSession) -> None:
         """Keeps what is known up to date and writes fixed numbers and states, until cancelled."""
@@ -120,27 +147,25 @@ class ClusterScaler:
             return {}
         found = {}
         fought = workloads.fought_over(self.others.items)
-        for key, version, work in self._versions():
-            if not version.scaling.autoscale_enabled:
+        for key, (version, work, rules) in self._versions().items():
+            scaling = version.scaling
+            if not scaling.autoscale_enabled:
                 continue
-            if (hpa := fought.get((work.namespace, work.name))) is not None:
+            if fought and (hpa := fought.get((work.namespace, work.name))) is not None:
                 self._last_scaling[key] = f"not scaled: the HorizontalPodAutoscaler {hpa} scales {work.name}; remove it"
                 continue
-            found[key] = ScalingTarget(
-                current=self._current(key, work),
-                rules=rules_of(version),
-                refresh_s=version.scaling.autoscale_refresh_seconds,
-                room=lambda key=key, work=work: self._room(key, work),  # type: ignore[misc]
-            )
+            room_for = partial(self._room, work)
+            found[key] = ScalingTarget(self._current(key, work), rules, scaling.autoscale_refresh_seconds, room_for)
         return found
 
     def scale(self, key: VersionKey, decision: Decision) -> None:
         """The autoscaler's decision: written at once, if it changes something."""
         self.decisions[key] = decision
         before = self.decided.setdefault(key, Counter())
-        found = next((work for other, _, work in self._versions() if other == key), None)
-        if found is None:
+        placed = self._versions().get(key)
+        if placed is None:
             return
+        found = placed.work
         present = self._current(key, found)
         before[_direction(present, decision.replicas)] += 1
         if decision.replicas == present:
@@ -152,14 +177,17 @@ class ClusterScaler:
         self._last_scaling[key] = f"{at} {present} → {decision.replicas}: {decision.reason}"
         self._set(key, found, decision.replicas)
 
-    def _versions(self) -> list[tuple[VersionKey, EndpointVersion, workloads.Workload]]:
-        by_version = {work.version: work for work in self.workloads.items.values()}
-        return [
-            (VersionKey(endpoint.name, version.name), version, work)
-            for endpoint in objects.served(self.endpoints.items).values()
-            for version in endpoint.spec.versions
-            if (work := by_version.get((endpoint.namespace, endpoint.name, version_label(version.name)))) is not None
-        ]
+    def _versions(self) -> Mapping[VersionKey, "_Placed"]:
+        if self._placed is None:
+            by_version = {work.version: work for work in self.workloads.items.values()}
+            self._placed = {
+                VersionKey(endpoint.name, version.name): _Placed(version, work, rules_of(version))
+                for endpoint in objects.served(self.endpoints.items).values()
+                for version in endpoint.spec.versions
+                if (work := by_version.get((endpoint.namespace, endpoint.name, version_label(version.name))))
+                is not None
+            }
+        return self._placed
 
     def _current(self, key: VersionKey, work: workloads.Workload) -> int:
         pending = self._pending.get(key)
@@ -171,10 +199,12 @@ class ClusterScaler:
             return work.replicas
         return wanted
 
-    def _room(self, key: VersionKey, work: workloads.Workload) -> int:
-        needs = [pod.need for pod in self.pods.items.values()]
-        there = sum(pod.version is not None for pod in self.pods.items.values())
-        wanted = sum(self._current(other, w) for other, _, w in self._versions())
+    def _room(self, work: workloads.Workload) -> int:
+        if self._taken is None:
+            pods = self.pods.items.values()
+            self._taken = sum(pod.version is not None for pod in pods), room.by_node(pod.need for pod in pods)
+        there, needs = self._taken
+        wanted = sum(self._current(other, placed.work) for other, placed in self._versions().items())
         # Replicas that are wanted and have no pod yet need their place too.
         coming = [room.PodNeed("", work.need)] * max(0, wanted - there)
         return room.room(work.need, self.nodes.items.values(), [*needs, *coming], self.settings.autoscaled_pools)
@@ -197,7 +227,7 @@ class ClusterScaler:
     # --- fixed numbers and states
 
     def _write_fixed(self) -> None:
-        for key, version, work in self._versions():
+        for key, (version, work, _) in tuple(self._versions().items()):
             scaling = version.scaling
             if not scaling.autoscale_enabled and self._current(key, work) != (wanted := scaling.num_replicas or 1):
                 self._last_scaling[key] = f"{wanted}: as declared"
@@ -210,13 +240,24 @@ class ClusterScaler:
         for pod in self.pods.items.values():
             if pod.version is not None:
                 pods.setdefault(pod.version, []).append(pod)
+        templates: dict[workloads.VersionId, list[workloads.Template]] = {}
+        for template in self.templates.items.values():
+            templates.setdefault(template.version, []).append(template)
         self._read_tails(api, pods)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         loads = self.reports.load()
         url = self.settings.url or f"http://{ROUTER_NAME}.{self.settings.namespace}"
-        for endpoint in tuple(self.endpoints.items.values()):
+        at = self._clock()
+        late: list[tuple[float, objects.Declared, dict[str, Any]]] = []
+        for number, endpoint in enumerate(tuple(self.endpoints.items.values())):
+            if number % 50 == 0:
+                await asyncio.sleep(0)  # decisions do not wait for a thousand states
             if any(version[:2] == (endpoint.namespace, endpoint.name) for version in self._reading):
                 continue
+            generation, known = self._known.get(endpoint.uid, (None, at))
+            if generation != endpoint.generation:
+                known = at
+                self._known[endpoint.uid] = endpoint.generation, at
             facts = Facts(
                 endpoint=endpoint,
                 name_in_use=endpoint.uid not in served,
@@ -228,12 +269,25 @@ class ClusterScaler:
                 log_tails=self._tails,
                 url=url,
                 now=now,
+                templates=templates,
+                known_s=at - known,
             )
-            await self._write_status(api, endpoint, status_of(facts))
+            status, before = status_of(facts), self._statuses.get(endpoint.uid)
+            if status == before:
+                continue
+            if before is None or without_figures(before) != without_figures(status):
+                await self._write_status(api, endpoint, status)
+            elif at - (written := self._written_at.get(endpoint.uid, at - FIGURES_S)) >= FIGURES_S:
+                late.append((written, endpoint, status))
+        for _, endpoint, status in sorted(late, key=lambda entry: entry[0])[:MOST_FIGURES]:
+            await self._write_status(api, endpoint, status)
+        there = {endpoint.uid for endpoint in self.endpoints.items.values()}
+        for gone in self._statuses.keys() - there:
+            del self._statuses[gone]
+            self._written_at.pop(gone, None)
+            self._known.pop(gone, None)
 
     async def _write_status(self, api: Api, endpoint: objects.Declared, status: dict[str, Any]) -> None:
-        if self._statuses.get(endpoint.uid) == status:
-            return
         body = {
             "apiVersion": API_VERSION,
             "kind": "ScoringEndpoint",
@@ -248,6 +302,7 @@ class ClusterScaler:
             return
         before = (self._statuses.get(endpoint.uid) or endpoint.status or {}).get("state")
         self._statuses[endpoint.uid] = status
+        self._written_at[endpoint.uid] = self._clock()
         if self._teller is not None and before != status["state"]:
             change = Change(
                 namespace=endpoint.namespace,

@@ -1,7 +1,8 @@
 """What is written to a ScoringEndpoint's status. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aks_inference_runtime.api.endpoint import EndpointVersion
@@ -10,11 +11,15 @@ from aks_inference_runtime.api.status import ServiceState, VersionStatus
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
 from aks_inference_runtime.kubernetes.objects import Declared
-from aks_inference_runtime.kubernetes.workloads import ReplicaPod, VersionId, Workload
+from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Template, VersionId, Workload, made_as_declared
 from aks_inference_runtime.local.states import endpoint_state, version_state
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
+HEARD_S = 2.0
+"""So long after a change of an endpoint what was heard of its pods may be of before the change."""
 NAME_IN_USE = "NameInUse"
+FIGURES = frozenset({"busy", "queued", "utilization", "lastScaling"})
+"""Of a version: what goes up and down with the requests."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class Facts:
     url: str
     now: str
     """RFC 3339."""
+    templates: Mapping[VersionId, Sequence[Template]] = field(default_factory=dict)
+    """That the Deployments have or had; without them each pod counts as one of the newest."""
+    known_s: float = math.inf
+    """For how long this generation is known."""
 
 
 def status_of(facts: Facts) -> dict[str, Any]:
@@ -68,6 +77,12 @@ def status_of(facts: Facts) -> dict[str, Any]:
     }
 
 
+def without_figures(status: Mapping[str, Any]) -> dict[str, Any]:
+    """A status without what changes with each request."""
+    versions = [{name: told for name, told in version.items() if name not in FIGURES} for version in status["versions"]]
+    return {**status, "versions": versions}
+
+
 def least(version: EndpointVersion) -> int:
     """Replicas without which a version is not served."""
     scaling = version.scaling
@@ -81,8 +96,10 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     load = facts.loads.get(key, VersionLoad())
     ready = sum(pod.ready for pod in pods)
     wanted = workload.replicas if workload is not None else least(version)
-    trouble = next((pod.trouble for pod in pods if pod.trouble), "") or (workload.refused if workload else "")
-    unschedulable = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
+    # What a former template's pods suffer from is no word on the change that replaces them.
+    mine = made_as_declared(workload, facts.templates.get(place, ()), pods)
+    trouble = next((pod.trouble for pod in mine if pod.trouble), "") or (workload.refused if workload else "")
+    unschedulable = next((pod.unschedulable for pod in mine if pod.unschedulable), "")
     rolled_out = (
         workload is not None
         and workload.current
@@ -90,9 +107,12 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         and workload.updated >= min(wanted, least(version))
     )
     # A change that cannot succeed has failed also while what was there before serves on.
-    hopeless = any(pod.given_up for pod in pods) or (workload is not None and workload.forbidden)
+    hopeless = any(pod.given_up for pod in mine) or (workload is not None and workload.forbidden)
     given_up = hopeless and (ready == 0 or not rolled_out)
-    failed = given_up or (ready == 0 and workload is not None and workload.overdue)
+    overdue = ready == 0 and workload is not None and workload.overdue
+    # A Deployment whose change is not seen yet says what was before.
+    heard = facts.known_s >= HEARD_S and (workload is None or workload.current)
+    failed = heard and (given_up or overdue)
     state = version_state(
         failed=failed,
         unschedulable=bool(unschedulable),
