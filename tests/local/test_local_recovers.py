@@ -1,6 +1,7 @@
 """What a local cluster mends by itself once it can, and what it says until then."""
 
 import asyncio
+import contextlib
 import errno
 import io
 import logging
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from small_disks import SmallDisks
 
 from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.api.status import EndpointStatus, ServiceState, VersionStatus
@@ -48,6 +50,38 @@ async def test_a_full_disk_is_told_in_the_status_and_goes_on_once_there_is_room(
     assert cluster.status("svc").state is ServiceState.HEALTHY
     told = [record for record in caplog.records if says in record.getMessage()]
     assert [record.levelno for record in told] == [logging.ERROR], "once, not at each try"
+
+
+PRINTS = """
+def init():
+    print("x" * 100_000, flush=True)
+
+def run(data):
+    print("scored")
+    return "ok"
+"""
+
+
+async def test_a_replica_starts_and_scores_while_the_disk_of_its_log_is_full(
+    cluster: Any, request: pytest.FixtureRequest
+) -> None:
+    """Its lines are lost, and come again once there is room."""
+    disks = SmallDisks()
+    request.addfinalizer(disks.unmount)
+    cluster.paths.logs.mkdir(parents=True, exist_ok=True)
+    disks.mount(cluster.paths.logs, 64)
+    with contextlib.suppress(OSError), (cluster.paths.logs / "filling").open("wb", buffering=0) as filling:
+        while True:
+            filling.write(bytes(1024))
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1", cluster.code("code", PRINTS))))
+    await cluster.served("svc", 60)
+    (target,) = cluster.router.targets(ready=True)
+    assert await cluster.score(target) == (200, "ok")
+    (log,) = (cluster.paths.logs / "svc" / "a-1").glob("*.log")
+    assert log.stat().st_size == 0
+    (cluster.paths.logs / "filling").unlink()
+    assert await cluster.score(target) == (200, "ok")
+    assert "scored" in log.read_text()
 
 
 async def test_a_router_that_does_not_take_the_state_is_logged_once_per_reason(
