@@ -264,14 +264,14 @@ def test_an_endpoint_is_waited_for_by_its_condition(stack, cluster, namespace, u
         "metadata": {
             "name": "churn",
             "namespace": namespace,
-            "annotations": {"pulumi.com/waitFor": "condition=Ready", "pulumi.com/timeoutSeconds": "60"},
+            "annotations": {"pulumi.com/waitFor": "condition=Ready", "pulumi.com/timeoutSeconds": "120"},
         },
         "spec": {"versions": [{"name": "blue", "isDefault": True, "code": {"entryScript": "s.py", "digest": "d"}}]},
     }
     path = f"/apis/aks-inference.dev/v1/namespaces/{namespace}/scoringendpoints/churn"
 
     def report(status: str, reason: str, message: str = "") -> None:
-        until(lambda: cluster.api.get(path).status == 200)
+        until(lambda: cluster.api.get(path).status == 200, seconds=120)
         condition = {"type": "Ready", "status": status, "reason": reason, "message": message}
         stamped = condition | {"lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}
         body = {k: endpoint[k] for k in ("apiVersion", "kind")} | {"status": {"conditions": [stamped]}}

@@ -1,5 +1,6 @@
 """A change that cannot succeed is told as failed, with its log, also while what was there before serves on."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,15 @@ from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.status import Facts, status_of
-from aks_inference_runtime.kubernetes.workloads import GIVEN_UP_RESTARTS, ReplicaPod, Workload
+from aks_inference_runtime.kubernetes.workloads import (
+    GIVEN_UP_RESTARTS,
+    ReplicaPod,
+    Template,
+    Workload,
+    replica_pod,
+    template,
+    workload,
+)
 
 VERSION = ("ns", "svc", "blue")
 CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
@@ -21,7 +30,9 @@ CRASHES = ReplicaPod(
 FORBIDDEN = 'pods "x" is forbidden: violates PodSecurity "baseline:latest": hostPath volumes (volume "model-cache")'
 
 
-def told(pods: list[ReplicaPod], **workload: Any) -> dict[str, Any]:
+def told(
+    pods: list[ReplicaPod], *, templates: tuple[Template, ...] = (), known_s: float = 60, **workload: Any
+) -> dict[str, Any]:
     spec = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
     usual = {"replicas": 1, "ready": 1, "updated": 1, "total": 1, "current": True, "overdue": False}
     work = Workload("ns", "svc-blue", VERSION, need={}, **{**usual, **workload})
@@ -37,6 +48,8 @@ def told(pods: list[ReplicaPod], **workload: Any) -> dict[str, Any]:
             log_tails={VERSION: "ImportError: no module named numpi"},
             url="http://router",
             now="2026-01-01T00:00:00Z",
+            templates={VERSION: templates},
+            known_s=known_s,
         )
     )
 
@@ -66,3 +79,47 @@ def test_pods_that_the_api_server_does_not_take_are_told_with_its_words(refused:
     found = told([], ready=0, updated=0, total=0, refused=refused)
     assert found["state"] == state
     assert refused in found["message"]
+
+
+OLD, NEW = Template(VERSION, "1", "aaa"), Template(VERSION, "2", "bbb")
+LEFT = replace(CRASHES, name="left", template="aaa")
+COMES = ReplicaPod("ns", "comes", PodNeed("n", {}), version=VERSION, template="bbb")
+
+
+@pytest.mark.parametrize(
+    ("pods", "given", "reason"),
+    [
+        # What the mended template replaces goes on crashing until the new pods are ready.
+        ([LEFT, COMES], {}, "Transitioning"),
+        ([LEFT], {}, "Transitioning"),
+        ([LEFT, replace(CRASHES, template="bbb")], {}, "Failed"),
+        # Back to a template that was there before: its ReplicaSet gets the new number.
+        ([LEFT, COMES], {"revision": "1"}, "Failed"),
+        # The Deployment controller has not seen the change, or this process has not.
+        ([LEFT], {"revision": "1", "current": False}, "Transitioning"),
+        ([LEFT], {"revision": "1", "known_s": 0.5}, "Transitioning"),
+        ([LEFT], {"templates": ()}, "Failed"),
+    ],
+)
+def test_a_mended_change_is_not_told_as_the_one_before(
+    pods: list[ReplicaPod], given: dict[str, Any], reason: str
+) -> None:
+    found = {"templates": (OLD, NEW), "revision": "2", "ready": 0, "updated": 1, "total": 2, **given}
+    (condition,) = told(pods, **found)["conditions"]
+    assert condition["reason"] == reason
+
+
+def test_what_is_read_of_templates() -> None:
+    labels = {"aks-inference.dev/endpoint": "svc", "aks-inference.dev/version": "blue"}
+    numbered = {"deployment.kubernetes.io/revision": "2"}
+    metadata = {"namespace": "ns", "name": "svc-blue", "labels": {**labels, "pod-template-hash": "bbb"}}
+    assert template({"metadata": metadata | {"annotations": numbered}}) == NEW
+    assert template({"metadata": {"namespace": "ns", "name": "other"}}) is None
+    spec = {"template": {"spec": {"containers": []}}}
+    deployment = {"metadata": {"namespace": "ns", "name": "svc-blue", "labels": labels, "annotations": numbered}}
+    made = workload({**deployment, "spec": spec})
+    assert made is not None
+    assert made.revision == "2"
+    pod = replica_pod({"metadata": metadata, "spec": {"containers": []}, "status": {"phase": "Running"}})
+    assert pod is not None
+    assert pod.template == "bbb"

@@ -19,6 +19,7 @@ from aks_inference_runtime.api.kubernetes import (
     PART_OF_LABEL,
     ROUTER_COMPONENT,
     ROUTER_NAME,
+    VERSION_LABEL,
     RuntimeSettings,
     version_label,
 )
@@ -254,10 +255,6 @@ class ClusterScaler:
                 await asyncio.sleep(0)  # decisions do not wait for a thousand states
             if any(version[:2] == (endpoint.namespace, endpoint.name) for version in self._reading):
                 continue
-            generation, known = self._known.get(endpoint.uid, (None, at))
-            if generation != endpoint.generation:
-                known = at
-                self._known[endpoint.uid] = endpoint.generation, at
             facts = Facts(
                 endpoint=endpoint,
                 name_in_use=endpoint.uid not in served,
@@ -270,7 +267,7 @@ class ClusterScaler:
                 url=url,
                 now=now,
                 templates=templates,
-                known_s=at - known,
+                known_s=self._known_s(endpoint),
             )
             status, before = status_of(facts), self._statuses.get(endpoint.uid)
             if status == before:
@@ -282,10 +279,17 @@ class ClusterScaler:
         for _, endpoint, status in sorted(late, key=lambda entry: entry[0])[:MOST_FIGURES]:
             await self._write_status(api, endpoint, status)
         there = {endpoint.uid for endpoint in self.endpoints.items.values()}
-        for gone in self._statuses.keys() - there:
-            del self._statuses[gone]
-            self._written_at.pop(gone, None)
-            self._known.pop(gone, None)
+        for kept in (self._statuses, self._written_at, self._known):
+            for gone in kept.keys() - there:
+                del kept[gone]
+
+    def _known_s(self, endpoint: objects.Declared) -> float:
+        at = self._clock()
+        generation, since = self._known.get(endpoint.uid, (None, at))
+        if generation != endpoint.generation:
+            since = at
+            self._known[endpoint.uid] = endpoint.generation, at
+        return at - since
 
     async def _write_status(self, api: Api, endpoint: objects.Declared, status: dict[str, Any]) -> None:
         body = {

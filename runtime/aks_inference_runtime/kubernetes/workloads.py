@@ -1,6 +1,6 @@
 """Deployments and pods of versions, nodes' pods, autoscalers of others: what the autoscaler keeps of them. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
@@ -13,6 +13,9 @@ GIVEN_UP_RESTARTS = 3
 _BAD_WAITS = frozenset(
     {"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError"}
 )
+
+_REVISION = "deployment.kubernetes.io/revision"
+_TEMPLATE = "pod-template-hash"
 
 VersionId = tuple[str, str, str]
 """Namespace, endpoint, label of the version."""
@@ -37,6 +40,8 @@ class Workload:
     """It did not get ready within its progress deadline."""
     need: Amounts
     """Of one replica."""
+    revision: str = ""
+    """Of its newest template; empty: not told."""
     refused: str = ""
     """Why the API server takes no pod of it: a quota, a policy."""
 
@@ -61,6 +66,8 @@ class ReplicaPod:
     trouble: str = ""
     """Why a container does not run."""
     restarts: int = 0
+    template: str = ""
+    """The hash of the template that it was made from."""
     troubled: str = "scoring"
     """The container that does not run; whose log tells why."""
 
@@ -68,6 +75,16 @@ class ReplicaPod:
     def given_up(self) -> bool:
         """Whether it will not get ready by itself."""
         return bool(self.trouble) and (self.restarts >= GIVEN_UP_RESTARTS or not self.trouble.startswith("CrashLoop"))
+
+
+@dataclass(frozen=True)
+class Template:
+    """A ReplicaSet: one template that a version's Deployment has or had."""
+
+    version: VersionId
+    revision: str
+    template: str
+    """Its hash."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,7 @@ def workload(found: Object) -> Workload | None:
         current=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
         overdue=any(c.get("reason") == "ProgressDeadlineExceeded" for c in conditions),
         need=requests_of(spec["template"]["spec"]),
+        revision=(metadata.get("annotations") or {}).get(_REVISION, ""),
         refused=next((_words(c) for c in conditions if _refused(c)), ""),
     )
 
@@ -133,9 +151,28 @@ def replica_pod(found: Object) -> ReplicaPod | None:
         ready=conditions.get("Ready", {}).get("status") == "True" and not metadata.get("deletionTimestamp"),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         trouble=f"{bad['reason']}: {bad.get('message', '')}".rstrip(": ") if bad else "",
+        template=(metadata.get("labels") or {}).get(_TEMPLATE, ""),
         restarts=sum(int(c.get("restartCount") or 0) for c in containers),
         troubled=next((c["name"] for c, w in zip(containers, waits, strict=True) if w is bad and bad), "scoring"),
     )
+
+
+def template(found: Object) -> Template | None:
+    """A ReplicaSet of a version."""
+    metadata = found["metadata"]
+    version = _version(metadata)
+    if version is None:
+        return None
+    revision = (metadata.get("annotations") or {}).get(_REVISION, "")
+    return Template(version, revision, metadata["labels"].get(_TEMPLATE, ""))
+
+
+def made_as_declared(
+    work: Workload | None, templates: Sequence[Template], pods: Sequence[ReplicaPod]
+) -> Sequence[ReplicaPod]:
+    """The pods of the Deployment's newest template; where nobody tells which that is, all."""
+    newest = next((one.template for one in templates if work and one.revision and one.revision == work.revision), None)
+    return pods if newest is None else [pod for pod in pods if pod.template == newest]
 
 
 def other_scaler(found: Object) -> OtherScaler | None:
