@@ -123,7 +123,7 @@ def test_settings_that_cannot_be_used(variables, said):
         pod.settings_of(variables)
 
 
-async def test_what_prometheus_and_the_access_log_are_told(tmp_path, capsys):
+async def test_what_prometheus_and_the_access_log_are_told(tmp_path, capfd):
     release = asyncio.Event()
     release.set()
     given = {"endpoint": "churn", "accessLog": True, "scoringTimeoutMs": 2_000}
@@ -153,7 +153,8 @@ async def test_what_prometheus_and_the_access_log_are_told(tmp_path, capsys):
     assert told[f"aks_inference_service_seconds_count{{{of}}}"] == "3"
     assert told[f'aks_inference_queue_wait_seconds_bucket{{{of},le="0.25"}}'] == "2"
     assert told[f'aks_inference_queue_wait_seconds_bucket{{{of},le="+Inf"}}'] == "3"
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told[f"aks_inference_log_lines_lost_total{{{of}}}"] == "0"
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [line["status"] for line in lines[:2]] == [200, 200]
     assert lines[0] | {"time": "", "service_ms": 0, "queue_ms": 0} == {
         "endpoint": "churn",

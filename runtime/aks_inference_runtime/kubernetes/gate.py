@@ -25,6 +25,7 @@ from aks_inference_runtime.api.kubernetes import (
 from aks_inference_runtime.kubernetes.gate_measures import gate_metrics
 from aks_inference_runtime.kubernetes.metrics import CONTENT_TYPE
 from aks_inference_runtime.router.gate.control import ControlConnection
+from aks_inference_runtime.router.gate.lines import logging_never_waits
 from aks_inference_runtime.router.gate.server import Gate, serving
 from aks_inference_runtime.router.gate.settings import GateSettings
 
@@ -85,7 +86,8 @@ class Questions:
     def _metrics(self) -> bytes:
         settings = self._gate.settings
         labels = {"endpoint": settings.endpoint, "version": settings.version}
-        return gate_metrics(self._gate.telemetry, labels).encode()
+        lines = self._gate.lines
+        return gate_metrics(self._gate.telemetry, labels, 0 if lines is None else lines.dropped).encode()
 
     async def _status(self, path: bytes) -> str:
         match path:
@@ -136,7 +138,7 @@ def main() -> int:
 
     try:
         settings = settings_of(os.environ)
-        with asyncio.Runner(loop_factory=uvloop.Loop) as runner:
+        with logging_never_waits(), asyncio.Runner(loop_factory=uvloop.Loop) as runner:
             runner.run(run(settings))
     except InvalidInput as error:
         print(f"gate: {error}", file=sys.stderr)

@@ -8,8 +8,11 @@ from aks_inference_runtime.router.gate.telemetry import BOUNDS_S, Telemetry
 PREFIX = "aks_inference"
 
 
-def gate_metrics(telemetry: Telemetry, labels: Mapping[str, str]) -> str:
-    """Of one gate; `labels`: endpoint and version. The replica is the pod, which Prometheus names itself."""
+def gate_metrics(telemetry: Telemetry, labels: Mapping[str, str], lines_lost: int = 0) -> str:
+    """Of one gate; `labels`: endpoint and version. The replica is the pod, which Prometheus names itself.
+
+    `lines_lost`: of the access log.
+    """
     answers = ({**labels, "code": str(code), "reason": reason} for code, reason in sorted(telemetry.answers))
     return "".join(
         [
@@ -34,6 +37,12 @@ def gate_metrics(telemetry: Telemetry, labels: Mapping[str, str]) -> str:
                 BOUNDS_S,
                 telemetry.waited.counts,
                 telemetry.waited.sum,
+            ),
+            family(
+                f"{PREFIX}_log_lines_lost_total",
+                "counter",
+                "Lines of the access log that could not be written in time.",
+                [(labels, lines_lost)],
             ),
         ]
     )

@@ -23,6 +23,7 @@ from aks_inference_runtime.router.observing import Observer
 from aks_inference_runtime.router.ownership import AWAY, Epoch
 from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.process import sockets_directory, write_private
+from aks_inference_runtime.router.readers import Readers
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
 from aks_inference_runtime.router.tls import Tls
@@ -71,8 +72,7 @@ class HaproxyRouter:
             directory: Required. For configurations, records and logs; made for the owner only.
             host, port: Optional. Where clients reach it.
             haproxy: Optional. Path of another binary than the installed one.
-            sockets: Optional. A short directory for Unix sockets; default `directory`, or one below the system's
-                temporary directory where that path is too long, or has a comma or dollar.
+            sockets: Optional. A short directory for Unix sockets; default as `sockets_directory` has it.
             layout: Optional. Slots of the first process.
             cluster: Optional. Where several routers share the work; the slots are then in a second process.
             fetch: Optional. Reads an issuer's keys; needed for endpoints that ask for tokens.
@@ -93,6 +93,7 @@ class HaproxyRouter:
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
         self._answers = Answers(paths, self._fleet.admin)
+        self._readers = Readers(self._fleet.admin)
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid, port if cluster is None else None)
         self._versions: dict[VersionKey, ServedVersion] = {}
         self._adopted: dict[VersionKey, list[Slot]] = {}
@@ -246,7 +247,8 @@ class HaproxyRouter:
         current = {key: v.slots[-1] for key, v in self._versions.items() if v.slots and v.route is not None}
         current |= {key: slots[-1] for key, slots in self._adopted.items() if slots}
         occupied = {slot for v in self._versions.values() for slot in v.slots} | self._servers.occupied()
-        occupied |= self._queued() | {slot for slots in self._adopted.values() for slot in slots}
+        occupied |= {slot for seen in self._observed.values() for slot in seen.queued_slots()}
+        occupied |= {slot for slots in self._adopted.values() for slot in slots}
         found = assign(wanted, current, self._fleet.layouts, occupied)
         if found.missing:
             for number in self._fleet.layouts.keys() - {slot.process for slot in (*occupied, *found.slots.values())}:
@@ -267,9 +269,6 @@ class HaproxyRouter:
             await self._fleet.admin(0).run(command)
         except RuntimeUnavailable as error:
             log.info("%s", error)
-
-    def _queued(self) -> set[Slot]:
-        return {slot for seen in self._observed.values() for slot in seen.queued_slots()}
 
     async def _commit(self, number: int, table: dict[str, str]) -> None:
         if table == self._tables.pop(number, None):
@@ -332,6 +331,7 @@ class HaproxyRouter:
     async def _round(self) -> None:
         await self._leavers.look(self._observed)
         await self._reconcile()
+        await self._readers.look(held for version in self._versions.values() for held in version.held(self._observed))
         await self._hints.look_at_refused(self._versions.values(), self._fleet.admins())
         await self._answers.count(self._fleet.layouts, self._versions.values())
         for version in self._versions.values():

@@ -11,6 +11,7 @@ from aks_inference_runtime.router.gates import Act, GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
 from aks_inference_runtime.router.ownership import Epoch, Tenure
 from aks_inference_runtime.router.peers import ONWARD
+from aks_inference_runtime.router.readers import Held
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
 
@@ -257,6 +258,16 @@ class ServedVersion:
     def queued(self, seen: Observations) -> int:
         """Requests that wait, without those whose clients have left."""
         return max(0, sum(self._queued(slot, seen) for slot in self.slots) - len(self._left))
+
+    def held(self, seen: Observations) -> Iterable[Held]:
+        """What HAProxy holds of replicas whose gates have nothing of it any more."""
+        for slot in self.slots:
+            rows = seen[slot.process].stat.servers.get(slot.backend, ()) if slot.process in seen else ()
+            for row in rows:
+                gate = self._gates.get(row.name)
+                status = gate.status if gate is not None else None
+                if row.current and status is not None and status.running + status.waiting == status.orphans:
+                    yield Held(slot, row.name, row.total)
 
     def load(self, seen: Observations) -> VersionLoad | None:
         """The figures; None when a part of them is not known."""

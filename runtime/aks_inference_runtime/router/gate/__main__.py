@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from aks_inference_runtime.router.gate.lines import logging_never_waits
 from aks_inference_runtime.router.gate.server import serving
 from aks_inference_runtime.router.gate.settings import GateSettings
 
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         print(f"gate: {arguments[0]}: {error}", file=sys.stderr)
         return 2
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with logging_never_waits(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run(settings))
     except OSError as error:
         print(f"gate: {error}", file=sys.stderr)

@@ -3,14 +3,17 @@
 Over a plain socket: a transport of the loop would cost more than all else that is done for a small request.
 """
 
+import asyncio
 import socket
 
 import httptools
 
 from aks_inference_runtime.router.gate import wire
-from aks_inference_runtime.router.gate.exchange import Context, Exchange, RequestHead
+from aks_inference_runtime.router.gate.context import Context, RequestHead
+from aks_inference_runtime.router.gate.exchange import Exchange
+from aks_inference_runtime.router.gate.reading import Reading
 from aks_inference_runtime.router.gate.sockets import Sockets
-from aks_inference_runtime.router.gate.telemetry import Request, request_id, waited_s
+from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, SLOW_READER, Request, request_id, waited_s
 from aks_inference_runtime.router.gate.tracing import HEADER
 
 LINGER_SECONDS = 2.0
@@ -29,7 +32,7 @@ HIGH_BYTES = 65_536
 
 
 class RouterConnection:
-    """Implements `exchange.RouterSide` and `sockets.Watched`."""
+    """Implements `context.RouterSide` and `sockets.Watched`."""
 
     def __init__(
         self, context: Context, connections: set["RouterConnection"], sockets: Sockets, accepted: socket.socket
@@ -42,6 +45,10 @@ class RouterConnection:
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None
         self._feeding: Exchange | None = None
+        self._ending: Exchange | None = None
+        """Its replica is done; the end of its answer waits to be taken."""
+        self._reading: Reading | None = None
+        self._too_slow: asyncio.TimerHandle | None = None
         self._holds: set[str] = set()
         self._unsent = b""
         self._full = False
@@ -73,8 +80,10 @@ class RouterConnection:
     def writable(self) -> None:
         unsent, self._unsent = self._unsent, b""
         self._send(unsent)
+        if self._reading is not None:
+            self._reading.took(len(unsent) - len(self._unsent), self._c.loop.time())
         if not self._unsent:
-            self._writable_again()
+            self._all_taken()
             self._finish()
         self._watch()
 
@@ -185,13 +194,15 @@ class RouterConnection:
             feeding, self._feeding = self._feeding, None
             feeding.body_end()
 
-    # --- exchange.RouterSide
+    # --- context.RouterSide
 
     def write(self, data: bytes) -> None:
         if self._unsent:
             self._unsent += data
         else:
             self._send(data)
+        if self._unsent and self._too_slow is None:
+            self._time_reader()
         if len(self._unsent) > HIGH_BYTES and not self._full:
             self._full = True
             if self._exchange is not None:
@@ -205,11 +216,13 @@ class RouterConnection:
             self._holds.discard(reason)
         self._watch()
 
-    def done(self) -> None:
+    def done(self) -> bool:
         self._midway = self._feeding is not None
+        self._ending = self._exchange if self._unsent else None
         self._exchange = self._feeding = None
         self._over = True
         self._finish()
+        return self._ending is None
 
     def abort(self) -> None:
         self._exchange = self._feeding = None
@@ -229,17 +242,54 @@ class RouterConnection:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            # Not from within what writes: that goes on as if it had been sent.
+            # Not from within what writes: that goes on as if it waited to be taken.
             self._c.loop.call_soon(self._gone)
-            return
+            sent = 0
         if sent < len(data):
             self._unsent = data[sent:]
 
-    def _writable_again(self) -> None:
+    def _all_taken(self) -> None:
+        if self._reading is not None:
+            self._reading.caught_up(self._c.loop.time())
+        self._stop_timing()
         if self._full:
             self._full = False
             if self._exchange is not None:
                 self._exchange.client_writable(True)
+        self._answer_over("")
+
+    def _answer_over(self, reason: str) -> None:
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            ending.answer_over(reason)
+
+    def _time_reader(self) -> None:
+        """Something waits for the reader; looks again when that may have been too long."""
+        loop = self._c.loop
+        now = loop.time()
+        if self._reading is None:
+            self._reading = Reading(self._c.settings.reader_timeout_ms / 1000, now)
+        self._reading.waits(now)
+        self._too_slow = loop.call_later(max(0.01, self._reading.left_s(now)), self._check_reader)
+
+    def _check_reader(self) -> None:
+        # Should this process have been held up, the reader was not.
+        self.writable()
+        if self._too_slow is None or self._reading is None or self._socket is None:
+            return
+        if self._reading.left_s(self._c.loop.time()) > 0:
+            self._time_reader()
+            return
+        exchange, self._exchange, self._feeding = self._exchange, None, None
+        self._answer_over(SLOW_READER)
+        self._close()
+        if exchange is not None:
+            exchange.reader_too_slow()
+
+    def _stop_timing(self) -> None:
+        if self._too_slow is not None:
+            self._too_slow.cancel()
+            self._too_slow = None
 
     def _finish(self) -> None:
         """Ends what is over, once all is written and all that came is read."""
@@ -261,12 +311,14 @@ class RouterConnection:
     def _gone(self) -> None:
         """Nobody is there any more."""
         exchange, self._exchange, self._feeding = self._exchange, None, None
+        self._answer_over(CLIENT_LEFT)
         self._close()
         if exchange is not None:
             exchange.router_gone()
 
     def _close(self) -> None:
         self._connections.discard(self)
+        self._stop_timing()
         self._over = True
         closing, self._socket = self._socket, None
         # It refers back to this object: without it both go at once, not at the next collection.

@@ -1,19 +1,15 @@
 """One request on its way through the gate: wait for a slot, pass it on, answer, and see the replica finish."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from aks_inference_runtime.router.gate import wire
-from aks_inference_runtime.router.gate.admission import Admission, Ticket
+from aks_inference_runtime.router.gate.admission import Ticket
 from aks_inference_runtime.router.gate.answering import HELD_SECONDS, Answer
-from aks_inference_runtime.router.gate.departed import Departed
-from aks_inference_runtime.router.gate.settings import GateSettings
-from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, CUT, LEFT_CODE, Request, Telemetry
-from aks_inference_runtime.router.gate.upstream import UpstreamConnection, UpstreamPool
+from aks_inference_runtime.router.gate.context import Context, RequestHead, RouterSide
+from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, CUT, LEFT_CODE, SLOW_READER
+from aks_inference_runtime.router.gate.upstream import UpstreamConnection
 
 ACKNOWLEDGE_SECONDS = 0.05
 """How long an answer waits until the router's agent has taken the slot away; then it goes out anyway."""
@@ -22,56 +18,6 @@ WAITING_BYTES = 65_536
 UPLOAD_GRACE_SECONDS = 30.0
 UPLOAD_BYTES_PER_SECOND = 50_000
 """A body may take the grace and this rate: slower ones would hold a replica for nothing."""
-
-
-class RouterSide(Protocol):
-    """The connection to the router, as an exchange uses it."""
-
-    def write(self, data: bytes) -> None:
-        """Sends."""
-
-    def hold(self, reason: str, on: bool) -> None:
-        """Stops reading while any reason holds."""
-
-    def done(self) -> None:
-        """The answer is out."""
-
-    def abort(self) -> None:
-        """Breaks the connection: the answer that began cannot be completed."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What all exchanges of a gate share."""
-
-    settings: GateSettings
-    version: bytes
-    admission: Admission
-    pool: UpstreamPool
-    loop: asyncio.AbstractEventLoop
-    when_acknowledged: Callable[[float, Callable[[], None]], None]
-    """Calls back once every watcher has acknowledged the newest state, or after so many seconds."""
-    doubted: Callable[[], None]
-    """Says that the replica closed a connection on a request; watchers hear of it."""
-    trusted: Callable[[], bool]
-    """Whether requests may be given to the replica: not from a doubt on until it was looked at."""
-    departed: Departed
-    tasks: set[asyncio.Task[None]]
-    telemetry: Telemetry
-    wall: Callable[[], float] = time.time
-    """Seconds since 1970."""
-
-
-@dataclass(frozen=True)
-class RequestHead:
-    """A request's first line and headers, as they go to the replica."""
-
-    bytes: bytes
-    is_head: bool
-    chunked: bool
-    expects_continue: bool
-    http_11: bool
-    record: Request
 
 
 class Exchange:
@@ -89,6 +35,8 @@ class Exchange:
         self._out = Answer(context.version, request.record.id)
         self._given_at: float | None = None
         """When the replica got it."""
+        self._whole_at: float | None = None
+        """When its answer was whole."""
         self._told = False
         self._began = context.loop.time()
         self._last_byte = self._began
@@ -137,6 +85,17 @@ class Exchange:
             return
         self._orphan()
 
+    def reader_too_slow(self) -> None:
+        """Nobody gets the rest of the answer any more."""
+        if self._side is not None:
+            self._side = None
+            self._tell(self._out.status, SLOW_READER)
+            self._orphan()
+
+    def answer_over(self, reason: str) -> None:
+        """The end of the answer was taken, or never will be: told only now."""
+        self._tell(LEFT_CODE if reason == CLIENT_LEFT else self._out.status, reason)
+
     def client_writable(self, writable: bool) -> None:
         """Whether the router takes more of the answer."""
         self._client_slow = not writable
@@ -174,10 +133,13 @@ class Exchange:
     def response_end(self) -> None:
         self._disarm()
         side, self._side = self._side, None
-        if side is not None:
+        self._whole_at = self._c.loop.time()
+        if side is None:
+            self._tell(LEFT_CODE, CLIENT_LEFT)
+        else:
             side.write(self._out.take_last())
-            side.done()
-        self._tell(*(LEFT_CODE, CLIENT_LEFT) if side is None else (self._out.status, ""))
+            if side.done():
+                self._tell(self._out.status, "")
         self._c.admission.finish(self._ticket)
 
     def response_malformed(self, what: str) -> None:
@@ -349,7 +311,8 @@ class Exchange:
         """How it ended, once."""
         if not self._told:
             self._told = True
-            served_s = None if self._given_at is None else self._c.loop.time() - self._given_at
+            ended = self._c.loop.time() if self._whole_at is None else self._whole_at
+            served_s = None if self._given_at is None else ended - self._given_at
             self._c.telemetry.answered(self._request.record, code, reason, served_s, self._c.wall())
 
     def _give_up(self, status: int, reason: str, message: str) -> None:
@@ -387,5 +350,8 @@ class Exchange:
         version, name = self._c.settings.version, self._request.record.id
         side.write(wire.answer(status, reason, message, version, request_id=name, retry_after_s=retry_after_s))
         side.done()
-        if status != wire.ELSEWHERE:
+        if status == wire.ELSEWHERE:
+            # The gate that answers it tells of it.
+            self._told = True
+        else:
             self._tell(status, reason)

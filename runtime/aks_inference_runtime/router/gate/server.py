@@ -1,27 +1,31 @@
 """One gate: the data listener, the control socket, the watch over the replica's health."""
 
 import asyncio
-import contextlib
+import json
+import logging
 import os
 import random
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
-from typing import TextIO
 
 from aks_inference_runtime.router.gate import health
 from aks_inference_runtime.router.gate.admission import Admission
 from aks_inference_runtime.router.gate.connection import RouterConnection
+from aks_inference_runtime.router.gate.context import Context
 from aks_inference_runtime.router.gate.control import ControlConnection, Watchers
 from aks_inference_runtime.router.gate.departed import Departed
-from aks_inference_runtime.router.gate.exchange import Context
+from aks_inference_runtime.router.gate.lines import Lines
 from aks_inference_runtime.router.gate.listener import Listener
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
 from aks_inference_runtime.router.gate.sockets import Sockets
 from aks_inference_runtime.router.gate.telemetry import Telemetry
 from aks_inference_runtime.router.gate.tracing import Tracer
 from aks_inference_runtime.router.gate.upstream import UpstreamPool
+
+STANDARD_OUTPUT = 1
+_log = logging.getLogger(__name__)
 
 
 class Gate:
@@ -39,7 +43,9 @@ class Gate:
         self.connections: set[RouterConnection] = set()
         self.departed = Departed()
         self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
-        self.telemetry = Telemetry(_labels(settings), _print if settings.access_log else None, _tracer(settings))
+        self.lines = Lines(STANDARD_OUTPUT, partial(_lost, settings)) if settings.access_log else None
+        log = self.lines.put if self.lines is not None else None
+        self.telemetry = Telemetry(_labels(settings), log, _tracer(settings))
         context = Context(
             settings=settings,
             version=settings.version.encode(),
@@ -84,7 +90,7 @@ class Gate:
                 # Before anybody is told: whoever hears that it is ready may connect.
                 self.listener.open()
             except OSError as error:
-                _print(f"gate: {error}; it tries again", sys.stderr)
+                _log.error("gate: %s; it tries again", error)
                 ready = False
         if not ready:
             self.listener.close()
@@ -130,10 +136,9 @@ def _tracer(settings: GateSettings) -> Tracer | None:
     return Tracer(settings.otlp_endpoint, labels, settings.trace_ratio, random.Random())  # noqa: S311 - no secret
 
 
-def _print(line: str, stream: TextIO | None = None) -> None:
-    # A full disk or a broken pipe costs the line, not the slot of the request or the watch that it was to tell of.
-    with contextlib.suppress(OSError):
-        print(line, file=stream, flush=True)
+def _lost(settings: GateSettings, count: int) -> str:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({**_labels(settings), "time": at, "lines_lost": count})
 
 
 @asynccontextmanager
@@ -166,4 +171,6 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
             connection.close()
         gate.sockets.close()
         gate.pool.close()
+        if gate.lines is not None:
+            await asyncio.to_thread(gate.lines.close)
         settings.control.unlink(missing_ok=True)

@@ -43,6 +43,8 @@ class GateSettings(Wire):
     max_body_bytes: int = Field(MAX_BODY_BYTES, ge=0)
     client_timeout_ms: int = Field(10_000, ge=1)
     """How long a client may pause in the middle of a body; then 408."""
+    reader_timeout_ms: int = Field(30_000, ge=1)
+    """How long an answer may wait for its reader: at once, and in all beyond what 50 kB/s allow. Then it is cut."""
     endpoint: str = ""
     """Of the version: for metrics and the access log."""
     access_log: bool = False

@@ -17,6 +17,8 @@ BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 """Upper bounds of the histograms' buckets, seconds: from a small model's answer to the scoring timeout's default."""
 CUT = "cut"
 """Reason of an answer that began and could not be completed: its client sees a broken connection."""
+SLOW_READER = "client-timeout"
+"""Reason of an answer that was cut because its reader was too slow; the code is the one that it began with."""
 CLIENT_LEFT = "client-left"
 """Reason of a request whose client did not wait for its answer; code 499, as nginx has it."""
 LEFT_CODE = 499
