@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from aks_inference_runtime.api.endpoint import AuthMode
+from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.model import RouterState, TokenRules
 from aks_inference_runtime.router.ownership import Epoch, Phase, Tenure
 from aks_inference_runtime.router.peers import Cluster
+from aks_inference_runtime.router.tokens import keys
 from testbed.processes import free_ports
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -29,12 +32,20 @@ def token(seconds: float, audience: str = "scoring") -> str:
     return jwt.encode(claims, KEY, algorithm="ES256", headers={"kid": "k"})
 
 
+@pytest.fixture
+def away() -> set[str]:
+    """What the issuer does not answer to now."""
+    return set()
+
+
 @pytest_asyncio.fixture
-async def port(bed: Any, make_state: Callable[..., RouterState]) -> AsyncIterator[int]:
+async def port(bed: Any, make_state: Callable[..., RouterState], away: set[str]) -> AsyncIterator[int]:
     """Of a router whose endpoint asks for tokens; their clocks may differ by nothing."""
 
     async def fetch(url: str) -> dict[str, Any]:
         assert url == f"{ISSUER}/keys"
+        if url in away:
+            raise RuntimeUnavailable(f"{url}: away")
         return {"keys": [{**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key())), "kid": "k"}]}
 
     front, owner = free_ports(2)
@@ -74,3 +85,22 @@ async def test_a_token_ends_also_on_a_lasting_connection(bed: Any, port: int) ->
         return (await bed.ask(port=port, key=short)).status == 401
 
     await bed.until(refused, timeout_s=8)
+
+
+async def test_an_issuer_that_is_away_is_no_wrong_token(
+    bed: Any, port: int, away: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "UNKNOWN_S", 0.0)
+    away.add(f"{ISSUER}/keys")
+    for body in (b"{}", b"x" * 1_000_000):
+        answer = await bed.ask(port=port, key=token(60), data=body)
+        assert (answer.status, answer.reason) == (503, "issuer-unavailable")
+        assert answer.headers["retry-after"] == "10"
+        assert b"cannot be verified now" in answer.body
+    # What needs no key to be refused is.
+    for bad in ("nonsense", None, "a b"):
+        answer = await bed.ask(port=port, key=bad)
+        assert (answer.status, answer.reason) == (401, "auth")
+    away.clear()
+    assert (await bed.ask(port=port, key=token(60))).status == 200
+    assert (await bed.replicas[0].stats())["served"] == 1

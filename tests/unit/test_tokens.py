@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.model import TokenRules
+from aks_inference_runtime.router.tokens import fetch as fetch_module
 from aks_inference_runtime.router.tokens.keys import FRESH_S, UNKNOWN_S, IssuerKeys
 from aks_inference_runtime.router.tokens.verdicts import Verdicts
 from aks_inference_runtime.router.tokens.verify import LONGEST_S, Verdict, verify
@@ -161,13 +163,21 @@ async def test_the_known_keys_stay_while_the_issuer_is_away() -> None:
     issuer = Issuer()
     keys = issuer.known()
     issuer.away = True
-    assert "could not be read" in (await verify(token(), RULES, keys, lambda: NOW)).why
+    with pytest.raises(RuntimeUnavailable, match="could not be read"):
+        await verify(token(), RULES, keys, lambda: NOW)
     issuer.away = False
     issuer.clock += UNKNOWN_S
     assert (await verify(token(), RULES, keys, lambda: NOW)).good
     issuer.away = True
     issuer.clock += 2 * FRESH_S
     assert (await verify(token(), RULES, keys, lambda: NOW)).good
+    # Whether the issuer has this one meanwhile, nobody can tell; what is wrong in itself is still told.
+    with pytest.raises(RuntimeUnavailable):
+        await verify(token(kid="next"), RULES, keys, lambda: NOW)
+    assert not (await verify(token(exp=NOW - 61), RULES, keys, lambda: NOW)).good
+    issuer.away = False
+    issuer.clock += UNKNOWN_S
+    assert "does not have" in (await verify(token(kid="next"), RULES, keys, lambda: NOW)).why
 
 
 async def test_an_encryption_key_signs_nothing() -> None:
@@ -193,3 +203,30 @@ async def test_a_verdict_is_remembered_and_forgotten(tmp_path: Any) -> None:
     at = NOW + 700
     assert not await verdicts.verdict("token|1|1|abc", "/score", text)
     await verdicts.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"keys": []}', ""),
+        (b"[]", "no JSON object"),
+        (b"{", "JSONDecodeError"),
+        (b"[" * 200_000, "Error"),
+        (b'{"keys": "' + b"x" * fetch_module.MOST_BYTES + b'"}', "more than"),
+    ],
+)
+async def test_what_an_issuer_publishes(body: bytes, told: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + body)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        if told:
+            with pytest.raises(RuntimeUnavailable, match=told):
+                await fetch_module.fetch(url)
+        else:
+            assert await fetch_module.fetch(url) == {"keys": []}

@@ -230,6 +230,7 @@ def _authentication(routes: str, *, tokens: bool) -> list[str]:
         "  http-request set-var(sess.seen) http_auth_bearer,concat(\\#,txn.meta) if !good keyed",
         # Not remembered by connection: a token ends. Where nobody verifies them none is good.
         *([f"  http-request lua.verify if tokened {unknown}"] if tokens else []),
+        *([Refusal.LATER.rule("tokened { var(txn.later) -m found }")] if tokens else []),
         Refusal.KEY.rule(f"tokened !good {unknown}"),
     ]
 

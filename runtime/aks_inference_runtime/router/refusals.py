@@ -14,6 +14,10 @@ LARGE = [
 ]
 
 
+RETRY = ("retry-after", "10")
+"""As often an issuer is asked again that does not answer (`tokens.keys.UNKNOWN_S`)."""
+
+
 class Refusal(Enum):
     """What HAProxy answers itself, before the request has a replica."""
 
@@ -22,6 +26,7 @@ class Refusal(Enum):
     PLAIN = (400, "bad-request", "this address is served with TLS only: use https", "", "")
     PATH = (404, "not-found", "only /score and /swagger.json are served here", "", "")
     KEY = (401, "auth", "the key or token is missing or wrong", "www-authenticate", "Bearer")
+    LATER = (503, "issuer-unavailable", "the token cannot be verified now: its issuer is not reached", *RETRY)
     METHOD = (405, "method", "only GET and POST", "allow", "GET, POST")
     SWAGGER = (405, "method", "only GET", "allow", "GET")
     SIZE = (413, "too-large", f"the body is larger than {MAX_BODY_BYTES} bytes", "", "")

@@ -8,11 +8,16 @@ core.register_action("verify", { "http-req" }, function(txn)
   end
   local socket = core.tcp()
   socket:settimeout(10)
+  local told
   if socket:connect(address) then
     socket:send(txn:get_var("txn.meta") .. " " .. txn.sf:path() .. " " .. token .. "\n")
-    if socket:receive("*l") == "ok" then
-      txn:set_var("txn.good", 1)
-    end
+    told = socket:receive("*l")
+  end
+  if told == "ok" then
+    txn:set_var("txn.good", 1)
+  elseif told ~= "no" then
+    -- The issuer's keys cannot be read, or the agent is away.
+    txn:set_var("txn.later", 1)
   end
   socket:close()
 end, 0)

@@ -1,5 +1,7 @@
 """Reads what an issuer publishes."""
 
+import asyncio
+import json
 from typing import Any
 
 import aiohttp
@@ -7,6 +9,8 @@ import aiohttp
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 
 FETCH_S = 5.0
+MOST_BYTES = 1_048_576
+"""Of a document: hundreds of keys."""
 
 
 async def fetch(url: str) -> dict[str, Any]:
@@ -17,9 +21,17 @@ async def fetch(url: str) -> dict[str, Any]:
             session.get(url) as answer,
         ):
             answer.raise_for_status()
-            found = await answer.json(content_type=None)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            found = json.loads(await _whole(answer.content))
+    except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
         raise RuntimeUnavailable(f"{url}: {error!r}") from None
     if not isinstance(found, dict):
         raise RuntimeUnavailable(f"{url}: no JSON object")
     return found
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    try:
+        await content.readexactly(MOST_BYTES + 1)
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    raise ValueError(f"more than {MOST_BYTES} bytes")

@@ -30,10 +30,15 @@ class IssuerKeys:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._tried: float | None = None
         self._fetched: float | None = None
+        self._failed = False
+        """The newest attempt to read them."""
         self._lock = asyncio.Lock()
 
     async def key(self, name: str) -> jwt.PyJWK | None:
-        """The key of that name (`kid`); None: the issuer has none. Raises RuntimeUnavailable when it was never read."""
+        """The key of that name (`kid`); None: the issuer has none.
+
+        Raises RuntimeUnavailable when that cannot be told, because its keys cannot be read.
+        """
         if name in self._keys and not self._stale(self._clock()):
             # Not behind whoever waits for a slow issuer: anybody can send a token that names an unknown key.
             return self._keys[name]
@@ -43,7 +48,7 @@ class IssuerKeys:
             if (self._stale(now) or missing) and (self._tried is None or not 0 <= now - self._tried < UNKNOWN_S):
                 self._tried = now
                 await self._read(now)
-            if self._fetched is None:
+            if name not in self._keys and self._failed:
                 raise RuntimeUnavailable(f"the keys of {self._issuer} could not be read")
             return self._keys.get(name)
 
@@ -66,8 +71,9 @@ class IssuerKeys:
                         _log.info("a key of %s is of a kind that is not used: %s", self._issuer, error)
         except (RuntimeUnavailable, KeyError, TypeError, AttributeError) as error:
             _log.warning("the keys of %s were not read: %r", self._issuer, error)
+            self._failed = True
             return
-        self._keys, self._fetched = keys, now
+        self._keys, self._fetched, self._failed = keys, now, False
 
 
 def _algorithm(entry: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """HAProxy asks, the agent answers: once for each token, afterwards the digest stands in HAProxy's map until it expires.
 
-One line each way over a Unix socket: `<value of the path in the map> <path> <token>`, `ok` or `no`.
+One line each way over a Unix socket: `<value of the path in the map> <path> <token>`; `ok`, `no`, or `later` where
+nobody can tell, because the issuer's keys cannot be read.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.model import TokenRules
 from aks_inference_runtime.router.tokens.keys import Fetch, IssuerKeys
 from aks_inference_runtime.router.tokens.verify import MOST_BYTES, Verdict, verify
@@ -70,7 +71,10 @@ class Verdicts:
         self._socket.unlink(missing_ok=True)
 
     async def verdict(self, meta: str, path: str, token: str) -> bool:
-        """Whether the token opens the path. A good one is known to HAProxy from then on."""
+        """Whether the token opens the path. A good one is known to HAProxy from then on.
+
+        Raises RuntimeUnavailable when nobody can tell now.
+        """
         rules = self._rules.get(path)
         if rules is None:
             return False
@@ -109,13 +113,17 @@ class Verdicts:
         self._timers.add(timer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        good = False
+        told = b"no\n"
         try:
             meta, path, token = (await reader.readline()).decode("ascii").strip().split(" ")
-            good = await self.verdict(meta, path, token)
-        except (ValueError, AksInferenceError) as error:
+            if await self.verdict(meta, path, token):
+                told = b"ok\n"
+        except RuntimeUnavailable as error:
+            _log.info("a token cannot be verified: %s", error)
+            told = b"later\n"
+        except ValueError as error:
             _log.info("a token is refused: %s", error)
         with contextlib.suppress(OSError):
-            writer.write(b"ok\n" if good else b"no\n")
+            writer.write(told)
             await writer.drain()
         writer.close()

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import jwt
 
-from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.model import TokenRules
 from aks_inference_runtime.router.tokens.keys import IssuerKeys
 
@@ -27,7 +26,7 @@ class Verdict:
 
 
 async def verify(token: str, rules: TokenRules, keys: IssuerKeys, now: Callable[[], float]) -> Verdict:
-    """The verdict. Never raises for what stands in a token."""
+    """The verdict. Never raises for what stands in a token; RuntimeUnavailable when nobody can tell now."""
     if len(token) > MOST_BYTES:
         return Verdict(False, 0, "longer than a token may be")
     try:
@@ -48,8 +47,6 @@ async def verify(token: str, rules: TokenRules, keys: IssuerKeys, now: Callable[
         )
         expires, begins = float(claims["exp"]), float(claims.get("nbf", 0))
     except jwt.PyJWTError as error:
-        return Verdict(False, 0, str(error))
-    except RuntimeUnavailable as error:
         return Verdict(False, 0, str(error))
     except (ValueError, TypeError):
         return Verdict(False, 0, "its times are no numbers")
