@@ -2,9 +2,12 @@
 
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import run_results
 from xdist.scheduler import LoadScopeScheduling
 
 # A shell starts its background jobs with Ctrl-C ignored, and every process that they start inherits that: tests that
@@ -34,6 +37,7 @@ AREAS = (
     "corpus",
 )
 
+STARTED = pytest.StashKey[float]()
 
 TOGETHER = {"quickstart": "cluster"}
 """Areas that one worker runs one after the other: a checkout has one quickstart at a time, and both run it."""
@@ -61,3 +65,16 @@ class ByArea(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByArea:
     config.option.loadscopereorder = False
     return ByArea(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--results", type=Path, help="write what the run came to as JSON into this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if path := config.getoption("--results"):
+        run_results.write(path, terminalreporter.stats, time.monotonic() - config.stash[STARTED])
