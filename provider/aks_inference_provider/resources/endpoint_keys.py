@@ -10,7 +10,7 @@ from aks_inference_provider.differences import Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, plain
-from aks_inference_runtime.api.keys import SAME_KEYS, key_problem
+from aks_inference_runtime.api.keys import SAME_KEYS, kept_keys, key_problem
 
 FIRST_VERSION = 1
 GENERATED_BYTES = 24
@@ -65,11 +65,9 @@ def keys(inputs: Mapping[str, Any], before: Mapping[str, Any], new: Generate) ->
     """
     old_primary, old_secondary = (before.get(key) for key in KEYS)
     rotates = bool(before) and before.get("keyVersion", FIRST_VERSION) != inputs.get("keyVersion", FIRST_VERSION)
-    primary = inputs.get("primaryKey") or (None if rotates else old_primary) or new()
-    kept = old_primary if rotates else old_secondary
-    # One that is given as the primary key already is no second one.
-    secondary = inputs.get("secondaryKey") or (kept if kept != inputs.get("primaryKey") else None) or new()
-    return {"primaryKey": primary, "secondaryKey": secondary}
+    given = (inputs.get("primaryKey") or None, inputs.get("secondaryKey") or None)
+    primary, secondary = kept_keys(*given, (None, old_primary) if rotates else (old_primary, old_secondary))
+    return {"primaryKey": primary or new(), "secondaryKey": secondary or new()}
 
 
 def digests(both: Mapping[str, str]) -> str:

@@ -44,7 +44,7 @@ from aks_inference_provider.wire import (
 from aks_inference_runtime.api.client import EndpointKeys, EndpointSubmission, SupervisorClient
 from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
 from aks_inference_runtime.api.errors import NotFound, OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.api.keys import SHORTEST_KEY, key_problem
+from aks_inference_runtime.api.keys import SHORTEST_KEY, kept_keys, key_problem
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
@@ -201,11 +201,9 @@ class LocalEndpoint:
         """Generated keys are unknown at first and stay afterwards; the state shows when it is done."""
         outputs = {**places(inputs), "state": UNKNOWN}
         auth = pick(inputs.get("endpoint"), "spec", "auth")
-        for key in ("primaryKey", "secondaryKey"):
-            if plain(auth) not in (None, UNKNOWN, AuthMode.KEY):
-                continue
-            known = inputs.get(key) or (state and state.outputs.get(key))
-            outputs[key] = secret(known or UNKNOWN)
+        if plain(auth) in (None, UNKNOWN, AuthMode.KEY):
+            found = _both_keys(inputs, state.outputs if state else {})
+            outputs |= {key: secret(value or UNKNOWN) for key, value in zip(KEYS, found, strict=True)}
         return outputs
 
     async def create(self, operation: Operation, inputs: Raw) -> Made:
@@ -321,7 +319,7 @@ async def _deploy(
     `kept`: the keys of the endpoint that this one replaces.
     """
     values = plain(inputs)
-    primary, secondary = (values.get(key) or kept.get(key) for key in KEYS)
+    primary, secondary = _both_keys(values, kept)
     await bring_models(endpoint, resource_id, operation)
     submission = EndpointSubmission(endpoint=endpoint, primary_key=primary, secondary_key=secondary)
     status = await client.put_endpoint(submission)
@@ -348,6 +346,13 @@ async def _state(client: SupervisorClient, name: str) -> str:
         return str((await client.get_endpoint(name)).status.state)
     except (RuntimeUnavailable, NotFound):
         return "Unhealthy"
+
+
+def _both_keys(inputs: Raw, before: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    (primary, old_primary), (secondary, old_secondary) = (
+        (plain(inputs.get(key)) or None, plain(before.get(key))) for key in KEYS
+    )
+    return kept_keys(primary, secondary, (old_primary, old_secondary))
 
 
 async def _keys(client: SupervisorClient, endpoint: ScoringEndpoint) -> dict[str, Any]:

@@ -23,3 +23,24 @@ def key_problem(key: str) -> tuple[str, str] | None:
         rule = f"is shorter than {SHORTEST_KEY} characters and easily guessed"
         return rule, "give a longer one, or leave it out to have one generated"
     return None
+
+
+def kept_keys(
+    primary: str | None, secondary: str | None, before: tuple[str | None, str | None]
+) -> tuple[str | None, str | None]:
+    """Both keys by those that are given (None: not) and those of before; None is to be generated.
+
+    What was not given stays. Where the key that would stay is given in the other place, both change places: all that
+    clients hold goes on being good.
+    """
+    old_primary, old_secondary = before
+    first = _stays(primary, old_primary, old_secondary, secondary)
+    return first, _stays(secondary, old_secondary, old_primary, first)
+
+
+def _stays(given: str | None, old: str | None, old_other: str | None, other: str | None) -> str | None:
+    if given is not None:
+        return given
+    if other is None or old != other:
+        return old
+    return None if old_other == other else old_other

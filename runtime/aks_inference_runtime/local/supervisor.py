@@ -11,6 +11,7 @@ from pathlib import Path
 from aks_inference_runtime.api.client import refuse_newer
 from aks_inference_runtime.api.endpoint import Resources, ScoringEndpoint
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, InvalidInput, NotFound, OperationFailed
+from aks_inference_runtime.api.keys import kept_keys
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView, ModelRecord, ServiceState
 from aks_inference_runtime.api.supervisor import EndpointKeys, EndpointSubmission, LocalSettings, ModelRegistration
 from aks_inference_runtime.autoscaler.controller import Autoscaler, ScalingTarget
@@ -321,11 +322,10 @@ class Supervisor:
     def _keys(submission: EndpointSubmission, present: EndpointController | None) -> KeysRecord | None:
         if not needs_keys(submission.endpoint):
             return None
-        old = present.keys if present is not None else None
-        return KeysRecord(
-            primary_key=submission.primary_key or (old.primary_key if old else secrets.token_urlsafe(24)),
-            secondary_key=submission.secondary_key or (old.secondary_key if old else secrets.token_urlsafe(24)),
-        )
+        before = (present.keys.primary_key, present.keys.secondary_key) if present and present.keys else (None, None)
+        kept = kept_keys(submission.primary_key, submission.secondary_key, before)
+        primary, secondary = (key or secrets.token_urlsafe(24) for key in kept)
+        return KeysRecord(primary_key=primary, secondary_key=secondary)
 
     def _write(self, record: EndpointRecord, keys: EndpointKeys | None, present: EndpointController | None) -> None:
         """Both files or none: when the second cannot be written, the first gets its old content back."""
