@@ -150,6 +150,7 @@ ARGUMENTS = some(
         kms=st.booleans(),
         kms_key_id=of("https://v/keys/k"),
         kms_network_access=of("Public", "Private"),
+        kms_vault_id=of("/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"),
         log_analytics_workspace_id=of("/w"),
         container_insights=st.booleans(),
     ),

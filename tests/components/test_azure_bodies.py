@@ -21,6 +21,7 @@ SUBNET = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Network/virtual
 ZONE = (
     "/subscriptions/s/resourceGroups/dns/providers/Microsoft.Network/privateDnsZones/privatelink.westeurope.azmk8s.io"
 )
+VAULT = "/subscriptions/s/resourceGroups/keys/providers/Microsoft.KeyVault/vaults/v"
 IDENTITY = "/subscriptions/sub-1/resourceGroups/rg/providers/Microsoft.X/managedidentity:UserAssignedIdentity/prod"
 FORMS = {
     "default": "",
@@ -49,6 +50,7 @@ FORMS = {
     'tenant_id="72f988bf-86f1-41af-91ab-2d7cd011db47", authorized_ip_ranges=["203.0.113.0/24"])',
     "security": f'security=dict(workload_identity=True, defender=True, log_analytics_workspace_id="{SUBNET}", '
     'azure_policy=True, image_cleaner=True, image_cleaner_interval_hours=168, kms=True, kms_key_id="https://v/keys/k", '
+    f'kms_vault_id="{VAULT}", '
     "key_vault_secrets=True, container_insights=True, managed_prometheus=True, app_routing=True, "
     f'azure_monitor_workspace_id="{SUBNET}"), registry_ids=["{SUBNET}"]',
     "pools": 'pools=[dict(name="gpu", vm_size="Standard_NC24ads_A100_v4", autoscale=True, min_count=0, max_count=4, '
@@ -106,6 +108,27 @@ def test_azure_cni_in_a_subnet(run_program: Callable[..., Any]) -> None:
     assert cluster.inputs["identity"] == {"type": "UserAssigned", "userAssignedIdentities": [IDENTITY]}
     assert (role.inputs["scope"], role.inputs["principalId"]) == (subnet, "principal-1")
     assert any(urn.endswith("RoleAssignment::prod-subnet") for urn in cluster.request.dependencies)
+
+
+@pytest.mark.parametrize("access", ["Public", "Private"])
+def test_the_key_of_kms(run_program: Callable[..., Any], access: str) -> None:
+    """The identity that is made here may use the key before the cluster does."""
+    security = f'dict(kms=True, kms_key_id="https://v.vault.azure.net/keys/k/1", kms_network_access="{access}", '
+    program = "from aks_inference import AksInferenceCluster\n"
+    program += (
+        f'AksInferenceCluster("prod", access=dict(vnet_integration=True), security={security}kms_vault_id="{VAULT}"))'
+    )
+    outcome = run_program(program, preview=False)
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    (cluster,), roles = outcome.engine.of("ManagedCluster"), outcome.engine.of("RoleAssignment")
+    crypto_user, contributor = "12338af0-0e69-4776-bea7-57ae8d297424", "f25e0fa2-a7c8-4377-a976-54943a77a395"
+    wanted = [crypto_user, contributor] if access == "Private" else [crypto_user]
+    assert sorted(role.inputs["roleDefinitionId"].rpartition("/")[2] for role in roles) == sorted(wanted)
+    assert {(role.inputs["scope"], role.inputs["principalId"]) for role in roles} == {(VAULT, "principal-1")}
+    before = [urn for urn in cluster.request.dependencies if "RoleAssignment" in urn]
+    assert len(before) == len(wanted)
+    kms = cluster.inputs["securityProfile"]["azureKeyVaultKms"]
+    assert kms.get("keyVaultResourceId") == (VAULT if access == "Private" else None)
 
 
 def test_kubenet_without_a_subnet(run_program: Callable[..., Any]) -> None:

@@ -157,6 +157,11 @@ def _identity(name: str, plan: ClusterPlan, group: object, child: Child) -> tupl
         scopes.append(("zone", zone, "Private DNS Zone Contributor"))
     if plan.identity.kubelet_identity_id is not None:
         scopes.append(("kubelet", plan.identity.kubelet_identity_id, "Managed Identity Operator"))
+    if plan.security.kms and plan.security.kms_vault_id is not None:
+        # The key is used as the cluster comes up.
+        scopes.append(("kms-key", plan.security.kms_vault_id, "Key Vault Crypto User"))
+        if plan.security.kms_network_access == "Private":
+            scopes.append(("kms-vault", plan.security.kms_vault_id, "Key Vault Contributor"))
     principal = identity.output("principalId")
     roles = [_role(f"{name}-{suffix}", scope, principal, role, child) for suffix, scope, role in scopes]
     return subnet, identity.id, roles

@@ -243,7 +243,9 @@ class SecurityArgs(TypedDict):
     kms_network_access: NotRequired[str | None]
     """Optional. Of the vault: `Public` or `Private`. Default: Public."""
     kms_vault_id: NotRequired[pulumi.Input[str] | None]
-    """Conditional. Required with a private vault: its resource id."""
+    """Conditional. The vault's resource id. Required with a private vault, and wherever the cluster's identity is made
+    here: it gets the role Key Vault Crypto User there (and, with a private vault, Key Vault Contributor), for which the
+    vault must use Azure RBAC. Where it has access policies give `identity.identity_id` of one that may use the key."""
     container_insights: NotRequired[bool | None]
     """Optional. Container logs in Log Analytics. Default: false."""
     managed_prometheus: NotRequired[bool | None]

@@ -259,7 +259,7 @@ def _security(plan: ClusterPlan) -> dict[str, Any] | None:
                 "enabled": True,
                 "keyId": security.kms_key_id,
                 "keyVaultNetworkAccess": security.kms_network_access or "Public",
-                "keyVaultResourceId": security.kms_vault_id,
+                "keyVaultResourceId": security.kms_vault_id if security.kms_network_access == "Private" else None,
             }
         )
     return profile or None

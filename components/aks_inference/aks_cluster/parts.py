@@ -63,6 +63,7 @@ def identity_part(spec: IdentitySpec) -> Identity:
     """Identities."""
     return Identity(
         user_assigned=not spec.system_assigned,
+        made=not spec.system_assigned and spec.identity_id is None,
         own_kubelet_identity=spec.kubelet_identity_id is not None,
     )
 

@@ -1,5 +1,6 @@
 """Add-ons and their conditions (aks-rules 13)."""
 
+import re
 from collections.abc import Iterator
 from datetime import date
 
@@ -104,10 +105,31 @@ def _kms(cluster: Cluster) -> Iterator[RuleFinding]:
                 "needs API server @vnet_integration, which is off",
                 'turn it on, or write @kms_network_access "Public"',
             )
-    elif security.kms_vault_id is not None:
+    elif security.kms_vault_id is not None and not cluster.identity.made:
         yield KMS.broken(
             (*security.path, "kms_vault_id"),
             security.kms_vault_id,
-            'goes only with @kms_network_access "Private"',
+            'goes only with @kms_network_access "Private", or with an identity that is made here and gets its role',
             "leave it out, or write that",
+        )
+    elif security.kms_vault_id is None and security.kms_key_id is not None and cluster.identity.made:
+        yield KMS.broken(
+            (*security.path, "kms_vault_id"),
+            None,
+            "is needed: the cluster's identity is made here, and must be given its role at the vault first",
+            "give the vault's resource id, or `identity.identity_id` with rights at the key",
+        )
+    yield from _vault(security)
+
+
+def _vault(security: Security) -> Iterator[RuleFinding]:
+    """Whether the key is in the vault, as far as the names tell."""
+    named = re.search(r"/vaults/([^/]+)/?$", security.kms_vault_id or "", re.IGNORECASE)
+    host = re.match(r"https://([^./]+)\.", security.kms_key_id or "")
+    if named and host and named[1].lower() != host[1].lower():
+        yield KMS.broken(
+            (*security.path, "kms_vault_id"),
+            security.kms_vault_id,
+            f"is the vault {named[1]}; the key of @kms_key_id is in {host[1]}",
+            "name the vault of the key",
         )

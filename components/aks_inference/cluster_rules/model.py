@@ -153,6 +153,8 @@ class Identity:
     """The control plane's identity and the kubelet's."""
 
     user_assigned: bool = True
+    made: bool = True
+    """With the cluster, which gives it its roles; else it exists, with roles of its own."""
     own_kubelet_identity: bool = False
     federated_credentials: int = 0
     path: Path = ("identity",)

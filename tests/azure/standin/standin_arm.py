@@ -19,7 +19,8 @@ from azure.mgmt.containerservice._utils.serialization import Serializer
 from standin_bodies import Kind, form_errors
 from standin_kubernetes import keep_nodes
 from standin_monitor import problems
-from standin_refusals import Refused, World, judge_cluster, judge_nodes, judge_pool, judge_subnets
+from standin_refusals import judge_cluster, judge_nodes, judge_pool, judge_subnets
+from standin_world import Refused, World
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = f"{CLUSTER}/agentPools"
@@ -206,7 +207,8 @@ class Azure:
         self._busy(state, kind.arm_type, key)
         if kind.arm_type not in (CLUSTER, POOL):
             return
-        world = World(self._today, self._data, self._subnet(state), self._holds(state), str(body.get("location", "")))
+        holds, at_vault = self._holds(state), self._holds_at_vault(state)
+        world = World(self._today, self._data, self._subnet(state), holds, at_vault, str(body.get("location", "")))
         try:
             if kind.arm_type == CLUSTER:
                 self._cluster(state, key, body, world, settings)
@@ -266,19 +268,33 @@ class Azure:
 
     def _holds(self, state: dict[str, Any]) -> Callable[[str, str, str], bool]:
         def holds(who: str, role: str, scope: str) -> bool:
-            identity = state["resources"].get(who.lower())
-            if identity is None:
-                return True  # made by somebody else, with who knows what roles
-            principal = identity["made"]["principalId"]
+            return any(scope.lower().startswith(one) for one in _scopes(state["resources"], who, role))
+
+        return holds
+
+    def _holds_at_vault(self, state: dict[str, Any]) -> Callable[[str, str, str], bool]:
+        def holds(who: str, role: str, vault: str) -> bool:
             return any(
-                one["type"] == "Microsoft.Authorization/roleAssignments"
-                and one["body"]["properties"]["principalId"] == principal
-                and one["body"]["properties"]["roleDefinitionId"].endswith(role)
-                and scope.lower().startswith(one["id"].lower().split("/providers/microsoft.authorization/")[0])
-                for one in state["resources"].values()
+                not one or one.endswith(f"/vaults/{vault.lower()}") for one in _scopes(state["resources"], who, role)
             )
 
         return holds
+
+
+def _scopes(resources: Mapping[str, Any], who: str, role: str) -> Iterator[str]:
+    """Where an identity has a role. Everywhere, for one that somebody else made: who knows what roles it has."""
+    identity = resources.get(who.lower())
+    if identity is None:
+        yield ""
+        return
+    for one in resources.values():
+        properties = one["body"].get("properties") or {}
+        if (
+            one["type"] == "Microsoft.Authorization/roleAssignments"
+            and properties["principalId"] == identity["made"]["principalId"]
+            and properties["roleDefinitionId"].endswith(role)
+        ):
+            yield one["id"].lower().split("/providers/microsoft.authorization/")[0]
 
 
 def model_errors(arm_type: str, body: Mapping[str, Any]) -> list[str]:

@@ -6,39 +6,15 @@ Nothing here knows the package that the tests judge.
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from typing import Any
 
+from standin_identities import judge_identity
 from standin_tables import named, table
+from standin_world import Body, Refused, World
+from standin_world import need as _need
 
-Body = Mapping[str, Any]
 RESERVED = [ipaddress.ip_network(text) for text in ("169.254.0.0/16", "172.30.0.0/16", "172.31.0.0/16", "192.0.2.0/24")]
 DEFAULT_PODS = {"kubenet": 110, "overlay": 250, "pods": 110, "nodes": 30, "none": 250}
-NO_IDENTITIES = {"usdodcentral", "usdodeast", "usgoviowa"}
-
-
-@dataclass(frozen=True)
-class World:
-    """What Azure knows beside the request."""
-
-    today: date
-    data: Path
-    subnet: Callable[[str], Body | None]
-    """A subnet by id: `addressPrefix`, `routeTable`, `natGateway`, `delegations`; None: not known, so not judged."""
-    holds_role: Callable[[str, str, str], bool]
-    """Identity's resource id, role's id, scope."""
-    location: str = ""
-
-
-class Refused(Exception):
-    """With Azure's code, and the rule's number."""
-
-    def __init__(self, code: str, message: str, rule: str) -> None:
-        super().__init__(f"{code}: {message} [rule {rule}]")
-        self.code, self.message, self.rule = code, message, rule
 
 
 def judge_cluster(name: str, body: Body, world: World) -> None:
@@ -47,7 +23,7 @@ def judge_cluster(name: str, body: Body, world: World) -> None:
     np: Body = p.get("networkProfile") or {}
     pools = p.get("agentPoolProfiles") or []
     _names(name, p)
-    _identity(body, p, world)
+    judge_identity(body, p, world)
     _network(np, pools)
     _ranges(np)
     _egress(np, p, pools)
@@ -149,11 +125,6 @@ def judge_subnets(np: Body, pools: list[Body], world: World) -> None:
             _need(bool(subnet.get("natGateway")), "InvalidUserAssignedNATGatewayNetworkConfiguration", subnet_id, "3")
 
 
-def _need(holds: bool, code: str, message: str, rule: str) -> None:
-    if not holds:
-        raise Refused(code, message, rule)
-
-
 def _names(name: str, p: Body) -> None:
     form = r"[a-zA-Z0-9]|[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]"
     _need(re.fullmatch(form, name) is not None, "InvalidParameter", f"cluster name {name!r}", "6")
@@ -163,28 +134,6 @@ def _names(name: str, p: Body) -> None:
     _need(prefix is None or re.fullmatch(form, prefix) is not None, "InvalidParameter", f"dnsPrefix {prefix!r}", "6")
     group = p.get("nodeResourceGroup") or ""
     _need(len(group) <= 80 and not group.endswith("."), "InvalidParameter", "nodeResourceGroup", "6")
-
-
-def _identity(body: Body, p: Body, world: World) -> None:
-    identity: Body = body.get("identity") or {}
-    user = identity.get("type") == "UserAssigned"
-    region = str(body.get("location") or "").replace(" ", "").lower()
-    _need(not (user and region in NO_IDENTITIES), "InvalidParameter", "no user-assigned identities here", "12")
-    own_kubelet = bool((p.get("identityProfile") or {}).get("kubeletidentity"))
-    code = "CustomKubeletIdentityOnlySupportedOnUserAssignedMSICluster"
-    _need(user or not own_kubelet, code, "the control plane's identity must be user-assigned", "12")
-    np: Body = p.get("networkProfile") or {}
-    subnets = {pool["vnetSubnetID"] for pool in p.get("agentPoolProfiles") or [] if pool.get("vnetSubnetID")}
-    if np.get("networkPlugin") == "kubenet" and subnets:
-        _need(user, "CustomRouteTableMissingPermission", "kubenet in a subnet needs a user-assigned identity", "1.5")
-    if user:
-        for who in identity.get("userAssignedIdentities") or {}:
-            for subnet in subnets:
-                message = f"the client {who} has no permission on {subnet}"
-                _need(world.holds_role(who, NETWORK_CONTRIBUTOR, subnet), "LinkedAuthorizationFailed", message, "1.12")
-
-
-NETWORK_CONTRIBUTOR = "4d97b98b-1d4f-4787-a291-c67834d212e7"
 
 
 def _network(np: Body, pools: list[Body]) -> None:
@@ -307,6 +256,8 @@ def _addons(p: Body, body: Body) -> None:
         _need(user, "InvalidParameter", "azureKeyVaultKms needs a user-assigned identity", "13")
         closed, vault = kms.get("keyVaultNetworkAccess") == "Private", kms.get("keyVaultResourceId")
         _need(closed == bool(vault), "InvalidParameter", "keyVaultResourceId", "13")
+        reached = bool((p.get("apiServerAccessProfile") or {}).get("enableVnetIntegration"))
+        _need(reached or not closed, "InvalidParameter", "a private vault needs API server VNet integration", "13")
     agent: Body = (p.get("addonProfiles") or {}).get("omsagent") or {}
     if agent.get("enabled"):
         workspace = (agent.get("config") or {}).get("logAnalyticsWorkspaceResourceID")
