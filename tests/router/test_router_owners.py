@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
+import pytest
 import pytest_asyncio
 
 from aks_inference_runtime.router import HaproxyRouter
@@ -280,3 +282,17 @@ async def test_an_endpoint_may_forbid_a_second_try(bed: Any, pair: Pair, make_st
         assert (answer.status, answer.reason) == (502, "router-lost")
         assert len((await replica.stats())["began"]) == before + 1
         await new_owner_process(pair, owner, killed)
+
+
+@pytest.mark.parametrize("process", ["p0", "p1"])
+async def test_a_process_that_is_stopped_is_replaced(bed: Any, pair: Pair, make_state: Make, process: str) -> None:
+    replica = await bed.replica(cap=2)
+    await pair.give_to("a", make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000))
+    assert (await bed.ask(port=pair.ports["a"])).status == 200
+    stopped = pair.pid("a", process)
+    os.kill(stopped, signal.SIGSTOP)
+    async with asyncio.timeout(20):
+        while pair.pid("a", process) == stopped:
+            await asyncio.sleep(0.01)
+    assert (await bed.ask(port=pair.ports["a"])).status == 200
+    assert not psutil.pid_exists(stopped)

@@ -17,6 +17,7 @@ from aks_inference_runtime.router.peers import OWNER_LAYOUT, Cluster
 from aks_inference_runtime.router.process import HaproxyProcess, write_private
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
 from aks_inference_runtime.router.tls import Tls
+from aks_inference_runtime.router.watchdog import Watchdog
 
 MOST_CONNECTIONS = 10_000
 SPARE_FILES = 1_000
@@ -64,6 +65,7 @@ class Fleet:
         self._first = layout if cluster is None else Layout(())
         self._processes: dict[str, HaproxyProcess] = {}
         self._finishing = False
+        self._watching: asyncio.Task[None] | None = None
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         room = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else (hard - SPARE_FILES) // 2
         self._connections = max(200, min(MOST_CONNECTIONS, room))
@@ -115,6 +117,8 @@ class Fleet:
 
     async def begin(self) -> bool:
         """Takes over what runs already (True), else starts the first process. Raises Conflict for a port in use."""
+        if self.cluster is not None:
+            self._watching = asyncio.create_task(Watchdog(self._processes.values).run())
         if await self._attach("p0"):
             for number in range(1, MAX_PROCESSES):
                 if self._record(f"p{number}") is not None and not await self._attach(f"p{number}"):
@@ -202,6 +206,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """Ends all and removes their files."""
+        self._end_watching()
         for name in list(self._processes):
             await self._end(name)
         self.layouts.clear()
@@ -214,8 +219,14 @@ class Fleet:
 
     def detach(self) -> None:
         """Lets all go on."""
+        self._end_watching()
         for process in self._processes.values():
             process.forget()
+
+    def _end_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
 
     def rotate_logs(self) -> None:
         """Keeps the logs bounded."""

@@ -29,8 +29,8 @@ class ControlPlane:
         self.server = ""
         self.kubeconfig = folder / "admin.kubeconfig"
 
-    def start(self) -> None:
-        """Raises BedError."""
+    def start(self, *, control: bool = True) -> None:
+        """`control`: also controllers and scheduler, where they are built. Raises BedError."""
         for attempt in range(_TRIES):
             try:
                 self._start_api()
@@ -39,7 +39,7 @@ class ControlPlane:
                 self.stop()
                 if attempt + 1 == _TRIES:
                     raise
-        if not build.missing(build.CONTROL):
+        if control and not build.missing(build.CONTROL):
             self._start_control()
 
     def stop(self) -> None:
