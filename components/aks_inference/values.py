@@ -138,6 +138,14 @@ class Read(Generic[S]):
         return self.broken.isdisjoint(names)
 
 
+def named(spec: type[Spec], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments under the names of their fields, whichever way they are spelled; `read` tells what is given twice,
+    or not known.
+    """
+    camel = _camel_names(spec)
+    return {key if camel.get(key, key) in given else camel[key]: value for key, value in given.items()}
+
+
 def read(spec: type[S], given: Mapping[str, object], required: tuple[str, ...] = ()) -> Read[S]:
     """Converts and checks each field. What is None counts as not given, as everywhere in Pulumi."""
     raw, findings = _known_names(spec, given)
@@ -179,6 +187,7 @@ def _camel_names(spec: type[Spec]) -> Mapping[str, str]:
 
 def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[str, object], list[Finding]]:
     raw: dict[str, object] = {}
+    written: dict[str, str] = {}
     findings = []
     camel = _camel_names(spec)
     for key, value in given.items():
@@ -188,9 +197,11 @@ def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[st
         if name not in spec.model_fields:
             findings.append(Finding((Verbatim(key),), "is not known here", did_you_mean(key, spec.model_fields)))
         elif name in raw:
-            findings.append(Finding((Verbatim(key),), f"is given twice: as `{key}` and `{name}`", "give it once"))
+            findings.append(
+                Finding((Verbatim(key),), f"is given twice: as `{written[name]}` and `{key}`", "give it once")
+            )
         else:
-            raw[name] = value
+            raw[name], written[name] = value, key
     return raw, findings
 
 

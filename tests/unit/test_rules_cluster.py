@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.spec import ClusterPlan, Plan, plan_cluster
 from aks_inference.findings import Casing, Severity
 from aks_inference.vm_sizes import find_size
@@ -190,6 +191,14 @@ def test_the_cost_where_the_region_is_known() -> None:
     assert isinstance(made, ClusterPlan)
     assert "unknown" not in made.checks[1]
     assert made.checks[1].startswith("cost: USD 1,")
+
+
+def test_an_attachment_counts_whichever_way_its_arguments_are_spelled() -> None:
+    made, errors, _ = plan(resourceId=CLUSTER)
+    assert (isinstance(made, AttachPlan), errors) == (True, [])
+    made, errors, _ = plan(resourceGroup="rg", clusterName="prod", agentCount=3)
+    assert made is None
+    assert errors[0].startswith("agent_count: is a setting of a new cluster")
 
 
 def test_both_mistakes_at_once() -> None:

@@ -12,6 +12,7 @@ from aks_inference.rollout.spec import plan_rollout
 from aks_inference.service.endpoint import EndpointPlan
 from aks_inference.service.inference import read_inference
 from aks_inference.service.spec import plan_service
+from aks_inference_runtime.api.endpoint import AuthMode
 
 TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/tmp/state"}'
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -109,6 +110,7 @@ BAD_INFERENCE: list[tuple[dict[str, Any], str]] = [
     ({"baseImage": "x"}, ": baseImage: the local target runs processes"),
     ({"cudaVersion": "10.0"}, ": cudaVersion: the local target"),
     ({"extraDockerFileSteps": "x"}, ": extraDockerFileSteps: the local target"),
+    ({"extraDockerfileSteps": "x"}, ": extraDockerFileSteps: the local target"),
     ({"condaFile": "gone.yml"}, ': condaFile = "gone.yml": does not exist'),
     ({"condaFile": "a.yml", "environment": {}}, ': condaFile = "a.yml": cannot be combined with environment'),
     ({"environment": {"nme": "x"}}, ": environment.nme: is not known here; did you mean `name`?"),
@@ -319,10 +321,107 @@ def test_a_version_of_a_rollout_takes_its_own_file() -> None:
     assert findings == []
     assert made is not None
     assert made.endpoint.spec.versions[0].name == "ver-a"
-    content |= {"authEnabled": False, "trafficPercentile": 101}
-    write("d.json", content)
+    write("d.json", content | {"trafficPercentile": 101})
     _, findings = plan_rollout("endpoint", {"target": TARGET, "versions": [version]})
-    assert sorted(f.text(Casing.SNAKE) for f in findings) == [
-        "d.json: authEnabled: belongs to the endpoint, not to one of its versions; set auth_enabled on the endpoint",
-        "d.json: trafficPercentile = 101: must be between 0 and 100; use 0 to 100 with up to two decimals",
+    assert [f.text(Casing.SNAKE) for f in findings] == [
+        "d.json: trafficPercentile = 101: must be between 0 and 100; use 0 to 100 with up to two decimals"
+    ]
+
+
+def rollout(*contents: dict[str, Any], **more: Any) -> tuple[EndpointPlan | None, list[str]]:
+    """An endpoint with a file for each version."""
+    versions = []
+    for letter, content in zip("abc", contents, strict=False):
+        kind = {"computeType": "aksendpoint", "versionName": f"ver-{letter}", "numReplicas": 1}
+        path = write(f"{letter}.json", kind | content)
+        versions.append({"inference_config": {"entry_script": "src/score.py"}, "deployment_config": path})
+    made, findings = plan_rollout("endpoint", {"target": TARGET, "versions": versions, **more})
+    return made, [f.text(Casing.SNAKE) for f in findings]
+
+
+def test_what_versions_share_may_stand_in_their_files() -> None:
+    keys = {"keys": {"primaryKey": "first-key", "secondaryKey": "other-key"}, "namespace": "prod"}
+    made, found = rollout(keys | {"authEnabled": True, "tokenAuthEnabled": False}, {"namespace": "prod"}, {})
+    assert found == []
+    assert made is not None
+    assert (made.primary_key, made.secondary_key) == ("first-key", "other-key")
+    assert made.endpoint.metadata.namespace == "prod"
+    made, found = rollout({"authEnabled": False})
+    assert made is not None
+    assert made.endpoint.spec.auth is AuthMode.NONE
+
+
+@pytest.mark.parametrize(
+    ("contents", "more", "expected"),
+    [
+        ([{"namespace": "A"}], {}, ['a.json: namespace = "A": a name has']),
+        ([{"authEnabled": "yes"}], {}, ['a.json: authEnabled = "yes": must be true or false']),
+        (
+            [{"authEnabled": True}],
+            {"auth_enabled": False},
+            ["auth_enabled: is also given in a.json: authEnabled; give"],
+        ),
+        (
+            [{"authEnabled": True}, {}, {"authEnabled": False}],
+            {},
+            ["c.json: authEnabled: is another value than in a.json: authEnabled: an endpoint has one for all its"],
+        ),
+        (
+            [{"keys": {"primaryKey": "hush-hush"}}, {"keys": {"primaryKey": "hush-too"}}],
+            {},
+            ["b.json: keys.primaryKey: is another value than in a.json: keys.primaryKey"],
+        ),
+        (
+            [{"authEnabled": True, "tokenAuthEnabled": True}],
+            {},
+            ["a.json: tokenAuthEnabled = true: cannot be combined"],
+        ),
+    ],
+)
+def test_what_versions_share_is_said_once(
+    contents: list[dict[str, Any]], more: dict[str, Any], expected: list[str]
+) -> None:
+    made, found = rollout(*contents, **more)
+    assert made is None
+    assert len(found) == len(expected), found
+    assert all(text.startswith(start) for text, start in zip(found, expected, strict=True))
+    assert "hush" not in "".join(found)
+
+
+def test_a_target_that_a_versions_file_names_must_be_the_one() -> None:
+    content = {"computeType": "aks", "numReplicas": 1, "computeTargetName": "aks-1"}
+    version = {"version_name": "ver-a", "inference_config": {"entry_script": "src/score.py"}}
+    version |= {"deployment_config": write("d.json", content)}
+    made, findings = plan_rollout("endpoint", {"target": TARGET, "versions": [version]})
+    assert made is None
+    assert [f.text(Casing.SNAKE).split(";")[0] for f in findings] == [
+        'd.json: computeTargetName = "aks-1": names another cluster than target (local)'
+    ]
+
+
+@pytest.mark.parametrize("spelling", ["deployment_config", "deploymentConfig"])
+def test_a_file_counts_whichever_way_its_argument_is_spelled(spelling: str) -> None:
+    made, errors = service(**{spelling: {"computeType": "aks", "numReplicas": 3}})
+    assert errors == []
+    assert made is not None
+    assert made.endpoint.spec.versions[0].scaling.num_replicas == 3
+    _, errors = service(**{spelling: {"computeType": "aks", "numReplica": 3}})
+    assert errors[0].startswith("deployment_config: `numReplica` is not a key")
+    _, errors = service(cpuCores=0.3, **{spelling: {"computeType": "aks", "containerResourceRequirements": {"cpu": 1}}})
+    assert errors == ["cpu_cores: is also given in deployment_config: containerResourceRequirements.cpu; give it once"]
+    _, errors = service(cpuCores=0.3, cpu_cores=0.3)
+    assert errors == ["cpu_cores: is given twice: as `cpuCores` and `cpu_cores`; give it once"]
+
+
+def test_probe_settings_without_effect_are_told() -> None:
+    probe = {"successThreshold": 2, "timeoutSeconds": 5}
+    content = {"computeType": "aks", "livenessProbeRequirements": probe}
+    config = {"entry_script": "src/score.py"}
+    arguments = {"target": TARGET, "inference_config": config, "deployment_config": write("d.json", content)}
+    made, findings = plan_service("service", arguments)
+    assert made is not None
+    assert {f.severity for f in findings} == {Severity.WARNING}
+    assert [f.text(Casing.SNAKE).split(": has")[0] for f in findings] == [
+        "d.json: livenessProbeRequirements.successThreshold = 2",
+        "d.json: livenessProbeRequirements.timeoutSeconds = 5",
     ]

@@ -37,7 +37,7 @@ from aks_inference.cluster_rules.cost import Cost
 from aks_inference.cluster_rules.model import Cluster, Pool
 from aks_inference.findings import Finding, Path, Severity, did_you_mean, under
 from aks_inference.names import COMPUTE, RESERVED_COMPUTE
-from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Object, Read, Spec, Text, read
+from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Object, Read, Spec, Text, named, read
 from aks_inference.vm_sizes import VmSize
 
 DEFAULT_VM_SIZE = "Standard_D3_v2"
@@ -148,6 +148,7 @@ def plan_cluster(
     resource_name: str, declared: Mapping[str, Any], today: date, default_location: str | None = None
 ) -> tuple[Plan | None, list[Finding]]:
     """The plan, or what is wrong. `default_location`: that of the provider's configuration."""
+    declared = named(AksInferenceClusterSpec, declared)
     got = read(AksInferenceClusterSpec, declared)
     findings = list(got.findings)
     purpose, wrong = _purpose(got.spec)

@@ -9,10 +9,11 @@ from aks_inference.component import NO_ARGS, Component, merged, unknown
 from aks_inference.findings import Finding
 from aks_inference.program import peers
 from aks_inference.registered_model.args import RegisteredModelArgs
-from aks_inference.registered_model.spec import ModelPlan, plan_model
+from aks_inference.registered_model.spec import ModelPlan, RegisteredModelSpec, plan_model
 from aks_inference.resources import Model
 from aks_inference.service.models import ModelUse
 from aks_inference.targets import checked_target, choose_target
+from aks_inference.values import named
 
 
 class RegisteredModel(Component):
@@ -44,7 +45,7 @@ class RegisteredModel(Component):
         **settings: Any,
     ) -> None:
         """Arguments as a dict, or as keywords."""
-        declared = merged(args, settings)
+        declared = named(RegisteredModelSpec, merged(args, settings))
         plan, findings = plan_model(name, declared)
         self._model_name = declared.get("model_name") or name
         target = choose_target(declared.get("target"))[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from aks_inference.findings import Finding, Severity, placed, under
 from aks_inference.names import SERVICE
-from aks_inference.service.deployment import ENDPOINT_KEYS, FILE
+from aks_inference.service.deployment import FILE, Deployment, shared
 from aks_inference.service.endpoint import (
     EndpointPlan,
     EndpointSettings,
@@ -21,7 +21,7 @@ from aks_inference.service.insights import with_insights
 from aks_inference.service.settings import VersionSettings
 from aks_inference.service.versions import plan_version, read_settings
 from aks_inference.targets import TargetChoice, choose_target, target_findings
-from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Number, Read, Text, read
+from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Number, Read, Text, named, read
 from aks_inference_runtime.api.endpoint import MAX_VERSIONS, VersionType
 from aks_inference_runtime.api.traffic import HUNDREDTHS, hundredths
 
@@ -50,18 +50,18 @@ class ControlledRolloutEndpointSpec(EndpointSettings):
 
 def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[EndpointPlan | None, list[Finding]]:
     """The plan, or what is wrong. Reads the files that the arguments name."""
-    got = read(ControlledRolloutEndpointSpec, declared, required=("target", "versions"))
-    spec, findings = got.spec, list(got.findings)
+    explicit = named(ControlledRolloutEndpointSpec, declared)
+    reads, unread = _read_versions(read(ControlledRolloutEndpointSpec, explicit).spec.versions)
+    files, twice = shared(explicit, [(("versions", index), deployment) for index, _, deployment in reads])
+    got = read(ControlledRolloutEndpointSpec, {**files.values, **explicit}, required=("target", "versions"))
+    spec, findings = got.spec, [*placed(files.places, FILE, got.findings), *twice]
     target, wrong = choose_target(spec.target)
     findings += wrong + list(target_findings(target))
     name = spec.endpoint_name or resource_name
     findings += SERVICE.check(("endpoint_name",), name)
-    findings += endpoint_rules(got, target)
-    if got.whole("versions"):
-        plans, wrong = _plan_versions(spec.versions, target)
-        findings += wrong
-    else:
-        plans = []
+    findings += placed(files.places, FILE, endpoint_rules(got, target))
+    plans, wrong = _plan_versions(len(spec.versions), reads, target) if got.whole("versions") else ([], [])
+    findings += [*unread, *wrong]
     if target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
     plans = [with_insights(plan, spec) for plan in plans]
@@ -75,9 +75,13 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     ), findings
 
 
-def _plan_versions(versions: Sequence[Any], target: TargetChoice | None) -> tuple[list[VersionPlan], list[Finding]]:
+Reads = list[tuple[int, Read[VersionSpec], Deployment]]
+"""Versions by their position."""
+
+
+def _read_versions(versions: Sequence[Any]) -> tuple[Reads, list[Finding]]:
     findings: list[Finding] = []
-    reads: list[tuple[int, Read[VersionSpec], dict[str, str]]] = []
+    reads: Reads = []
     for index, declared in enumerate(versions):
         at = ("versions", index)
         if not isinstance(declared, Mapping):
@@ -87,17 +91,18 @@ def _plan_versions(versions: Sequence[Any], target: TargetChoice | None) -> tupl
             continue
         got, wrong, deployment = read_settings(VersionSpec, declared, ("version_name",), COMPUTE_TYPES)
         findings += under(at, wrong)
-        for shared in sorted(ENDPOINT_KEYS & deployment.values.keys()):
-            rule = "belongs to the endpoint, not to one of its versions"
-            mend = f"set @{shared} on the endpoint"
-            findings.append(Finding((*at, FILE), rule, mend, place=deployment.places[shared]))
-        reads.append((index, got, deployment.places))
+        reads.append((index, got, deployment))
+    return reads, findings
+
+
+def _plan_versions(count: int, reads: Reads, target: TargetChoice | None) -> tuple[list[VersionPlan], list[Finding]]:
     specs = [got for _, got, _ in reads]
-    findings += version_rules(len(versions), specs)
+    findings = list(version_rules(count, specs))
     default = _default(specs)
     control = any(_type(got.spec) is VersionType.CONTROL for got in specs)
     plans = []
-    for position, (index, got, places) in enumerate(reads):
+    for position, (index, got, deployment) in enumerate(reads):
+        places = deployment.places
         share = got.spec.traffic_percentile
         traffic = {
             "traffic_percentile": share if _valid(share) else 0,

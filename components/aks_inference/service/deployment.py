@@ -4,11 +4,11 @@ Where the old reader ignored unknown keys in silence and said "error parsing dep
 each problem is named here (reference: azureml-v1.md 5.2).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aks_inference.findings import NOTHING, Finding, did_you_mean
+from aks_inference.findings import NOTHING, Finding, Path, did_you_mean
 from aks_inference.service.code import absolute
 from aks_inference.service.inference import read_json
 from aks_inference.values import is_late
@@ -49,9 +49,17 @@ _TABLES: dict[str, dict[str, str]] = {
     "local": {"port": "port"},
 }
 ENDPOINT_KEYS = frozenset(
-    {"auth_enabled", "token_auth_enabled", "enable_app_insights", "primary_key", "secondary_key", "namespace"}
+    {
+        "auth_enabled",
+        "token_auth_enabled",
+        "enable_app_insights",
+        "primary_key",
+        "secondary_key",
+        "namespace",
+        "compute_target_name",
+    }
 )
-"""Shared by all versions of an endpoint: not settings of one version."""
+"""Shared by all versions of an endpoint: a version's file that has them speaks for the endpoint."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,30 @@ def merge(explicit: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str
         if explicit.get(name) is not None
     ]
     return {**deployment.values, **{k: v for k, v in explicit.items() if v is not None}}, findings
+
+
+def shared(
+    explicit: Mapping[str, Any], deployments: Sequence[tuple[Path, Deployment]]
+) -> tuple[Deployment, list[Finding]]:
+    """What the files of an endpoint's versions say of the endpoint; where they, or its own arguments, say it twice.
+
+    `explicit`: the endpoint's arguments. `deployments`: each with the path of its version.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    findings = []
+    for at, deployment in deployments:
+        for name in sorted(ENDPOINT_KEYS & deployment.values.keys()):
+            value, place = deployment.values[name], deployment.places[name]
+            if explicit.get(name) is not None:
+                findings.append(Finding((name,), f"is also given in {place}", "give it once"))
+            elif name not in values:
+                values[name], places[name] = value, place
+            elif values[name] != value:
+                rule = f"is another value than in {places[name]}: an endpoint has one for all its versions"
+                mend = f"give the same, or set @{name} on the endpoint alone"
+                findings.append(Finding((*at, FILE), rule, mend, place=place))
+    return Deployment(values, places), findings
 
 
 def _compute_type(raw: Mapping[str, object], name: str, accepted: frozenset[str]) -> tuple[str | None, list[Finding]]:

@@ -46,6 +46,10 @@ LEGACY = (
 )
 
 
+_SPELLINGS = {"extraDockerfileSteps": "extraDockerFileSteps"}
+"""As older drafts of Azure ML's documentation wrote it, and files of that time do."""
+
+
 @dataclass(frozen=True)
 class Inference:
     """What a version runs."""
@@ -94,7 +98,7 @@ def read_inference(config: object, file: object, *, built: bool = False) -> tupl
 
 
 def _read(raw: Mapping[str, object], built: bool) -> tuple[Inference | None, list[Finding]]:
-    got = read(InferenceSpec, raw, required=("entry_script",))
+    got = read(InferenceSpec, {_SPELLINGS.get(key, key): value for key, value in raw.items()}, ("entry_script",))
     spec, findings = got.spec, list(got.findings)
     environment, wrong = _image_environment(spec) if built else _environment(spec)
     findings += wrong

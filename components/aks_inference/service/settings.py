@@ -161,6 +161,9 @@ def setting_rules(read: Read[Any]) -> Iterator[Finding]:
         rule = f"is longer than @scoring_timeout_ms {settings.scoring_timeout_ms}: requests may wait longer than score"
         wait = settings.max_request_wait_time
         yield Finding(("max_request_wait_time",), rule, "check both units: milliseconds", wait, Severity.WARNING)
+    if read.whole("success_threshold") and settings.success_threshold != 1:
+        rule = "has no effect: a liveness probe counts as alive after one success, and Kubernetes allows it no more"
+        yield Finding(("success_threshold",), rule, "leave it out", settings.success_threshold, Severity.WARNING)
 
 
 def _limits(read: Read[Any]) -> Iterator[Finding]:

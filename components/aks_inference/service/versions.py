@@ -30,8 +30,8 @@ from aks_inference.service.settings import (
     setting_rules,
 )
 from aks_inference.targets import TargetChoice
-from aks_inference.values import Read, read
-from aks_inference_runtime.api.endpoint import EndpointVersion
+from aks_inference.values import Read, named, read
+from aks_inference_runtime.api.endpoint import EndpointVersion, Probe
 
 HOLDS_CORES = hasattr(os, "sched_setaffinity")
 V = TypeVar("V", bound=VersionSettings)
@@ -41,9 +41,10 @@ def read_settings(
     spec: type[V], declared: Mapping[str, Any], required: tuple[str, ...], compute_types: frozenset[str]
 ) -> tuple[Read[V], list[Finding], Deployment]:
     """Arguments and deployment configuration together, each setting checked alone."""
-    deployment, findings = read_deployment(declared.get("deployment_config"), compute_types)
+    explicit = named(spec, declared)
+    deployment, findings = read_deployment(explicit.get("deployment_config"), compute_types)
     known = {name: value for name, value in deployment.values.items() if name in spec.model_fields}
-    given, twice = merge(declared, Deployment(known, deployment.places))
+    given, twice = merge(explicit, Deployment(known, deployment.places))
     got = read(spec, given, required)
     return got, [*findings, *twice, *placed(deployment.places, FILE, got.findings)], deployment
 
@@ -135,6 +136,9 @@ def local_rules(settings: VersionSettings) -> list[Finding]:
         rule = f"cannot be held to: the local target holds a replica {held} only"
         mend = "use a whole number, or leave it out" if HOLDS_CORES else "leave it out"
         findings.append(Finding(("cpu_cores_limit",), rule, f"{mend}; a Kubernetes target takes any", most))
+    if settings.timeout_seconds != Probe().timeout_seconds:
+        rule = "has no effect on the local target: its gate looks after the replica without a probe of its own"
+        findings.append(Finding(("timeout_seconds",), rule, "leave it out", settings.timeout_seconds, Severity.WARNING))
     if settings.collect_model_data:
         findings.append(Finding(("collect_model_data",), LATER, "leave it out", value=True))
     return findings
