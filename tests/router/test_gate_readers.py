@@ -213,16 +213,22 @@ def test_who_is_looked_at(line: str, found: list[Any]) -> None:
     assert readers.blocked(line, 1) == found
 
 
-@pytest.mark.parametrize("size", [LARGE, 180_000], ids=["cut by the gate", "whole for the gate"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(LARGE, id="cut by the gate"),
+        pytest.param(180_000, id="whole for the gate", marks=pytest.mark.long),
+    ],
+)
 async def test_with_haproxy_between(
     bed: Any, make_state: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture, size: int
 ) -> None:
     """Neither the gate's slot nor HAProxy's is held by who reads a little now and then."""
     caplog.set_level(logging.INFO, readers.__name__)
-    monkeypatch.setattr(readers, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(readers, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(readers, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(readers, "STILL_SECONDS", 0.5)
-    replica = await bed.replica(reader_timeout_ms=1_000)
+    monkeypatch.setattr(readers, "STILL_SECONDS", 0.3)
+    replica = await bed.replica(reader_timeout_ms=500)
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=60_000))
     loop = asyncio.get_running_loop()

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from aks_inference_runtime.router.answers import AnswerKey
+from aks_inference_runtime.router.gate.deadline import waited
 from aks_inference_runtime.router.gate.telemetry import (
     BOUNDS_S,
     Histogram,
     Request,
     Telemetry,
     request_id,
-    waited_s,
 )
 from aks_inference_runtime.router.model import RouterState
 
@@ -79,7 +79,7 @@ def test_request_ids(given: bytes | None, kept: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "waited"),
+    ("since", "seconds"),
     [
         (None, 0.0),
         (b"", 0.0),
@@ -92,8 +92,8 @@ def test_request_ids(given: bytes | None, kept: bool) -> None:
         (b"9" * 5_000, 0.0),
     ],
 )
-def test_waits(since: bytes | None, waited: float) -> None:
-    assert waited_s(since, 10_000.0) == pytest.approx(waited)
+def test_waits(since: bytes | None, seconds: float) -> None:
+    assert waited(since, 10_000.0, None).seconds == pytest.approx(seconds)
 
 
 def test_a_line_of_the_access_log() -> None:

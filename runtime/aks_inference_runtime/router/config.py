@@ -10,7 +10,6 @@ from aks_inference_runtime.router.defaults import HEADER_SECONDS, base_lines
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
 from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, SINCE_HEADER, STATUS_HEADER, TURN_HEADER
 from aks_inference_runtime.router.peers import (
-    HOPS_HEADER,
     Cluster,
     first_globals,
     first_lines,
@@ -26,6 +25,8 @@ ANSWERS = "answers"
 HINTS = ("ready", "retry", "gone", ANSWERS)
 """Maps by slot that the agent keeps (see `hints`): `<process>.<kind>`."""
 HARD_STOP = "  hard-stop-after 10s"
+OURS = "x-aks-inference-"
+"""How the names of headers begin that only routers and gates may set. A client's wish for a version is read before."""
 PARK_ID = 9_999
 """Number of the frontend through which the slots are parked."""
 
@@ -187,9 +188,10 @@ def first_process(
         "  http-request del-header upgrade",
         # The key is the router's business: it must not reach the model server or its logs.
         "  http-request del-header authorization if keyed || tokened",
-        *([f"  http-request del-header {HOPS_HEADER}"] if cluster else []),
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)"
         " if { req.hdr(x-aks-inference-version) -m found } { var(txn.meta),field(3,|) 1 }",
+        # What router, gate and other routers say to each other is nobody else's to say.
+        f"  http-request del-header {OURS} -m beg",
         "  http-request set-var(txn.buckets) var(txn.meta),field(2,|),add(0)",
         "  http-request set-var(txn.bucket) rand(10000),mod(txn.buckets)",
         f"  http-request set-var(txn.route) path,concat(:,txn.bucket),map_str({routes})",
@@ -353,7 +355,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             # `deny`, because HAProxy counts that; it does not count the answers to large bodies.
             Refusal.QUEUE.rule_small(crowded, "deny"),
             f"  http-request set-header {TURN_HEADER.decode()} %pid-%rt",
-            f"  http-request set-header {SINCE_HEADER.decode()} %[date(0,ms)]",
+            f"  http-request set-header {SINCE_HEADER.decode()} %[date(0,ms)]+{timeout}",
             f"  use-server park if {{ fe_id {PARK_ID} }}",
             f"  server park {quoted(paths.socket(name, 'hold'))} maxconn 1",
         ]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class GateWatch:
 
     def _ask(self) -> None:
         if self._writer is not None:
-            self._writer.write(b'{"op": "status"}\n')
+            self._writer.write(b'{"op": "status", "clock": %d}\n' % (time.time() * 1_000))
 
     async def close(self) -> None:
         """Ends the watch."""
@@ -142,6 +143,7 @@ class GateWatch:
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'{"op": "watch"}\n')
         self._writer = writer
+        self._ask()
         self._send_claim(writer)
         if self._gone:
             writer.write(json.dumps({"gone": sorted(self._gone)}).encode() + b"\n")

@@ -10,10 +10,11 @@ import httptools
 
 from aks_inference_runtime.router.gate import wire
 from aks_inference_runtime.router.gate.context import Context, RequestHead
+from aks_inference_runtime.router.gate.deadline import Waited, waited
 from aks_inference_runtime.router.gate.exchange import Exchange
 from aks_inference_runtime.router.gate.reading import Reading
 from aks_inference_runtime.router.gate.sockets import Sockets
-from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, SLOW_READER, Request, request_id, waited_s
+from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, SLOW_READER, Request, request_id
 from aks_inference_runtime.router.gate.tracing import HEADER
 
 LINGER_SECONDS = 2.0
@@ -27,6 +28,7 @@ FIRST_BYTES = 16_384
 MORE_BYTES = 65_536
 OURS = wire.HOP_BY_HOP | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.REQUEST_ID}
 """Of the connection; of the router, for the gate; and what the gate says anew."""
+NOT_WAITED = Waited()
 HIGH_BYTES = 65_536
 """With more than this unsent the replica's answer is not read on."""
 
@@ -157,13 +159,10 @@ class RouterConnection:
         path, mark, query = self._url.partition(b"?")
         target = settings.swagger_path if path.endswith(b"/swagger.json") else settings.score_path
         kept = wire.passed_on(self._headers, OURS)
-        since = names.get(wire.SINCE_HEADER) if turn is not None else None
-        record = Request(
-            request_id(names.get(wire.REQUEST_ID)),
-            method,
-            path,
-            0.0 if since is None else waited_s(since, self._c.wall()),
-        )
+        queue = NOT_WAITED
+        if turn is not None:
+            queue = waited(names.get(wire.SINCE_HEADER), self._c.wall(), self._c.ahead_s())
+        record = Request(request_id(names.get(wire.REQUEST_ID)), method, path, queue.seconds)
         kept.append((wire.REQUEST_ID, record.id))
         if (tracer := self._c.telemetry.tracer) is not None:
             record.trace = tracer.begin(names.get(HEADER))
@@ -180,6 +179,7 @@ class RouterConnection:
             expects_continue=http_11 and names.get(b"expect", b"").lower() == b"100-continue",
             http_11=http_11,
             record=record,
+            left_s=queue.left_s,
         )
         # `done` may be called before the constructor returns only through the loop: the order here is safe.
         self._exchange = self._feeding = Exchange(self._c, self, request)

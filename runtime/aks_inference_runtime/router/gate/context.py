@@ -47,6 +47,8 @@ class Context:
     departed: Departed
     tasks: set[asyncio.Task[None]]
     telemetry: Telemetry
+    ahead_s: Callable[[], float | None]
+    """By how much this clock is ahead of the router's; None: not known."""
     wall: Callable[[], float] = time.time
     """Seconds since 1970."""
 
@@ -61,3 +63,5 @@ class RequestHead:
     expects_continue: bool
     http_11: bool
     record: Request
+    left_s: float | None = None
+    """Until the end of its wait, which began in the router; None: not known, or it did not wait there."""

@@ -4,11 +4,14 @@
 Where several routers share a replica, a watcher says `{"op": "claim", "epoch": <number>, "owner": <router>}` before it
 sends requests. The highest claim holds. The others are told first; once they have acted, the claimant sees its own.
 
+`{"op": "status", "clock": <ms since 1970>}` also says what the clock shows by which its HAProxy stamps requests.
+
 `{"gone": [<turn>]}` names requests that are still to come and whose clients have left.
 """
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -35,7 +38,12 @@ class _Waiting:
 class Watchers:
     """Everyone who is told of changes, and what each has acknowledged."""
 
-    def __init__(self, status: Callable[[int], GateStatus], disown: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        status: Callable[[int], GateStatus],
+        disown: Callable[[], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.seq = 0
         self._status = status
         self._disown = disown
@@ -45,6 +53,8 @@ class Watchers:
         self._former: Epoch | None = None
         self._acknowledged: dict[ControlConnection, int] = {}
         self._waiting: list[_Waiting] = []
+        self._wall = wall
+        self._ahead_s: dict[ControlConnection, float] = {}
 
     def line(self, reader: "ControlConnection | None" = None) -> bytes:
         """The status as one line, as a connection may know it."""
@@ -81,6 +91,14 @@ class Watchers:
             self.seq += 1
         claimant.send(self.line())
 
+    def clock(self, watcher: "ControlConnection", shown_s: float) -> None:
+        """What a watcher's clock showed when it sent that: its way here makes this one seem ahead, never behind."""
+        self._ahead_s[watcher] = self._wall() - shown_s
+
+    def ahead_s(self) -> float | None:
+        """By how much this clock is ahead of those of all watchers, at least; None: none has told."""
+        return max(self._ahead_s.values(), default=None)
+
     def add(self, watcher: "ControlConnection") -> None:
         """A new watcher, told the present state; older changes need no acknowledgement of its."""
         self._acknowledged[watcher] = self.seq
@@ -89,6 +107,7 @@ class Watchers:
     def remove(self, watcher: "ControlConnection") -> None:
         """A watcher is gone: nobody waits for it."""
         self._acknowledged.pop(watcher, None)
+        self._ahead_s.pop(watcher, None)
         self._settle()
 
     def acknowledge(self, watcher: "ControlConnection", seq: int) -> None:
@@ -151,6 +170,9 @@ class ControlConnection(asyncio.Protocol):
 
     def _handle(self, message: object) -> None:
         match message:
+            case {"op": "status", "clock": int(told_ms)}:
+                self._watchers.clock(self, told_ms / 1_000)
+                self.send(self._watchers.line(self))
             case {"op": "status"}:
                 self.send(self._watchers.line(self))
             case {"op": "watch"}:

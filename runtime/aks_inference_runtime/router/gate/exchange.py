@@ -8,6 +8,7 @@ from aks_inference_runtime.router.gate import wire
 from aks_inference_runtime.router.gate.admission import Ticket
 from aks_inference_runtime.router.gate.answering import HELD_SECONDS, Answer
 from aks_inference_runtime.router.gate.context import Context, RequestHead, RouterSide
+from aks_inference_runtime.router.gate.deadline import LATE_SECONDS
 from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, CUT, LEFT_CODE, SLOW_READER
 from aks_inference_runtime.router.gate.upstream import UpstreamConnection
 
@@ -38,13 +39,20 @@ class Exchange:
         self._whole_at: float | None = None
         """When its answer was whole."""
         self._told = False
-        self._began = context.loop.time()
+        self._came = self._began = context.loop.time()
         self._last_byte = self._began
         self._client_slow = False
         self._replica_slow = False
         self._deadline: asyncio.TimerHandle | None = None
-        if not context.admission.enter(self._ticket):
-            self._deadline = context.loop.call_later(context.settings.queue_timeout_ms / 1000, self._waited_too_long)
+        self._wait_s = context.settings.queue_timeout_ms / 1000
+        if request.left_s is not None:
+            self._wait_s = min(self._wait_s, max(0.0, request.left_s))
+        if request.left_s is not None and request.left_s < -LATE_SECONDS:
+            # It takes no place in the line. Not at once: this object is just being made.
+            self._ticket.finished = True
+            context.loop.call_soon(self._refuse_late)
+        elif not context.admission.enter(self._ticket):
+            self._deadline = context.loop.call_later(self._wait_s, self._waited_too_long)
 
     # --- from the router
 
@@ -204,7 +212,10 @@ class Exchange:
         """Nothing of it was given to the replica: the router may send it elsewhere."""
         self._disarm()
         side, self._side = self._side, None
-        if side is not None:
+        if side is not None and self._request.left_s is not None and self._past(self._request.left_s):
+            # The router would let it wait as long again.
+            self._refuse_waited(side)
+        elif side is not None:
             self._answer(side, wire.ELSEWHERE, "replica-lost", "the replica cannot be reached")
         self._c.admission.finish(self._ticket, served=False)
 
@@ -260,9 +271,7 @@ class Exchange:
     def _waited_too_long(self) -> None:
         side, self._side = self._side, None
         if side is not None and self._c.admission.leave(self._ticket):
-            self._answer(
-                side, 503, "queue-timeout", f"no slot within {self._c.settings.queue_timeout_ms} ms", retry_after_s=1
-            )
+            self._refuse_waited(side)
 
     def _scored_too_long(self) -> None:
         self._give_up(504, "scoring-timeout", f"no answer within {self._c.settings.scoring_timeout_ms} ms")
@@ -339,6 +348,17 @@ class Exchange:
         if not self._body_done:
             # The replica must learn that the rest never comes; its answer still tells when it is done.
             transport.write_eof()
+
+    def _past(self, left_s: float) -> bool:
+        return self._c.loop.time() - self._came > left_s
+
+    def _refuse_late(self) -> None:
+        side, self._side = self._side, None
+        if side is not None:
+            self._refuse_waited(side)
+
+    def _refuse_waited(self, side: RouterSide) -> None:
+        self._answer(side, 503, "queue-timeout", "no replica took the request in time", retry_after_s=1)
 
     def _answer_lost(self, side: RouterSide) -> None:
         self._answer(side, 502, "replica-lost", "the replica closed the connection before it answered")

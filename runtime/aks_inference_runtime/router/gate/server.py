@@ -58,6 +58,7 @@ class Gate:
             departed=self.departed,
             tasks=set(),
             telemetry=self.telemetry,
+            ahead_s=self.watchers.ahead_s,
         )
         self.sockets = Sockets(loop)
         self.listener = Listener(settings.listen, partial(RouterConnection, context, self.connections, self.sockets))

@@ -23,11 +23,6 @@ CLIENT_LEFT = "client-left"
 """Reason of a request whose client did not wait for its answer; code 499, as nginx has it."""
 LEFT_CODE = 499
 MOST_ID_BYTES = 128
-LONGEST_WAIT_S = 3_600.0
-"""No queue holds a request so long: a time before that is not the router's but a client's invention, which would stand
-in the sums of the histograms for ever."""
-_MOST_DIGITS = 15
-"""Of milliseconds since 1970, for the next 30,000 years."""
 
 
 class Histogram:
@@ -114,15 +109,6 @@ def request_id(given: bytes | None) -> bytes:
     if given and len(given) <= MOST_ID_BYTES and given.isascii() and given.decode("ascii").isprintable():
         return given
     return os.urandom(16).hex().encode()
-
-
-def waited_s(since_ms: bytes | None, wall_s: float) -> float:
-    """How long a request waited, from the time (ms since 1970) at which the router put it into its queue."""
-    if since_ms is None or not since_ms.isdigit() or len(since_ms) > _MOST_DIGITS:
-        return 0.0
-    waited = wall_s - int(since_ms) / 1_000
-    # The clocks of two machines may differ.
-    return waited if 0.0 <= waited <= LONGEST_WAIT_S else 0.0
 
 
 def _text(value: bytes) -> str:

@@ -15,7 +15,7 @@ MASKED = 520
 TURN_HEADER = b"x-aks-inference-turn"
 """The router's name for a request that had to wait."""
 SINCE_HEADER = b"x-aks-inference-since"
-"""Since when it waited: milliseconds since 1970 by the router's clock."""
+"""Since when it waits, and how long it may: `<ms since 1970 by the router's clock>+<ms>`."""
 REQUEST_ID = b"x-request-id"
 """Of the client, or made by the gate: in the replica's request, the answer and the access log."""
 MAX_HEAD_BYTES = 65_536
