@@ -79,14 +79,27 @@ def fake_nodes(cluster: Cluster, kept_nodes: None) -> Iterator[list[str]]:
         cluster.api.delete(f"/api/v1/nodes/{name}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(bare_cluster: Cluster) -> Cluster:
     """With the definition of ScoringEndpoint, established."""
-    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}"
-    answer = bare_cluster.api.apply(path, crd())
-    assert answer.status in (200, 201), answer.message
-    eventually(lambda: _established(bare_cluster.api.get(path).body))
+    define(bare_cluster)
     return bare_cluster
+
+
+@pytest.fixture
+def defined_again(cluster: Cluster) -> Iterator[None]:
+    """For a test that destroys a runtime, which has the definition: it is there afterwards."""
+    yield
+    define(cluster)
+
+
+def define(cluster: Cluster) -> None:
+    """Applies the definition, once a deleted one is gone."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}"
+    eventually(lambda: not cluster.api.get(path).body.get("metadata", {}).get("deletionTimestamp"))
+    answer = cluster.api.apply(path, crd())
+    assert answer.status in (200, 201), answer.message
+    eventually(lambda: _established(cluster.api.get(path).body))
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ NETWORK = {"plugin": "azure", "plugin_mode": "overlay", "pod_cidr": "10.244.0.0/
 
 
 @pytest.fixture
-def aks(cluster, control_plane, kept_nodes, namespace, tmp_path):
+def aks(cluster, defined_again, control_plane, kept_nodes, namespace, tmp_path):
     """Azure and a project on it."""
     bed = AzureBed(tmp_path, cluster.kubeconfig)
     runtime = f"runtime-{namespace[5:]}"

@@ -222,7 +222,8 @@ async def test_a_failing_script_is_told_with_its_log(node, served):
     score = project.folder / "code" / "score.py"
     good = score.read_text()
     score.write_text("def init():\n    raise RuntimeError('no such model file')\ndef run(data):\n    return data\n")
-    async with loaded(address, "churn", key, clients=1, pause_s=0.1) as load:
+    # So little that the autoscaler, which here takes replicas away after 5 s, keeps to one.
+    async with loaded(address, "churn", key, clients=1, pause_s=0.5) as load:
         with pytest.raises(AssertionError, match="no such model file"):
             await asyncio.to_thread(project.up)
     assert not load.failed

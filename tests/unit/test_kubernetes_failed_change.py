@@ -123,3 +123,37 @@ def test_what_is_read_of_templates() -> None:
     pod = replica_pod({"metadata": metadata, "spec": {"containers": []}, "status": {"phase": "Running"}})
     assert pod is not None
     assert pod.template == "bbb"
+
+
+def ended(restarts: int, *, seconds: int = 5, ready: bool = False) -> dict[str, Any]:
+    """A container that was started again."""
+    last = {"exitCode": 3, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": f"2026-01-01T00:{seconds // 60:02}:00Z"}
+    state = {"running": {"startedAt": "2026-01-01T01:00:00Z"}}
+    return {
+        "name": "scoring",
+        "restartCount": restarts,
+        "ready": ready,
+        "state": state,
+        "lastState": {"terminated": last},
+    }
+
+
+@pytest.mark.parametrize(
+    ("container", "given_up"),
+    [
+        (ended(GIVEN_UP_RESTARTS), True),
+        (ended(GIVEN_UP_RESTARTS - 1), False),
+        (ended(GIVEN_UP_RESTARTS, ready=True), False),
+        # It worked for long: one that ends once a day is no loop.
+        (ended(GIVEN_UP_RESTARTS, seconds=1_200), False),
+        ({"name": "scoring", "restartCount": 9, "lastState": {"terminated": {"exitCode": 1}}}, False),
+    ],
+)
+def test_what_crashes_is_not_well_while_it_starts_once_more(container: dict[str, Any], given_up: bool) -> None:
+    labels = {"aks-inference.dev/endpoint": "svc", "aks-inference.dev/version": "blue"}
+    status = {"phase": "Running", "containerStatuses": [container]}
+    pod = {"metadata": {"namespace": "ns", "name": "p", "labels": labels}, "spec": {"containers": []}, "status": status}
+    found = replica_pod(pod)
+    assert found is not None
+    assert found.given_up is given_up
+    assert ("exit code 3" in found.trouble) is given_up

@@ -1,7 +1,9 @@
 """Deployments and pods of versions, nodes' pods, autoscalers of others: what the autoscaler keeps of them. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
 from aks_inference_runtime.api.replica import CACHE_VOLUME
@@ -10,6 +12,8 @@ from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, need_of, req
 
 GIVEN_UP_RESTARTS = 3
 """A version that was never ready and whose container ended so often has failed."""
+SOON_S = 600.0
+"""A container that ran so long did work; the kubelet too then forgets how often it ended."""
 _BAD_WAITS = frozenset(
     {"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError"}
 )
@@ -141,7 +145,7 @@ def replica_pod(found: Object) -> ReplicaPod | None:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
     containers = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
-    waits = [((c.get("state") or {}).get("waiting") or {}) for c in containers]
+    waits = [((c.get("state") or {}).get("waiting") or _again(c)) for c in containers]
     bad = next((w for w in waits if w.get("reason") in _BAD_WAITS), None)
     return ReplicaPod(
         metadata["namespace"],
@@ -173,6 +177,22 @@ def made_as_declared(
     """The pods of the Deployment's newest template; where nobody tells which that is, all."""
     newest = next((one.template for one in templates if work and one.revision and one.revision == work.revision), None)
     return pods if newest is None else [pod for pod in pods if pod.template == newest]
+
+
+def _again(container: Object) -> Mapping[str, str]:
+    """What is to be said of a container that ended soon again and again, and was just started once more."""
+    ended, restarts = (container.get("lastState") or {}).get("terminated"), int(container.get("restartCount") or 0)
+    if not ended or container.get("ready") or restarts < GIVEN_UP_RESTARTS or _lasted(ended) >= SOON_S:
+        return {}
+    return {"reason": "CrashLoopBackOff", "message": f"ended {restarts} times, with exit code {ended.get('exitCode')}"}
+
+
+def _lasted(ended: Object) -> float:
+    try:
+        started, finished = (datetime.fromisoformat(ended[at]) for at in ("startedAt", "finishedAt"))
+    except (KeyError, TypeError, ValueError):
+        return math.inf
+    return (finished - started).total_seconds()
 
 
 def other_scaler(found: Object) -> OtherScaler | None:
