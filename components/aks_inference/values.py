@@ -33,8 +33,14 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
+_PLAIN = (str, int, float, list, dict, tuple)
+"""Looked at first: nearly every value is one of them, and the other looks cost more."""
+
+
 def is_late(value: object) -> bool:
     """Whether a value is known only later: an Output, an unknown, an awaitable."""
+    if isinstance(value, _PLAIN):
+        return False
     # Where Pulumi was never loaded (checks without a stack) nothing can be an output, and start-up stays short.
     pulumi = sys.modules.get("pulumi")
     late = pulumi is not None and isinstance(value, pulumi.Output | pulumi.output.Unknown)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from aks_inference.findings import Casing, Severity
+from aks_inference.service import folders
 from aks_inference.service.code import contract_findings, read_code
 
 
@@ -145,3 +146,44 @@ def test_a_script_in_a_subfolder(tmp_path: Path) -> None:
     assert found == []
     assert code is not None
     assert code.entry_script == "serving/score.py"
+
+
+def test_a_folder_of_many_services_is_read_once_and_again_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = folders.file_digest
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(folders, "file_digest", counted)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "score.py").write_text("def init(): ...\ndef run(data): ...")
+    (tmp_path / "inner" / "words.txt").write_text("one")
+    (tmp_path / "__pycache__").mkdir()
+
+    def digest() -> str:
+        code, found = read_code("score.py", str(tmp_path))
+        assert code is not None, found
+        return code.digest
+
+    seen = [digest() for _ in range(50)]
+    assert len(set(seen)) == 1
+    assert sorted(read) == ["score.py", "words.txt"]
+    (tmp_path / "__pycache__" / "score.pyc").write_text("byte code")
+    assert digest() == seen[0]
+    assert len(read) == 2
+    # As long as before, in another file of the same name, or one more: each is another content.
+    (tmp_path / "other").write_text("two")
+    (tmp_path / "other").replace(tmp_path / "inner" / "words.txt")
+    changed = digest()
+    (tmp_path / "more.txt").touch()
+    assert len({seen[0], changed, digest()}) == 3
+    (tmp_path / "score.py").write_text("def init(): ...")
+    assert [f.rule for f in read_code("score.py", str(tmp_path))[1]] == ["has no function run()"]
+    (tmp_path / "score.py").write_text("def init(): ...\ndef run(data): ...")
+    (tmp_path / "away").symlink_to(tmp_path / "inner")
+    for _ in range(2):
+        assert "is a link to a folder" in read_code("score.py", str(tmp_path))[1][0].rule

@@ -6,13 +6,13 @@ Rules: azureml-core 1.61 (InferenceConfig) and azureml-inference-server-http 1.5
 import ast
 import keyword
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from aks_inference.findings import Finding, Severity
 from aks_inference.findings import Path as PropertyPath
-from aks_inference_runtime.api.content import directory_digest, directory_files, script_digest
+from aks_inference.service.folders import Content, Mark, content_of, mark_of
 from aks_inference_runtime.api.endpoint import Code
 from aks_inference_runtime.api.errors import InvalidInput
 
@@ -27,7 +27,7 @@ SOURCE: PropertyPath = ("source_directory",)
 
 def absolute(path: str) -> Path:
     """A path as given, from the program's working directory; links are kept."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - resolve() would follow links
 
 
 def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | None, list[Finding]]:
@@ -45,38 +45,37 @@ def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | N
     else:
         source, script = None, absolute(entry_script)
         name = str(script)
-    findings = list(_script_findings(script, entry_script))
-    if findings:
-        return None, findings
+    if findings := _script_findings(script, entry_script):
+        return None, list(findings)
     try:
-        files = directory_files(source) if source else {script.name: script}
-        stats = {name: path.stat() for name, path in files.items()}
-        signature = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items()))
-        digest = _digest(source or script, signature)
+        content = content_of(str(source) if source else None, str(script))
     except (InvalidInput, OSError) as error:
         return None, [Finding(SOURCE if source else ENTRY, str(error), "make every file readable")]
-    code = Code(source_directory=str(source) if source else None, entry_script=name, digest=digest)
-    size = sum(stat.st_size for stat in stats.values())
-    return code, list(_large(source_directory, len(files), size)) if source else []
+    code = Code(source_directory=str(source) if source else None, entry_script=name, digest=content.digest)
+    return code, list(_large(source_directory, content)) if source else []
 
 
-@lru_cache(maxsize=64)
-def _digest(source: Path, signature: tuple[tuple[str, int, int], ...]) -> str:
-    """Many services share a folder; sizes and times tell whether it has changed in between."""
-    return directory_digest(source) if source.is_dir() else script_digest(source)
-
-
-def _large(given: str | None, files: int, size: int) -> Iterator[Finding]:
-    if files > MANY_FILES or size > MANY_BYTES:
-        rule = f"holds {files:,} files, {size / 1e6:,.0f} MB; all of them are copied for each change"
+def _large(given: str | None, content: Content) -> Iterator[Finding]:
+    if content.files > MANY_FILES or content.size_bytes > MANY_BYTES:
+        rule = (
+            f"holds {content.files:,} files, {content.size_bytes / 1e6:,.0f} MB; all of them are copied for each change"
+        )
         mend = "give a folder of its own to what the script needs"
         yield Finding(SOURCE, rule, mend, given, Severity.WARNING)
 
 
-def _script_findings(script: Path, given: str) -> Iterator[Finding]:
+def _script_findings(script: Path, given: str) -> Sequence[Finding]:
     if not script.is_file():
-        yield Finding(ENTRY, f"does not exist ({script})", "give a Python file with init() and run()", given)
-        return
+        return [Finding(ENTRY, f"does not exist ({script})", "give a Python file with init() and run()", given)]
+    return _findings_of(mark_of(str(script)), given)
+
+
+@lru_cache(maxsize=256)
+def _findings_of(mark: Mark, given: str) -> Sequence[Finding]:
+    return tuple(_read_script(Path(mark[0]), given))
+
+
+def _read_script(script: Path, given: str) -> Iterator[Finding]:
     if script.suffix != ".py":
         yield Finding(ENTRY, "does not end in .py", "give a Python file", given)
         return

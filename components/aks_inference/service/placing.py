@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference.findings import Finding, Severity
+from aks_inference.service.folders import content_of
 from aks_inference.service.settings import VersionSettings
 from aks_inference_runtime.api.content import directory_files
 from aks_inference_runtime.api.endpoint import Code, Container
@@ -54,7 +55,7 @@ def code_files(code: Code) -> dict[str, Path]:
 
 def code_rules(code: Code) -> Iterator[Finding]:
     """What of the code does not fit a ConfigMap. Reads the sizes."""
-    size = sum(path.stat().st_size for path in code_files(code).values())
+    size = content_of(code.source_directory, code.entry_script).size_bytes
     if size > CODE_LIMIT_BYTES:
         most = CODE_LIMIT_BYTES // 1024
         rule = f"its folder holds {size / 1024:,.0f} KiB; a Kubernetes target takes {most} KiB of code"

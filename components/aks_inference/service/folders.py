@@ -1,0 +1,69 @@
+"""Files of entry scripts: many services share a folder, which is looked at for each and read again once it changed."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from aks_inference_runtime.api.content import (
+    IGNORED_DIRECTORIES,
+    combined_digest,
+    directory_files,
+    file_digest,
+)
+
+Mark = tuple[str, int, int, int]
+"""Path, inode, size in bytes, time of the last change in ns: another one is another content."""
+_NO_FILE = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Content:
+    """The code of a version."""
+
+    digest: str
+    files: int
+    size_bytes: int
+
+
+def content_of(source: str | None, script: str) -> Content:
+    """Of a folder, or of a script that stands alone. Raises InvalidInput and OSError."""
+    if source is None:
+        return _script(script, mark_of(script))
+    return _folder(source, tuple(_marks(source)))
+
+
+def mark_of(path: str) -> Mark:
+    """Of a file. Raises OSError."""
+    stat = os.stat(path)  # noqa: PTH116 - a Path costs more than the look
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _marks(folder: str) -> Iterator[Mark]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                # What is no file is refused by who reads it.
+                yield mark_of(entry.path) if entry.is_file() else (entry.path, *_NO_FILE)
+            elif entry.is_symlink():
+                yield (entry.path, *_NO_FILE)
+            elif entry.name not in IGNORED_DIRECTORIES:
+                yield from _marks(entry.path)
+
+
+@lru_cache(maxsize=64)
+def _folder(source: str, marks: tuple[Mark, ...]) -> Content:
+    return _content(directory_files(Path(source)))
+
+
+@lru_cache(maxsize=64)
+def _script(script: str, mark: Mark) -> Content:
+    path = Path(script)
+    return _content({path.name: path})
+
+
+def _content(files: dict[str, Path]) -> Content:
+    digests = {name: file_digest(path) for name, path in files.items()}
+    size = sum(path.stat().st_size for path in files.values())
+    return Content(combined_digest(digests), len(files), size)
