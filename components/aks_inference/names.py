@@ -39,6 +39,5 @@ NAMESPACE = NameRule(
     re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"),
     "1 to 63 characters: lower-case letters, digits and dashes, first and last not a dash",
 )
-POOL = NameRule(re.compile(r"[a-z][a-z0-9]{0,11}"), "1 to 12 characters: lower-case letters and digits, first a letter")
 ENVIRONMENT_RESERVED = ("Microsoft", "AzureML")
 """Prefixes of curated environments."""

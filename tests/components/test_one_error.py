@@ -157,7 +157,7 @@ def test_names_and_ports_are_unique_on_a_target(run_program: Callable[..., Any])
         ControlledRolloutEndpoint("third", target=cluster, endpoint_name="same",
                                   versions=[{"version_name": "ver-a", "inference_config": config}], port=8890)
         RegisteredModel("m1", target=cluster, model_path="model.joblib", model_name="m")
-        RegisteredModel("m2", target=cluster, model_path="model.joblib", model_name="m")
+        RegisteredModel("m2", target=cluster, model_path="model.joblib", modelName="m")
         other = LocalInferenceCluster("other")
         ModelWebService("fourth", target=other, inference_config=config, service_name="same")
     """)
@@ -182,7 +182,7 @@ def test_names_that_are_taken_are_told_beside_other_mistakes(run_program: Callab
                         cpu_cores=-1)
         ControlledRolloutEndpoint("third", target=cluster, endpoint_name="same", versions=[])
         RegisteredModel("m1", target=cluster, model_path="nowhere", model_name="m")
-        RegisteredModel("m2", target=cluster, model_path="model.joblib", model_name="m")
+        RegisteredModel("m2", target=cluster, model_path="model.joblib", modelName="m")
     """)
     assert outcome.code == 1
     assert outcome.error.count("service_name = \"same\": is also the name of ModelWebService 'first'") == 1

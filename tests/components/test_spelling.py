@@ -22,6 +22,7 @@ PROGRAM = """
         "environment": {"pip_packages": ["scikit-learn"], "environment_variables": {"pip_packages": "none"}},
     }
     ModelWebService("service", target=cluster, models=[model], inference_config=config, primary_key="first-key",
+                    deployment_config={"computeType": "aks", "numReplicas": 2},
                     description=pulumi.Output.from_input("late"))
     ControlledRolloutEndpoint("rollout", target=cluster, versions=[
         {"version_name": "ver-a", "traffic_percentile": 20, "models": [model], "inference_config": config},
@@ -37,6 +38,7 @@ NAMES = (
     "environment_variables",
     "inference_config",
     "primary_key",
+    "deployment_config",
     "version_name",
     "traffic_percentile",
 )

@@ -43,6 +43,12 @@ def test_why_a_program_failed_is_told_without_machinery(lab: Lab, program: str, 
         ("Thing('a', pulumi.ResourceOptions(transforms=[lambda args: None]))", "transforms"),
         ("Thing('a', pulumi.ResourceOptions(replacement_trigger='x'))", "the option replacement_trigger"),
         (
+            "from pulumi.runtime.proto import resource_pb2\n"
+            "wanted = resource_pb2.RegisterPackageRequest(name='bridge', version='1.0.0')\n"
+            "pulumi.runtime.settings.get_monitor().RegisterPackage(wanted)",
+            "parameterized packages",
+        ),
+        (
             "hook = pulumi.ResourceHook('h', lambda args: None)\n"
             "Thing('a', pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_create=[hook])))",
             "resource hooks",

@@ -94,6 +94,10 @@ async def test_the_commands(state: Path) -> None:
     assert all(one["time"] for one in told)
     code, out, _ = await run("wait", "svc", "--timeout", "5", **home)
     assert (code, out.startswith("Healthy")) == (0, True)
+    code, out, _ = await run("wait", "svc", "--timeout", "5", "--json", **home)
+    assert (code, json.loads(out)["state"], json.loads(out)["versions"][0]["replicasReady"]) == (0, "Healthy", 1)
+    code, out, _ = await run("wait", "none", "--timeout", "5", "--json", **home)
+    assert (code, json.loads(out)["error"]) == (3, "NotFound")
 
     key = (await SupervisorClient(state).keys("svc")).primary_key
     code, out, _ = await run("keys", "svc", **home)
@@ -111,7 +115,7 @@ async def test_the_commands(state: Path) -> None:
 
 async def test_follows_a_log_until_it_is_left(state: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(COMMAND, "--state-directory", str(state), "logs", "svc", "--follow", "--tail", "0"),
+        *(COMMAND, "--state-directory", str(state), "logs", "svc", "--follow", "--tail", "0", "--json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -125,7 +129,7 @@ async def test_follows_a_log_until_it_is_left(state: Path) -> None:
                         line = await process.stdout.readline()
                 except TimeoutError:
                     continue
-                if b"POST /score 200" in line:
+                if "POST /score 200" in json.loads(line)["line"]:
                     break
             process.send_signal(signal.SIGINT)
             _, err = await process.communicate()

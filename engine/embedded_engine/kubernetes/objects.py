@@ -14,8 +14,6 @@ WAIT_FOR = "pulumi.com/waitFor"
 PATCH_FORCE = "pulumi.com/patchForce"
 PROPAGATION = "pulumi.com/deletionPropagationPolicy"
 TIMEOUT = "pulumi.com/timeoutSeconds"
-# What the official plugin keeps beside the live object: with it, it takes a stack over.
-OWN_OUTPUTS = ("__fieldManager", "__initialApiVersion", "__inputs")
 
 _UNSUPPORTED = ("helm.sh/", "kustomize:", "yaml:", "yaml/")
 _VOLATILE = ("uid", "resourceVersion", "creationTimestamp", "generation")

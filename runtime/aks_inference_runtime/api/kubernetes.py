@@ -70,8 +70,6 @@ GATE_CONTROL_PORT = 8892
 """Replica: the gate's control, JSON lines over TCP."""
 GATE_READY_PORT = 8893
 """Replica: `GET /readyz` answers 200 when the gate is ready, else 503; the kubelet's readiness probe."""
-UPSTREAM_PORT = 5001
-"""Replica: the scoring server, as azureml-inference-server-http has it by default."""
 
 GATE_VARIABLE = "AKS_INFERENCE_GATE"
 """Environment variable of the gate's container: GateSettings as JSON, without the replica's id."""

@@ -77,11 +77,6 @@ def _problem(registry: str, repository: str, tag: str, digest: str, has_tag: boo
     return ""
 
 
-def is_digest(text: str) -> bool:
-    """Whether this is a digest of a supported kind."""
-    return bool(_DIGEST.fullmatch(text))
-
-
 def repository_of(text: str, default_repository: str) -> tuple[str, str]:
     """Registry and repository from `host` or `host/repository`. Raises InvalidInput."""
     registry, _, repository = text.removeprefix("https://").rstrip("/").partition("/")

@@ -12,8 +12,6 @@ from aks_inference_runtime.router.slots import Layout
 
 MAX_PEERS = 32
 """Other routers that a process is prepared for."""
-BUFFER_BYTES = 15_360
-"""HAProxy's buffer of 16,384 bytes less what it keeps for headers that it adds: a larger request is not sent again."""
 ONCE = "|once"
 """End of a route whose requests are never sent again."""
 SENT_HEADER = "x-aks-inference-sent"

@@ -1,9 +1,10 @@
 """A provider that does what a test asks for: fails, half fails, dies, knows little, builds components.
 
-Every call is a line `<method> <name>` in the file LAB_LOG. `lab:index:Thing`: `value` updates, `key` replaces, `dbr`
-replaces with the old one going first; `fail` is `create`, `create-partial`, `update-partial` or `die` (the process
-ends in the middle of the create). What exists is a file in the folder LAB_CLOUD; its text is the value. LAB_OLD makes
-it an old plugin: no Handshake, no secrets, no previews, no comparisons.
+Every call is a line `<method> <name>` in the file LAB_LOG; where a time was given, `Within <name> <seconds>` follows.
+`lab:index:Thing`: `value` updates, `key` replaces, `dbr` replaces with the old one going first; `fail` is `create`,
+`create-partial`, `update-partial` or `die` (the process ends in the middle of the create). What exists is a file in the
+folder LAB_CLOUD; its text is the value. LAB_OLD makes it an old plugin: no Handshake, no secrets, no previews, no
+comparisons.
 """
 
 import asyncio
@@ -44,6 +45,11 @@ def plain(value: Any) -> Any:
 def note(method: str, name: str = "") -> None:
     with Path(os.environ["LAB_LOG"]).open("a") as log:
         log.write(f"{method} {name}\n")
+
+
+def within(request: Any) -> None:
+    if request.timeout:
+        note("Within", f"{request.name} {request.timeout:g}")
 
 
 class Thing(pulumi.CustomResource):
@@ -118,6 +124,7 @@ class Servicer(ProviderServicer):
             unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
             return pb.CreateResponse(properties=struct({**inputs, "made": unknown}))
         note("Create", request.name)
+        within(request)
         fail = inputs.get("fail")
         if fail == "create":
             await context.abort(grpc.StatusCode.UNKNOWN, f"create of {request.name} failed as asked")
@@ -136,6 +143,7 @@ class Servicer(ProviderServicer):
         outputs = struct({**inputs, "made": f"made-{request.id}"})
         if not request.preview:
             note("Update", request.name)
+            within(request)
             (CLOUD / request.id).write_text(json.dumps(plain(inputs.get("value"))))
             if inputs.get("fail") == "update-partial":
                 await self.half(context, request.id, outputs, request.news)
@@ -152,6 +160,7 @@ class Servicer(ProviderServicer):
 
     async def Delete(self, request: Any, context: Any) -> Any:
         note("Delete", request.name)
+        within(request)
         path = CLOUD / request.id
         path.rename(path.with_name(f".{path.name}"))
         return empty_pb2.Empty()
