@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from aks_inference_runtime.api.endpoint import EndpointSpec
+from aks_inference_runtime.api.errors import AksInferenceError, NotFound
 from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.status import Facts, status_of
+from aks_inference_runtime.kubernetes.tails import tail_of
 from aks_inference_runtime.kubernetes.workloads import (
     GIVEN_UP_RESTARTS,
     ReplicaPod,
@@ -157,3 +159,40 @@ def test_what_crashes_is_not_well_while_it_starts_once_more(container: dict[str,
     assert found is not None
     assert found.given_up is given_up
     assert ("exit code 3" in found.trouble) is given_up
+
+
+class Logs:
+    """Answers of the API server for a container's former and present log, one after the other."""
+
+    def __init__(self, *answers: str | AksInferenceError) -> None:
+        self.answers = list(answers)
+
+    async def text(self, path: str, **query: str) -> str:
+        assert path == "/api/v1/namespaces/ns/pods/new/log"
+        assert query["container"] == "scoring"
+        answer = self.answers.pop(0)
+        if isinstance(answer, AksInferenceError):
+            raise answer
+        return answer
+
+
+GONE = "unable to retrieve container logs for containerd://f5101caa"
+
+
+@pytest.mark.parametrize(
+    ("answers", "tail"),
+    [
+        (["boom\n", ""], "boom"),
+        (["", "boom"], "boom"),
+        ([NotFound("no former container"), "boom"], "boom"),
+        # Between two runs.
+        ([GONE, "", GONE, "", "boom", ""], "boom"),
+        ([GONE, GONE] * 3, ""),
+        # An image that cannot be pulled has no log; nobody waits for one.
+        ([NotFound("waiting to start"), NotFound("waiting to start")], ""),
+    ],
+)
+async def test_the_end_of_the_log_of_what_crashed(answers: list[str | AksInferenceError], tail: str) -> None:
+    logs = Logs(*answers)
+    assert await tail_of(logs, CRASHES, pauses=(0, 0, 0)) == tail
+    assert not logs.answers

@@ -30,6 +30,7 @@ from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Reports
 from aks_inference_runtime.kubernetes.status import Facts, status_of, without_figures
+from aks_inference_runtime.kubernetes.tails import tail_of
 from aks_inference_runtime.kubernetes.telling import Change, Teller
 from aks_inference_runtime.router.model import VersionKey
 
@@ -41,7 +42,6 @@ MOST_FIGURES = 25
 """Such writings in one round: an API server takes no thousand, and what matters comes first."""
 PENDING_S = 5.0
 """A written scale that is not seen by then is written again."""
-LOG_LINES = 30
 ROOM_IS_FOR = "room is for"
 """In the policy's reasons: the nodes hold no more."""
 _log = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class ClusterScaler:
         templates: dict[workloads.VersionId, list[workloads.Template]] = {}
         for template in self.templates.items.values():
             templates.setdefault(template.version, []).append(template)
-        self._read_tails(api, pods)
+        self._read_tails(api, by_version, templates, pods)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         loads = self.reports.load()
         url = self.settings.url or f"http://{ROUTER_NAME}.{self.settings.namespace}"
@@ -321,27 +321,30 @@ class ClusterScaler:
             )
             self._start(self._teller.tell(api, change))
 
-    def _read_tails(self, api: Api, pods: Mapping[workloads.VersionId, list[workloads.ReplicaPod]]) -> None:
-        for version in self._tails.keys() - {v for v, found in pods.items() if any(pod.given_up for pod in found)}:
+    def _read_tails(
+        self,
+        api: Api,
+        works: Mapping[workloads.VersionId, workloads.Workload],
+        templates: Mapping[workloads.VersionId, list[workloads.Template]],
+        pods: Mapping[workloads.VersionId, list[workloads.ReplicaPod]],
+    ) -> None:
+        bad = {
+            version: pod
+            for version, found in pods.items()
+            for pod in workloads.made_as_declared(works.get(version), templates.get(version, ()), found)
+            if pod.given_up and not pod.ready
+        }
+        for version in self._tails.keys() - bad.keys():
             del self._tails[version]
-        for version, found in pods.items():
-            bad = next((pod for pod in found if pod.given_up and not pod.ready), None)
-            if bad is not None and version not in self._tails:
+        for version, pod in bad.items():
+            if version not in self._tails:
                 self._tails[version] = ""
                 self._reading.add(version)
-                self._start(self._read_tail(api, version, bad))
+                self._start(self._read_tail(api, version, pod))
 
     async def _read_tail(self, api: Api, version: workloads.VersionId, pod: workloads.ReplicaPod) -> None:
-        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/log"
         try:
-            for query in ({"previous": "true"}, {}):
-                try:
-                    text = await api.text(path, container=pod.troubled, tailLines=str(LOG_LINES), **query)
-                except AksInferenceError as error:
-                    _log.info("no log of %s: %s", pod.name, error)
-                    continue
-                self._tails[version] = text.strip()
-                return
+            self._tails[version] = await tail_of(api, pod)
         finally:
             self._reading.discard(version)
 
