@@ -44,15 +44,15 @@ class Exchange:
         self._client_slow = False
         self._replica_slow = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._wait_s = context.settings.queue_timeout_ms / 1000
-        if request.left_s is not None:
-            self._wait_s = min(self._wait_s, max(0.0, request.left_s))
-        if request.left_s is not None and request.left_s < -LATE_SECONDS:
+        left_s = request.left_s
+        if left_s is not None and left_s < -LATE_SECONDS:
             # It takes no place in the line. Not at once: this object is just being made.
             self._ticket.finished = True
             context.loop.call_soon(self._refuse_late)
         elif not context.admission.enter(self._ticket):
-            self._deadline = context.loop.call_later(self._wait_s, self._waited_too_long)
+            wait_s = context.settings.queue_timeout_ms / 1000
+            wait_s = wait_s if left_s is None else min(wait_s, max(0.0, left_s))
+            self._deadline = context.loop.call_later(wait_s, self._waited_too_long)
 
     # --- from the router
 
