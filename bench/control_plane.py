@@ -47,6 +47,8 @@ class Plane:
 
     kubeconfig: Path
     api: Api
+    server_pid: int
+    """Of the API server."""
 
     async def make(self, path: str, bodies: Iterable[Object]) -> None:
         """Makes objects, many at once."""
@@ -79,7 +81,8 @@ async def control_plane(folder: Path) -> AsyncIterator[Plane]:
                     await asyncio.sleep(0.05)
             # No controller makes it, and pods want one.
             await api.create(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", {"metadata": {"name": "default"}})
-            yield Plane(plane.kubeconfig, api)
+            (server,) = [one for one in plane.running if one.name == "kube-apiserver"]
+            yield Plane(plane.kubeconfig, api, server.process.pid)
     finally:
         await asyncio.to_thread(plane.stop)
 

@@ -296,3 +296,34 @@ async def test_a_process_that_is_stopped_is_replaced(bed: Any, pair: Pair, make_
             await asyncio.sleep(0.01)
     assert (await bed.ask(port=pair.ports["a"])).status == 200
     assert not psutil.pid_exists(stopped)
+
+
+async def test_hundreds_that_wait_for_a_new_process_are_served(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica(cap=8)
+    state = make_state({"A": (10_000, [replica])}, max_request_wait_time=10_000)
+    await pair.give_to("a", state)
+    killed = pair.pid("a", "p1")
+    os.kill(killed, signal.SIGKILL)
+    asked = [asyncio.create_task(bed.ask(port=port)) for port in pair.ports.values() for _ in range(150)]
+    answers = Counter(answer.status for answer in await asyncio.gather(*asked))
+    assert set(answers) == {200}, answers
+    await new_owner_process(pair, "a", killed)
+
+
+async def test_a_new_router_takes_no_connection_before_it_knows_its_endpoints(bed: Any, make_state: Make) -> None:
+    ports = free_ports(2)
+    directory = Path(tempfile.mkdtemp(prefix="aksp-"))
+    cluster = Cluster(owner_host="127.0.0.1", owner_port=ports[1], token="secret-of-routers")
+    router = HaproxyRouter(directory, port=ports[0], cluster=cluster)
+    await router.start()
+    try:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await bed.ask(port=ports[0])
+        replica = await bed.replica()
+        endpoint = make_state({"A": (10_000, [replica])}).endpoints["svc"]
+        mine = replace(endpoint, owner=None, tenure=Tenure(Phase.HOLDING, Epoch(1, "a")))
+        await router.apply(RouterState({"svc": mine}))
+        assert (await bed.ask(port=ports[0])).status == 200
+    finally:
+        await router.stop()
+        shutil.rmtree(directory, ignore_errors=True)

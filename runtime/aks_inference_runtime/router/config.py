@@ -27,6 +27,8 @@ HINTS = ("ready", "retry", "gone", ANSWERS)
 HARD_STOP = "  hard-stop-after 10s"
 OURS = "x-aks-inference-"
 """How the names of headers begin that only routers and gates may set. A client's wish for a version is read before."""
+PUBLIC = "public"
+"""The frontend that clients reach."""
 PARK_ID = 9_999
 """Number of the frontend through which the slots are parked."""
 
@@ -163,7 +165,7 @@ def first_process(
         *_park_globals(paths, name, layout),
         *_refusals(),
         *base_lines(),
-        "frontend public from base",
+        f"frontend {PUBLIC} from base",
         f"  id {PUBLIC_ID}",
         *(public_binds(tls, _address(host), port, quoted(paths.certificate)) if tls else [plainly]),
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",

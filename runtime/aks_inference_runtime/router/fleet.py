@@ -65,6 +65,8 @@ class Fleet:
         self._first = layout if cluster is None else Layout(())
         self._processes: dict[str, HaproxyProcess] = {}
         self._finishing = False
+        self._closed = False
+        """The first process takes no connections of clients yet."""
         self._watching: asyncio.Task[None] | None = None
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         room = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else (hard - SPARE_FILES) // 2
@@ -136,6 +138,9 @@ class Fleet:
             write_private(self.paths.directory / f"p0.{kind}", "")
         await self._start_slots(0, self._first)
         if self.cluster is not None:
+            # Who knows no endpoint yet would answer 404; refused connections go to another router.
+            await self.first().must([f"disable frontend {config.PUBLIC}"])
+            self._closed = True
             for kind in ("routes", *config.HINTS):
                 write_private(self.paths.directory / f"p1.{kind}", "")
             await self._start_slots(1, OWNER_LAYOUT)
@@ -163,7 +168,13 @@ class Fleet:
         del self.layouts[number]
 
     async def set_ports(self, wanted: Mapping[str, int]) -> None:
-        """One process per endpoint with a port; others are ended. `port_problems` has what keeps one from starting."""
+        """One process per endpoint with a port; others are ended. `port_problems` has what keeps one from starting.
+
+        What is served is known by now: the first process takes connections.
+        """
+        if self._closed:
+            await self.first().must([f"enable frontend {config.PUBLIC}"], accept=("already enabled",))
+            self._closed = False
         self._wanted_ports = dict(wanted)
         for endpoint, port in list(self.ports.items()):
             if wanted.get(endpoint) != port:

@@ -21,21 +21,24 @@ for number = 0, count - 1 do
   core.register_task(hold, number)
 end
 
--- What was sent to the slot has not taken its place yet: only the server's own count tells.
-local function free()
+-- What was sent to the slot has not taken its place yet: only the server's own count tells. One task looks, at each slot
+-- until it is taken: asking costs, and who waits for it may be hundreds, whose asking would leave no time for the parking.
+local parked = false
+core.register_task(function()
   for number = 0, count - 1 do
-    if core.backends["s" .. number].servers["park"]:get_stats()["scur"] < 1 then
-      return true
+    local park = core.backends["s" .. number].servers["park"]
+    while park:get_stats()["scur"] < 1 do
+      core.msleep(1)
     end
   end
-  return false
-end
+  core.backends["parked"].servers["all"]:set_ready()
+  parked = true
+end)
 
 -- In the first milliseconds of the process requests wait here until every slot is parked: one that got the place of
 -- `park` would never be answered.
 core.register_action("parked", { "http-req" }, function(txn)
-  while free() do
-    core.msleep(1)
+  while not parked do
+    core.msleep(10)
   end
-  core.backends["parked"].servers["all"]:set_ready()
 end, 0)

@@ -25,7 +25,7 @@ HOPS_HEADER = "x-aks-inference-hops"
 PAUSE_HOPS = 1
 """From the second time on that a request is passed on it waits a moment (`pause.lua`, 30 ms): its owner is being
 started again, or is about to be found lost, or two routers are about to agree."""
-MOST_HOPS = 60
+MOST_HOPS = 120
 CONNECT_MS = 100
 RETRIES = 3
 """To an owner's process. The first refusal takes it out (`WATCHED`), the next attempt goes to `again`. HAProxy itself

