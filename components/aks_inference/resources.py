@@ -73,15 +73,27 @@ class Model(_ProviderResource):
 
 
 class StoredModels(_ProviderResource):
-    """Models of a store that a version uses. Inputs: `store`, `models` (`name:version` each), `user`."""
+    """Models of a store that a version uses. Inputs: `store`, `models` (`name:version` each), `user`, `mounted`."""
 
     _token = f"{PACKAGE}:index:StoredModels"
-    _outputs = ("digests",)
+    _outputs = ("digests", "images")
 
     @property
     def digests(self) -> pulumi.Output[list[str]]:
         """Over names and contents of each model, in the order of the models."""
         return self._output("digests")
+
+    @property
+    def images(self) -> pulumi.Output[list[str]]:
+        """Of each model that is mounted, with its digest; in the order of the models."""
+        return self._output("images")
+
+
+class ImageVolumes(_ProviderResource):
+    """Whether a cluster mounts images as volumes. Inputs: `kubeconfig`, `context`."""
+
+    _token = f"{PACKAGE}:index:ImageVolumes"
+    _outputs = ()
 
 
 class EndpointKeys(_ProviderResource):

@@ -121,9 +121,9 @@ async def test_what_is_refused(
 
 async def test_a_preview_knows_what_stays() -> None:
     inputs = wanted("/s", "net:1")
-    assert StoredModels().preview(inputs, None) == {"digests": UNKNOWN, "mark": UNKNOWN}
+    assert StoredModels().preview(inputs, None) == {"digests": UNKNOWN, "images": UNKNOWN, "mark": UNKNOWN}
     state = State("m", inputs, {**inputs, "digests": ["d"], "mark": "m"})
-    assert StoredModels().preview(inputs, state) == {"digests": ["d"], "mark": "m"}
+    assert StoredModels().preview(inputs, state) == {"digests": ["d"], "images": [], "mark": "m"}
     assert (await StoredModels().check(URN, inputs, inputs)).failures == [], "not looked up again"
 
 

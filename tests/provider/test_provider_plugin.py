@@ -30,6 +30,7 @@ CUSTOM = (
     "EndpointKeys",
     "Image",
     "StoredModels",
+    "ImageVolumes",
     "TrainingRun",
 )
 

@@ -79,6 +79,7 @@ class AksInferenceCluster(Cluster):
         # Where the arguments are wrong, services on it are not told about it again.
         self._kubernetes = unplanned(name, declared.get("runtime"))
         self._provider: KubernetesProvider | None = None
+        self._kubeconfig: Any = None
         self._planned = plan if isinstance(plan, ClusterPlan) and plan.runtime is not None else None
         super().__init__(name, declared, findings, opts)
         if isinstance(plan, AttachPlan):
@@ -166,7 +167,7 @@ class AksInferenceCluster(Cluster):
         runtime = InferenceRuntime(name, arguments, options)
         self.target = self._target = runtime.target
         self._kubernetes = runtime._kubernetes.model_copy(update={"gpu": gpu, "location": location})
-        self._provider = runtime._provider
+        self._provider, self._kubeconfig = runtime._provider, runtime._kubeconfig
         self._registry = runtime._registry
 
     def _served(self) -> "dict[Component, EndpointPlan]":

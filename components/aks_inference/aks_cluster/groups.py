@@ -168,6 +168,7 @@ class ClusterRuntimeSpec(Spec):
     image_pull_secrets: Any = None
     model_store: Any = None
     model_cache: Any = None
+    model_volumes: Any = None
     state_webhook: Any = None
     otlp_endpoint: Any = None
     trace_ratio: Any = None

@@ -5,6 +5,7 @@ Azure ML's arguments are the cluster's; what they mean is the runtime's business
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, Protocol
 
@@ -28,6 +29,8 @@ SCORING_ADDRESS = (
 )
 SUFFIX = 6
 """Characters behind a leaf domain label, as Azure ML has it (azureml-v1 1.3)."""
+IMAGE_VOLUMES_MINOR = 35
+"""Of Kubernetes 1: the first with image volumes by default (KEP-4639)."""
 LATER = "is not supported yet"
 
 
@@ -38,6 +41,8 @@ class Arguments(Protocol):
     def cluster_purpose(self) -> str: ...
     @property
     def runtime(self) -> dict[str, Any] | None: ...
+    @property
+    def kubernetes_version(self) -> str | None: ...
     @property
     def load_balancer_type(self) -> str: ...
     @property
@@ -105,9 +110,21 @@ def runtime_arguments(spec: Arguments) -> tuple[Mapping[str, Any] | None, list[F
         for one in found
         if one.path[:1] != ("cluster_purpose",) and one.path not in said and one.severity is Severity.ERROR
     ]
+    own += _volume_rules(spec, got.spec)
     about_tls = [one for one in own if one.path[:1] and one.path[0] in tls]
     others = [one for one in own if one not in about_tls]
     return {**arguments, **tls}, [*under(("runtime",), [*got.findings, *others]), *about_tls]
+
+
+def _volume_rules(spec: Arguments, runtime: ClusterRuntimeSpec) -> Iterator[Finding]:
+    """AKS turns no feature gates on: what its version has by default is what there is."""
+    version = spec.kubernetes_version
+    if runtime.model_volumes is not True or not isinstance(version, str):
+        return
+    found = re.match(r"1\.(\d+)", version)
+    if found and int(found[1]) < IMAGE_VOLUMES_MINOR:
+        rule = f"needs Kubernetes 1.{IMAGE_VOLUMES_MINOR}, and @kubernetes_version is {version}"
+        yield Finding(("model_volumes",), rule, "leave it out, or use a newer version")
 
 
 def _tls_arguments(spec: Arguments, acme_server: str) -> dict[str, Any]:

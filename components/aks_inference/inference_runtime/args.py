@@ -45,6 +45,10 @@ class InferenceRuntimeArgs(TypedDict):
     model_cache: NotRequired[str | None]
     """Optional. Absolute folder of the nodes that their replicas share to fetch each model once; an empty text: none,
     for namespaces that forbid volumes of the host. Default: /var/cache/aks-inference/models."""
+    model_volumes: NotRequired[bool | None]
+    """Optional. Nodes mount models in registries (`oci://`) as image volumes; no init container fetches them. Needs
+    Kubernetes 1.35, or its feature gate ImageVolume, and containerd 2.1: looked up at preview. Up to 32 models a
+    version, all of them in registries; others are fetched. Default: false."""
     state_webhook: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret. Where each changed state of an endpoint is told to (a POST of JSON; chat systems show its
     `text`). Kubernetes events tell it in any case. Default: none."""

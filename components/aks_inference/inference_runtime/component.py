@@ -68,6 +68,7 @@ class InferenceRuntime(Cluster):
         # Where the arguments are wrong, services on it are not told about it again.
         self._kubernetes = plan.target() if plan else unplanned(name, declared)
         self._provider: KubernetesProvider | None = None
+        self._kubeconfig: Any = plan.kubeconfig if plan else None
         self._registry: RegistryPlan | None = plan.registry if plan else None
         super().__init__(name, declared, findings, opts)
         self._register(name, plan)

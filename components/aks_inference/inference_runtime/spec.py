@@ -71,6 +71,7 @@ class InferenceRuntimeSpec(Spec):
     image_pull_secrets: Texts = ()
     model_store: Text | None = None
     model_cache: Text | None = None
+    model_volumes: Flag = False
     state_webhook: Leaf | None = None
     otlp_endpoint: Text | None = None
     trace_ratio: Annotated[Number, Field(ge=0, le=1)] | None = Field(None, description="use 0 to 1")
@@ -107,6 +108,7 @@ class RuntimePlan:
     """Whether the image is the one that is looked up, and built where it is nowhere."""
     model_store: str | None = None
     model_cache: str | None = MODEL_CACHE
+    model_volumes: bool = False
     pools: Mapping[str, int] = field(default_factory=dict)
     """Autoscaled pool → the most nodes that it may have."""
     tls: TlsPlan | None = None
@@ -172,6 +174,7 @@ class RuntimePlan:
             registry=self.registry.settings.model_copy(update=login) if self.registry else None,
             model_store=self.model_store,
             model_cache=self.model_cache,
+            model_volumes=self.model_volumes,
             otlp_endpoint=self.otlp_endpoint,
             trace_ratio=self.trace_ratio,
         )
@@ -209,6 +212,9 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
     if spec.model_cache and not _FOLDER.fullmatch(spec.model_cache):
         rule = "is no absolute folder of a node"
         findings.append(Finding(("model_cache",), rule, f"give a path such as {MODEL_CACHE}", spec.model_cache))
+    if spec.model_volumes and store is not None and not store.startswith("oci://"):
+        rule = "mounts models of registries, and @model_store is none"
+        findings.append(Finding(("model_volumes",), rule, "leave it out, or keep models in oci://"))
     tls, wrong = plan_tls(spec)
     findings += wrong
     if tls is not None and spec.url is not None and not spec.url.startswith("https://"):
@@ -236,6 +242,7 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         builds=spec.image is None,
         model_store=store,
         model_cache=MODEL_CACHE if spec.model_cache is None else spec.model_cache or None,
+        model_volumes=spec.model_volumes,
         pools=spec.autoscaled_pools,
         webhook=spec.state_webhook,
         otlp_endpoint=spec.otlp_endpoint,

@@ -16,6 +16,16 @@ _READABLE = 0o440
 
 
 @dataclass(frozen=True)
+class Mounted:
+    """A model that the node mounts; values may be known only later."""
+
+    image: Any
+    """With its digest: what is mounted is what was registered, compared by the node's runtime."""
+    place: Any
+    """`name/version`, below the folder of the models."""
+
+
+@dataclass(frozen=True)
 class Delivery:
     """The models of a version, as its pods are told; values may be known only later."""
 
@@ -25,10 +35,17 @@ class Delivery:
     """AZUREML_MODEL_DIR."""
     secret: str | None = None
     """Of the namespace; with access to the stores."""
+    mounted: tuple[Mounted, ...] = ()
+    """Given: the pod mounts them all as images, and nothing is fetched."""
 
 
 def volumes(delivery: Delivery, target: KubernetesTarget) -> list[Manifest]:
     """Of the pod."""
+    if delivery.mounted:
+        return [
+            {"name": f"model-{index}", "image": {"reference": one.image, "pullPolicy": "IfNotPresent"}}
+            for index, one in enumerate(delivery.mounted)
+        ]
     found: list[Manifest] = [{"name": "models", "emptyDir": {}}]
     if delivery.secret is not None:
         secret = {"secretName": delivery.secret, "defaultMode": _READABLE}
@@ -38,9 +55,19 @@ def volumes(delivery: Delivery, target: KubernetesTarget) -> list[Manifest]:
     return found
 
 
-def mount() -> Manifest:
+def mounts(delivery: Delivery) -> list[Manifest]:
     """Of the scoring server: it reads what was compared, and changes nothing."""
-    return {"name": "models", "mountPath": MODELS_ROOT, "readOnly": True}
+    if not delivery.mounted:
+        return [{"name": "models", "mountPath": MODELS_ROOT, "readOnly": True}]
+    return [
+        {"name": f"model-{index}", "mountPath": below_models(one.place), "readOnly": True}
+        for index, one in enumerate(delivery.mounted)
+    ]
+
+
+def below_models(place: Any) -> Any:  # noqa: ANN401 - a text, or an output of one
+    """A path in the folder of the models."""
+    return f"{MODELS_ROOT}/{place}" if isinstance(place, str) else place.apply(lambda known: f"{MODELS_ROOT}/{known}")
 
 
 def fetching(delivery: Delivery, target: KubernetesTarget) -> Manifest:

@@ -12,13 +12,13 @@ import pulumi
 from aks_inference.images.child import image_resource
 from aks_inference.images.registry import RegistryPlan
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
-from aks_inference.resources import EndpointKeys
+from aks_inference.resources import EndpointKeys, ImageVolumes
 from aks_inference.service import replicas
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
 from aks_inference.service.insights import shown_to_engine
 from aks_inference.service.model_pods import Delivery
 from aks_inference.service.replicas import Replica
-from aks_inference.service.stored import directory_of, register_stored
+from aks_inference.service.stored import can_mount, directory_of, register_stored
 from aks_inference_runtime.api.endpoint import AuthMode
 
 
@@ -42,6 +42,7 @@ class ClusterEndpoint:
         assert target is not None  # noqa: S101 - the plan's rules refuse a cluster that is not known
         self._name, self._plan, self._child, self._target = name, plan, child, target
         provider = getattr(plan.target.cluster, "_provider", None)
+        self._volumes: ImageVolumes | None = None
         self._images: dict[str, Any] = {}
         """Of versions whose image is known only later."""
         self._provider = provider or KubernetesProvider(name, target.kubeconfig, target.context, child)
@@ -132,9 +133,26 @@ class ClusterEndpoint:
         """The models of a version. `used` gets the resources that look them up and protect them."""
         if not planned.models:
             return None
-        stored = register_stored(self._name, self._plan.name, planned, self._child)
+        mounted = self._target.model_volumes and can_mount(planned.models)
+        if mounted:
+            used.append(self._image_volumes())
+        stored = register_stored(self._name, self._plan.name, planned, self._child, mounted=mounted)
         used += stored.resources
-        return Delivery(stored.models, directory_of(planned.models), planned.placing.model_secret)
+        directory, secret = directory_of(planned.models), planned.placing.model_secret
+        return Delivery(stored.models, directory, secret, stored.mounted)
+
+    def _image_volumes(self) -> ImageVolumes:
+        """One for all versions: whether the cluster can do it."""
+        if self._volumes is None:
+            known = getattr(self._plan.target.cluster, "_kubeconfig", None)
+            known = self._target.kubeconfig if known is None else known
+            inputs = {"kubeconfig": None if known is None else pulumi.Output.secret(known)}
+            options = pulumi.ResourceOptions(
+                depends_on=[] if self._plan.target.cluster is None else [self._plan.target.cluster]
+            )
+            merged = pulumi.ResourceOptions.merge(self._child, options)
+            self._volumes = ImageVolumes(f"{self._name}-volumes", {**inputs, "context": self._target.context}, merged)
+        return self._volumes
 
     def _object(self, manifest: Manifest, *after: pulumi.Resource) -> KubernetesObject:
         # The runtime brings the definition, and the namespace of the keys' digests.

@@ -12,7 +12,7 @@ from aks_inference import pods
 from aks_inference.images.custom import CustomImage
 from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
 from aks_inference.pods import GPU_TOLERATIONS, RESTRICTED, downward, pod_security, spread
-from aks_inference.service.model_pods import Delivery, fetching, mount, volumes
+from aks_inference.service.model_pods import Delivery, fetching, mounts, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND, Container, EndpointVersion
@@ -182,11 +182,16 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
     if placing.service_account is not None:
         pod["serviceAccountName"] = placing.service_account
         labels["azure.workload.identity/use"] = "true"
-    if placing.pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in placing.pull_secrets]
+    pulls = [*placing.pull_secrets]
+    if replica.delivery is not None and replica.delivery.mounted and replica.delivery.secret is not None:
+        # The node pulls models like images: with the same Secret that an init container would use.
+        pulls += [replica.delivery.secret] if replica.delivery.secret not in pulls else []
+    if pulls:
+        pod["imagePullSecrets"] = [{"name": name} for name in pulls]
     if replica.delivery is not None:
-        # Before the gate: nothing is answered from a pod that has no models yet.
-        pod["initContainers"].insert(0, fetching(replica.delivery, replica.target))
+        if not replica.delivery.mounted:
+            # Before the gate: nothing is answered from a pod that has no models yet.
+            pod["initContainers"].insert(0, fetching(replica.delivery, replica.target))
         pod["volumes"] += volumes(replica.delivery, replica.target)
     metadata: Manifest = {"labels": labels}
     if environment_digest is not None:
@@ -308,12 +313,12 @@ def _custom(replica: Replica, custom: CustomImage) -> Manifest:
     return result
 
 
-def _answering(replica: Replica, told: Mapping[str, Any], mounts: list[Manifest]) -> Manifest:
+def _answering(replica: Replica, told: Mapping[str, Any], mounted: list[Manifest]) -> Manifest:
     """What every container has that answers the gate. `told`: its variables."""
     version, container, probe = replica.version, replica.container, replica.version.liveness_probe
     if replica.delivery is not None:
         told = {**told, "AZUREML_MODEL_DIR": replica.delivery.directory}
-        mounts = [*mounts, mount()]
+        mounted = [*mounted, *mounts(replica.delivery)]
     result: Manifest = {
         "name": "scoring",
         "env": [{"name": n, "value": v} for n, v in sorted(told.items()) if n not in replica.hidden],
@@ -329,7 +334,7 @@ def _answering(replica: Replica, told: Mapping[str, Any], mounts: list[Manifest]
         },
         # The gate answers when nothing runs any more: only then the server is told to end.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drained", "port": k8s.GATE_READY_PORT, "scheme": "HTTP"}}},
-        "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a volume of the pod's own
+        "volumeMounts": [*mounted, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a volume of the pod's own
     }
     if replica.hidden:
         result["envFrom"] = [{"secretRef": {"name": replica.environment_name}}]

@@ -13,6 +13,7 @@ from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, NotFound, RuntimeUnavailable
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.models.stores import ModelStore, open_store
+from aks_inference_runtime.models.stores.oci import OciStore
 from aks_inference_runtime.models.stores.store import find_version
 
 LOOK_S = 5.0
@@ -22,9 +23,11 @@ INPUTS = (
     Field("store", Kind.STRING, "Required. Address of the store.", required=True, replaces=True),
     Field("models", Kind.STRINGS, "Required. `name:version` of each model.", required=True, replaces=True),
     Field("user", Kind.STRING, "Required. Who uses them, as told to who deletes one.", required=True, replaces=True),
+    Field("mounted", Kind.BOOLEAN, "Optional. Pods mount them as images. Default: false.", replaces=True),
 )
 OUTPUTS = (
     Field("digests", Kind.STRINGS, "`sha256:<hex>` over names and contents of each model.", required=True),
+    Field("images", Kind.STRINGS, "Of each model, with its digest; empty where they are not mounted.", required=True),
     Field("mark", Kind.STRING, "Under which the store protects them.", required=True),
 )
 
@@ -35,9 +38,12 @@ def check(news: Mapping[str, Any]) -> list[Failure]:
     store, models = news.get("store"), news.get("models")
     if isinstance(store, str) and store != UNKNOWN:
         try:
-            open_store(store)
+            opened = open_store(store)
         except InvalidInput as error:
             failures.append(Failure("store", str(error)))
+        else:
+            if news.get("mounted") and not isinstance(opened, OciStore):
+                failures.append(Failure("mounted", f"{store} is no registry, and pods mount images of registries"))
     for index, model in enumerate(models if isinstance(models, list) else ()):
         if isinstance(model, str) and model != UNKNOWN and parse(model) is None:
             failures.append(Failure(f"models[{index}]", f"{model!r} is no model id `name:version`"))
@@ -81,7 +87,13 @@ class StoredModels:
 
     def preview(self, inputs: Raw, state: State | None) -> Computed:
         """What is in the store is known when it is applied."""
-        return {field.name: UNKNOWN if state is None else state.outputs.get(field.name, UNKNOWN) for field in OUTPUTS}
+        if state is None:
+            return {field.name: UNKNOWN for field in OUTPUTS}
+        # A state from before there were any has none.
+        return {
+            "images": [],
+            **{field.name: state.outputs[field.name] for field in OUTPUTS if field.name in state.outputs},
+        }
 
     async def create(self, operation: Operation, inputs: Raw) -> Made:
         """Looks the models up and protects them. Raises NotFound, StoreUnavailable."""
@@ -91,10 +103,11 @@ class StoredModels:
         operation.progress.status(f"looking up {len(models)} model(s) in {store.address}")
         try:
             records = await _each(models, lambda name, version: _use(store, name, version, by))
+            images = await _images(store, records) if given.get("mounted") else []
         except BaseException:
             await asyncio.shield(_release(store, models, by))
             raise
-        return Made(by, {"digests": [record.digest for record in records], "mark": by})
+        return Made(by, {"digests": [record.digest for record in records], "images": images, "mark": by})
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """Never asked for: every change replaces."""
@@ -118,6 +131,13 @@ class StoredModels:
         """Ends the protection; the models stay. Raises StoreUnavailable."""
         given = plain(state.inputs)
         await _release(open_store(given["store"]), _models(given), str(plain(state.outputs)["mark"]))
+
+
+async def _images(store: ModelStore, records: Sequence[ModelRecord]) -> list[str]:
+    """Raises InvalidInput for a store that is no registry."""
+    if not isinstance(store, OciStore):
+        raise InvalidInput(f"{store.address} is no registry, and pods mount images of registries")
+    return [str(await store.mountable(record)) for record in records]
 
 
 async def _use(store: ModelStore, name: str, version: int, by: str) -> ModelRecord:

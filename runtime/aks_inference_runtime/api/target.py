@@ -66,6 +66,8 @@ class KubernetesTarget(Wire):
     """Address of the store that keeps the models of the target; None: each model names its own."""
     model_cache: str | None = None
     """Folder of each node that its replicas fetch models into; None: each pod fetches its own."""
+    model_volumes: bool = False
+    """Whether models in registries are mounted as images, in place of being fetched."""
     registry: RegistrySettings | None = None
     """Where images of its services are looked up and built to; None: every service names its own image."""
 

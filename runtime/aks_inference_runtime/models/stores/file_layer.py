@@ -3,10 +3,25 @@
 import hashlib
 import os
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry import RegistryClient
+from aks_inference_runtime.images.registry.manifest import (
+    OCI_CONFIG,
+    Descriptor,
+    image_manifest,
+    index_manifest,
+    json_bytes,
+    sha256,
+)
+from aks_inference_runtime.images.registry.upload import UploadSource
+
+ARCHITECTURES = ("amd64", "arm64")
+"""Files have none, but a node asks for its own."""
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -75,3 +90,18 @@ def describe_layer(layer: FileLayer) -> Described:
             content.update(b"longer")
     whole.update(bytes(layer.padded(layer.size) - layer.size))
     return Described(f"sha256:{whole.hexdigest()}", f"sha256:{content.hexdigest()}")
+
+
+async def push_files(client: RegistryClient, target: ImageReference, layers: Sequence[Descriptor]) -> str:
+    """Puts an image of layers that the repository has under a tag, for each architecture; gives the index' digest."""
+    entries = []
+    for architecture in ARCHITECTURES:
+        rootfs = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
+        config = json_bytes({"architecture": architecture, "os": "linux", "config": {}, "rootfs": rootfs})
+        described = Descriptor(OCI_CONFIG, sha256(config), len(config))
+        await client.push_blob(target, described, UploadSource.of(config))
+        manifest = image_manifest(described, tuple(layers))
+        by_digest = ImageReference(target.registry, target.repository, None, manifest.digest)
+        found = await client.push_manifest(by_digest, manifest)
+        entries.append({**found.to_json(), "platform": {"os": "linux", "architecture": architecture}})
+    return (await client.push_manifest(target, index_manifest(tuple(entries)))).digest

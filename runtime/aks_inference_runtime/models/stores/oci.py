@@ -35,13 +35,15 @@ from aks_inference_runtime.models.copying import copy_checked, disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
 from aks_inference_runtime.models.progress import Progress, silent
 from aks_inference_runtime.models.registry_identity import with_identity
-from aks_inference_runtime.models.stores.file_layer import LAYER, FileLayer, describe_layer
+from aks_inference_runtime.models.stores.file_layer import LAYER, FileLayer, describe_layer, push_files
 from aks_inference_runtime.models.stores.store import Upload, amended, refuse_used, same_version
 
 LABEL = "dev.aks-inference.model"
 CONTENT = "dev.aks-inference.content"
 """Annotation of a layer: the digest of the file in it."""
 USER = "application/vnd.aks-inference.model.user.v1+json"
+FILES = "files-v"
+"""Tag of the image of a version's files alone, before its number."""
 TOMBSTONE = "dev.aks-inference.deleted"
 PARALLEL = 4
 MAX_CONFIG = 4 * 1024 * 1024
@@ -140,11 +142,30 @@ class OciStore:
             refuse_used(name, version, await self._users(client, place, version))
             # The tag stays, on an empty image: its number was given.
             await self._tag(client, place, version, {TOMBSTONE: "true"}, ())
+            files = await client.manifest(ImageReference(self._registry, place, f"{FILES}{version}"))
+            if files is not None:
+                # The index, then what it names.
+                for one in (files.descriptor(), *files.parts("manifests")):
+                    await client.delete_manifest(self._reference(place, version).at(one.digest))
             if not await client.delete_manifest(self._reference(place, version).at(manifest.digest)):
                 raise OperationFailed(
                     f"{self.address}: {name}:{version} is deleted, but the registry keeps its layers: it removes no "
                     f"manifests; allow it there to free the space"
                 )
+
+    async def mountable(self, record: ModelRecord) -> ImageReference:
+        """An image of the version's files alone, with its digest: what pods mount. Made where it is not there yet.
+
+        It says nothing else of the model: facts that change leave it as it is. Raises as `fetch`.
+        """
+        place = self._place(record.name)
+        async with self._client() as client:
+            manifest = await self._manifest(client, place, record.version)
+            layers = manifest.parts("layers")
+            if {layer.annotations.get(CONTENT) for layer in layers} != set(record.files.values()):
+                raise ContentMismatch(f"{self.address}: {record.model_id} is not made of the files of its record")
+            target = ImageReference(self._registry, place, f"{FILES}{record.version}")
+            return target.at(await push_files(client, target, layers))
 
     async def users(self, name: str, version: int) -> list[str]:
         """See ModelStore."""
