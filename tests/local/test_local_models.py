@@ -15,8 +15,10 @@ from aks_inference_runtime.api.endpoint import ModelReference
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.api.supervisor import ModelRegistration
 from aks_inference_runtime.local import apps
-from aks_inference_runtime.local.files import remove_tree
+from aks_inference_runtime.local.files import read_wire, remove_tree
 from aks_inference_runtime.local.models import ModelStore
+from aks_inference_runtime.local.records import ReplicaRecord
+from aks_inference_runtime.local.replica import record_path
 from aks_inference_runtime.models.errors import ContentMismatch
 
 REFERENCE = ModelReference(name="net", version=1)
@@ -131,10 +133,10 @@ def test_an_app_root_that_was_written_to_is_laid_out_anew(stored: Stored, cluste
     target = cluster.root / "app"
     models = target / "azureml-models" / "net" / "1" / "net"
 
-    def build() -> None:
-        apps.build_app_root(target, version, stored.store, codes)
+    def build() -> Path:
+        return apps.build_app_root(target, version, stored.store, codes)
 
-    build()
+    assert build() == target
     assert [mode(folder) for folder in (models, *models.parents[:3])] == [0o555] * 4
     first = models.stat().st_ino
     build()
@@ -146,15 +148,27 @@ def test_an_app_root_that_was_written_to_is_laid_out_anew(stored: Stored, cluste
     (models / "a").unlink()
     (models / "a").write_text("weighed")  # as long as the right one
     assert not apps.unchanged(target)
-    build()
-    assert ((models / "a").read_text(), (stored.files / "a").read_text()) == ("weights", "weights")
+    second = target.with_name("app.1")
+    target.with_name("app.note").touch()
+    assert build() == build() == second
+    anew = second / models.relative_to(target)
+    assert ((anew / "a").read_text(), (stored.files / "a").read_text()) == ("weights", "weights")
+    assert (models / "a").read_text() == "weighed", "who runs from it is left alone"
     stored.damage()
-    assert not apps.unchanged(target)
-    build()
-    assert ((models / "a").read_text(), (stored.files / "a").read_text()) == ("weights", "weights")
+    assert not apps.unchanged(second)
+    third, fourth = target.with_name("app.10"), target.with_name("app.11")
+    third.mkdir()
+    assert build() == fourth
+    anew = fourth / models.relative_to(target)
+    assert ((anew / "a").read_text(), (stored.files / "a").read_text()) == ("weights", "weights")
+    assert apps.builds(target) == [target, second, third, fourth]
     assert [path.name for path in cluster.root.glob(".*")] == []
-    remove_tree(target)
-    assert not target.exists()
+    apps.remove_unused(target, {second})
+    assert apps.builds(target) == [second, fourth]
+    apps.remove_unused(target, ())
+    assert apps.builds(target) == [fourth]
+    remove_tree(fourth)
+    assert not fourth.exists()
 
 
 WRITES = """
@@ -195,6 +209,55 @@ async def test_a_script_that_writes_into_its_model_harms_nobody(
     assert "extra keys" not in replica.record.log.read_text(), "what the server says of its own settings"
     await cluster.supervisor.delete_endpoint("one")
     assert not (cluster.paths.apps / "one").exists()
+
+
+READS_LATE = """
+import os, pathlib
+
+def init():
+    pass
+
+def run(data):
+    by_its_folder = pathlib.Path("late/late.txt").read_text()
+    model = (pathlib.Path(os.environ["AZUREML_MODEL_DIR"]) / "net" / "sub" / "b").read_text()
+    return {"pid": os.getpid(), "answer": [by_its_folder, model]}
+"""
+
+
+async def test_who_runs_reads_on_while_others_get_their_files_anew(stored: Stored, cluster: Any) -> None:
+    """The old folder goes with the last replica that runs from it."""
+    cluster.supervisor.models.put(ModelRegistration(name="net", source_path=str(stored.source)))
+    cluster.code("late", READS_LATE)
+    (cluster.root / "late" / "late.txt").write_text("there")
+    code = cluster.code("late", READS_LATE)
+    settings = {"models": [{"name": "net", "version": 1}], "scaling": {"autoscale_enabled": False, "num_replicas": 1}}
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1", code, **settings)))
+    await cluster.served("svc")
+    (old,) = cluster.supervisor.endpoint("svc").replicas()
+    (root,) = (cluster.paths.apps / "svc" / "a-1").iterdir()
+    model = root / "azureml-models" / "net" / "1" / "net" / "a"
+    model.chmod(0o644)
+    model.write_text("harmed!")
+    settings["scaling"] = {"autoscale_enabled": False, "num_replicas": 2}
+    await cluster.supervisor.put_endpoint(cluster.endpoint("svc", cluster.version("a-1", code, **settings)))
+    await cluster.until(lambda: len(cluster.router.targets(ready=True)) == 2, "a second replica")
+    roots = apps.builds(root)
+    assert len(roots) == 2
+
+    async def answers() -> list[object]:
+        return [(await cluster.score(target))[1]["answer"] for target in cluster.router.targets(ready=True)]
+
+    assert await answers() == [["there", "more"]] * 2
+    # What the next supervisor goes by, too.
+    records = [replica.record for replica in cluster.supervisor.endpoint("svc").replicas()]
+    assert {read_wire(record_path(cluster.paths, record.id), ReplicaRecord).app_root for record in records} == set(
+        roots
+    )
+    os.kill(old.record.server_pid, signal.SIGKILL)
+    await cluster.until(lambda: apps.builds(root) == roots[1:], "nobody runs from the old one")
+    others = lambda: [t for t in cluster.router.targets(ready=True) if t.id != old.id]  # noqa: E731
+    await cluster.until(lambda: len(others()) == 2, "two again")
+    assert await answers() == [["there", "more"]] * 2
 
 
 def _other_ready(cluster: Any, before: str) -> Callable[[], bool]:

@@ -21,6 +21,7 @@ from aks_inference_runtime.local.capacity import machine
 from aks_inference_runtime.local.checks import check
 from aks_inference_runtime.local.serve import serve
 from aks_inference_runtime.router.model import VersionKey
+from testbed.processes import free_ports
 
 
 async def test_deploys_scores_and_deletes(cluster: Any) -> None:
@@ -203,7 +204,7 @@ async def test_a_shutdown_that_did_not_end_all_says_so(cluster: Any, tmp_path: P
 
     router.stop = stop
     ready = asyncio.Event()
-    settings = LocalSettings(name="other", state_directory=str(directory), port=1 + cluster.settings.port)
+    settings = LocalSettings(name="other", state_directory=str(directory), port=free_ports(1)[0])
     serving = asyncio.create_task(serve(settings, lambda *_: router, lambda _: ready.set(), "1"))
     async with asyncio.timeout(30):
         await ready.wait()

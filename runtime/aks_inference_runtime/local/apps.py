@@ -1,10 +1,10 @@
 """Code snapshots and app roots: what a replica finds under AML_APP_ROOT."""
 
-import contextlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from aks_inference_runtime.api.content import directory_digest, directory_files, script_digest
@@ -68,13 +68,27 @@ def _digest(code: Code, target: Path) -> str:
     return script_digest(target / Path(code.entry_script).name)
 
 
-def build_app_root(target: Path, version: EndpointVersion, models: ModelStore, codes: CodeStore) -> None:
-    """Lays out code (copied) and models (hard-linked, read-only) unless they are there as they were laid out.
+def builds(base: Path) -> list[Path]:
+    """The app roots of a template in their order: `<base>`, `<base>.1`, … as far as they are still there."""
+    numbered = [(0, base)] if base.is_dir() else []
+    for folder in base.parent.glob(f"{base.name}.*"):
+        number = folder.name.removeprefix(f"{base.name}.")
+        if number.isdecimal():
+            numbered.append((int(number), folder))
+    return [folder for _, folder in sorted(numbered)]
 
-    Raises NotFound for a model, ContentMismatch for one that was changed in the store, OSError for the disk.
+
+def build_app_root(base: Path, version: EndpointVersion, models: ModelStore, codes: CodeStore) -> Path:
+    """Lays out code (copied) and models (hard-linked, read-only) unless the newest app root is as it was laid out.
+
+    Never in the place of another one: replicas that run from it may still read. Returns the newest. Raises NotFound
+    for a model, ContentMismatch for one that was changed in the store, OSError for the disk.
     """
-    if unchanged(target):
-        return
+    present = builds(base)
+    if present and unchanged(present[-1]):
+        return present[-1]
+    number = int(present[-1].name.removeprefix(f"{base.name}.")) if present and present[-1] != base else 0
+    target = base.with_name(f"{base.name}.{number + 1}") if present else base
     target.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
@@ -88,14 +102,18 @@ def build_app_root(target: Path, version: EndpointVersion, models: ModelStore, c
         shutil.copytree(codes.folder(version.code), temporary / code_folder(version.code), dirs_exist_ok=True)
         if not (temporary / entry_script(version.code)).is_file():
             raise InvalidInput(f"entryScript: {version.code.entry_script!r} is not in the snapshot of the code")
-        before = temporary.with_name(f".old-{temporary.name}")
-        with contextlib.suppress(FileNotFoundError):
-            target.rename(before)
-        temporary.replace(target)
-        remove_tree(before)
+        temporary.rename(target)
     except BaseException:
         remove_tree(temporary)
         raise
+    return target
+
+
+def remove_unused(base: Path, used: Collection[Path]) -> None:
+    """Removes app roots of a template but the newest, unless a replica runs from them."""
+    for folder in builds(base)[:-1]:
+        if folder not in used:
+            remove_tree(folder)
 
 
 def unchanged(app_root: Path) -> bool:

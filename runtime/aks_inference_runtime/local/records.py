@@ -38,6 +38,8 @@ class ReplicaRecord(Wire):
     template: str
     control: Path
     log: Path
+    app_root: Path | None = None
+    """None: `apps/<endpoint>/<version>/<template>`, as before there could be several."""
     server_pid: int = 0
     server_mark: str = ""
     gate_pid: int = 0

@@ -207,6 +207,7 @@ def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> 
         template=plan.template,
         control=paths.run / f"{number}.sock",
         log=folder / f"{replica}.log",
+        app_root=plan.app_root,
     )
     # Before the processes: whatever happens next, the record or their mark leads to them.
     write_wire(record_path(paths, replica), record, then="")

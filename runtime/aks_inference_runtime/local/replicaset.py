@@ -10,7 +10,7 @@ from pathlib import Path
 from aks_inference_runtime.api.endpoint import EndpointVersion, Resources
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.local import logs
-from aks_inference_runtime.local.apps import CodeStore, build_app_root, unchanged
+from aks_inference_runtime.local.apps import CodeStore, build_app_root, builds, remove_unused, unchanged
 from aks_inference_runtime.local.capacity import Machine, room, why_not
 from aks_inference_runtime.local.environments import BuiltEnvironment, EnvironmentStore
 from aks_inference_runtime.local.files import remove_tree
@@ -85,12 +85,14 @@ class ReplicaSet:
         self._not_before = 0.0
         self._weighed = 0.0
         self._environment: BuiltEnvironment | None = None
+        self._app_root: Path | None = None
+        """Where the next replica finds code and models."""
         self._preparation: asyncio.Task[None] | None = None
         self._stopping: dict[str, asyncio.Task[None]] = {}
 
     @property
-    def app_root(self) -> Path:
-        """Where its replicas find code and models."""
+    def _base(self) -> Path:
+        """The first of the folders in which its replicas find code and models."""
         return self._host.paths.apps / self.endpoint / self.version.name / self.template
 
     def serving(self) -> list[Replica]:
@@ -144,7 +146,7 @@ class ReplicaSet:
         self.unschedulable = ""
         if missing <= 0 or self.failed or self.backing_off or not self.prepared():
             return
-        if not unchanged(self.app_root):
+        if self._app_root is None or not unchanged(self._app_root):
             self._prepare()
             return
         for _ in range(missing):
@@ -158,7 +160,8 @@ class ReplicaSet:
         """Nothing of it is wanted any more."""
         if self._preparation is not None:
             self._preparation.cancel()
-        remove_tree(self.app_root)
+        for folder in builds(self._base):
+            remove_tree(folder)
 
     async def close(self, drain_s: float | None) -> None:
         """Ends all replicas, those that drain included; with None lets them go on by themselves."""
@@ -187,7 +190,8 @@ class ReplicaSet:
 
     def prepared(self) -> bool:
         """Whether environment and app root are there; begins to make them if not."""
-        if self._environment is not None and self._environment.usable and self.app_root.is_dir():
+        environment, app_root = self._environment, self._app_root
+        if environment is not None and environment.usable and app_root is not None and app_root.is_dir():
             return True
         self._prepare()
         return False
@@ -200,7 +204,8 @@ class ReplicaSet:
         try:
             packages = self.version.environment.pip_packages
             self._environment = await self._host.environments.get(packages, self._tell)
-            await asyncio.to_thread(build_app_root, self.app_root, self.version, self._host.models, self._host.codes)
+            stores = self._host.models, self._host.codes
+            self._app_root = await asyncio.to_thread(build_app_root, self._base, self.version, *stores)
             self.message = ""
         except (AksInferenceError, OSError) as error:
             self.failed = str(error)
@@ -213,7 +218,8 @@ class ReplicaSet:
 
     def _start(self) -> bool:
         assert self._environment is not None  # noqa: S101 - reconcile asks prepared first
-        plan = ReplicaPlan(self.endpoint, self.version, self.template, self._environment, self.app_root)
+        assert self._app_root is not None  # noqa: S101 - as above
+        plan = ReplicaPlan(self.endpoint, self.version, self.template, self._environment, self._app_root)
         try:
             replica = start(plan, self._host.paths, self._changed)
         except (OSError, AksInferenceError) as error:
@@ -300,6 +306,7 @@ class ReplicaSet:
                 await asyncio.sleep(DRAIN_AGAIN_S)
             await replica.stop(self._host.paths)
             self.replicas.pop(replica.id, None)
+            await asyncio.to_thread(remove_unused, self._base, self._used_roots())
             self._changed()
 
         if drain_s is None:
@@ -309,6 +316,10 @@ class ReplicaSet:
         self._stopping[replica.id] = task
         task.add_done_callback(lambda done: self._stopped(replica.id, done))
         self._changed()
+
+    def _used_roots(self) -> set[Path]:
+        used = {replica.record.app_root or self._base for replica in self.replicas.values()}
+        return used if self._app_root is None else {*used, self._app_root}
 
     async def _drained(self, replica: Replica, seconds: float) -> bool:
         try:
