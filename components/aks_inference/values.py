@@ -201,7 +201,7 @@ def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[st
             continue
         name = camel.get(key, key)
         if name not in spec.model_fields:
-            findings.append(Finding((Verbatim(key),), "is not known here", did_you_mean(key, spec.model_fields)))
+            findings.append(Finding((Verbatim(key),), "is not known here", did_you_mean(str(key), spec.model_fields)))
         elif name in raw:
             findings.append(
                 Finding((Verbatim(key),), f"is given twice: as `{written[name]}` and `{key}`", "give it once")

@@ -135,6 +135,11 @@ BAD_INFERENCE: list[tuple[dict[str, Any], str]] = [
     ),
     ({"environment": {"spark": {"packages": [{"group": "g"}]}}}, ": environment.spark: asks for Spark packages"),
     ({"environment": {"databricks": {"jarLibraries": ["x"]}}}, ": environment.databricks: asks for Databricks"),
+    ({"environment": {"databricks": {"jarLibrary": ["x"]}}}, ": environment.databricks.jarLibrary: is not known here"),
+    ({"environment": {"spark": {"package": []}}}, ": environment.spark.package: is not known here; did you mean `pack"),
+    ({"environment": {"r": {"rVersion": "4"}}}, ": environment.r: asks for R packages"),
+    ({"environment": {"docker": {"platform": {"os": "Windows"}}}}, ': environment.docker.platform.os = "Windows": is'),
+    ({"environment": {"docker": {"platform": {"arch": "x"}}}}, ": environment.docker.platform.arch: is not known here"),
     ({"environment": {"pipPackages": ["-r x.txt"]}}, ': environment.pipPackages[0] = "-r x.txt": is not an option for'),
     ({"environment": {"pipPackages": ["sci kit"]}}, ': environment.pipPackages[0] = "sci kit": is not a requirement'),
     ({"environment": {"environmentVariables": {"A": 1}}}, ": environment.environmentVariables.A = 1: must be a text"),
@@ -338,3 +343,18 @@ def test_probe_settings_without_effect_are_told() -> None:
         "d.json: livenessProbeRequirements.successThreshold = 2",
         "d.json: livenessProbeRequirements.timeoutSeconds = 5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ({"deployment_config": {"computeType": "aks", 5: 1}}, "deployment_config: `5` is not a key of computeType aks"),
+        ({"deployment_config": {"computeType": "aks", "keys": {5: 1}}}, "deployment_config: keys: `5` is not a key of"),
+        ({"inference_config": {"entry_script": "src/score.py", 5: 1}}, "inference_config.5: is not known here; known"),
+        ({"tags": {5: "x"}}, "tags[5]"),
+    ],
+)
+def test_a_name_that_is_no_text(declared: dict[str, Any], expected: str) -> None:
+    _, errors = service(**declared)
+    assert len(errors) == 1, errors
+    assert errors[0].startswith(expected)

@@ -71,17 +71,17 @@ def test_what_versions_share_may_stand_in_their_files() -> None:
         (
             [{"authEnabled": True}],
             {"auth_enabled": False},
-            ["auth_enabled: is also given in a.json: authEnabled; give"],
+            ["auth_enabled: is also given in the deployment_config of versions[0]; give it once"],
         ),
         (
             [{"authEnabled": True}, {}, {"authEnabled": False}],
             {},
-            ["c.json: authEnabled: is another value than in a.json: authEnabled: an endpoint has one for all its"],
+            ["c.json: authEnabled: is another value than that of versions[0]: an endpoint has one for all its"],
         ),
         (
             [{"keys": {"primaryKey": "hush-hush"}}, {"keys": {"primaryKey": "hush-too"}}],
             {},
-            ["b.json: keys.primaryKey: is another value than in a.json: keys.primaryKey"],
+            ["b.json: keys.primaryKey: is another value than that of versions[0]"],
         ),
         (
             [{"authEnabled": True, "tokenAuthEnabled": True}],

@@ -66,9 +66,12 @@ def _sources(tls: Tls) -> Iterator[RuleFinding]:
             "leave out one of them",
         )
     if tls.overwrite_existing_domain and tls.leaf_domain_label is None:
-        yield OVERWRITE.broken(
-            (*tls.path, "overwrite_existing_domain"), True, "does nothing without @leaf_domain_label", "leave it out"
-        )
+        path = (*tls.path, "overwrite_existing_domain")
+        if any(own.values()):
+            rule = "is about the domain of @leaf_domain_label, and a certificate of your own is given"
+            yield ONE_WAY.broken(path, True, rule, "leave it out")
+        else:
+            yield OVERWRITE.broken(path, True, "does nothing without @leaf_domain_label", "leave it out")
 
 
 def _balancer(tls: Tls) -> Iterator[RuleFinding]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aks_inference.findings import Finding, Severity, placed, under
 from aks_inference.names import SERVICE
-from aks_inference.service.deployment import FILE, Deployment, shared
+from aks_inference.service.deployment import FILE, Deployment, in_versions, shared
 from aks_inference.service.endpoint import (
     EndpointPlan,
     EndpointSettings,
@@ -54,12 +54,12 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     reads, unread = _read_versions(read(ControlledRolloutEndpointSpec, explicit).spec.versions)
     files, twice = shared(explicit, [(("versions", index), deployment) for index, _, deployment in reads])
     got = read(ControlledRolloutEndpointSpec, {**files.values, **explicit}, required=("target", "versions"))
-    spec, findings = got.spec, [*placed(files.places, FILE, got.findings), *twice]
+    spec, findings = got.spec, [*in_versions(files, got.findings), *twice]
     target, wrong = choose_target(spec.target)
     findings += wrong + list(target_findings(target))
     name = spec.endpoint_name or resource_name
     findings += SERVICE.check(("endpoint_name",), name)
-    findings += placed(files.places, FILE, endpoint_rules(got, target))
+    findings += in_versions(files, endpoint_rules(got, target))
     plans, wrong = _plan_versions(len(spec.versions), reads, target) if got.whole("versions") else ([], [])
     findings += [*unread, *wrong]
     if target is None or any(f.severity is Severity.ERROR for f in findings):

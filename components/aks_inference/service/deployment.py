@@ -4,11 +4,11 @@ Where the old reader ignored unknown keys in silence and said "error parsing dep
 each problem is named here (reference: azureml-v1.md 5.2).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aks_inference.findings import NOTHING, Finding, Path, did_you_mean
+from aks_inference.findings import NOTHING, Casing, Finding, Path, did_you_mean, placed, show_path, under
 from aks_inference.service.code import absolute
 from aks_inference.service.inference import read_json
 from aks_inference.values import is_late
@@ -68,6 +68,8 @@ class Deployment:
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    at: dict[str, Path] = field(default_factory=dict)
+    """Of what versions say of their endpoint: the path of the version."""
 
 
 def read_deployment(config: object, accepted: frozenset[str]) -> tuple[Deployment, list[Finding]]:
@@ -107,7 +109,7 @@ def read_deployment(config: object, accepted: frozenset[str]) -> tuple[Deploymen
 def merge(explicit: Mapping[str, Any], deployment: Deployment) -> tuple[dict[str, Any], list[Finding]]:
     """The arguments and the file's together; what is given in both is named with both places."""
     findings = [
-        Finding((name,), f"is also given in {place}", "give it once")
+        Finding((name,), f"is also given in {'@' if place.startswith(FILE) else ''}{place}", "give it once")
         for name, place in deployment.places.items()
         if explicit.get(name) is not None
     ]
@@ -123,19 +125,29 @@ def shared(
     """
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
+    said_by: dict[str, Path] = {}
     findings = []
     for at, deployment in deployments:
         for name in sorted(ENDPOINT_KEYS & deployment.values.keys()):
             value, place = deployment.values[name], deployment.places[name]
             if explicit.get(name) is not None:
-                findings.append(Finding((name,), f"is also given in {place}", "give it once"))
+                rule = f"is also given in the @{FILE} of {show_path(at, Casing.SNAKE)}"
+                findings.append(Finding((name,), rule, "give it once"))
             elif name not in values:
-                values[name], places[name] = value, place
+                values[name], places[name], said_by[name] = value, place, at
             elif values[name] != value:
-                rule = f"is another value than in {places[name]}: an endpoint has one for all its versions"
+                other = show_path(said_by[name], Casing.SNAKE)
+                rule = f"is another value than that of {other}: an endpoint has one for all its versions"
                 mend = f"give the same, or set @{name} on the endpoint alone"
                 findings.append(Finding((*at, FILE), rule, mend, place=place))
-    return Deployment(values, places), findings
+    return Deployment(values, places, said_by), findings
+
+
+def in_versions(files: Deployment, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings about an endpoint, whose settings its versions may have said."""
+    for finding in findings:
+        at = files.at.get(str(finding.path[0]), ()) if finding.path else ()
+        yield from under(at, placed(files.places, FILE, [finding]))
 
 
 def _compute_type(raw: Mapping[str, object], name: str, accepted: frozenset[str]) -> tuple[str | None, list[Finding]]:
@@ -175,8 +187,8 @@ def _group(
         values[argument], places[argument] = item, f"{name}: {key}.{inner}"
 
 
-def _unknown(name: str, key: str, kind: str, known: set[str]) -> Finding:
+def _unknown(name: str, key: object, kind: str, known: set[str]) -> Finding:
     others = [other for other, table in _TABLES.items() if any(path.split(".")[0] == key for path in table)]
     rule = f"`{key}` is not a key of computeType {kind}"
-    mend = f"it belongs to {' and '.join(others)}" if others else did_you_mean(key, known)
+    mend = f"it belongs to {' and '.join(others)}" if others else did_you_mean(str(key), known)
     return Finding((FILE,), rule, mend.replace("@", ""), place=name)

@@ -7,7 +7,7 @@ give (docker settings, Spark, another interpreter) is refused on the local targe
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,31 @@ class DockerSpec(Spec):
     arguments: Texts = ()
     base_image_registry: Part
     platform: Part
+
+
+class PlatformSpec(Spec):
+    """The `docker.platform` part."""
+
+    os: Text = "Linux"
+    architecture: Text = "amd64"
+
+
+class SparkSpec(Spec):
+    """The `spark` part."""
+
+    repositories: Anys = ()
+    packages: Anys = ()
+    precache_packages: Flag = True
+
+
+class DatabricksSpec(Spec):
+    """The `databricks` part."""
+
+    maven_libraries: Anys = ()
+    pypi_libraries: Anys = ()
+    rcran_libraries: Anys = ()
+    jar_libraries: Anys = ()
+    egg_libraries: Anys = ()
 
 
 PIP_OPTIONS = ("--index-url", "--extra-index-url", "--find-links", "--no-index", "--pre", "--prefer-binary")
@@ -249,22 +274,28 @@ def _docker(raw: Mapping[str, object]) -> tuple[list[str], list[Finding]]:
             findings.append(Finding((name,), LOCAL_ONLY, "leave it out"))
     if any(spec.base_image_registry.values()):
         findings.append(Finding(("base_image_registry",), LOCAL_ONLY, "leave it out"))
+    platform = read(PlatformSpec, spec.platform)
+    findings += under(("platform",), platform.findings)
+    if platform.spec.os.lower() != "linux":
+        rule = "is not a system that replicas run on"
+        findings.append(Finding(("platform", "os"), rule, "write Linux, or leave it out", platform.spec.os))
     return notes, findings
 
 
 def _other_parts(spec: EnvironmentSpec) -> Iterator[Finding]:
-    for name, what in (("spark", "Spark packages"), ("databricks", "Databricks libraries"), ("r", "R packages")):
-        if any(_filled(getattr(spec, name))):
-            yield Finding((name,), f"asks for {what}; the local target has none", "leave it out")
-
-
-def _filled(part: Mapping[str, object]) -> Iterable[object]:
-    """What a part asks for: serialised environments carry every part, mostly empty."""
-    return (
-        value
-        for key, value in part.items()
-        if isinstance(value, list | dict | tuple) and value and key != "repositories"
+    """What a process has not. Serialised environments carry every part, mostly empty."""
+    parts: tuple[tuple[str, str, type[Spec]], ...] = (
+        ("spark", "Spark packages", SparkSpec),
+        ("databricks", "Databricks libraries", DatabricksSpec),
     )
+    asked = [("r", "R packages")] if any(spec.r.values()) else []
+    for name, what, kind in parts:
+        got = read(kind, getattr(spec, name))
+        yield from under((name,), got.findings)
+        if any(value for key, value in got.spec if isinstance(value, tuple) and key != "repositories"):
+            asked.append((name, what))
+    for name, what in asked:
+        yield Finding((name,), f"asks for {what}; the local target has none", "leave it out")
 
 
 def variable_findings(variables: Mapping[str, object]) -> Iterator[Finding]:

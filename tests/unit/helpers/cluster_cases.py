@@ -299,6 +299,7 @@ ADDON_CASES = [
     Case("tls-a", "ssl_key_pem_file", "needed with ssl_cname and ssl_cert_pem_file", having(tls=Tls(cname="a.example", cert_pem_file="c.pem"))),
     Case("tls-a", "ssl_cname", "needed with ssl_key_vault_secret_id", having(tls=Tls(key_vault_secret_id="s"))),
     Case("tls-b", "leaf_domain_label", "ssl_cname is given too", having(tls=Tls("a.example", "c.pem", "k.pem", leaf_domain_label="scoring"))),
+    Case("tls-b", "overwrite_existing_domain", "of your own is given", having(tls=Tls("a.example", "c.pem", "k.pem", overwrite_existing_domain=True))),
     Case("tls-b", "ssl_cert_pem_file", "not from both", having(tls=Tls("a.example", "c.pem", key_vault_secret_id="s"))),
     Case("tls-c", "leaf_domain_label", "InternalLoadBalancer", having(tls=Tls(leaf_domain_label="scoring", load_balancer_type="InternalLoadBalancer"))),
     Case("tls-d", "minimum_tls_version", "1.2 and 1.3", having(tls=Tls(minimum_version="1.1"))),
