@@ -29,6 +29,12 @@ GPU_TOLERATIONS: list[Manifest] = [
 """Of pods that ask for a GPU: the taint that AksInferenceCluster puts on pools of such sizes, and the usual one."""
 
 
+SPOT_TOLERATIONS: list[Manifest] = [
+    {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
+]
+"""Of pods that may run on spot nodes: AKS puts this taint on them."""
+
+
 def pod_security() -> Manifest:
     """Of a pod: the Pod Security Standard `restricted`."""
     return {

@@ -65,6 +65,23 @@ def test_a_gpu_that_no_pool_has(run_program: Callable[..., Any]) -> None:
     assert outcome.code == 0, outcome.error
 
 
+def test_spot_nodes_are_for_services_that_say_so(run_program: Callable[..., Any]) -> None:
+    """20 cores on the pool that lasts, 32 more on spot nodes."""
+    pools = RUNTIME + (
+        ', pools=[dict(name="cpu", vm_size="Standard_D4s_v5", count=5), '
+        'dict(name="spare", vm_size="Standard_D8s_v5", count=4, spot=True)]'
+    )
+    large = {"num_replicas": 12, "cpu_cores": 2, "memory_gb": 2}
+    for spot in (False, True):
+        text = program([("large", large | {"spot": spot})], pools)
+        outcome = run_program(text.replace('vm_size="Standard_D4s_v5",\n', "\n", 1))
+        assert outcome.code == (0 if spot else 1), outcome.error
+        assert ("cannot fit" in outcome.error) is not spot
+    outcome = run_program(program([("small", {"num_replicas": 1, "spot": True})]))
+    assert outcome.code == 0
+    assert "spot = true: has no effect: no pool of the cluster prod is of spot nodes" in outcome.engine.said("WARNING")
+
+
 def test_without_the_runtime_services_are_refused(run_program: Callable[..., Any]) -> None:
     outcome = run_program(program([("churn", {"num_replicas": 2})], ""))
     assert outcome.code == 1

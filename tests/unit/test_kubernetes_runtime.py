@@ -228,6 +228,36 @@ def test_nodes_that_are_kept_for_gpus(taints: list[dict[str, str]], plain: int, 
     assert room({**NEED, "nvidia.com/gpu": 1.0}, [node_of(found)], [], {}) == with_gpu
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_spot_nodes_are_room_for_those_who_may_run_there(gpu: bool) -> None:
+    taints = [{"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect": "NoSchedule"}]
+    taints += [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}] * gpu
+    found = {
+        "metadata": {"name": "n", "labels": {"kubernetes.azure.com/agentpool": "spare"}},
+        "spec": {"taints": taints},
+        "status": {
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "30", "nvidia.com/gpu": "2"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+    nodes, limits = [node_of(found)], {"spare": 3}
+    assert room(NEED, nodes, [], limits) == 0
+    assert room(NEED, nodes, [], limits, spot=True) == (0 if gpu else 12)
+    assert room({**NEED, "nvidia.com/gpu": 1.0}, nodes, [], limits, spot=True) == 6
+
+
+@pytest.mark.parametrize("spot", [False, True])
+def test_whether_a_version_may_run_on_spot_nodes_stands_in_its_pods(spot: bool) -> None:
+    tolerations = [{"key": "kubernetes.azure.com/scalesetpriority", "operator": "Exists"}] if spot else None
+    spec = {"containers": [{"name": "scoring"}], "tolerations": tolerations}
+    labels = {ENDPOINT_LABEL: "churn", VERSION_LABEL: "one"}
+    found = workloads.workload(
+        {"metadata": {"namespace": "n", "name": "d", "labels": labels}, "spec": {"template": {"spec": spec}}}
+    )
+    assert found is not None
+    assert found.spot is spot
+
+
 def test_what_a_pod_asks_for() -> None:
     spec = {
         "containers": [{"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "2", "memory": "1Gi"}}}],

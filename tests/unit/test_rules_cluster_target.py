@@ -123,6 +123,20 @@ def test_resources(arguments: dict[str, Any], limits: dict[str, str] | None) -> 
     assert set(scoring["resources"]["requests"]) == {"cpu", "memory"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "borne"),
+    [
+        ({}, set()),
+        ({"spot": False}, set()),
+        ({"spot": True}, {"kubernetes.azure.com/scalesetpriority"}),
+        ({"spot": True, "gpu_cores": 1}, {"kubernetes.azure.com/scalesetpriority", "sku", "nvidia.com/gpu"}),
+    ],
+)
+def test_spot_nodes(arguments: dict[str, Any], borne: set[str]) -> None:
+    pod = deployment(replica(**arguments))["spec"]["template"]["spec"]
+    assert {one["key"] for one in pod.get("tolerations", ())} == borne
+
+
 @pytest.mark.parametrize(("timeout_ms", "grace"), [(60_000, 90), (600_000, 630), (1, 31)])
 def test_a_pods_end_waits_for_the_longest_score(timeout_ms: int, grace: int) -> None:
     pod = deployment(replica(scoring_timeout_ms=timeout_ms, max_request_wait_time=1))["spec"]["template"]["spec"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aks_inference.aks_cluster.purpose import Purpose
 from aks_inference.aks_cluster.spec import ClusterPlan
 from aks_inference.cluster_rules.capacity import Resources
-from aks_inference.cluster_rules.fitting import FitReport, Service, fit_services
+from aks_inference.cluster_rules.fitting import SPOT_TAINT, FitReport, Service, fit_services
 from aks_inference.cluster_rules.packing import Verdict, Workload
 from aks_inference.findings import Finding, Severity
 
@@ -35,7 +35,7 @@ def services_of(name: str, plan: "EndpointPlan") -> Iterator[Service]:
             memory_mib=round(wanted.memory_gb * 1024) + GATE.memory_mib,
             gpus=wanted.gpu_cores,
         )
-        tolerations = (GPU_TOLERATION,) if wanted.gpu_cores else ()
+        tolerations = (GPU_TOLERATION,) * bool(wanted.gpu_cores) + (SPOT_TAINT,) * one.placing.spot
         if scaling.autoscale_enabled:
             least, most = scaling.autoscale_min_replicas, scaling.autoscale_max_replicas
         else:
@@ -69,6 +69,10 @@ def fit_findings(plan: ClusterPlan, endpoints: Mapping[K, "EndpointPlan"]) -> It
         if not plan.gpu and any(one.version.resources.gpu_cores for one in endpoint.versions):
             rule = f"asks for a GPU, and no pool of the cluster {plan.name} has one"
             yield key, Finding(("gpu_cores",), rule, "give the cluster a pool of a size with a GPU, or leave it out")
+        if not any(pool.pool.spot for pool in plan.pools) and any(one.placing.spot for one in endpoint.versions):
+            rule = f"has no effect: no pool of the cluster {plan.name} is of spot nodes"
+            mend = "give the cluster one (`spot`), or leave it out"
+            yield key, Finding(("spot",), rule, mend, value=True, severity=Severity.WARNING)
     report = fit(plan, endpoints)
     by_name = {f"{one.name}/": key for key, one in endpoints.items()}
     said: set[tuple[K, str]] = set()

@@ -136,8 +136,8 @@ class ClusterPlan:
 
     @property
     def growing(self) -> dict[str, int]:
-        """Autoscaled pools for inference, by their names in Azure → the most nodes; services run on none of spot."""
-        scaled = (plan for plan in self.pools if plan.pool.autoscale and not plan.pool.spot)
+        """Autoscaled pools for inference, by their names in Azure → the most nodes."""
+        scaled = (plan for plan in self.pools if plan.pool.autoscale)
         return {plan.azure_name: plan.pool.max_count or 1 for plan in scaled}
 
 

@@ -51,6 +51,9 @@ class VersionArgs(TypedDict):
     that uses more is ended (OOMKilled) and started again. Default: no limit."""
     gpu_cores: NotRequired[int | None]
     """Optional. Whole GPUs of a replica; the local target has none. Default: 0."""
+    spot: NotRequired[bool | None]
+    """Optional. On a cluster: replicas may also run on spot nodes, whose taint they bear. Azure takes these back within
+    30 seconds: requests that take longer are lost with them, replicas wait for other nodes. Default: false."""
     num_replicas: NotRequired[int | None]
     """Optional. A fixed number of replicas; not with autoscaling. Default: none, so autoscaling."""
     autoscale_enabled: NotRequired[bool | None]

@@ -23,6 +23,7 @@ CLUSTER_ONLY = (
     "model_secret_name",
     "max_surge",
     "max_unavailable",
+    "spot",
 )
 CODE_LIMIT_BYTES = 700 * 1024
 """Of all files of the code: they travel as a ConfigMap, which holds 1 MiB with its encoding."""
@@ -40,6 +41,8 @@ class Placing:
     max_unavailable: str | int = 0
     model_secret: str | None = None
     """With access to the stores of the models."""
+    spot: bool = False
+    """Whether its pods may run on spot nodes."""
 
 
 PLACING = Placing()
@@ -73,6 +76,7 @@ def placing(settings: VersionSettings) -> Placing:
         default.max_surge if surge is None else surge,
         default.max_unavailable if unavailable is None else unavailable,
         settings.model_secret_name,
+        bool(settings.spot),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from aks_inference import pods
 from aks_inference.images.custom import CustomImage
 from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
-from aks_inference.pods import GPU_TOLERATIONS, RESTRICTED, downward, pod_security, spread
+from aks_inference.pods import GPU_TOLERATIONS, RESTRICTED, SPOT_TOLERATIONS, downward, pod_security, spread
 from aks_inference.service.model_pods import Delivery, fetching, mounts, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
@@ -177,8 +177,11 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
         ],
     }
     labels = dict(replica.labels)
-    if version.resources.gpu_cores:
-        pod["tolerations"] = GPU_TOLERATIONS
+    tolerations = GPU_TOLERATIONS if version.resources.gpu_cores else []
+    if placing.spot:
+        tolerations = [*tolerations, *SPOT_TOLERATIONS]
+    if tolerations:
+        pod["tolerations"] = tolerations
     if placing.service_account is not None:
         pod["serviceAccountName"] = placing.service_account
         labels["azure.workload.identity/use"] = "true"

@@ -102,6 +102,7 @@ class VersionSettings(Spec):
     model_secret_name: Text | None = None
     max_surge: Share | None = Field(None, description=SHARE)
     max_unavailable: Share | None = Field(None, description=SHARE)
+    spot: Flag | None = None
 
 
 AUTOSCALE = (

@@ -10,6 +10,8 @@ POOL_LABEL = "kubernetes.azure.com/agentpool"
 GPU = "nvidia.com/gpu"
 GPU_TAINTS = frozenset({("sku", "gpu")})
 """Of the pools with GPUs that AksInferenceCluster makes, and of AKS's documents; who asks for a GPU bears it."""
+SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
+"""Of the taint that AKS puts on spot nodes."""
 NAMES = ("cpu", "memory", GPU, "pods")
 
 Amounts = Mapping[str, float]
@@ -26,6 +28,8 @@ class Node:
     schedulable: bool
     gpu_only: bool = False
     """Its taints keep all pods away that ask for no GPU."""
+    spot: bool = False
+    """Its taint keeps all pods away that do not bear it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ def node_of(found: Object) -> Node:
     """A node."""
     metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
     hard = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
+    spot = any(taint.get("key") == SPOT_KEY for taint in hard)
+    hard = [taint for taint in hard if taint.get("key") != SPOT_KEY]
     taints = [taint for taint in hard if not _of_gpu(taint)]
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
     allocatable = status.get("allocatable") or {}
@@ -50,6 +56,7 @@ def node_of(found: Object) -> Node:
         {name: quantity(allocatable[name]) for name in NAMES if name in allocatable},
         ready and not taints and not spec.get("unschedulable"),
         len(hard) > len(taints),
+        spot,
     )
 
 
@@ -91,15 +98,28 @@ def by_node(pods: Iterable[PodNeed]) -> list[PodNeed]:
     return [PodNeed(node, taken) for node, taken in total.items()]
 
 
-def room(need: Amounts, nodes: Iterable[Node], pods: Iterable[PodNeed], limits: Mapping[str, int]) -> int:
+def bears_spot(spec: Object) -> bool:
+    """Whether pods of this specification may run on spot nodes."""
+    return any(one.get("key") == SPOT_KEY for one in spec.get("tolerations") or ())
+
+
+def room(
+    need: Amounts,
+    nodes: Iterable[Node],
+    pods: Iterable[PodNeed],
+    limits: Mapping[str, int],
+    *,
+    spot: bool = False,
+) -> int:
     """Further replicas of this need that fit.
 
     Args:
         need: Required. Of one replica.
         nodes, pods: Required. All there are. Pods that wait for a node take room too.
         limits: Required. Autoscaled pool → the most nodes that it may have.
+        spot: Optional. Whether they may run on spot nodes. Default: false.
     """
-    nodes = [node for node in nodes if not node.gpu_only or need.get(GPU)]
+    nodes = [node for node in nodes if (not node.gpu_only or need.get(GPU)) and (spot or not node.spot)]
     used = {taken.node: taken.requests for taken in by_node(pods)}
     places = sum(_fit(need, n.allocatable, used.get(n.name, {})) for n in nodes if n.schedulable)
     for pool, most in limits.items():

@@ -208,7 +208,8 @@ class ClusterScaler:
         wanted = sum(self._current(other, placed.work) for other, placed in self._versions().items())
         # Replicas that are wanted and have no pod yet need their place too.
         coming = [room.PodNeed("", work.need)] * max(0, wanted - there)
-        return room.room(work.need, self.nodes.items.values(), [*needs, *coming], self.settings.autoscaled_pools)
+        nodes, limits = self.nodes.items.values(), self.settings.autoscaled_pools
+        return room.room(work.need, nodes, [*needs, *coming], limits, spot=work.spot)
 
     def _set(self, key: VersionKey, work: workloads.Workload, replicas: int) -> None:
         self._pending[key] = (replicas, self._clock())

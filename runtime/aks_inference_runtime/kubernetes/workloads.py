@@ -8,7 +8,7 @@ from datetime import datetime
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
 from aks_inference_runtime.api.replica import CACHE_VOLUME
 from aks_inference_runtime.kubernetes.client import Object
-from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, need_of, requests_of
+from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, bears_spot, need_of, requests_of
 
 GIVEN_UP_RESTARTS = 3
 """A version that was never ready and whose container ended so often has failed."""
@@ -48,6 +48,8 @@ class Workload:
     """Of its newest template; empty: not told."""
     refused: str = ""
     """Why the API server takes no pod of it: a quota, a policy."""
+    spot: bool = False
+    """Whether its pods may run on spot nodes."""
 
     @property
     def forbidden(self) -> bool:
@@ -120,6 +122,7 @@ def workload(found: Object) -> Workload | None:
         need=requests_of(spec["template"]["spec"]),
         revision=(metadata.get("annotations") or {}).get(_REVISION, ""),
         refused=next((_words(c) for c in conditions if _refused(c)), ""),
+        spot=bears_spot(spec["template"]["spec"]),
     )
 
 
