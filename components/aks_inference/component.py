@@ -11,6 +11,7 @@ from aks_inference._version import PACKAGE
 from aks_inference.findings import Casing, Finding, Severity, show_path
 from aks_inference.packages import without
 from aks_inference.program import ComponentFindings, Program, current_program, join
+from aks_inference.sendable import unsendable
 from aks_inference.spelling import arguments_of, spelled
 from aks_inference.values import SECRETS
 
@@ -45,7 +46,7 @@ class Component(pulumi.ComponentResource):
         self._resource_name = name
         self._given_options = opts or pulumi.ResourceOptions()
         # Values may be of any kind, also such as have no hash.
-        findings = list(findings)
+        findings = [*findings, *unsendable(declared)]
         if asked := [finding for finding in findings if finding.severity is Severity.ASKED]:
             findings = [*findings, *self._ask(name, asked)]
         found = list({finding.text(self._casing): finding for finding in without(findings)}.values())

@@ -25,6 +25,8 @@ class Verbatim(str):
 
 
 _LONGEST_VALUE = 80
+_LONGEST_TEXT = 4_000
+"""Beyond it a rule or a path holds a value whole."""
 _WHOLE_BELOW = 1e15
 """Beyond it a float says its size better than its digits."""
 _NAME = re.compile(r"(?<!\w)@([a-z][a-z0-9_]*)")
@@ -123,7 +125,7 @@ def show_path(path: Path, casing: Casing) -> str:
             converts = casing is Casing.CAMEL and not isinstance(part, Verbatim) and _NAME.fullmatch(f"@{part}")
             shown = to_camel(part) if converts else part
             text += f".{shown}" if text else shown
-    return text or "(the component)"
+    return _sendable(text) or "(the component)"
 
 
 def show_value(value: object) -> str:
@@ -132,8 +134,9 @@ def show_value(value: object) -> str:
         value = int(value)
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         text = f"a {type(value).__name__}"
+    text = _sendable(text)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
@@ -153,4 +156,12 @@ def render(component: str, name: str, findings: Iterable[Finding], casing: Casin
 
 
 def _in_casing(text: str, casing: Casing) -> str:
-    return _NAME.sub(lambda match: to_camel(match[1]) if casing is Casing.CAMEL else match[1], text)
+    return _sendable(_NAME.sub(lambda match: to_camel(match[1]) if casing is Casing.CAMEL else match[1], text))
+
+
+def _sendable(text: str) -> str:
+    """As it can go to the engine and to a terminal, whatever a wrong value brought along."""
+    if not text.isascii():
+        text = text.encode(errors="backslashreplace").decode()
+    text = text.replace("\0", "\\u0000")
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"

@@ -40,8 +40,12 @@ def plan_local(declared: Mapping[str, Any]) -> tuple[LocalPlan | None, list[Find
     directory = None
     if spec.state_directory is not None:
         directory = absolute(spec.state_directory)
-        if directory.exists() and not directory.is_dir():
-            findings.append(Finding(("state_directory",), "is not a folder", "give a folder", spec.state_directory))
+        try:
+            if directory.exists() and not directory.is_dir():
+                findings.append(Finding(("state_directory",), "is not a folder", "give a folder", spec.state_directory))
+        except OSError as error:
+            rule = f"cannot be looked at: {error.strerror}"
+            findings.append(Finding(("state_directory",), rule, "give another folder", spec.state_directory))
     haproxy = None
     if spec.haproxy is not None:
         haproxy = shutil.which(spec.haproxy)

@@ -1,5 +1,6 @@
 """The rules of a registered model (azureml-core 1.61, Model.register; reference: azureml-v1.md 4.1, 4.2)."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -231,7 +232,7 @@ def _framework(spec: RegisteredModelSpec) -> Iterator[Finding]:
 def _files(got: Read[RegisteredModelSpec], given: str) -> tuple[dict[str, Path], list[Finding]]:
     source = absolute(given)
     path = ("model_path",)
-    if not source.exists():
+    if not os.path.exists(source):  # noqa: PTH110 - Path.exists() raises where a name is too long
         return {}, [Finding(path, f"does not exist ({source})", "give an existing file or folder", given)]
     children = got.spec.child_paths
     findings: list[Finding] = []

@@ -34,8 +34,8 @@ def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | N
     """The code of a version, and what is wrong with it. Reads the files."""
     if source_directory is not None:
         source = absolute(source_directory)
-        if not source.is_dir():
-            rule = "is not a directory" if source.exists() else f"does not exist ({source})"
+        if not os.path.isdir(source):  # noqa: PTH112 - Path.is_dir() raises where a name is too long
+            rule = "is not a directory" if os.path.exists(source) else f"does not exist ({source})"  # noqa: PTH110
             return None, [Finding(SOURCE, rule, "give the folder that holds the entry script", source_directory)]
         script = Path(os.path.normpath(source / entry_script))
         if not script.is_relative_to(source):
@@ -65,7 +65,7 @@ def _large(given: str | None, content: Content) -> Iterator[Finding]:
 
 
 def _script_findings(script: Path, given: str) -> Sequence[Finding]:
-    if not script.is_file():
+    if not os.path.isfile(script):  # noqa: PTH113 - Path.is_file() raises where a name is too long
         return [Finding(ENTRY, f"does not exist ({script})", "give a Python file with init() and run()", given)]
     return _findings_of(mark_of(str(script)), given)
 

@@ -68,6 +68,10 @@ def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]
         return {}, [Finding((), "is not UTF-8", "save it as UTF-8", given)]
     except json.JSONDecodeError as error:
         return {}, [Finding((), f"is not JSON: line {error.lineno}: {error.msg}", "mend the file", given)]
+    except RecursionError:
+        return {}, [Finding((), "nests deeper than any configuration", "mend the file", given)]
+    except ValueError:
+        return {}, [Finding((), "is no path", "give the path of a JSON file", given)]
     if not isinstance(value, dict):
         return {}, [Finding((), "is not a JSON object", "begin it with {", given)]
     return value, []

@@ -7,7 +7,8 @@ azureml-v1.md 2.1); the last group is this package's own.
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from aks_inference.findings import Finding, Severity
 from aks_inference.values import (
@@ -25,16 +26,42 @@ from aks_inference.values import (
     Whole,
     count_or_percent,
 )
-from aks_inference_runtime.api.endpoint import Probe, Requests, Resources, Scaling
+from aks_inference_runtime.api.endpoint import (
+    LONGEST_MS,
+    LONGEST_S,
+    MOST,
+    Probe,
+    Requests,
+    Resources,
+    Scaling,
+)
 
 _RESOURCES, _SCALING, _REQUESTS, _PROBE = Resources(), Scaling(), Requests(), Probe()
 MAX_MODELS = 1_000
 """Models of one deployment (source document 003; the old SDK left it to its server)."""
 
-PositiveWhole = Annotated[Whole, Field(gt=0)]
+
+def _at_most(limit: int, whose: str) -> AfterValidator:
+    def check(value: int) -> int:
+        if value > limit:
+            raise PydanticCustomError("most", "is more than {whose}", {"whose": whose})
+        return value
+
+    return AfterValidator(check)
+
+
+_COUNTS = _at_most(MOST, "Kubernetes counts")
+Count = Annotated[Whole, _COUNTS]
+PositiveWhole = Annotated[Count, Field(gt=0)]
+Milliseconds = Annotated[Whole, Field(gt=0), _at_most(LONGEST_MS, "the router's timers hold")]
+Seconds = Annotated[Whole, Field(gt=0), _at_most(LONGEST_S, "the timers of a replica hold")]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 POSITIVE = "use a value above 0"
 COUNT = "use 1 or more"
+MILLISECONDS = f"use 1 to {LONGEST_MS:,} (12 days)"
+SECONDS = f"use 1 to {LONGEST_S:,} (12 days)"
+MOST_WORKERS = 1_000
+"""Of one replica: each is a process of tens of megabytes at least."""
 Port = Annotated[Whole, Field(ge=1, le=65_535)]
 PORT = "use a port from 1 to 65,535"
 Share = Annotated[int | str, BeforeValidator(count_or_percent)]
@@ -57,7 +84,7 @@ class VersionSettings(Spec):
 
     num_replicas: PositiveWhole | None = Field(None, description="use 1 or more; leave it out to scale automatically")
     autoscale_enabled: Flag | None = None
-    autoscale_min_replicas: Annotated[Whole, Field(ge=0)] | None = Field(
+    autoscale_min_replicas: Annotated[Count, Field(ge=0)] | None = Field(
         None, description="use 1 or more, or 0 with scale_to_zero"
     )
     autoscale_max_replicas: PositiveWhole | None = Field(None, description=COUNT)
@@ -66,13 +93,13 @@ class VersionSettings(Spec):
         None, description="use a percentage above 0 and up to 100"
     )
 
-    scoring_timeout_ms: PositiveWhole = Field(_REQUESTS.scoring_timeout_ms, description=COUNT)
+    scoring_timeout_ms: Milliseconds = Field(_REQUESTS.scoring_timeout_ms, description=MILLISECONDS)
     replica_max_concurrent_requests: PositiveWhole = Field(_REQUESTS.replica_max_concurrent_requests, description=COUNT)
-    max_request_wait_time: PositiveWhole = Field(_REQUESTS.max_request_wait_time, description=COUNT)
+    max_request_wait_time: Milliseconds = Field(_REQUESTS.max_request_wait_time, description=MILLISECONDS)
 
-    period_seconds: PositiveWhole = Field(_PROBE.period_seconds, description=COUNT)
-    initial_delay_seconds: PositiveWhole = Field(_PROBE.initial_delay_seconds, description=COUNT)
-    timeout_seconds: PositiveWhole = Field(_PROBE.timeout_seconds, description=COUNT)
+    period_seconds: Seconds = Field(_PROBE.period_seconds, description=SECONDS)
+    initial_delay_seconds: Seconds = Field(_PROBE.initial_delay_seconds, description=SECONDS)
+    timeout_seconds: Seconds = Field(_PROBE.timeout_seconds, description=SECONDS)
     success_threshold: PositiveWhole = Field(_PROBE.success_threshold, description=COUNT)
     failure_threshold: PositiveWhole = Field(_PROBE.failure_threshold, description=COUNT)
 
@@ -85,10 +112,10 @@ class VersionSettings(Spec):
         None, description="use 0 or more seconds"
     )
     scale_to_zero: Flag | None = None
-    max_queued_requests: Annotated[Whole, Field(ge=0)] = Field(
+    max_queued_requests: Annotated[Count, Field(ge=0)] = Field(
         _REQUESTS.max_queued_requests, description="use 0 or more"
     )
-    cold_start_timeout_ms: PositiveWhole = Field(_REQUESTS.cold_start_timeout_ms, description=COUNT)
+    cold_start_timeout_ms: Milliseconds = Field(_REQUESTS.cold_start_timeout_ms, description=MILLISECONDS)
 
     image: Text | None = None
     custom_image: Object | None = None
@@ -162,6 +189,11 @@ def setting_rules(read: Read[Any]) -> Iterator[Finding]:
         rule = f"is longer than @scoring_timeout_ms {settings.scoring_timeout_ms}: requests may wait longer than score"
         wait = settings.max_request_wait_time
         yield Finding(("max_request_wait_time",), rule, "check both units: milliseconds", wait, Severity.WARNING)
+    workers = settings.replica_max_concurrent_requests
+    if read.whole("replica_max_concurrent_requests") and workers > MOST_WORKERS and settings.custom_image is None:
+        rule = "is as many processes of the scoring server in one replica"
+        mend = f"use {MOST_WORKERS:,} or fewer, and more replicas"
+        yield Finding(("replica_max_concurrent_requests",), rule, mend, workers)
     if read.whole("success_threshold") and settings.success_threshold != 1:
         rule = "has no effect: a liveness probe counts as alive after one success, and Kubernetes allows it no more"
         yield Finding(("success_threshold",), rule, "leave it out", settings.success_threshold, Severity.WARNING)

@@ -15,6 +15,8 @@ SETTINGS_FILE = Path(__file__).with_name("gunicorn_settings.py")
 SCORING_MARGIN_MS = 1_000
 """The server gives a score up that much after the router did, so that its slot comes back."""
 WORKER_MARGIN_S = 30
+_LONGEST_WORKER_TIMEOUT_S = 1_000_000_000
+"""gunicorn waits with select(), which ends at 2^63 ns."""
 INIT_EXIT_CODE = 3
 """Of the server when the entry script fails at import or in init()."""
 
@@ -45,7 +47,8 @@ def start_deadline_s(probe: Probe) -> float:
 def worker_timeout_s(version: EndpointVersion) -> int:
     """WORKER_TIMEOUT: above the longest score, and above the longest start, which counts too."""
     score = math.ceil(version.requests.scoring_timeout_ms / 1_000) + WORKER_MARGIN_S
-    return max(score, math.ceil(start_deadline_s(version.liveness_probe)) + WORKER_MARGIN_S)
+    start = math.ceil(start_deadline_s(version.liveness_probe)) + WORKER_MARGIN_S
+    return min(max(score, start), _LONGEST_WORKER_TIMEOUT_S)
 
 
 def variables(

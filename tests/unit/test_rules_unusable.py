@@ -1,0 +1,172 @@
+"""Values that nothing can hold: too long, too deep, with characters that no text may have: findings, no exceptions."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from aks_inference.findings import Casing, Severity, show_path, show_value
+from aks_inference.local_cluster.spec import plan_local
+from aks_inference.registered_model.spec import plan_model
+from aks_inference.sendable import unsendable
+from aks_inference.service.spec import plan_service
+from aks_inference_runtime.api.endpoint import (
+    LONGEST_MS,
+    LONGEST_S,
+    MOST,
+    EndpointVersion,
+    Probe,
+    Requests,
+    Scaling,
+)
+from aks_inference_runtime.router.routes import BACKSTOP_MS
+from aks_inference_runtime.scoring.server import worker_timeout_s
+
+TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/tmp/state"}'
+SCRIPT = {"entry_script": "score.py"}
+HAPROXYS_LONGEST_MS = 2**31 - 1
+SELECTS_LONGEST_S = (2**63 - 1) // 10**9
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def nested(levels: int) -> Any:
+    value: Any = {}
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
+
+def errors(**declared: Any) -> list[str]:
+    _, findings = plan_service("service", {"target": TARGET, "inference_config": SCRIPT, **declared})
+    return [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "beyond"),
+    [
+        ("scoring_timeout_ms", LONGEST_MS, "is more than the router's timers hold; use 1 to 1,036,800,000 (12 days)"),
+        ("max_request_wait_time", LONGEST_MS, "is more than the router's timers hold; use 1 to 1,036,800,000"),
+        ("cold_start_timeout_ms", LONGEST_MS, "is more than the router's timers hold; use 1 to 1,036,800,000"),
+        ("period_seconds", LONGEST_S, "is more than the timers of a replica hold; use 1 to 1,036,800 (12 days)"),
+        ("initial_delay_seconds", LONGEST_S, "is more than the timers of a replica hold; use 1 to 1,036,800"),
+        ("timeout_seconds", LONGEST_S, "is more than the timers of a replica hold; use 1 to 1,036,800"),
+        ("failure_threshold", MOST, "is more than Kubernetes counts"),
+        ("max_queued_requests", MOST, "is more than Kubernetes counts"),
+        ("num_replicas", MOST, "is more than Kubernetes counts"),
+        ("replica_max_concurrent_requests", 1_000, "is as many processes of the scoring server in one replica"),
+    ],
+)
+def test_at_and_beyond_the_longest(name: str, most: int, beyond: str) -> None:
+    assert errors(**{name: most}) == []
+    (found,) = errors(**{name: most + 1})
+    assert found.startswith(f"{name} = {most + 1}: ")
+    assert beyond in found
+    for value in (10**30, float(2**70)):
+        (found,) = errors(**{name: value})
+        assert "is more than" in found
+
+
+def test_a_container_of_ones_own_takes_more_at_once() -> None:
+    found = errors(replica_max_concurrent_requests=10_000, custom_image={"image": "host/own:1"})
+    assert not [text for text in found if text.startswith("replica_max_concurrent_requests")]
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [(Requests, name) for name in Requests.model_fields]
+    + [(Probe, name) for name in Probe.model_fields]
+    + [(Scaling, name) for name in ("num_replicas", "autoscale_min_replicas", "autoscale_max_replicas")],
+)
+def test_the_supervisor_refuses_them_too(model: Any, field: str) -> None:
+    with pytest.raises(ValidationError, match="less than or equal"):
+        model(**{field: 10**12})
+
+
+def test_the_longest_that_is_accepted_fits_the_timers() -> None:
+    assert 2 * LONGEST_MS + BACKSTOP_MS <= HAPROXYS_LONGEST_MS
+    probe = Probe(period_seconds=LONGEST_S, initial_delay_seconds=LONGEST_S, failure_threshold=MOST)
+    version = EndpointVersion.model_construct(requests=Requests(), liveness_probe=probe)
+    assert LONGEST_S < worker_timeout_s(version) <= SELECTS_LONGEST_S
+
+
+@pytest.mark.parametrize("argument", ["service_name", "tags", "num_replicas", "inference_config", "target", "port"])
+def test_a_value_that_nests_too_deep_is_a_finding(argument: str) -> None:
+    assert errors(**{argument: nested(5_000)})
+
+
+@pytest.mark.parametrize("argument", ["inference_config", "inference_config_file", "deployment_config"])
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b", "a" * 5_000, "a" * 1_000_000, "[" * 100])
+def test_paths_that_are_none(argument: str, path: str) -> None:
+    declared: dict[str, Any] = {argument: path} | ({"inference_config": None} if argument.endswith("file") else {})
+    found = errors(**declared)
+    assert found
+    for text in found:
+        assert text.encode()
+        assert "\0" not in text
+        assert len(text) < 5_000
+
+
+def test_a_file_that_nests_too_deep(here: Path) -> None:
+    (here / "d.json").write_text("[" * 200_000)
+    assert errors(deployment_config="d.json") == [
+        'deployment_config = "d.json": nests deeper than any configuration; mend the file'
+    ]
+
+
+@pytest.mark.parametrize("path", ["m" * 300, "m" * 5_000, "m\0m", "m\ud800"])
+def test_models_and_folders_that_cannot_be(path: str) -> None:
+    _, findings = plan_model("model", {"target": TARGET, "model_path": path})
+    assert [f.path for f in findings] == [("model_path",)]
+    assert findings[0].text(Casing.SNAKE).encode()
+
+
+@pytest.mark.parametrize("inference", [{"entry_script": "e" * 300}, {**SCRIPT, "source_directory": "s" * 5_000}])
+def test_code_that_cannot_be(inference: dict[str, str]) -> None:
+    assert "does not exist" in errors(inference_config=inference)[0]
+
+
+def test_a_state_directory_that_cannot_be() -> None:
+    _, findings = plan_local({"state_directory": "s" * 5_000})
+    (found,) = findings
+    assert found.text(Casing.SNAKE).endswith("cannot be looked at: File name too long; give another folder")
+
+
+def test_texts_that_nobody_takes_are_found_wherever_they_stand() -> None:
+    declared = {
+        "description": "half \ud800 of one",
+        "tags": {"a": "good ü 🎉", "b": "\0"},
+        "inference_config": {"environment": {"pip_packages": ["fine", "\udfff"]}},
+        "primary_key": "key\0",
+    }
+    texts = [finding.text(Casing.SNAKE) for finding in unsendable(declared)]
+    assert [text.split(":")[0] for text in texts] == [
+        "description",
+        "tags.b",
+        "inference_config.environment.pip_packages[1]",
+        "primary_key",
+    ]
+    assert "lone surrogate" in texts[0]
+    assert "NUL" in texts[1]
+    assert "key\0" not in texts[3]
+
+
+def test_what_holds_itself_is_looked_at_once_in_a_while() -> None:
+    ring: list[Any] = ["fine"]
+    ring.append(ring)
+    assert list(unsendable({"models": ring})) == []
+
+
+@given(st.text() | st.text(st.characters(categories=("Cs",))) | st.recursive(st.text(), st.lists, max_leaves=5))
+def test_whatever_is_shown_can_be_sent(value: Any) -> None:
+    assert "\0" not in show_value(value)
+    show_value(value).encode()
+    show_path((str(value),), Casing.SNAKE).encode()
