@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aks_inference_runtime.images.registry.transport import tls_context
 from aks_inference_runtime.models.errors import MissingPackage, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 CONNECTION_STRING_FILE = "AZURE_STORAGE_CONNECTION_STRING_FILE"
 """A file that holds it: in a pod a mounted secret, so that no environment shows it."""
+CA_FILE = "AZURE_STORAGE_CA_FILE"
+"""A file with certificate authorities (PEM) of storage behind a private one, beside those of the machine."""
 CONNECT_S, READ_S = 10, 60
 RETRIES, FIRST_RETRY_S = 5, 1
 """The SDK's own first wait is 15 seconds."""
@@ -26,7 +29,8 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
 
     The connection string of `AZURE_STORAGE_CONNECTION_STRING` (or of the file that
     `AZURE_STORAGE_CONNECTION_STRING_FILE` names) counts where it is one of this account; else the identity of the
-    machine: workload identity, managed identity, or that of `az login`.
+    machine: workload identity, managed identity, or that of `az login`. Certificates are those that the machine trusts
+    (`SSL_CERT_FILE` counts), and those of the file that `AZURE_STORAGE_CA_FILE` names.
 
     Args:
         account: Required. The account's name, or its host where the cloud is not the public one.
@@ -35,6 +39,7 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
 
     Raises:
         MissingPackage: the SDK is not installed.
+        InvalidInput: the file with authorities is none.
     """
     _need_packages()
     from azure.storage.blob import BlobServiceClient, ExponentialRetry
@@ -46,6 +51,7 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
         "max_single_get_size": 8 * 1024 * 1024,
         "max_chunk_get_size": 8 * 1024 * 1024,
     }
+    options |= _trusting()
     given = _connection_string()
     if given and _account_of(given) == account.partition(".")[0]:
         service = BlobServiceClient.from_connection_string(given, **options)
@@ -55,6 +61,29 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
         host = account if "." in account else f"{account}.blob.core.windows.net"
         service = BlobServiceClient(f"https://{host}", credential=DefaultAzureCredential(), **options)
     return service.get_container_client(container)
+
+
+def _trusting() -> dict[str, Any]:
+    """The SDK's own transport knows the public authorities alone; ours is given where there are others."""
+    file = os.environ.get(CA_FILE)
+    if not file and not os.environ.get("SSL_CERT_FILE"):
+        return {}
+    import requests
+    from azure.core.pipeline.transport import RequestsTransport
+    from requests.adapters import HTTPAdapter
+
+    context = tls_context(Path(file) if file else None)
+
+    class Trusting(HTTPAdapter):
+        def init_poolmanager(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401 - as requests has it
+            super().init_poolmanager(*arguments, ssl_context=context, **more)
+
+        def proxy_manager_for(self, proxy: Any, **more: Any) -> Any:  # noqa: ANN401 - as requests has it
+            return super().proxy_manager_for(proxy, ssl_context=context, **more)
+
+    session = requests.Session()
+    session.mount("https://", Trusting())
+    return {"transport": RequestsTransport(session=session, connection_timeout=CONNECT_S, read_timeout=READ_S)}
 
 
 def _need_packages() -> None:

@@ -28,7 +28,7 @@ from aks_inference_runtime.api.replica import APP_ROOT
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.images.errors import AccessDenied
 from aks_inference_runtime.images.registry import CredentialStore, TransportOptions
-from aks_inference_runtime.models.azure import CONNECTION_STRING_FILE
+from aks_inference_runtime.models.azure import CA_FILE, CONNECTION_STRING_FILE
 from aks_inference_runtime.models.copying import copy_checked, disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
 from aks_inference_runtime.models.progress import Progress, silent, size_text
@@ -64,7 +64,7 @@ class DeliverySettings(Wire):
     credentials: str | None = None
     """A folder with what gives access to the stores, each file if it is there: logins of registries
     (`.dockerconfigjson` or `config.json`), `connection-string` of Blob Storage, `ca.crt` with further authorities of
-    registries. None: the identity of the pod or machine, and its own `docker login`."""
+    both. None: the identity of the pod or machine, and its own `docker login`."""
 
 
 async def deliver(settings: DeliverySettings, progress: Progress = silent) -> Path:
@@ -237,10 +237,11 @@ def main(arguments: list[str]) -> int:
     try:
         settings = read_settings(arguments)
         if settings.credentials is not None:
-            given = Path(settings.credentials) / CONNECTION_STRING_NAME
-            if given.is_file():
-                # The name of a file, for the client of Blob Storage: no secret.
-                os.environ[CONNECTION_STRING_FILE] = str(given)
+            # Names of files, for the client of Blob Storage: no secrets.
+            for variable, name in ((CONNECTION_STRING_FILE, CONNECTION_STRING_NAME), (CA_FILE, AUTHORITIES)):
+                given = Path(settings.credentials) / name
+                if given.is_file():
+                    os.environ[variable] = str(given)
         print(f"AZUREML_MODEL_DIR={asyncio.run(deliver(settings, _Lines()))}", flush=True)
     except AccessDenied as error:
         mend = "in a pod: the Secret that the service names as model_secret_name has it, or the pod's identity"
