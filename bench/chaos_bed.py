@@ -54,6 +54,7 @@ class Replica:
     """Of the gate: data, control, readiness; then the stub's."""
     folder: Path
     cap: int = 1
+    service_ms: float = SERVICE_MS
     most: int = 0
     gate: Running | None = None
     stub: Running | None = None
@@ -61,7 +62,7 @@ class Replica:
     def start(self) -> None:
         """Both."""
         data, control, ready, upstream = self.ports
-        stub = [sys.executable, STUB, "--port", str(upstream), "--sleep-ms", str(SERVICE_MS)]
+        stub = [sys.executable, STUB, "--port", str(upstream), "--sleep-ms", str(self.service_ms)]
         self.stub = Running(f"{self.uid}-stub", stub, self.folder / f"{self.uid}-stub.log")
         told = {"version": "blue", "listenHost": self.address, "listenPort": data, "upstreamPort": upstream}
         environment = {**os.environ, GATE_VARIABLE: json.dumps({**told, "maxConcurrent": self.cap})}
@@ -121,10 +122,14 @@ class Chaos:
     session: aiohttp.ClientSession
     replicas: list[Replica] = field(default_factory=list)
     autoscalers: dict[str, Running] = field(default_factory=dict)
+    number: int = REPLICAS
+    """Of replicas."""
+    cap: int = 1
+    service_ms: float = SERVICE_MS
     _next: Any = None
 
     def __post_init__(self) -> None:
-        self._next = cycle(range(REPLICAS))
+        self._next = cycle(range(self.number))
 
     @property
     def server_pid(self) -> int:
@@ -156,13 +161,8 @@ class Chaos:
         self.bed.endpoint(NAME, requests={"maxRequestWaitTime": WAIT_MS}, scaling=scaling)
         space = f"namespaces/{plane.NAMESPACE}"
         await self.there.make(f"/apis/apps/v1/{space}/deployments", [plane.deployment(NAME, REPLICAS)])
-        for number in range(REPLICAS):
-            ports = [*free_ports(3, self.bed.address), *free_ports(1)]
-            replica = Replica(f"{NAME}-{number}", self.bed.address, ports, self.bed.folder)
-            replica.start()
-            self.replicas.append(replica)
-        slices = [replica.slice(NAME) for replica in self.replicas]
-        await self.there.make(f"/apis/discovery.k8s.io/v1/{space}/endpointslices", slices)
+        for _ in range(self.number):
+            await self.announce(self.replica())
         for name, address in ROUTERS.items():
             await asyncio.to_thread(self.bed.router, name, address)
         for name in AUTOSCALERS:
@@ -170,6 +170,25 @@ class Chaos:
         await self.bed.ready(self.session, seconds=READY_S)
         if await self.lost_endpoints():
             raise RuntimeError("it does not serve")
+
+    def replica(self) -> Replica:
+        """One more, that no router knows yet."""
+        ports = [*free_ports(3, self.bed.address), *free_ports(1)]
+        uid = f"{NAME}-{len(self.replicas)}"
+        made = Replica(uid, self.bed.address, ports, self.bed.folder, self.cap, self.service_ms)
+        made.start()
+        self.replicas.append(made)
+        return made
+
+    async def announce(self, replica: Replica) -> None:
+        """As the controller of EndpointSlices does once it is ready."""
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{plane.NAMESPACE}/endpointslices"
+        await self.there.make(path, [replica.slice(NAME)])
+
+    async def withdraw(self, replica: Replica) -> None:
+        """The same once it ends."""
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{plane.NAMESPACE}/endpointslices"
+        await self.there.api.delete(f"{path}/{replica.uid}")
 
     async def lost_endpoints(self) -> int:
         """Endpoints that some router does not serve, after a while."""
@@ -260,13 +279,13 @@ class Chaos:
 
 
 @asynccontextmanager
-async def chaos_bed(folder: Path) -> AsyncIterator[Chaos]:
-    """Until the block ends. Raises control_plane.Missing."""
+async def chaos_bed(folder: Path, **settings: Any) -> AsyncIterator[Chaos]:
+    """Until the block ends; `settings`: of `Chaos`. Raises control_plane.Missing."""
     async with plane.control_plane(folder / "plane") as there, aiohttp.ClientSession() as session:
         cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig)
         bed = Bed(cluster, plane.NAMESPACE, folder, own_address())
         bed.begin()
-        chaos = Chaos(there, bed, session)
+        chaos = Chaos(there, bed, session, **settings)
         try:
             await chaos.begin()
             yield chaos

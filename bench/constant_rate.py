@@ -1,6 +1,6 @@
 """Requests at a constant rate, each timed from the moment at which it should have been sent.
 
-    python -m bench.constant_rate PORT RATE SECONDS PATH [HEADER …]      prints one JSON object
+    python -m bench.constant_rate [HOST:]PORT RATE SECONDS PATH [HEADER …]      prints one JSON object
 
 A process of its own. `select` in place of an event loop: its timeouts are exact to microseconds, those of epoll are
 whole milliseconds, which would be most of what is measured.
@@ -18,11 +18,13 @@ CONNECTIONS = 32
 LATE_SECONDS = 5.0
 
 
-def run(port: int, rate: float, seconds: float, headers: list[str], path: str) -> dict[str, float]:
+def run(where: tuple[str, int], rate: float, seconds: float, headers: list[str], path: str) -> dict[str, float]:
     """Sends `rate` × `seconds` requests; what is not answered 200 counts as failed."""
     lines = [f"GET {path} HTTP/1.1", "host: bench", *headers, "", ""]
     request = "\r\n".join(lines).encode()
-    idle = deque(_connect(port) for _ in range(CONNECTIONS))
+    # A gate takes one request a connection; the next one is made before it is needed.
+    once = "connection: close" in headers
+    idle = deque(_connect(where) for _ in range(CONNECTIONS))
     busy: dict[socket.socket, float] = {}
     parts: dict[socket.socket, bytes] = {}
     latencies: list[float] = []
@@ -52,11 +54,11 @@ def run(port: int, rate: float, seconds: float, headers: list[str], path: str) -
                 latencies.append(time.perf_counter() - due)
             else:
                 failed += 1
-            if piece:
+            if piece and not once:
                 idle.append(connection)
             else:
                 connection.close()
-                idle.append(_connect(port))
+                idle.append(_connect(where))
         if now - began > seconds + LATE_SECONDS:
             break
     for connection in (*idle, *busy):
@@ -77,12 +79,13 @@ def _whole(data: bytes) -> bool:
     return bool(mark) and len(body) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
 
 
-def _connect(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port))
+def _connect(where: tuple[str, int]) -> socket.socket:
+    connection = socket.create_connection(where)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
 if __name__ == "__main__":
-    where, how_many, how_long, at, *extra = sys.argv[1:]
-    print(json.dumps(run(int(where), float(how_many), float(how_long), extra, at)))
+    address, how_many, how_long, at, *extra = sys.argv[1:]
+    host, _, port = address.rpartition(":")
+    print(json.dumps(run((host or "127.0.0.1", int(port)), float(how_many), float(how_long), extra, at)))

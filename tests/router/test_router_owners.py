@@ -327,3 +327,13 @@ async def test_a_new_router_takes_no_connection_before_it_knows_its_endpoints(be
     finally:
         await router.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_who_comes_before_a_new_router_is_told_waits_for_that(bed: Any, pair: Pair, make_state: Make) -> None:
+    # As those that were accepted in the moment between listening and closing.
+    await pair.routers["a"]._fleet.first().run("enable frontend public")
+    asked = [asyncio.create_task(bed.ask(name, port=pair.ports["a"])) for name in ("svc", "other")]
+    replica = await bed.replica()
+    assert not any(one.done() for one in asked)
+    await pair.give_to("a", make_state({"A": (10_000, [replica])}))
+    assert [(await one).status for one in asked] == [200, 404]

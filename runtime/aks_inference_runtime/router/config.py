@@ -15,6 +15,7 @@ from aks_inference_runtime.router.peers import (
     first_lines,
     hop_defaults,
     owner_lines,
+    unknown_lines,
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
 from aks_inference_runtime.router.slots import MAX_PROCESSES, PUBLIC_ID, SLOT_ID, Layout
@@ -160,7 +161,7 @@ def first_process(
         *_global(paths, name, connections),
         # Among several routers it is asked to let its connections finish, however long they take.
         *([] if cluster else [HARD_STOP]),
-        *(first_globals(quoted(Path(__file__).with_name("pause.lua"))) if cluster else []),
+        *(first_globals(quoted(Path(__file__).with_name("pause.lua")), quoted(paths.routes(name))) if cluster else []),
         *(_verify_globals(paths) if tokens else []),
         *_park_globals(paths, name, layout),
         *_refusals(),
@@ -175,6 +176,7 @@ def first_process(
         "  acl served var(txn.meta) -m beg key none token",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
+        *(unknown_lines(routes, f"path,map_str({routes})") if cluster else []),
         Refusal.ENDPOINT.rule(unknown),
         *cors_rules(routes),
         *_authentication(routes, tokens=tokens),

@@ -22,6 +22,8 @@ LOST_ID = 4
 """Of the socket that such requests come by, among the first process's."""
 TOKEN_HEADER = "x-aks-inference-router"  # noqa: S105 - a header's name
 HOPS_HEADER = "x-aks-inference-hops"
+KNOWN = "known"
+"""Key of the first process's map: the agent has told what is served."""
 PAUSE_HOPS = 1
 """From the second time on that a request is passed on it waits a moment (`pause.lua`, 30 ms): its owner is being
 started again, or is about to be found lost, or two routers are about to agree."""
@@ -76,9 +78,15 @@ def hop_defaults(cluster: Cluster) -> list[str]:
     ]
 
 
-def first_globals(lua: str) -> list[str]:
+def first_globals(lua: str, routes: str) -> list[str]:
     """Beside the others of the first process."""
-    return [f"  lua-load {lua}"]
+    return [f"  setenv ROUTES {routes}", f"  lua-load {lua}"]
+
+
+def unknown_lines(routes: str, path_of: str) -> list[str]:
+    """Before an endpoint is said to be unknown: in the first moments of a router it is looked up once more."""
+    new = f"!served !{{ str({KNOWN}),map_str({routes}) -m found }}"
+    return [f"  http-request lua.known if {new}", f"  http-request set-var(txn.meta) {path_of} if !served"]
 
 
 def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[str]:

@@ -7,6 +7,7 @@
 | `<origin>&<value of the path>` | the origin, which pages may come from |
 | `<path>:<bucket>` | route |
 | `<path>@<version>` | route |
+| `known` | `1` |
 
 Paths are `/api/v1/service/<endpoint>/score` and, with one bucket, `…/swagger.json`: a path finds its entry at once.
 
@@ -27,7 +28,7 @@ from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.traffic import HUNDREDTHS
 from aks_inference_runtime.router.cors import cors_entries
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
-from aks_inference_runtime.router.peers import ONCE
+from aks_inference_runtime.router.peers import KNOWN, ONCE
 from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
@@ -78,7 +79,7 @@ def table(
     state: RouterState, slots: Mapping[VersionKey, Slot], numbers: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, str]:
     """All entries of the first process. `numbers`: of the other routers."""
-    entries: dict[str, str] = {}
+    entries = {KNOWN: "1"}
     for endpoint in state.endpoints.values():
         if endpoint.owner is None:
             found = [route(v, slots[VersionKey(endpoint.name, v.name)]) for v in endpoint.versions]

