@@ -75,7 +75,12 @@ class Finding:
 
     def location(self, casing: Casing) -> str:
         """The path as the caller would write it."""
-        return self.place or show_path(self.path, casing)
+        path = show_path(self.path, casing)
+        if not self.place:
+            return path
+        # A place that begins with the argument is in an object, not in a file: versions may have one each.
+        inside = bool(self.path) and self.place.partition(":")[0] == self.path[-1]
+        return f"{path}{self.place.removeprefix(str(self.path[-1]))}" if inside else self.place
 
     def reason(self, casing: Casing) -> str:
         """Value, rule and mend, without the path."""

@@ -109,3 +109,28 @@ def test_a_target_that_a_versions_file_names_must_be_the_one() -> None:
     assert [f.text(Casing.SNAKE).split(";")[0] for f in findings] == [
         'd.json: computeTargetName = "aks-1": names another cluster than target (local)'
     ]
+
+
+def test_in_an_object_the_version_is_named() -> None:
+    config = {"entry_script": "src/score.py"}
+    versions = [
+        {
+            "version_name": f"ver-{letter}",
+            "inference_config": config,
+            "deployment_config": {"computeType": "aks", **more},
+        }
+        for letter, more in (
+            ("a", {"authEnabled": True}),
+            ("b", {"numReplica": 1, "gpuCores": 1, "authEnabled": False, "namespace": "N"}),
+        )
+    ]
+    _, findings = plan_rollout("endpoint", {"target": TARGET, "versions": versions})
+    said = sorted(f.text(Casing.CAMEL).partition(";")[0] for f in findings)
+    assert said == [
+        "versions[1].deploymentConfig: `numReplica` is not a key of computeType aks",
+        "versions[1].deploymentConfig: authEnabled: is another value than that of versions[0]: an endpoint has one for "
+        "all its versions",
+        "versions[1].deploymentConfig: gpuCores = 1: is not supported on the local target yet",
+        'versions[1].deploymentConfig: namespace = "N": a name has 1 to 63 characters: lower-case letters, digits '
+        "and dashes, first and last not a dash",
+    ]
