@@ -6,6 +6,7 @@
 import argparse
 import asyncio
 import json
+import math
 import socket
 import ssl
 import sys
@@ -161,12 +162,23 @@ def shown(results: Sequence[Result], as_json: bool) -> int:
     return int(any(not result.ok and result.target.required for result in results))
 
 
+def seconds(text: str) -> float:
+    """A time on the command line. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no time: give seconds above 0")
+    return value
+
+
 def main() -> None:
     """A list of targets as JSON, in a file or on standard input."""
     parser = argparse.ArgumentParser(prog="aks-inference doctor", description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--file", type=argparse.FileType("r"), default=sys.stdin, help="default: standard input")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds of each stage")
+    parser.add_argument("--timeout", type=seconds, default=TIMEOUT_S, help="seconds of each stage")
     given = parser.parse_args()
     with given.file:
         targets = [Target(**{**each, "phases": tuple(each.get("phases", ()))}) for each in json.load(given.file)]

@@ -13,7 +13,7 @@ from aks_inference.aks_cluster.spec import ClusterPlan
 from aks_inference.cluster_rules import From, Phase, RequiredHost
 from aks_inference.documents import check_documents, read_files
 from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE
-from aks_inference_runtime.doctor import TIMEOUT_S, Target, check_all, shown
+from aks_inference_runtime.doctor import TIMEOUT_S, Target, check_all, seconds, shown
 from aks_inference_runtime.doctor_job import jobs
 
 NODES = {From.NODES}
@@ -35,7 +35,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--job", action="store_true", help="print Jobs that check from the cluster, for kubectl apply")
     parser.add_argument("--image", metavar="IMAGE", help="with --job: the runtime's image")
     parser.add_argument("--namespace", default=RUNTIME_NAMESPACE, help="with --job; default: %(default)s")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds of each stage; default: %(default)g")
+    parser.add_argument(
+        "--timeout", type=seconds, default=TIMEOUT_S, help="seconds of each stage; default: %(default)g"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     given = parser.parse_args(arguments)
     documents, problems = read_files(given.files)

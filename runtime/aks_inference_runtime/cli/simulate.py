@@ -23,7 +23,14 @@ from aks_inference_runtime.cli.numbers import NumberRange
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Recorded traffic: CSV with two columns, seconds and requests a second.",
 )
-@click.option("--duration", "duration_s", default=600.0, show_default=True, help="Seconds of made-up traffic.")
+@click.option(
+    "--duration",
+    "duration_s",
+    default=600.0,
+    type=NumberRange(0),
+    show_default=True,
+    help="Seconds of made-up traffic.",
+)
 @click.option("--service-ms", type=NumberRange(min=0, min_open=True), required=True, help="Time of one request.")
 @click.option("--spread", default=0.2, show_default=True, type=NumberRange(0, 3), help="Of that time, as a part.")
 @click.option("--start-seconds", default=5.0, show_default=True, type=NumberRange(0), help="Start of a replica.")
@@ -40,7 +47,9 @@ from aks_inference_runtime.cli.numbers import NumberRange
 @click.option("--cold-start-timeout-ms", default=60_000, show_default=True, type=click.IntRange(1))
 @click.option("--room", default=1_000_000, type=click.IntRange(0), help="Replicas that the nodes hold; default: all.")
 @click.option("--replica-cost-per-hour", default=0.0, show_default=True, type=NumberRange(0))
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same outcome.")
+@click.option(
+    "--seed", default=1, type=click.IntRange(0), show_default=True, help="The same seed gives the same outcome."
+)
 @click.option("--svg", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Also writes a picture.")
 @click.option("--json", "as_json", is_flag=True, help="One object, with every second.")
 def simulate_command(

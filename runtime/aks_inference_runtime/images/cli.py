@@ -171,9 +171,19 @@ def find_command(
     help="Optional. The folder that the entry script is relative to; its ignored files stay out.",
 )
 @click.option(
-    "--max-mb", type=int, default=MAX_BYTES // MEGABYTE, show_default=True, help="Optional. Limit of the folder."
+    "--max-mb",
+    type=click.IntRange(min=1),
+    default=MAX_BYTES // MEGABYTE,
+    show_default=True,
+    help="Optional. Limit of the folder.",
 )
-@click.option("--max-files", type=int, default=MAX_FILES, show_default=True, help="Optional. Limit of the folder.")
+@click.option(
+    "--max-files",
+    type=click.IntRange(min=1),
+    default=MAX_FILES,
+    show_default=True,
+    help="Optional. Limit of the folder.",
+)
 def build_command(
     environment: str,
     as_json: bool,
