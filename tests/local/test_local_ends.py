@@ -55,6 +55,7 @@ async def test_another_destroy_is_faster_before_the_log_is_open(dead: Path, monk
 
     monkeypatch.setattr(launch, "_run", later)
     await destroy(dead)
+    assert not dead.exists()
 
 
 def test_another_destroy_is_faster_before_the_lock_is_open(dead: Path, monkeypatch: pytest.MonkeyPatch) -> None:

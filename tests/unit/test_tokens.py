@@ -200,8 +200,33 @@ async def test_a_verdict_is_remembered_and_forgotten(tmp_path: Any) -> None:
     assert await verdicts.verdict("token|1|1|abc", "/score", text)
     assert entries == {f"{hashlib.sha256(text.encode()).hexdigest()}#token|1|1|abc": True}
     assert not await verdicts.verdict("token|1|1|abc", "/other", text)
+    for _ in range(3):  # HAProxy began anew and asks again
+        assert await verdicts.verdict("token|1|1|abc", "/score", text)
+    assert len(verdicts._timers) == 1
     at = NOW + 700
     assert not await verdicts.verdict("token|1|1|abc", "/score", text)
+    await verdicts.close()
+
+
+async def test_a_token_that_ends_is_forgotten_once(tmp_path: Any) -> None:
+    issuer = Issuer()
+    told: list[tuple[str, bool]] = []
+    forgotten = asyncio.Event()
+
+    async def remember(entry: str, good: bool) -> None:
+        told.append((entry, good))
+        if not good:
+            forgotten.set()
+
+    verdicts = Verdicts(tmp_path / "v", issuer.fetch, remember, lambda: NOW)
+    verdicts.declare({"/score": RULES})
+    text = token(exp=NOW - 59.9)  # 60 s of skew
+    for _ in range(3):
+        assert await verdicts.verdict("m", "/score", text)
+    async with asyncio.timeout(30):
+        await forgotten.wait()
+    assert [good for _, good in told] == [True, True, True, False]
+    assert verdicts._timers == {}
     await verdicts.close()
 
 

@@ -87,7 +87,7 @@ class HaproxyRouter:
         self._fleet = Fleet(
             paths, host, port, find_haproxy(haproxy), layout, cluster, tokens=fetch is not None, tls=tls
         )
-        self._listener = Listener(paths.certificate, self._fleet.first, self._fleet.first_is_dead) if tls else None
+        self._listener = Listener(paths.certificate, self._fleet.first, self._fleet.first_is_dead, tls=tls is not None)
         self._neighbours = Neighbours(self._fleet)
         self._verdicts = Verdicts(paths.socket("p0", "verify"), fetch, self._remember) if fetch is not None else None
         self._servers = Servers(self._fleet.admin)
@@ -115,8 +115,7 @@ class HaproxyRouter:
             if directory.stat().st_uid != os.getuid():
                 raise Conflict(f"{directory} belongs to another user")
             directory.chmod(0o700)
-        if self._listener is not None:
-            self._listener.prepare()
+        self._listener.prepare()
         if self._verdicts is not None:
             await self._verdicts.open()
         if await self._fleet.begin():
@@ -230,8 +229,7 @@ class HaproxyRouter:
         # New replicas are servers before the first request can be sent to them.
         await self._reconcile()
         await self._neighbours.declare(state.peers)
-        if self._listener is not None:
-            await self._listener.declare(state.certificate, state.solvers)
+        await self._listener.declare(state.certificate, state.solvers)
         if self._fleet.cluster is not None:
             await self._commit(1, routes.owner_table(state, slots, 1))
         if self._verdicts is not None:
@@ -331,6 +329,7 @@ class HaproxyRouter:
     async def _round(self) -> None:
         await self._leavers.look(self._observed)
         await self._reconcile()
+        await self._listener.again()
         await self._readers.look(held for version in self._versions.values() for held in version.held(self._observed))
         await self._hints.look_at_refused(self._versions.values(), self._fleet.admins())
         await self._answers.count(self._fleet.layouts, self._versions.values())
@@ -365,7 +364,7 @@ class HaproxyRouter:
         self._hints.write(number, self._versions.values())
         await self._fleet.restart(name)
         self._servers.forget(number)
-        if number == 0 and self._listener is not None:
+        if number == 0:
             await self._listener.restarted()
 
     async def _observe(self) -> bool:

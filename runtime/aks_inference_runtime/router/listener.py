@@ -1,6 +1,7 @@
 """What the listener with TLS has that changes while it serves: its certificate, and who answers challenges."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,6 +14,8 @@ from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.tls import MOST_SOLVERS
 
 _TAKEN = ("created for certificate", "updated for certificate", "Success!")
+AGAIN_S = 60.0
+"""Between tries of a certificate that HAProxy refused."""
 _log = logging.getLogger(__name__)
 
 Solver = tuple[str, int]
@@ -22,22 +25,35 @@ Solver = tuple[str, int]
 class Listener:
     """Keeps certificate and challenges as they should be in the first process."""
 
-    def __init__(self, file: Path, admin: Callable[[], AdminSocket], dead: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        admin: Callable[[], AdminSocket],
+        dead: Callable[[], bool],
+        *,
+        tls: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Args:
             file: Required. The certificate with its key, as the first process reads it when it starts.
             admin: Required. Of the first process.
             dead: Required. Whether that process is gone; it then begins with the file.
+            tls: Optional. False: there is no such listener, and nothing here does anything.
+            clock: Optional. In seconds.
         """
+        self._tls = tls
+        self._clock = clock
         self._file = file
         self._admin = admin
         self._dead = dead
         self._solvers: tuple[Solver, ...] = ()
         self._refused: Certificate | None = None
+        self._again_at = 0.0
 
     def prepare(self) -> None:
         """Before the first process starts: it needs a certificate, if not yet the right one."""
-        if not self._file.exists():
+        if self._tls and not self._file.exists():
             write_private(self._file, _placeholder())
 
     async def declare(self, certificate: Certificate | None, solvers: Sequence[Solver]) -> None:
@@ -45,22 +61,42 @@ class Listener:
 
         Raises RuntimeUnavailable when HAProxy does not answer.
         """
-        if certificate not in (None, self._refused) and certificate.pem != self._file.read_text():
-            try:
-                await self._replace(certificate)
-            except OperationFailed as error:
-                # Everything else that is declared goes on; so does the certificate that is there.
-                _log.error("the certificate stays as it was: %s", error)
-                self._refused = certificate
+        if not self._tls:
+            return
+        if certificate != self._refused:
+            self._refused = None
+            if certificate is not None:
+                await self._take(certificate)
         wanted = tuple(solvers[:MOST_SOLVERS])
         if wanted != self._solvers:
             await self._run(_solver_commands(wanted))
             self._solvers = wanted
 
+    async def again(self) -> None:
+        """Tries a refused certificate once more, now and then: what HAProxy lacked may be there.
+
+        Raises RuntimeUnavailable when HAProxy does not answer.
+        """
+        if self._refused is not None and self._clock() >= self._again_at:
+            await self._take(self._refused)
+
     async def restarted(self) -> None:
         """The first process has begun anew: it knows no solvers."""
         if self._solvers:
             await self._run(_solver_commands(self._solvers))
+
+    async def _take(self, certificate: Certificate) -> None:
+        if certificate.pem == self._file.read_text():
+            return
+        try:
+            await self._replace(certificate)
+        except OperationFailed as error:
+            # Everything else that is declared goes on; so does the certificate that is there.
+            if certificate != self._refused:
+                _log.error("the certificate stays as it was, and is tried every %g s: %s", AGAIN_S, error)
+            self._refused, self._again_at = certificate, self._clock() + AGAIN_S
+        else:
+            self._refused = None
 
     async def _replace(self, certificate: Certificate) -> None:
         name = word(self._file)

@@ -41,7 +41,8 @@ class Verdicts:
         self._keys: dict[tuple[str, str | None], IssuerKeys] = {}
         self._known: dict[str, Verdict] = {}
         self._server: asyncio.Server | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        """By what HAProxy knows: it asks anew for each after a restart."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def declare(self, rules: Mapping[str, TokenRules]) -> None:
@@ -61,7 +62,7 @@ class Verdicts:
 
     async def close(self) -> None:
         """Ends answering."""
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
         if self._server is not None:
             self._server.close()
@@ -104,13 +105,14 @@ class Verdicts:
 
     def _forget_at(self, entry: str, seconds: float) -> None:
         def forget() -> None:
-            self._timers.discard(timer)
+            del self._timers[entry]
             task = asyncio.get_running_loop().create_task(self._remember(entry, False))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        timer = asyncio.get_running_loop().call_later(seconds, forget)
-        self._timers.add(timer)
+        if (before := self._timers.get(entry)) is not None:
+            before.cancel()
+        self._timers[entry] = asyncio.get_running_loop().call_later(seconds, forget)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         told = b"no\n"
