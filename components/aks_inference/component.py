@@ -118,13 +118,12 @@ class Cluster(Component):
 
 def input_error(kind: str, name: str, errors: Iterable[Finding]) -> pulumi.InputPropertiesError:
     """The structured error of a plugin: property paths in camelCase."""
-    details: list[pulumi.InputPropertyErrorDetails] = [
-        {
-            "property_path": show_path(f.path, Casing.CAMEL),
-            "reason": f"{f.place}: {f.reason(Casing.CAMEL)}" if f.place else f.reason(Casing.CAMEL),
-        }
-        for f in errors
-    ]
+    details: list[pulumi.InputPropertyErrorDetails] = []
+    for found in errors:
+        path, reason = show_path(found.path, Casing.CAMEL), found.reason(Casing.CAMEL)
+        # Of a place within the argument, or in a file that it names, what the path does not say already.
+        place = found.location(Casing.CAMEL).removeprefix(path).removeprefix(": ")
+        details.append({"property_path": path, "reason": f"{place}: {reason}" if place else reason})
     return pulumi.InputPropertiesError(f"Invalid arguments for {kind} {name!r}", details)
 
 

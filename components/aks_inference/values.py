@@ -66,7 +66,10 @@ def _number(value: object) -> object:
         raise PydanticCustomError("number", "is text, not a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PydanticCustomError("number", "must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise PydanticCustomError("number", "is beyond all numbers") from None
 
 
 def _flag(value: object) -> object:

@@ -181,7 +181,12 @@ def test_a_wrong_inferenceconfig(change: dict[str, Any], expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("{", "is not JSON: line 1"), ("[]", "is not a JSON object"), (None, "does not exist")],
+    [
+        ("{", "is not JSON: line 1"),
+        ("[]", "is not a JSON object"),
+        ('{"a": ' + "9" * 5000 + "}", "holds a number of more digits than are read"),
+        (None, "does not exist"),
+    ],
 )
 def test_a_file_that_cannot_be_read(content: str | None, expected: str) -> None:
     if content is not None:
@@ -190,6 +195,11 @@ def test_a_file_that_cannot_be_read(content: str | None, expected: str) -> None:
         made, found = read_inference(*arguments)
         assert made is None
         assert expected in found[0].text(Casing.SNAKE)
+
+
+def test_a_folder_in_place_of_a_file() -> None:
+    _, found = read_inference("src", None)
+    assert found[0].text(Casing.SNAKE).startswith('inference_config = "src": cannot be read (Is a directory: ')
 
 
 def test_either_the_object_or_the_file() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aks_inference.component import input_error
 from aks_inference.findings import Casing
 from aks_inference.rollout.spec import plan_rollout
 from aks_inference.service.endpoint import EndpointPlan
@@ -113,7 +114,7 @@ def test_a_target_that_a_versions_file_names_must_be_the_one() -> None:
 
 def test_in_an_object_the_version_is_named() -> None:
     config = {"entry_script": "src/score.py"}
-    versions = [
+    versions: list[dict[str, Any]] = [
         {
             "version_name": f"ver-{letter}",
             "inference_config": config,
@@ -134,3 +135,15 @@ def test_in_an_object_the_version_is_named() -> None:
         'versions[1].deploymentConfig: namespace = "N": a name has 1 to 63 characters: lower-case letters, digits '
         "and dashes, first and last not a dash",
     ]
+    told = {
+        one["reason"]: one["property_path"] for one in input_error("ControlledRolloutEndpoint", "e", findings).errors
+    }
+    assert set(told.values()) == {"versions[1].deploymentConfig"}
+    assert any(reason.startswith("`numReplica` is not a key") for reason in told)
+    assert any(reason.startswith('namespace: "N": a name has') for reason in told)
+    write("d.json", {"computeType": "aks", "namespace": "N"})
+    versions[0]["deployment_config"] = "d.json"
+    _, findings = plan_rollout("endpoint", {"target": TARGET, "versions": versions[:1]})
+    (one,) = input_error("ControlledRolloutEndpoint", "e", findings).errors
+    assert one["property_path"] == "versions[0].deploymentConfig"
+    assert one["reason"].startswith('d.json: namespace: "N": a name has')

@@ -1,6 +1,7 @@
 """The inference configuration: an object, or an inferenceconfig.json as Azure ML's CLI v1 read it."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,19 @@ def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]
     """A JSON file that holds an object."""
     try:
         value = json.loads(path.read_text("utf-8-sig"))
-    except OSError:
-        return {}, [Finding((), f"does not exist ({path})", "give the path of a JSON file", given)]
+    except OSError as error:
+        there = os.path.exists(path)  # noqa: PTH110 - Path.exists() raises where a name is too long
+        rule = f"cannot be read ({error.strerror}: {path})" if there else f"does not exist ({path})"
+        return {}, [Finding((), rule, "give the path of a JSON file", given)]
     except UnicodeDecodeError:
         return {}, [Finding((), "is not UTF-8", "save it as UTF-8", given)]
     except json.JSONDecodeError as error:
         return {}, [Finding((), f"is not JSON: line {error.lineno}: {error.msg}", "mend the file", given)]
     except RecursionError:
         return {}, [Finding((), "nests deeper than any configuration", "mend the file", given)]
-    except ValueError:
+    except ValueError as error:
+        if "digits" in str(error):
+            return {}, [Finding((), "holds a number of more digits than are read", "mend the file", given)]
         return {}, [Finding((), "is no path", "give the path of a JSON file", given)]
     if not isinstance(value, dict):
         return {}, [Finding((), "is not a JSON object", "begin it with {", given)]
