@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 PROGRAM = """
 from aks_inference import AksInferenceCluster, ModelWebService
 cluster = AksInferenceCluster("prod", location="westeurope", vm_size="Standard_D4s_v5",
@@ -26,6 +28,28 @@ def test_the_runtime_comes_with_the_cluster(run_program: Callable[..., Any]) -> 
     assert outcome.engine.of("ScoringEndpoint")
     said = outcome.engine.said()
     assert "at the services' minimum: fits; nodes in use: " in said
+
+
+@pytest.mark.parametrize(
+    ("access", "told"),
+    [
+        ({}, []),
+        (
+            {"entra_id": True, "azure_rbac": True},
+            ["RBAC Cluster Admin, at the resource group", "be a member of a group"],
+        ),
+        ({"entra_id": True, "admin_group_ids": ["g"]}, ["must be a member of one of admin_group_ids"]),
+        ({"entra_id": True}, ["neither azure_rbac nor admin_group_ids"]),
+    ],
+)
+def test_what_who_applies_must_be_allowed_to(
+    run_program: Callable[..., Any], access: dict[str, Any], told: list[str]
+) -> None:
+    outcome = run_program(program([], f"{RUNTIME}, access={access}"))
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    said = outcome.engine.said()
+    assert ("rights: who applies this" in said) is bool(told)
+    assert all(words in said for words in told)
 
 
 def test_an_internal_address(run_program: Callable[..., Any]) -> None:

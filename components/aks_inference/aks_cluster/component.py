@@ -35,6 +35,8 @@ from aks_inference_runtime.api.target import KubernetesTarget, format_target
 if TYPE_CHECKING:
     from aks_inference.service.endpoint import EndpointPlan
 
+RBAC_ADMIN = "Azure Kubernetes Service RBAC Cluster Admin"
+
 
 class AksInferenceCluster(Cluster):
     """An AKS cluster for inference, created or attached: pools, network, egress, access, identity, monitoring.
@@ -248,9 +250,23 @@ def describe(plan: ClusterPlan) -> list[str]:
         *plan.checks,
         f"node pools: system {_nodes(plan.system)} × {plan.system.vm_size}, {pools} for inference",
         host_line(plan),
+        *rights_lines(plan),
         f"time: about {CLUSTER_MINUTES} minutes until a new cluster is there, a few for each pool; given up after "
         f"{plan.spec.create_timeout_minutes}",
     ]
+
+
+def rights_lines(plan: ClusterPlan) -> list[str]:
+    """What who applies must be allowed to, where that is not known before the cluster is there."""
+    access = plan.access
+    if plan.runtime is None or not access.entra_id:
+        return []
+    group = "be a member of one of admin_group_ids" if access.admin_group_ids else "be a member of a group of admins"
+    role = f"have the role {RBAC_ADMIN}, at the resource group or the cluster, or " if access.azure_rbac else ""
+    told = f"rights: who applies this must {role}{group}; without it the cluster is made and refuses the runtime"
+    if not access.azure_rbac and not access.admin_group_ids:
+        told += ". There are neither azure_rbac nor admin_group_ids: nobody is allowed to, give one of them"
+    return [f"{told} (whether it is so cannot be known before)"]
 
 
 def _nodes(pool: Pool) -> str:

@@ -112,7 +112,8 @@ class AccessArgs(TypedDict):
     entra_id: NotRequired[bool | None]
     """Optional. People sign in with Microsoft Entra ID. Default: false."""
     azure_rbac: NotRequired[bool | None]
-    """Optional. Azure roles decide inside the cluster; needs `entra_id`. Default: false."""
+    """Optional. Azure roles decide inside the cluster; needs `entra_id`. With a `runtime` who applies must have the
+    role Azure Kubernetes Service RBAC Cluster Admin, or be in one of `admin_group_ids`. Default: false."""
     admin_group_ids: NotRequired[list[str] | None]
     """Optional. Entra groups that administer the cluster. Default: none."""
     tenant_id: NotRequired[str | None]

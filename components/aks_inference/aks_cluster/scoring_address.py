@@ -150,7 +150,10 @@ def address_findings(spec: Arguments, wrong: Set[str | int]) -> Iterator[Finding
         return
     if spec.ssl_key_vault_secret_id is not None:
         rule = f"a certificate from a Key Vault {LATER}"
-        mend = "give it as two files, or have one issued with @leaf_domain_label"
+        mend = (
+            "fetch it into two files before (`az keyvault secret download`) and give those, or have one issued with "
+            "@leaf_domain_label"
+        )
         yield Finding(("ssl_key_vault_secret_id",), rule, mend, spec.ssl_key_vault_secret_id)
     if spec.runtime is not None:
         return
