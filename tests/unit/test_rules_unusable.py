@@ -122,6 +122,20 @@ def test_a_file_that_nests_too_deep(here: Path) -> None:
     ]
 
 
+def test_a_key_that_stands_twice_in_a_file(here: Path) -> None:
+    (here / "d.json").write_text('{"computeType": "aks", "numReplicas": 1, "autoScaler": {}, "numReplicas": 3}')
+    assert errors(deployment_config="d.json") == [
+        'deployment_config = "d.json": holds `numReplicas` twice in one object; give it once'
+    ]
+
+
+def test_a_script_without_a_name(here: Path) -> None:
+    (here / "source").mkdir()
+    for inference in ({"entry_script": ""}, {"entry_script": "", "source_directory": "source"}):
+        (found,) = errors(inference_config=inference)
+        assert found.startswith('inference_config.entry_script = "": does not exist')
+
+
 @pytest.mark.parametrize("path", ["m" * 300, "m" * 5_000, "m\0m", "m\ud800"])
 def test_models_and_folders_that_cannot_be(path: str) -> None:
     _, findings = plan_model("model", {"target": TARGET, "model_path": path})

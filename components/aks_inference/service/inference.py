@@ -18,6 +18,7 @@ from aks_inference.service.environment import (
 )
 from aks_inference.values import Object, Spec, Text, is_late, read
 from aks_inference_runtime.api.endpoint import Code, Environment
+from aks_inference_runtime.api.errors import InvalidInput
 
 
 class InferenceSpec(Spec):
@@ -62,11 +63,13 @@ class Inference:
 def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]:
     """A JSON file that holds an object."""
     try:
-        value = json.loads(path.read_text("utf-8-sig"))
+        value = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:
         there = os.path.exists(path)  # noqa: PTH110 - Path.exists() raises where a name is too long
         rule = f"cannot be read ({error.strerror}: {path})" if there else f"does not exist ({path})"
         return {}, [Finding((), rule, "give the path of a JSON file", given)]
+    except InvalidInput as error:
+        return {}, [Finding((), str(error), "give it once", given)]
     except UnicodeDecodeError:
         return {}, [Finding((), "is not UTF-8", "save it as UTF-8", given)]
     except json.JSONDecodeError as error:
@@ -80,6 +83,16 @@ def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]
     if not isinstance(value, dict):
         return {}, [Finding((), "is not a JSON object", "begin it with {", given)]
     return value, []
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of a file; the parser alone would take the last of several values in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise InvalidInput(f"holds `{twice}` twice in one object")
+    return found
 
 
 def read_inference(config: object, file: object, *, built: bool = False) -> tuple[Inference | None, list[Finding]]:
@@ -112,7 +125,8 @@ def _read(raw: Mapping[str, object], built: bool) -> tuple[Inference | None, lis
     environment, wrong = _image_environment(spec) if built else _environment(spec)
     findings += wrong
     code = None
-    if spec.entry_script and got.whole("source_directory"):
+    # A text without a character is no script either, and told as one that does not exist.
+    if spec.entry_script is not None and got.whole("source_directory"):
         code, wrong = read_code(spec.entry_script, spec.source_directory)
         findings += wrong
     sound = not any(f.severity is Severity.ERROR for f in findings)
