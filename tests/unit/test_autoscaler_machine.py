@@ -169,4 +169,4 @@ class TestScaling(Scaling.TestCase):
 class TestScalingForLong(Scaling.TestCase):
     """The same, more of it."""
 
-    settings = settings(FEW, max_examples=1_500, stateful_step_count=60)
+    settings = settings(FEW, max_examples=400, stateful_step_count=50)

@@ -161,7 +161,7 @@ FEW = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
-MANY = settings(FEW, max_examples=2_000, stateful_step_count=60)
+MANY = settings(FEW, max_examples=400, stateful_step_count=50)
 
 
 class TestRoutersThatComeAndLeave(Orderly.TestCase):
