@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from aks_inference.findings import Casing, Severity, show_path, show_value
 from aks_inference.local_cluster.spec import plan_local
@@ -20,9 +19,10 @@ from aks_inference_runtime.api.endpoint import (
     EndpointVersion,
     Probe,
     Requests,
-    Scaling,
 )
-from aks_inference_runtime.router.routes import BACKSTOP_MS
+from aks_inference_runtime.router.model import VersionRoute
+from aks_inference_runtime.router.routes import BACKSTOP_MS, queue_timeout_ms, route
+from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.scoring.server import worker_timeout_s
 
 TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/tmp/state"}'
@@ -80,15 +80,13 @@ def test_a_container_of_ones_own_takes_more_at_once() -> None:
     assert not [text for text in found if text.startswith("replica_max_concurrent_requests")]
 
 
-@pytest.mark.parametrize(
-    ("model", "field"),
-    [(Requests, name) for name in Requests.model_fields]
-    + [(Probe, name) for name in Probe.model_fields]
-    + [(Scaling, name) for name in ("num_replicas", "autoscale_min_replicas", "autoscale_max_replicas")],
-)
-def test_the_supervisor_refuses_them_too(model: Any, field: str) -> None:
-    with pytest.raises(ValidationError, match="less than or equal"):
-        model(**{field: 10**12})
+def test_the_router_cuts_what_came_from_elsewhere() -> None:
+    endless = Requests(scoring_timeout_ms=10**12, max_request_wait_time=10**12, cold_start_timeout_ms=10**12)
+    for to_zero in (False, True):
+        version = VersionRoute(name="one", traffic=10_000, requests=endless, replicas=(), scaled_to_zero=to_zero)
+        assert queue_timeout_ms(version) == LONGEST_MS
+        _, _, backstop, *_ = route(version, Slot(0, 0)).split("|")
+        assert int(backstop) <= HAPROXYS_LONGEST_MS
 
 
 def test_the_longest_that_is_accepted_fits_the_timers() -> None:

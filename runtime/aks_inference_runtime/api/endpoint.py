@@ -56,9 +56,9 @@ class Scaling(Wire):
     """How many replicas: a fixed number, or between a minimum and a maximum by utilization."""
 
     autoscale_enabled: bool = True
-    num_replicas: int | None = Field(None, gt=0, le=MOST)
-    autoscale_min_replicas: int = Field(1, ge=0, le=MOST)
-    autoscale_max_replicas: int = Field(10, gt=0, le=MOST)
+    num_replicas: int | None = Field(None, gt=0)
+    autoscale_min_replicas: int = Field(1, ge=0)
+    autoscale_max_replicas: int = Field(10, gt=0)
     autoscale_refresh_seconds: float = Field(1, gt=0)
     autoscale_target_utilization: float = Field(70, gt=0, le=100)
     """Percent."""
@@ -80,24 +80,24 @@ class Scaling(Wire):
 class Requests(Wire):
     """How requests are admitted, queued and given up."""
 
-    scoring_timeout_ms: int = Field(60_000, gt=0, le=LONGEST_MS)
-    replica_max_concurrent_requests: int = Field(1, gt=0, le=MOST)
-    max_request_wait_time: int = Field(500, gt=0, le=LONGEST_MS)
+    scoring_timeout_ms: int = Field(60_000, gt=0)
+    replica_max_concurrent_requests: int = Field(1, gt=0)
+    max_request_wait_time: int = Field(500, gt=0)
     """Milliseconds in the queue; then 503 `queue-timeout`."""
-    max_queued_requests: int = Field(1_000, ge=0, le=MOST)
+    max_queued_requests: int = Field(1_000, ge=0)
     """Ours: waiting requests of one version; beyond it 429 `queue-full`."""
-    cold_start_timeout_ms: int = Field(60_000, gt=0, le=LONGEST_MS)
+    cold_start_timeout_ms: int = Field(60_000, gt=0)
     """Ours: how long requests wait for the first replica of a version scaled to zero."""
 
 
 class Probe(Wire):
     """Liveness of a replica, with Azure ML's defaults; readiness is the gate's."""
 
-    period_seconds: int = Field(10, gt=0, le=LONGEST_S)
-    initial_delay_seconds: int = Field(310, gt=0, le=LONGEST_S)
-    timeout_seconds: int = Field(2, gt=0, le=LONGEST_S)
-    success_threshold: int = Field(1, gt=0, le=MOST)
-    failure_threshold: int = Field(3, gt=0, le=MOST)
+    period_seconds: int = Field(10, gt=0)
+    initial_delay_seconds: int = Field(310, gt=0)
+    timeout_seconds: int = Field(2, gt=0)
+    success_threshold: int = Field(1, gt=0)
+    failure_threshold: int = Field(3, gt=0)
 
 
 class ModelReference(Wire):

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
 
-from aks_inference_runtime.api.endpoint import AuthMode
+from aks_inference_runtime.api.endpoint import LONGEST_MS, AuthMode
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.traffic import HUNDREDTHS
 from aks_inference_runtime.router.cors import cors_entries
@@ -55,16 +55,18 @@ def check(state: RouterState) -> None:
 
 def queue_timeout_ms(version: VersionRoute) -> int:
     """How long its requests may wait now."""
-    if version.scaled_to_zero:
-        return version.requests.cold_start_timeout_ms
-    return version.requests.max_request_wait_time
+    requests = version.requests
+    wanted = requests.cold_start_timeout_ms if version.scaled_to_zero else requests.max_request_wait_time
+    return min(wanted, LONGEST_MS)
 
 
 def route(version: VersionRoute, slot: Slot) -> str:
     """A route as the first process has it."""
     requests = version.requests
     backend = slot.backend if slot.process == 0 else f"hop{slot.process}"
-    backstop = requests.scoring_timeout_ms + requests.max_request_wait_time + BACKSTOP_MS
+    # HAProxy takes none of the new state where one timer is too long, so that one endpoint would stop all others.
+    backstop = min(requests.scoring_timeout_ms, LONGEST_MS) + min(requests.max_request_wait_time, LONGEST_MS)
+    backstop += BACKSTOP_MS
     plain = bool(version.replicas) and all(replica.control is None for replica in version.replicas)
     return f"{backend}|{slot.backend}|{backstop}|{requests.max_queued_requests}|{version.name}{PLAIN * plain}"
 
