@@ -25,6 +25,11 @@ def test_wrong_inputs_of_a_component_are_told_with_path_and_value(lab: Lab) -> N
         ("Thing('a', value=pulumi.FileAsset('nope.txt'))", "lab:index:Thing resource 'a': nope.txt: No such file"),
         ("Thing('a'); Thing('a')", "Duplicate resource URN"),
         ("print('hello'); raise pulumi.RunError('x')", "hello"),
+        (
+            "Thing('a', value=float('nan'))",
+            "lab:index:Thing resource 'a': property value is nan, which no state can hold",
+        ),
+        ("pulumi.export('a', {'b': [1, float('-inf')]})", "property a.b[1] is -inf, which no state can hold"),
     ],
 )
 def test_why_a_program_failed_is_told_without_machinery(lab: Lab, program: str, said: str) -> None:

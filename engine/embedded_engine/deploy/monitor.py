@@ -120,7 +120,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         requests.refuse_unsupported(request)
         try:
             properties = requests.properties_of(request, self.folder)
-        except AssetError as error:
+        except (AssetError, requests.NumberError) as error:
             raise EngineError(f"{request.type} resource '{request.name}': {error}") from error
         wanted = self.constructor.inherited(request)
         provider = ""
@@ -148,7 +148,11 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         )
 
     async def RegisterResourceOutputs(self, request: Message, context: Message) -> empty_pb2.Empty:
-        outputs = requests.plain_properties(request.outputs, self.folder)
+        try:
+            outputs = requests.plain_properties(request.outputs, self.folder)
+        except requests.NumberError as error:
+            self._tell(EngineError(f"outputs of {request.urn}: {error}"))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPED)
         await self._serve(self.deployment.outputs(request.urn, outputs), context)
         return empty_pb2.Empty()
 

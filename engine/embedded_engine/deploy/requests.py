@@ -1,14 +1,15 @@
 """Requests of a program as goals: what they mean, and what of them is refused by name. Pure but for asset hashes."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from embedded_engine import values
 from embedded_engine.deploy import assets
 from embedded_engine.deploy.goals import Alias, Goal, ReadGoal, seconds
 from embedded_engine.errors import EngineError
-from embedded_engine.model import Json, Properties
+from embedded_engine.model import Json, Properties, Value
 from embedded_engine.values import Message, from_struct
 
 
@@ -31,6 +32,10 @@ class UnsupportedError(EngineError):
         super().__init__(f"{prefix}embedded-engine does not support {what}; use the pulumi CLI for this program")
 
 
+class NumberError(EngineError):
+    """Not a number, or an infinite one."""
+
+
 def refuse_unsupported(request: Message) -> None:
     """Raises `UnsupportedError` naming the options."""
     found = [
@@ -51,12 +56,31 @@ def refuse_unsupported(request: Message) -> None:
 
 def properties_of(request: Message, folder: Path) -> Properties:
     """The inputs, still with output values; assets have their hashes."""
-    return assets.hashed(from_struct(request.object), folder)
+    return assets.hashed(_countable(from_struct(request.object)), folder)
 
 
 def plain_properties(struct: Message, folder: Path) -> Properties:
-    plain: Properties = values.plain_outputs(from_struct(struct))
+    plain: Properties = values.plain_outputs(_countable(from_struct(struct)))
     return assets.hashed(plain, folder)
+
+
+def _countable(properties: Properties) -> Properties:
+    """Raises `NumberError` where the state, which is JSON, has no form for a number."""
+    for path, number in _numbers(properties, ""):
+        if not math.isfinite(number):
+            raise NumberError(f"property {path} is {number}, which no state can hold; give a finite number")
+    return properties
+
+
+def _numbers(value: Value, path: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _numbers(entry, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _numbers(entry, f"{path}[{index}]")
 
 
 def goal_of(request: Message, properties: Properties, provider: str, wanted: Wanted, root: Path) -> Goal:
