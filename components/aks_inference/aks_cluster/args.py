@@ -122,8 +122,8 @@ class AksInferenceClusterArgs(TypedDict):
     minimum_tls_version: NotRequired[str | None]
     """Optional. `1.2` or `1.3`. Default: 1.2, with 1.3 on."""
     ssl_key_vault_secret_id: NotRequired[str | None]
-    """Optional. The certificate in a Key Vault, instead of two files. Not supported yet, refused: Key Vault's driver brings
-    a Secret only while a pod mounts it. Fetch it into two files before (`az keyvault secret download`)."""
+    """Optional. The certificate in a Key Vault, instead of two files. Not supported yet, refused: the driver of Key
+    Vault brings a Secret only while a pod mounts it. Fetch it into two files (`az keyvault secret download`)."""
     allow_replacement: NotRequired[bool | None]
     """Optional. Agrees to changes that replace the cluster or its system pool, and lose what is on it. Default:
     false."""
