@@ -102,7 +102,9 @@ class FileBackend:
             compressed = [p for p in (path.with_name(f"{path.name}{e}") for e in (".gz", ".zst")) if p.exists()]
             if compressed:
                 raise StateError(f"{compressed[0]}: compressed state is not supported") from None
-            raise StackNotFoundError(f"no stack named '{name.stack}' found in {self.url} for {name.project}") from None
+            raise StackNotFoundError(
+                f"no stack named '{name.stack}' found in {self.url} for {name.project}; `stack init` makes one"
+            ) from None
         except OSError as error:
             raise StateError(f"{path} could not be read: {error.strerror or error}") from None
         return parse_checkpoint(content, path)
