@@ -75,9 +75,9 @@ async def one(bed: Chaos, name: str, pause_s: float) -> None:
     """One fault; returns when what was stopped goes on, and what a kubelet starts again runs."""
     match name:
         case "owner killed":
-            os.kill(bed.haproxy(bed.owner, "p1"), signal.SIGKILL)
+            os.kill(await bed.running_haproxy(bed.owner, "p1"), signal.SIGKILL)
         case "owner stopped":
-            os.kill(bed.haproxy(bed.owner, "p1"), signal.SIGSTOP)
+            os.kill(await bed.running_haproxy(bed.owner, "p1"), signal.SIGSTOP)
         case "replica killed":
             await bed.kill_replica()
         case "replica stopped":

@@ -122,6 +122,7 @@ class Chaos:
     session: aiohttp.ClientSession
     replicas: list[Replica] = field(default_factory=list)
     autoscalers: dict[str, Running] = field(default_factory=dict)
+    loads: list[subprocess.Popen[bytes]] = field(default_factory=list)
     number: int = REPLICAS
     """Of replicas."""
     cap: int = 1
@@ -144,6 +145,16 @@ class Chaos:
     def haproxy(self, router: str, process: str) -> int:
         """Pid of one of a router's HAProxy processes."""
         return int(json.loads((self.bed.folder / router / "router" / f"{process}.json").read_bytes())["pid"])
+
+    async def running_haproxy(self, router: str, process: str) -> int:
+        """The same, once it is back from the fault before."""
+        async with asyncio.timeout(READY_S):
+            while True:
+                with contextlib.suppress(OSError, ValueError):
+                    pid = self.haproxy(router, process)
+                    os.kill(pid, 0)
+                    return pid
+                await asyncio.sleep(0.02)
 
     def agent_pid(self, router: str) -> int:
         """Of a router's agent."""
@@ -215,6 +226,7 @@ class Chaos:
         settings.write_text(json.dumps({"targets": targets, "path": path, "key": KEY, "rate": rate}))
         command = [sys.executable, "-m", "bench.steady_clients", str(settings), str(output)]
         process = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.PIPE, cwd=ROOT)
+        self.loads.append(process)
         return Load(process, output)
 
     async def kill_replica(self) -> None:
@@ -249,6 +261,9 @@ class Chaos:
 
     def end(self) -> None:
         """All of it."""
+        for clients in self.loads:
+            clients.kill()
+            clients.wait()
         for replica in self.replicas:
             replica.end()
         for one in self.autoscalers.values():
