@@ -163,6 +163,10 @@ def test_kept_running_until_the_command_that_it_prints(tmp_path: Path) -> None:
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         assert kept["name"] == "keep"
+        look = subprocess.run(
+            ["sh", "-c", kept["look"]], capture_output=True, text=True, check=True, env={"PATH": "/bin"}
+        )
+        assert "Healthy" in look.stdout
         (keys,) = Path(kept["keys"]).glob("diabetes.json")
         uri = urlsplit(kept["endpointUri"])
         with contextlib.closing(http.client.HTTPConnection(uri.netloc)) as connection:

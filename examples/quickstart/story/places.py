@@ -20,6 +20,8 @@ from engine import StoryError
 from leftovers import alive, children_of, listens, processes_of
 
 REACH_S = 3.0
+_COMMAND = str(Path(sys.executable).parent / "aks-inference")
+"""A person's shell need not know the environment."""
 _KINDS = (
     "/api/v1/pods",
     "/api/v1/services",
@@ -110,7 +112,7 @@ class ThisMachine:
 
     def hints(self) -> Iterator[tuple[str, str]]:
         """See `Place`."""
-        yield "look", f"aks-inference --state-directory {shlex.quote(str(self.state))} status"
+        yield "look", shlex.join([_COMMAND, "--state-directory", str(self.state), "status"])
         yield "keys", str(self.state / "keys")
 
 
@@ -190,7 +192,7 @@ class OnKubernetes:
     def hints(self) -> Iterator[tuple[str, str]]:
         """See `Place`."""
         context = ["--context", self.context] if self.context else []
-        yield "look", shlex.join(["aks-inference", "--kubeconfig", str(self.kubeconfig), *context, "status"])
+        yield "look", shlex.join([_COMMAND, "--kubeconfig", str(self.kubeconfig), *context, "status"])
 
     def _api(self) -> Any:  # noqa: ANN401 - a context manager of the client
         return connected(connection(self.kubeconfig, self.context))
@@ -236,9 +238,8 @@ async def _there(api: Api, path: str) -> bool:
 
 
 async def _status(*where: str) -> list[dict[str, Any]]:
-    program = str(Path(sys.executable).parent / "aks-inference")
     process = await asyncio.create_subprocess_exec(
-        program,
+        _COMMAND,
         *where,
         "status",
         "--json",
