@@ -26,6 +26,11 @@ class Wanted:
     """Lines such as `--extra-index-url https://…` beside it."""
 
 
+def is_off() -> bool:
+    """Whether no index is to be asked."""
+    return os.environ.get(SWITCH, "").lower() == "off"
+
+
 def question(at: Path, requirement: Requirement, written: str) -> Iterator[Finding]:
     """What is to be asked about a valid requirement, if anything."""
     if requirement.url is not None:
@@ -43,7 +48,7 @@ def completed(findings: Iterable[Finding], packages: Sequence[str]) -> list[Find
     found = list(findings)
     if not any(finding.severity is Severity.ASKED for finding in found):
         return found
-    if os.environ.get(SWITCH, "").lower() == "off" or _is_built(packages):
+    if is_off() or _is_built(packages):
         return without(found)
     options = tuple(package for package in packages if package.startswith("-"))
     return [replace(f, value=replace(f.value, options=options)) if isinstance(f.value, Wanted) else f for f in found]

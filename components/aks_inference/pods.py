@@ -30,7 +30,7 @@ GPU_TOLERATIONS: list[Manifest] = [
 
 
 SPOT_TOLERATIONS: list[Manifest] = [
-    {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
+    {"key": k8s.SPOT_KEY, "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
 ]
 """Of pods that may run on spot nodes: AKS puts this taint on them."""
 

@@ -11,8 +11,10 @@ import pytest
 from google.protobuf import json_format
 
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
+from provider_harness import SERVED
 
 Json = dict[str, Any]
+
 PREFIX = "aks-inference:index:"
 TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": "/state"}'
 SCRIPT = "def init():\n    pass\n\n\ndef run(data):\n    return data\n"
@@ -194,18 +196,7 @@ def test_what_a_service_on_a_cluster_declares(plugin: Any, script: str, values: 
     inputs = {**service(script), "target": format_target(target), "image": "scoring:1"}
     del inputs["models"]
     plugin.construct("ModelWebService", inputs, name="my-service", preview=True)
-    assert sorted(plugin.monitor.types()[1:]) == sorted(
-        [
-            "pulumi:providers:kubernetes",
-            "kubernetes:networking.k8s.io/v1:NetworkPolicy",
-            PREFIX + "EndpointKeys",
-            "kubernetes:core/v1:Secret",
-            "kubernetes:core/v1:ConfigMap",
-            "kubernetes:core/v1:Service",
-            "kubernetes:apps/v1:Deployment",
-            "kubernetes:aks-inference.dev/v1:ScoringEndpoint",
-        ]
-    )
+    assert sorted(plugin.monitor.types()[1:]) == sorted(["pulumi:providers:kubernetes", *SERVED])
     made = {each.type: json_format.MessageToDict(each.object) for each in plugin.monitor.registered}
     assert made["pulumi:providers:kubernetes"]["kubeconfig"] == values.secret("/secret/config")
     deployment = made["kubernetes:apps/v1:Deployment"]

@@ -10,22 +10,11 @@ from google.protobuf import json_format
 from pulumi.runtime.proto import provider_pb2
 
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
+from provider_harness import SERVED
 
 Json = dict[str, Any]
 PREFIX = "aks-inference:index:"
 KUBECONFIG = "apiVersion: v1"
-SERVED = sorted(
-    [
-        "kubernetes:networking.k8s.io/v1:NetworkPolicy",
-        PREFIX + "EndpointKeys",
-        "kubernetes:core/v1:Secret",
-        "kubernetes:core/v1:ConfigMap",
-        "kubernetes:core/v1:Service",
-        "kubernetes:apps/v1:Deployment",
-        "kubernetes:aks-inference.dev/v1:ScoringEndpoint",
-    ]
-)
-"""What a service on a cluster is made of."""
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from aks_inference_runtime.kubernetes.workloads import (
     ReplicaPod,
     Template,
     Workload,
+    made_as_declared,
     replica_pod,
     template,
     workload,
@@ -44,13 +45,13 @@ def told(
             name_in_use=False,
             workloads={VERSION: work},
             pods={VERSION: pods},
+            newest={VERSION: made_as_declared(work, templates, pods)},
             loads={},
             scaling={},
             served_generation=3,
             log_tails={VERSION: "ImportError: no module named numpi"},
             url="http://router",
             now="2026-01-01T00:00:00Z",
-            templates={VERSION: templates},
             known_s=known_s,
         )
     )

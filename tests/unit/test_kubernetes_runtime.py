@@ -310,12 +310,14 @@ def test_states(
     blue: workloads.ReplicaPod, deployment: workloads.Workload, generation: int, expected: tuple[str, str, str]
 ) -> None:
     green = ("ns", "svc", "green")
+    pods = {("ns", "svc", "blue"): [blue], green: [pod("green")]}
     found = status_of(
         Facts(
             endpoint=declared(),
             name_in_use=False,
             workloads={deployment.version: deployment, green: work("green")},
-            pods={("ns", "svc", "blue"): [blue], green: [pod("green")]},
+            pods=pods,
+            newest=pods,
             loads={},
             scaling={},
             served_generation=generation,

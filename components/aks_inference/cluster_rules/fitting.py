@@ -14,9 +14,10 @@ from aks_inference.cluster_rules.capacity import (
 from aks_inference.cluster_rules.kinds import network_kind
 from aks_inference.cluster_rules.model import Cluster, Pool
 from aks_inference.cluster_rules.packing import NodeGroup, Packing, Pending, Verdict, Workload, pack
+from aks_inference_runtime.api.kubernetes import SPOT_KEY
 
-SPOT_TAINT = "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"
-"""AKS puts it on every spot pool, with the label of the same name (spot-node-pool.md)."""
+SPOT_TAINT = f"{SPOT_KEY}=spot:NoSchedule"
+"""AKS puts it on every spot pool."""
 POOL_LABEL = "kubernetes.azure.com/agentpool"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from aks_inference.packages import SWITCH
+from aks_inference.packages import is_off
 from aks_inference_provider.fields import Failure
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.packages.kept import Kept, kept_folder
@@ -20,7 +20,7 @@ def missing_packages(definition: EnvironmentDefinition) -> tuple[list[Failure], 
 
     Only for images that this machine's pip chooses wheels for: a build tool asks from within its container.
     """
-    if os.environ.get(SWITCH, "").lower() == "off" or definition.user_managed:
+    if is_off() or definition.user_managed:
         return [], []
     # The image has an interpreter of its own, so that any release counts, and pip here belongs to this environment.
     settings = with_options(machine_settings(os.environ, Path(sys.prefix)), definition.pip_options, os.environ)

@@ -14,6 +14,8 @@ RUNTIME_NAMESPACE = "aks-inference-system"
 
 ENDPOINT_LABEL = f"{GROUP}/endpoint"
 """On Deployments, pods, Services (and so EndpointSlices) and the Secret of an endpoint: its name."""
+SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
+"""Of the taint that AKS puts on spot nodes, with the label of the same name (spot-node-pool.md)."""
 VERSION_LABEL = f"{GROUP}/version"
 """On Deployments, pods and Services: `version_label` of the version's name."""
 COMPONENT_LABEL = "app.kubernetes.io/component"

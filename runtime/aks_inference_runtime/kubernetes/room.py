@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from aks_inference_runtime.api.kubernetes import SPOT_KEY
 from aks_inference_runtime.kubernetes.client import Object
 from aks_inference_runtime.kubernetes.quantities import quantity
 
@@ -10,8 +11,6 @@ POOL_LABEL = "kubernetes.azure.com/agentpool"
 GPU = "nvidia.com/gpu"
 GPU_TAINTS = frozenset({("sku", "gpu")})
 """Of the pools with GPUs that AksInferenceCluster makes, and of AKS's documents; who asks for a GPU bears it."""
-SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
-"""Of the taint that AKS puts on spot nodes."""
 NAMES = ("cpu", "memory", GPU, "pods")
 
 Amounts = Mapping[str, float]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -245,7 +245,11 @@ class ClusterScaler:
         templates: dict[workloads.VersionId, list[workloads.Template]] = {}
         for template in self.templates.items.values():
             templates.setdefault(template.version, []).append(template)
-        self._read_tails(api, by_version, templates, pods)
+        newest = {
+            version: workloads.made_as_declared(by_version.get(version), templates.get(version, ()), found)
+            for version, found in pods.items()
+        }
+        self._read_tails(api, newest)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         loads = self.reports.load()
         url = self.settings.url or f"http://{ROUTER_NAME}.{self.settings.namespace}"
@@ -261,13 +265,13 @@ class ClusterScaler:
                 name_in_use=endpoint.uid not in served,
                 workloads=by_version,
                 pods=pods,
+                newest=newest,
                 loads=loads,
                 scaling=self._last_scaling,
                 served_generation=self.reports.generation(endpoint.name),
                 log_tails=self._tails,
                 url=url,
                 now=now,
-                templates=templates,
                 known_s=self._known_s(endpoint),
             )
             status, before = status_of(facts), self._statuses.get(endpoint.uid)
@@ -322,19 +326,8 @@ class ClusterScaler:
             )
             self._start(self._teller.tell(api, change))
 
-    def _read_tails(
-        self,
-        api: Api,
-        works: Mapping[workloads.VersionId, workloads.Workload],
-        templates: Mapping[workloads.VersionId, list[workloads.Template]],
-        pods: Mapping[workloads.VersionId, list[workloads.ReplicaPod]],
-    ) -> None:
-        bad = {
-            version: pod
-            for version, found in pods.items()
-            for pod in workloads.made_as_declared(works.get(version), templates.get(version, ()), found)
-            if pod.given_up and not pod.ready
-        }
+    def _read_tails(self, api: Api, newest: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]) -> None:
+        bad = {version: pod for version, found in newest.items() for pod in found if pod.given_up and not pod.ready}
         for version in self._tails.keys() - bad.keys():
             del self._tails[version]
         for version, pod in bad.items():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aks_inference_runtime.api.endpoint import EndpointVersion
@@ -11,7 +11,7 @@ from aks_inference_runtime.api.status import ServiceState, VersionStatus
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
 from aks_inference_runtime.kubernetes.objects import Declared
-from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Template, VersionId, Workload, made_as_declared
+from aks_inference_runtime.kubernetes.workloads import ReplicaPod, VersionId, Workload
 from aks_inference_runtime.local.states import endpoint_state, version_state
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
@@ -31,6 +31,8 @@ class Facts:
     """An older endpoint of another namespace has the name."""
     workloads: Mapping[VersionId, Workload]
     pods: Mapping[VersionId, Sequence[ReplicaPod]]
+    newest: Mapping[VersionId, Sequence[ReplicaPod]]
+    """Those of them that are made as is declared now."""
     loads: Mapping[VersionKey, VersionLoad]
     scaling: Mapping[VersionKey, str]
     """The last decision and its reason."""
@@ -40,8 +42,6 @@ class Facts:
     url: str
     now: str
     """RFC 3339."""
-    templates: Mapping[VersionId, Sequence[Template]] = field(default_factory=dict)
-    """That the Deployments have or had; without them each pod counts as one of the newest."""
     known_s: float = math.inf
     """For how long this generation is known."""
 
@@ -97,7 +97,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     ready = sum(pod.ready for pod in pods)
     wanted = workload.replicas if workload is not None else least(version)
     # What a former template's pods suffer from is no word on the change that replaces them.
-    mine = made_as_declared(workload, facts.templates.get(place, ()), pods)
+    mine = facts.newest.get(place, ())
     trouble = next((pod.trouble for pod in mine if pod.trouble), "") or (workload.refused if workload else "")
     unschedulable = next((pod.unschedulable for pod in mine if pod.unschedulable), "")
     rolled_out = (

@@ -11,6 +11,7 @@ from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
 from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, SINCE_HEADER, STATUS_HEADER, TURN_HEADER
 from aks_inference_runtime.router.peers import (
     Cluster,
+    bracketed,
     first_globals,
     first_lines,
     hop_defaults,
@@ -154,7 +155,7 @@ def first_process(
     """
     name = "p0"
     routes = argument(paths.routes(name))
-    plainly = f"  bind {_address(host)}:{port}"
+    plainly = f"  bind {bracketed(host)}:{port}"
     # What a certificate authority asks for comes in clear, and is no endpoint.
     unknown = f"!served !{{ path_beg {CHALLENGE_PATH} }}" if tls and tls.plain else "!served"
     lines = [
@@ -168,7 +169,7 @@ def first_process(
         *base_lines(),
         f"frontend {PUBLIC} from base",
         f"  id {PUBLIC_ID}",
-        *(public_binds(tls, _address(host), port, quoted(paths.certificate)) if tls else [plainly]),
+        *(public_binds(tls, bracketed(host), port, quoted(paths.certificate)) if tls else [plainly]),
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
@@ -206,7 +207,7 @@ def first_process(
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),
         "  use_backend %[var(txn.route),field(1,|)]",
-        *(plain_lines(tls, _address(host), port) if tls else []),
+        *(plain_lines(tls, bracketed(host), port) if tls else []),
         *_slots(paths, name, layout),
         *(hop_defaults(cluster) if cluster else ["defaults hop from base", "  retries 20", "  timeout connect 2s"]),
         *_hops(paths, 2 if cluster else 1),
@@ -284,7 +285,7 @@ def port_process(
         *_refusals(),
         *base_lines(),
         "frontend port from base",
-        f"  bind {_address(host)}:{port}",
+        f"  bind {bracketed(host)}:{port}",
         "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
         Refusal.PATH.rule("!{ path /score /swagger.json }"),
         f"  http-request set-path /api/v1/service/{endpoint}%[path]",
@@ -297,7 +298,7 @@ def port_process(
         "  retries 20",
         "  timeout connect 2s",
         # By TCP, so that the system can tell whether who asked is still there: see `leavers`.
-        *_hop("router", _address(_reached(host)) + f":{first_port}", []),
+        *_hop("router", bracketed(_reached(host)) + f":{first_port}", []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -387,10 +388,6 @@ def _text(paths: Paths, name: str, lines: list[str]) -> str:
     for kind in HINTS:
         text = text.replace(f"@{kind.upper()}@", argument(paths.directory / f"{name}.{kind}"))
     return text
-
-
-def _address(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _reached(host: str) -> str:

@@ -131,12 +131,12 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[st
         "  http-after-response set-status 502 if { status 503 } !{ var(txn.replied) -m found }",
         "  use_backend %[var(txn.route),field(1,|)]",
     ]
-    own = "127.0.0.1" if cluster.owner_host == "0.0.0.0" else _host(cluster.owner_host)
+    own = "127.0.0.1" if cluster.owner_host == "0.0.0.0" else bracketed(cluster.owner_host)
     backup = f"  server again {lost} backup"
     lines += ["backend hop1 from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
     for number in range(MAX_PEERS):
         address = cluster.addresses.get(number)
-        where = f"{_host(address[0])}:{address[1]}" if address is not None else "127.0.0.1:1 disabled"
+        where = f"{bracketed(address[0])}:{address[1]}" if address is not None else "127.0.0.1:1 disabled"
         lines += [
             f"backend {backend(number)} from hop",
             *passed,
@@ -158,7 +158,7 @@ def owner_lines(cluster: Cluster, routes: str, again: str, answers: list[str]) -
         ]
     return [
         "frontend peers from base",
-        f"  bind {_host(cluster.owner_host)}:{cluster.owner_port}",
+        f"  bind {bracketed(cluster.owner_host)}:{cluster.owner_port}",
         *token,
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
@@ -171,5 +171,6 @@ def owner_lines(cluster: Cluster, routes: str, again: str, answers: list[str]) -
     ]
 
 
-def _host(host: str) -> str:
+def bracketed(host: str) -> str:
+    """As it stands before a port."""
     return f"[{host}]" if ":" in host else host

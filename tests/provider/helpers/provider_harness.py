@@ -25,6 +25,18 @@ SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
 OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+SERVED = sorted(
+    [
+        "kubernetes:networking.k8s.io/v1:NetworkPolicy",
+        "aks-inference:index:EndpointKeys",
+        "kubernetes:core/v1:Secret",
+        "kubernetes:core/v1:ConfigMap",
+        "kubernetes:core/v1:Service",
+        "kubernetes:apps/v1:Deployment",
+        "kubernetes:aks-inference.dev/v1:ScoringEndpoint",
+    ]
+)
+"""What a service on a cluster is made of."""
 
 
 class FakeEngine(engine_pb2_grpc.EngineServicer):
