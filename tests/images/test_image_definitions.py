@@ -2,13 +2,14 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.environment import curated
-from aks_inference_runtime.images.environment.containerfile import build_files, conda_file
+from aks_inference_runtime.images.environment.containerfile import build_files, conda_file, requirements_file
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.environment.read import read_environment, read_file, read_inference_config
 from aks_inference_runtime.images.reference import ImageReference, repository_of
@@ -124,7 +125,55 @@ ONE_PROBLEM = [
     ({"pipPackages": ["x @ https://user:secret@example/x.whl"]}, "carries credentials"),
     ({"pipPackages": ["-r none.txt"]}, "cannot be read"),
     ({"pipPackages": "numpy"}, "must be a list"),
+    ({"r": {"rVersion": "3.5.2"}}, "environment.r: asks for R, which an image of Python does not have; leave it out"),
+    ({"r": {"cranPackages": [{"name": "caret"}]}}, "environment.r: asks for R"),
+    ({"pipPackages": ["-i https://a.example", "--index-url https://b.example"]}, "names 2 indexes by --index-url"),
+    (
+        {
+            "pipPackages": ["--index-url https://a.example", "x"],
+            "python": {"condaDependencies": {"dependencies": [{"pip": ["--index-url https://b.example"]}]}},
+        },
+        "keep one, and give the others as --extra-index-url",
+    ),
 ]
+
+
+def test_a_serialised_environment_without_r_is_taken(tmp_path: Path) -> None:
+    assert read_environment({"r": {"rVersion": None, "userManaged": False, "cranPackages": []}}, tmp_path)
+    assert read_environment({"r": None}, tmp_path)
+
+
+def test_the_index_stands_before_the_further_ones(tmp_path: Path) -> None:
+    """pip forgets those that stand before it."""
+    lines = ["--extra-index-url https://a.example", "--pre", "numpy", "-i https://z.example"]
+    in_order = ("--index-url https://z.example", "--extra-index-url https://a.example", "--pre")
+    conda = {"dependencies": [{"pip": lines[3:]}]}
+    for raw in ({"pipPackages": lines}, {"pipPackages": lines[:3], "python": {"condaDependencies": conda}}):
+        definition = read_environment(raw, tmp_path)
+        assert definition.pip_options == in_order
+        listed = tmp_path / "listed.txt"
+        listed.write_text(requirements_file(definition))
+        assert _indexes_of_pip(listed) == "https://z.example https://a.example"
+
+
+def _indexes_of_pip(listed: Path) -> str:
+    """What pip itself makes of the file."""
+    program = """
+import sys
+from pip._internal.index.package_finder import PackageFinder
+from pip._internal.index.collector import LinkCollector
+from pip._internal.models.search_scope import SearchScope
+from pip._internal.models.selection_prefs import SelectionPreferences
+from pip._internal.network.session import PipSession
+from pip._internal.req.req_file import parse_requirements
+session = PipSession()
+scope = SearchScope.create([], ["https://default.example"], no_index=False)
+finder = PackageFinder.create(LinkCollector(session, scope), SelectionPreferences(allow_yanked=False))
+list(parse_requirements(sys.argv[1], session, finder=finder))
+print(*finder.index_urls)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(listed)], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(("raw", "said"), ONE_PROBLEM)

@@ -41,6 +41,10 @@ def version(**settings: Any) -> EndpointVersion:
             ["--pre", "x[B,a]==1 ; python_version<'4'"],
             ("--pre", SERVER_REQUIREMENT, 'x[a,b]==1 ; python_version < "4"'),
         ),
+        (
+            ["--extra-index-url https://a.example", "--pre", "--index-url https://b.example"],
+            ("--index-url https://b.example", "--extra-index-url https://a.example", "--pre", SERVER_REQUIREMENT),
+        ),
     ],
 )
 def test_requirements_have_one_spelling(given_lines: list[str], expected: tuple[str, ...]) -> None:

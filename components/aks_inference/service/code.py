@@ -12,11 +12,11 @@ from pathlib import Path
 
 from aks_inference.findings import Finding, Severity
 from aks_inference.findings import Path as PropertyPath
+from aks_inference.service.bindings import Bound, bindings_of
 from aks_inference.service.folders import Content, Mark, content_of, mark_of
 from aks_inference_runtime.api.endpoint import Code
 from aks_inference_runtime.api.errors import InvalidInput
 
-_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 SCHEMA_DECORATORS = ("input_schema", "output_schema")
 MANY_FILES = 2_000
 MANY_BYTES = 300_000_000
@@ -100,17 +100,23 @@ def _read_script(script: Path, given: str) -> Iterator[Finding]:
 
 
 def contract_findings(tree: ast.Module, given: str) -> Iterator[Finding]:
-    """Whether `init` and `run` are there and can be called. A name that is imported or assigned is believed."""
-    names, stars = _bound_names(tree)
+    """Whether `init` and `run` are there and can be called. What the text does not tell is believed."""
+    bindings = bindings_of(tree)
     for name in ("init", "run"):
-        function = names.get(name)
-        if function is None and name not in names and not stars:
+        if not bindings.may_have(name):
             yield Finding(ENTRY, f"has no function {name}()", f"define {name} in the script", given)
-        elif isinstance(function, ast.AsyncFunctionDef):
-            yield Finding(ENTRY, f"{name}() is async", f"define {name} with def: the server does not await it", given)
-        elif isinstance(function, ast.FunctionDef):
-            check = _init_findings if name == "init" else _run_findings
-            yield from check(function, given)
+            continue
+        # Of several that it may be in the end one that can be called is enough.
+        possible = [list(_callable(name, bound, given)) for bound in bindings.names.get(name, ())]
+        if possible and all(possible) and name not in bindings.elsewhere:
+            yield from possible[-1]
+
+
+def _callable(name: str, bound: Bound, given: str) -> Iterator[Finding]:
+    if isinstance(bound, ast.AsyncFunctionDef):
+        yield Finding(ENTRY, f"{name}() is async", f"define {name} with def: the server does not await it", given)
+    elif isinstance(bound, ast.FunctionDef):
+        yield from (_init_findings if name == "init" else _run_findings)(bound, given)
 
 
 def _init_findings(function: ast.FunctionDef, given: str) -> Iterator[Finding]:
@@ -147,28 +153,3 @@ def _decorator_findings(function: ast.FunctionDef, given: str) -> Iterator[Findi
             at = f"line {max(lines['rawhttp'], lines[schema])}"
             rule = f"run() has both `rawhttp` and `{schema}` ({at}); the server refuses to start with them"
             yield Finding(ENTRY, rule, "keep one of them: raw access to the request, or a schema", given)
-
-
-def _bound_names(tree: ast.Module) -> tuple[dict[str, ast.stmt | None], bool]:
-    """Names that the module binds at its top level (also under if, try and with), and whether there is a star."""
-    names: dict[str, ast.stmt | None] = {}
-    stars = False
-    pending: list[ast.stmt] = list(tree.body)
-    while pending:
-        statement = pending.pop(0)
-        if isinstance(statement, _FUNCTION):
-            names[statement.name] = statement
-        elif isinstance(statement, ast.ClassDef):
-            names[statement.name] = None
-        elif isinstance(statement, ast.Import | ast.ImportFrom):
-            for alias in statement.names:
-                stars = stars or alias.name == "*"
-                names[alias.asname or alias.name] = None
-        elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            names |= {n.id: None for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
-        else:
-            pending += [
-                child for child in ast.walk(statement) if isinstance(child, ast.stmt) and child is not statement
-            ]
-    return names, stars

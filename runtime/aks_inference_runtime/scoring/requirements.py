@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -12,6 +13,7 @@ from aks_inference_runtime.api.errors import InvalidInput
 SERVER_PACKAGE = "azureml-inference-server-http"
 SERVER_REQUIREMENT = f"{SERVER_PACKAGE}<2,>=1.5"
 _BRINGS_SERVER = frozenset({SERVER_PACKAGE, "azureml-defaults"})
+_INDEX = re.compile(r"(--index-url|-i)\b")
 _LAYOUT = 1
 """Grows when environments are built in another way."""
 
@@ -19,7 +21,8 @@ _LAYOUT = 1
 def canonical(requirements: Sequence[str]) -> tuple[str, ...]:
     """Requirement lines in one spelling and order, with the scoring server. Raises InvalidInput with all bad lines.
 
-    Options of a requirements file (`--extra-index-url …`) stay as they are and come first.
+    Options of a requirements file (`--extra-index-url …`) stay as they are and come first, before all the index: pip
+    forgets the further ones that stand before it.
     """
     options: list[str] = []
     parsed: dict[str, None] = {}
@@ -44,6 +47,7 @@ def canonical(requirements: Sequence[str]) -> tuple[str, ...]:
         raise InvalidInput("\n".join(problems))
     if not names & _BRINGS_SERVER:
         parsed[SERVER_REQUIREMENT] = None
+    options.sort(key=lambda option: not _INDEX.match(option))
     return (*options, *sorted(parsed))
 
 

@@ -115,7 +115,7 @@ async def _choose_with_uv(listed: Path, target: Target, folder: Path, progress: 
 
 
 def _choice_key(requirements: Sequence[str], options: Sequence[str], target: Target) -> str:
-    content = {"pip": sorted(requirements), "options": sorted(options), "target": asdict(target)}
+    content = {"pip": sorted(requirements), "options": list(options), "target": asdict(target)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

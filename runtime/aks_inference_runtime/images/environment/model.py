@@ -66,7 +66,8 @@ class EnvironmentDefinition:
     pip: tuple[str, ...] = ()
     """Canonical requirements, sorted."""
     pip_options: tuple[str, ...] = ()
-    """Options of pip that choose where packages come from, such as `--extra-index-url https://…`; sorted."""
+    """Options of pip that choose where packages come from, such as `--extra-index-url https://…`: `--index-url` first,
+    the rest sorted."""
     user_managed: bool = False
     """The base holds the packages already: nothing is installed."""
     interpreter_path: str = "python"

@@ -16,6 +16,7 @@ MEND = "write a requirement such as scikit-learn==1.9.0"
 INDEX_OPTIONS = {"-i": "--index-url", "-f": "--find-links"}
 TAKEN_OPTIONS = frozenset({"--index-url", "--extra-index-url", "--find-links", "--pre"})
 """Options with a meaning for every builder; others (editable, constraints, no-binary) have none without a checkout."""
+_INDEX = "--index-url "
 _HASH = re.compile(r"\s--hash[= ](sha256:[0-9a-fA-F]{64}|sha384:[0-9a-fA-F]{96}|sha512:[0-9a-fA-F]{128})(?=\s|$)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
@@ -71,7 +72,21 @@ def read_requirements(
             _option(INDEX_OPTIONS.get(option, option), rest.strip(), place, findings, options)
         else:
             _requirement(line, place, findings, packages)
-    return tuple(sorted(packages)), tuple(sorted(options))
+    one_index(options, at, findings)
+    return tuple(sorted(packages)), ordered_options(options)
+
+
+def ordered_options(options: Iterable[str]) -> tuple[str, ...]:
+    """In canonical order: pip forgets the further indexes that stand before `--index-url`."""
+    return tuple(sorted(set(options), key=lambda option: (not option.startswith(_INDEX), option)))
+
+
+def one_index(options: Iterable[str], at: str, findings: Findings) -> None:
+    """pip would take the last `--index-url`; a set of options has none."""
+    given = sorted({option.removeprefix(_INDEX) for option in options if option.startswith(_INDEX)})
+    if len(given) > 1:
+        rule = f"names {len(given)} indexes by --index-url ({', '.join(given)})"
+        findings.add(at, rule, "keep one, and give the others as --extra-index-url")
 
 
 def _logical(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -107,13 +107,16 @@ def _environment(fields: Fields, base: Path) -> EnvironmentDefinition:
     short, at = fields.items("pipPackages")
     direct = pip.read_requirements(_lines(short, at, findings), at, base, findings)
     conda, listed = _python(python, base)
+    options = pip.ordered_options((*start.pip_options, *direct[1], *listed[1]))
+    if direct[1] and listed[1]:
+        pip.one_index(options, at, findings)
     definition = replace(
         start,
         name=name,
         version=version,
         conda=conda if conda.dependencies else start.conda,
         pip=_merge(start.pip, direct[0], listed[0]),
-        pip_options=_merge(start.pip_options, direct[1], listed[1]),
+        pip_options=options,
         user_managed=python.flag("userManagedDependencies"),
         interpreter_path=python.text("interpreterPath") or "python",
         environment_variables=_variables(fields.part("environmentVariables")),
@@ -175,7 +178,7 @@ def _conda(fields: Fields, base: Path) -> tuple[CondaDefinition, Pip]:
         if isinstance(item, Mapping) and set(item) == {"pip"} and isinstance(item["pip"], list | tuple):
             lines = _lines(item["pip"], f"{place}.pip", findings)
             got = pip.read_requirements(lines, f"{place}.pip", base, findings)
-            pips = _merge(pips[0], got[0]), _merge(pips[1], got[1])
+            pips = _merge(pips[0], got[0]), pip.ordered_options((*pips[1], *got[1]))
         elif isinstance(item, str):
             try:
                 specs.add(canonical_spec(item))
@@ -209,11 +212,15 @@ def _variables(fields: Fields) -> tuple[tuple[str, str], ...]:
 
 
 def _refuse_others(fields: Fields) -> None:
-    for name, what in (("spark", "packages"), ("databricks", ""), ("r", "")):
+    for name, what in (("spark", "packages"), ("databricks", "")):
         part = fields.part(name)
         wanted = part.raw.get(what) if what else [v for v in part.raw.values() if isinstance(v, list | dict) and v]
         if wanted:
             fields.findings.add(part.at, "asks for packages that an image of Python does not have", "leave it out")
+    r = fields.part("r")
+    if any(r.raw.values()):
+        rule = "asks for R, which an image of Python does not have"
+        fields.findings.add(r.at, rule, "leave it out, or install R by docker.baseDockerfile or docker.buildContext")
 
 
 def _lines(items: Sequence[object], at: str, findings: Findings) -> list[str]:
