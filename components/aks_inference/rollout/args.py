@@ -36,8 +36,10 @@ class VersionArgs(TypedDict):
     inference_config_file: NotRequired[str | None]
     """Conditional. Path of an inferenceconfig.json."""
     deployment_config: NotRequired[Any]
-    """Optional. Path or content of a deploymentconfig.json, whose settings count like arguments; a setting given both
-    ways is refused."""
+    """Optional. Path (from the program's working directory) or content of a deploymentconfig.json of `computeType`
+    aksendpoint or aks. Its settings count like arguments; one that is given both ways is refused. What all versions
+    share (`authEnabled`, `tokenAuthEnabled`, `appInsightsEnabled`, `keys`, `namespace`, `computeTargetName`) it says
+    of the endpoint."""
     cpu_cores: NotRequired[float | None]
     """Optional. Cores that a replica asks for. Default: 0.1."""
     cpu_cores_limit: NotRequired[float | None]
@@ -106,7 +108,9 @@ class VersionArgs(TypedDict):
     model_secret_name: NotRequired[str | None]
     """Optional. Kubernetes target only: Secret in the namespace with access to the stores of the models, mounted as
     files where they are fetched, and nowhere else: `.dockerconfigjson` (logins of registries), `connection-string`
-    (Blob Storage), `ca.crt` (authorities of registries). Default: none, the identity of the pods."""
+    (Blob Storage), `ca.crt` (authorities of registries). Where nodes mount the models (`model_volumes`) they log in by
+    its `.dockerconfigjson`, for which its type is `kubernetes.io/dockerconfigjson`. Default: none, the identity of the
+    pods."""
     max_surge: NotRequired[Any]
     """Optional. Kubernetes target only: pods beyond the wanted number during a change, or a percentage such as 25%.
     Default: 1."""
@@ -117,9 +121,11 @@ class VersionArgs(TypedDict):
     initial_delay_seconds: NotRequired[int | None]
     """Optional. Liveness probe: seconds before the first. Default: 310."""
     timeout_seconds: NotRequired[int | None]
-    """Optional. Liveness probe: seconds for an answer. Default: 2."""
+    """Optional. Liveness probe: seconds for an answer. Kubernetes target only: the local target looks after its
+    replicas without a probe, and another number is a warning there. Default: 2."""
     success_threshold: NotRequired[int | None]
-    """Optional. Liveness probe: successes until it counts as alive. Default: 1."""
+    """Optional. Liveness probe: successes until it counts as alive. Kubernetes allows a liveness probe no other number
+    than 1: another one is a warning and has no effect. Default: 1."""
     failure_threshold: NotRequired[int | None]
     """Optional. Liveness probe: failures until it is restarted. Default: 3."""
     collect_model_data: NotRequired[bool | None]
