@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pulumi
@@ -12,7 +13,7 @@ from aks_inference.findings import Casing, Finding, Severity, show_path
 from aks_inference.packages import without
 from aks_inference.program import ComponentFindings, Program, current_program, join
 from aks_inference.sendable import unsendable
-from aks_inference.spelling import arguments_of, spelled
+from aks_inference.spelling import Spelling, arguments_of, spelled, spelling_of
 from aks_inference.values import SECRETS
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Component(pulumi.ComponentResource):
         are collected, and the component goes on as one that will never be registered.
         """
         self._program: Program | None = current_program()
-        self._casing = Casing.SNAKE if self._program else Casing.CAMEL
+        self._declared = declared
         self._kind = type(self).__name__
         self._resource_name = name
         self._given_options = opts or pulumi.ResourceOptions()
@@ -49,7 +50,7 @@ class Component(pulumi.ComponentResource):
         findings = [*findings, *unsendable(declared)]
         if asked := [finding for finding in findings if finding.severity is Severity.ASKED]:
             findings = [*findings, *self._ask(name, asked)]
-        found = list({finding.text(self._casing): finding for finding in without(findings)}.values())
+        found = list({self._text(finding): finding for finding in without(findings)}.values())
         errors = tuple(f for f in found if f.severity is Severity.ERROR)
         warnings = [f for f in found if f.severity is Severity.WARNING]
         if self._program:
@@ -64,7 +65,15 @@ class Component(pulumi.ComponentResource):
         inputs = {} if errors else shown_inputs(declared, arguments_of(type(self)))
         super().__init__(f"{PACKAGE}:index:{self._kind}", name, inputs, opts)
         for warning in warnings:
-            self._say(pulumi.log.warn, warning.text(self._casing))
+            self._say(pulumi.log.warn, self._text(warning))
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        """Asked for only where something is to be said: other languages write camelCase, Python what it likes."""
+        return spelling_of(arguments_of(type(self)), self._declared) if self._program else Spelling(Casing.CAMEL)
+
+    def _text(self, finding: Finding) -> str:
+        return self._spelling.text(finding)
 
     def _ask(self, name: str, asked: Sequence[Finding]) -> Sequence[Finding]:
         """Has packages looked for; in a plugin there is no later to say what came out of it."""

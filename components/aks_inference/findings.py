@@ -153,13 +153,6 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean `@{lower[close[0]]}`?" if close else f"known are {', '.join(f'@{name}' for name in names)}"
 
 
-def render(component: str, name: str, findings: Iterable[Finding], casing: Casing) -> str:
-    """The findings of one component, one a line."""
-    lines = [f"{component} {show_value(name)}:"]
-    lines += [f"  {finding.text(casing)}" for finding in findings]
-    return "\n".join(lines)
-
-
 def _in_casing(text: str, casing: Casing) -> str:
     return _sendable(_NAME.sub(lambda match: to_camel(match[1]) if casing is Casing.CAMEL else match[1], text))
 

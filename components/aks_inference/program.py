@@ -14,7 +14,7 @@ components that the same deployment constructed before it.
 import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FrameType
@@ -26,7 +26,8 @@ from pulumi.runtime import get_root_resource, register_stack_transformation
 from pulumi.runtime.sync_await import _sync_await
 
 from aks_inference._version import PACKAGE
-from aks_inference.findings import Casing, Finding, render
+from aks_inference.findings import Finding, show_value
+from aks_inference.spelling import Spelling
 
 if TYPE_CHECKING:
     from aks_inference.component import Component
@@ -129,7 +130,7 @@ class Program:
             self._findings += check()
         messages, self._messages = self._messages, []
         if self._findings:
-            return summary(self._findings)
+            return summary(self._findings, {(c._kind, c._resource_name): c._spelling for c in self.components})
         for message in messages:
             message()
         return None
@@ -217,11 +218,18 @@ def join(component: "Component") -> None:
             _constructed.popitem(last=False)
 
 
-def summary(findings: Iterable[ComponentFindings]) -> str:
-    """The text of the one error."""
+def summary(findings: Iterable[ComponentFindings], spellings: Mapping[tuple[str, str], Spelling]) -> str:
+    """The text of the one error. `spellings`: of the components, by kind and name."""
     merged: dict[tuple[str, str], list[Finding]] = {}
     for item in findings:
         merged.setdefault((item.kind, item.name), []).extend(item.findings)
     count = sum(len(group) for group in merged.values())
     head = f"{count} {'error' if count == 1 else 'errors'}; nothing was changed"
-    return "\n".join([head, *(render(kind, name, group, Casing.SNAKE) for (kind, name), group in merged.items())])
+    return "\n".join([head, *(render(*who, group, spellings.get(who, Spelling())) for who, group in merged.items())])
+
+
+def render(component: str, name: str, findings: Iterable[Finding], spelling: Spelling) -> str:
+    """The findings of one component, one a line."""
+    lines = [f"{component} {show_value(name)}:"]
+    lines += [f"  {spelling.text(finding)}" for finding in findings]
+    return "\n".join(lines)

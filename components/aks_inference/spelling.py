@@ -5,12 +5,15 @@ spelling, or in another language, shows no change, names of arguments are brough
 say that they are such; keys of free maps (labels, tags, environment variables) are the user's own and stay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any, NotRequired, Required, get_args, get_origin, get_type_hints, is_typeddict
 
 import pulumi
 from pydantic.alias_generators import to_camel, to_snake
+
+from aks_inference.findings import Casing, Finding, Path, Verbatim
 
 _PULUMI_NAMES: dict[str, Any] = {"Output": pulumi.Output, "T": Any}
 """`pulumi.Input[…]` names its parts as texts, which only its own module can read."""
@@ -37,6 +40,58 @@ def spelled(kind: object, value: object) -> object:
         inside = _inside(kind, list)
         return [spelled(inside, inner) for inner in value]
     return value
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How the caller of a component writes names."""
+
+    casing: Casing = Casing.SNAKE
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments: what stands there is named as it is written there, also where both spellings are mixed."""
+
+    def as_written(self, finding: Finding) -> Finding:
+        """The same finding with its path as the caller wrote it."""
+        # A place within an argument begins with the argument's own name.
+        return finding if finding.place else replace(finding, path=_as_written(finding.path, self.given))
+
+    def text(self, finding: Finding) -> str:
+        """One line for people."""
+        return self.as_written(finding).text(self.casing)
+
+
+def spelling_of(kind: object, given: Mapping[str, Any]) -> Spelling:
+    """Of the arguments that a program gives. `kind`: their TypedDict. Names that are the same in both do not count."""
+    names = [name for name in _argument_names(kind, given) if "_" in name or name != name.lower()]
+    snake = sum("_" in name for name in names)
+    return Spelling(Casing.SNAKE if 2 * snake >= len(names) else Casing.CAMEL, given)
+
+
+def _argument_names(kind: object, value: object) -> Iterator[str]:
+    if kind is None:
+        return
+    if isinstance(value, Mapping):
+        fields = _fields(kind)
+        for key, inner in value.items():
+            if fields is not None and isinstance(key, str):
+                yield key
+            yield from _argument_names(_inside(kind, Mapping) if fields is None else _field(fields, key), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _argument_names(_inside(kind, list), inner)
+
+
+def _as_written(path: Path, given: object) -> Path:
+    parts: list[str | int] = []
+    for part in path:
+        if isinstance(part, int):
+            given = given[part] if isinstance(given, list | tuple) and part < len(given) else None
+            parts.append(part)
+            continue
+        written = next((one for one in (part, to_camel(part)) if isinstance(given, Mapping) and one in given), None)
+        given = given[written] if isinstance(given, Mapping) and written is not None else None
+        parts.append(part if written is None else Verbatim(written))
+    return tuple(parts)
 
 
 def _name(fields: Mapping[str, object], key: object) -> object:

@@ -8,7 +8,8 @@ import pytest
 
 from aks_inference import AksInferenceCluster, ModelWebService
 from aks_inference.component import shown_inputs
-from aks_inference.spelling import arguments_of, spelled
+from aks_inference.findings import Casing, Finding
+from aks_inference.spelling import arguments_of, spelled, spelling_of
 
 PROGRAM = """
     import pulumi
@@ -80,6 +81,71 @@ def test_a_program_in_the_other_spelling_registers_the_same(run_program: Callabl
 def test_names_of_arguments_only(value: dict[str, Any], expected: dict[str, Any]) -> None:
     assert spelled(arguments_of(AksInferenceCluster), value) == expected
     assert spelled(arguments_of(AksInferenceCluster), expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "said"),
+    [
+        ({"numReplicas": 0}, ("num_replicas",), "numReplicas: see numReplicas"),
+        ({"num_replicas": 0}, ("num_replicas",), "num_replicas: see num_replicas"),
+        ({}, ("num_replicas",), "num_replicas: see num_replicas"),
+        ({"target": "x", "tags": {"a_b": "c", "aB": "c"}, "port": 1}, ("num_replicas",), "num_replicas: see num_"),
+        # Each as it is written; what is not there as the others are.
+        ({"numReplicas": 0, "cpu_cores": 1, "memoryGb": 1}, ("cpu_cores",), "cpu_cores: see numReplicas"),
+        ({"numReplicas": 0, "cpu_cores": 1}, ("numReplicas",), "numReplicas: see num_replicas"),
+        (
+            {"inferenceConfig": {"entry_script": "x", "sourceDirectory": "y"}, "tags": {"a_b": "c"}},
+            ("inference_config", "entry_script"),
+            "inferenceConfig.entry_script: see numReplicas",
+        ),
+        (
+            {"inferenceConfig": {"environment": {"environmentVariables": {"my_name": 1}}}},
+            ("inference_config", "environment", "environment_variables", "my_name"),
+            "inferenceConfig.environment.environmentVariables.my_name: see numReplicas",
+        ),
+        ({"models": ["a"], "num_replicas": 1}, ("models", 7, "x"), "models[7].x: see num_replicas"),
+    ],
+)
+def test_findings_name_arguments_as_they_are_written(given: dict[str, Any], path: Any, said: str) -> None:
+    spelling = spelling_of(arguments_of(ModelWebService), given)
+    assert spelling.text(Finding(path, "see @num_replicas", "")).startswith(said)
+
+
+def test_a_place_in_a_deployment_configuration_follows_the_argument() -> None:
+    finding = Finding(("deployment_config",), "is wrong", "", place="deployment_config: numReplicas")
+    spelling = spelling_of(arguments_of(ModelWebService), {"deploymentConfig": {"numReplicas": 0}})
+    assert spelling.text(finding) == "deploymentConfig: numReplicas: is wrong"
+
+
+def test_what_nests_without_end_has_names_as_well() -> None:
+    deep: Any = "x"
+    for _ in range(5_000):
+        deep = {"entry_script": [deep]}
+    given = {"inferenceConfig": deep, "scoringTimeoutMs": 1}
+    assert spelling_of(arguments_of(ModelWebService), given).casing is Casing.CAMEL
+
+
+def test_a_program_in_camel_case_gets_its_findings_so(run_program: Callable[..., Any]) -> None:
+    outcome = run_program("""
+        from aks_inference import ControlledRolloutEndpoint, LocalInferenceCluster, ModelWebService
+        cluster = LocalInferenceCluster("local")
+        config = {"entryScript": "gone.py", "environment": {"pipPackages": [7]}}
+        ModelWebService("service", target=cluster, inferenceConfig=config, scoringTimeoutMs=-1, numReplica=2)
+        ModelWebService("other", target=cluster, inference_config={"entry_script": "score.py"}, scoring_timeout_ms=-1)
+        ControlledRolloutEndpoint("rollout", target=cluster, versions=[
+            {"versionName": "ver-a", "trafficPercentile": 101, "inferenceConfig": {"entryScript": "score.py"}},
+        ])
+    """)
+    assert outcome.code == 1
+    for part in (
+        "  scoringTimeoutMs = -1: ",
+        "  numReplica: is not known here; did you mean `numReplicas`?",
+        '  inferenceConfig.entryScript = "gone.py": does not exist',
+        "  inferenceConfig.environment.pipPackages[0] = 7: must be a text",
+        "  scoring_timeout_ms = -1: ",
+        "  versions[0].trafficPercentile = 101: ",
+    ):
+        assert part in outcome.error, outcome.error
 
 
 def test_a_subclass_has_the_arguments_of_its_base() -> None:

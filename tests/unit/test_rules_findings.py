@@ -12,7 +12,6 @@ from aks_inference.findings import (
     did_you_mean,
     in_file,
     placed,
-    render,
     show_path,
     show_value,
     under,
@@ -56,8 +55,8 @@ def test_texts() -> None:
 def test_one_text_for_a_program() -> None:
     one = ComponentFindings("ModelWebService", "svc", (Finding(("a",), "is wrong", "mend it"),))
     other = ComponentFindings("RegisteredModel", "m", (Finding(("b",), "is wrong", ""),))
-    assert summary([one]).splitlines()[0] == "1 error; nothing was changed"
-    assert summary([one, other, one]).splitlines() == [
+    assert summary([one], {}).splitlines()[0] == "1 error; nothing was changed"
+    assert summary([one, other, one], {}).splitlines() == [
         "3 errors; nothing was changed",
         'ModelWebService "svc":',
         "  a: is wrong; mend it",
@@ -65,7 +64,6 @@ def test_one_text_for_a_program() -> None:
         'RegisteredModel "m":',
         "  b: is wrong",
     ]
-    assert render("A", "b", [], Casing.SNAKE) == 'A "b":'
 
 
 @pytest.mark.parametrize(

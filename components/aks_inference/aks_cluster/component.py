@@ -209,7 +209,7 @@ class AksInferenceCluster(Cluster):
             if finding.severity is Severity.ERROR:
                 yield ComponentFindings(component._kind, component._resource_name, (finding,))
             else:
-                component._say(pulumi.log.warn, finding.text(component._casing))
+                component._say(pulumi.log.warn, component._text(finding))
 
     def _outputs(self) -> None:
         self.register_outputs(

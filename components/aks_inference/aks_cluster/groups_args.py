@@ -288,7 +288,8 @@ class ClusterRuntimeArgs(TypedDict):
     model_volumes: NotRequired[bool | None]
     """Optional. Nodes mount models in registries (`oci://`) as image volumes; no init container fetches them. Needs
     Kubernetes 1.35 (AKS turns no feature gate on) and containerd 2.1: looked up at preview. Up to 32 models a version,
-    all of them in registries: others are fetched. With a `model_store` of another kind it is refused. Default: false."""
+    all of them in registries: others are fetched. With a `model_store` of another kind it is refused. Default:
+    false."""
     state_webhook: NotRequired[pulumi.Input[str] | None]
     """Optional. Secret. Where each changed state of an endpoint is told to (a POST of JSON; chat systems show its
     `text`). Kubernetes events tell it in any case. Default: none."""
