@@ -106,8 +106,10 @@ class ModelWebServiceArgs(TypedDict):
     inference_config_file: NotRequired[str | None]
     """Conditional. Path of an inferenceconfig.json."""
     deployment_config: NotRequired[Any]
-    """Optional. Path (from the program's working directory) or content of a deploymentconfig.json of `computeType` aks
-    or local (which has a `port` alone). Its settings count like arguments; one that is given both ways is refused."""
+    """Optional. Path (from the program's working directory) or content of a deploymentconfig.json of `computeType` aks,
+    of a service also local (a `port` alone), of a version also aksendpoint. Its settings count like arguments; one that
+    is given both ways is refused. What the versions of an endpoint share (`authEnabled`, `keys`, `namespace` …) a
+    version's file says of the endpoint."""
     cpu_cores: NotRequired[float | None]
     """Optional. Cores that a replica asks for. Default: 0.1."""
     cpu_cores_limit: NotRequired[float | None]
