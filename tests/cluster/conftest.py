@@ -4,10 +4,11 @@ The variable is one of its own: a KUBECONFIG of daily work is nothing to test on
 The programs are built from Go modules once (minutes): `PYTHONPATH=tests/cluster python -m testbed.build`.
 """
 
+import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,13 +115,14 @@ class RealNode:
     """The name of an image that has further packages for scoring, loaded into the node."""
 
 
-@pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
-    """A control plane of its own with a real node."""
-    if missing := [*build.missing((*build.API, *build.CONTROL)), *bed_node.missing()]:
+@contextlib.contextmanager
+def real_node(folder: Path, *, gates: Sequence[str] = (), newer: bool = False) -> Iterator[RealNode]:
+    """A control plane of its own with a real node; `newer`: its containerd mounts images."""
+    needed = (*build.API, *build.CONTROL, *(build.NEWER_RUNTIME if newer else ()))
+    if missing := [*build.missing(needed), *bed_node.missing()]:
         pytest.skip(f"a real node needs here: {', '.join(missing)} (python -m testbed.build; apt-get install)")
-    plane = ControlPlane(tmp_path_factory.mktemp("node-plane"), bed_node.address())
-    one = bed_node.Node(plane)
+    plane = ControlPlane(folder, bed_node.address(), gates)
+    one = bed_node.Node(plane, newer=newer)
     try:
         plane.start()
         try:
@@ -138,6 +140,26 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
             one.stop()
     finally:
         plane.stop()
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
+    """With Debian's containerd."""
+    with real_node(tmp_path_factory.mktemp("node-plane")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def newer_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
+    """One that mounts images as volumes: API server, kubelet and containerd have it."""
+    with real_node(tmp_path_factory.mktemp("newer-plane"), gates=["ImageVolume"], newer=True) as made:
+        yield made
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A machine has one node at a time, and `node` stays to the end: what takes the other one goes first."""
+    items.sort(key=lambda item: "newer_node" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture

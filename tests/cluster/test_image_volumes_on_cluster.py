@@ -19,7 +19,6 @@ from aks_inference_runtime.api.target import KubernetesTarget
 from testbed import build
 from testbed.api import Api
 from testbed.control_plane import ControlPlane, fake_node
-from testbed.processes import Running
 from testbed.project import Project
 from testbed.reporter import Reporter
 
@@ -59,19 +58,12 @@ def project(tmp_path: Path) -> Iterator[Callable[[Path], Project]]:
     images.stop(registry)
 
 
-class WithVolumes(ControlPlane):
-    """With the feature gate on, as Kubernetes 1.35 has it by default."""
-
-    def _run(self, name: str, *arguments: str) -> Running:
-        gates = ["--feature-gates=ImageVolume=true"] if name == "kube-apiserver" else []
-        return super()._run(name, *arguments, *gates)
-
-
 @pytest.fixture(scope="module")
 def with_volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     if missing := build.missing(build.API):
         pytest.skip(f"not built here: {', '.join(missing)} (python -m testbed.build; minutes)")
-    plane = WithVolumes(tmp_path_factory.mktemp("with-volumes"))
+    # As Kubernetes 1.35 has it by default.
+    plane = ControlPlane(tmp_path_factory.mktemp("with-volumes"), gates=["ImageVolume"])
     try:
         plane.start()
         yield plane

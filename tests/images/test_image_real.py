@@ -2,11 +2,13 @@
 as the builder. Needs root, debootstrap, buildah and a package index."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -181,6 +183,77 @@ async def test_buildah_builds_the_generated_file(
     assert any("STEP" in line for line in log)
     got = await asyncio.to_thread(buildah.run, without_tag(made.image), "sh", "-c", "cat /made; id -u")
     assert got.split() == ["made", "10001"]
+
+
+@contextlib.contextmanager
+def podman(_folder: Path) -> Iterator[ToolOptions]:
+    """With a storage of the test's own; the paths of its sockets may not be long."""
+    if shutil.which("podman") is None:
+        pytest.skip("no podman: install Debian's")
+    with tempfile.TemporaryDirectory(prefix="podman-") as own:
+        storage = ("--root", f"{own}/root", "--runroot", f"{own}/run", "--storage-driver", "vfs")
+        options = (*storage, "--cgroup-manager=cgroupfs", "--runtime=runc")
+        yield ToolOptions(options, ("--isolation=chroot",), plain_http=True)
+
+
+@contextlib.contextmanager
+def buildx(folder: Path) -> Iterator[ToolOptions]:
+    """docker's client with a plugin and a builder that the user has chosen: a BuildKit of the test's own, no daemon."""
+    for program in ("docker", "buildkitd", "buildx"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}: docker's client; Go modules github.com/moby/buildkit, github.com/docker/buildx")
+    plugins = folder / "docker" / "cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-buildx").symlink_to(str(shutil.which("buildx")))
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="buildkit-") as own:
+        patch.setenv("DOCKER_CONFIG", str(folder / "docker"))
+        address = f"unix://{own}/socket"
+        command = ["buildkitd", "--root", f"{own}/root", "--addr", address, "--oci-worker-net=host"]
+        with (folder / "buildkit.log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + 60
+            while not Path(own, "socket").exists():
+                assert process.poll() is None, (folder / "buildkit.log").read_text()
+                assert time.monotonic() < end, "buildkitd does not listen"
+                time.sleep(0.05)
+            create = ["docker", "buildx", "create", "--name", "of-tests", "--driver", "remote", "--use", address]
+            subprocess.run(create, check=True, capture_output=True)
+            yield ToolOptions(plain_http=True)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.mark.parametrize("tool", [podman, buildx])
+async def test_other_tools_build_it_too(
+    tool: Callable[[Path], contextlib.AbstractContextManager[ToolOptions]],
+    registry: Any,
+    quick: Any,
+    base: ImageReference,
+    buildah: Buildah,
+    tmp_path: Path,
+) -> None:
+    """A context with an odd name in it, and a failing step's log."""
+    context, builder = tmp_path / "context", Builder(tool.__name__)
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {base}\nCOPY . /made\nRUN python3 -c 'print(6 * 7)' > /answer\n")
+    (context / "a b ü 漢.txt").write_text("odd")
+    raw = {"docker": {"buildContext": {"location": str(context)}}, "python": {"userManagedDependencies": True}}
+    definition = read_environment(raw, tmp_path)
+    docker = {"baseImage": str(base), "extraDockerFileSteps": "RUN echo before it && exit 7\n"}
+    failing = read_environment({"docker": docker, "python": {"userManagedDependencies": True}}, tmp_path)
+    where = RegistryPlace.parse(f"{registry.host}/real/{builder.value}")
+    with tool(tmp_path) as options:
+        settings = BuildSettings(builder, cache=tmp_path / "cache", tool=options)
+        async with quick() as client:
+            made = await ensure_image(client, definition, where, settings=settings)
+            with pytest.raises(BuildFailed, match=r"(?s)the end of its log:.*before it"):
+                await ensure_image(client, failing, where, settings=settings)
+    assert (made.builder, made.built) == (builder.value, True)
+    command = ("sh", "-c", "cat /answer '/made/a b ü 漢.txt'; id -u")
+    got = await asyncio.to_thread(buildah.run, without_tag(made.image), *command)
+    assert got.split() == ["42", "odd10001"]
 
 
 async def test_failure_of_buildah_shows_the_end_of_its_log(

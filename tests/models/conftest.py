@@ -206,25 +206,25 @@ class Mlflow:
         return done.stdout.strip().splitlines()[-1]
 
 
+def python_with(*packages: str) -> Path:
+    """The Python of an environment with packages that the project's own does not have."""
+    uv = Path(sys.executable).with_name("uv")
+    with made_once(re.sub(r"[^a-z0-9.]+", "-", " ".join(packages))) as (folder, new):
+        python = folder / "venv" / "bin" / "python"
+        if new:
+            subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, capture_output=True)
+            # uv needs a tenth of pip's time, where it is there.
+            with_uv = [str(uv), "pip", "install", "-q", "--python", str(python), *packages]
+            command = with_uv if uv.exists() else [str(python), "-m", "pip", "install", "-q", *packages]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+            if done.returncode:
+                pytest.skip(f"{packages} could not be installed: {done.stderr.strip()[-300:]}")
+    return python
+
+
 @pytest.fixture(scope="session")
 def tool_python() -> Callable[..., Path]:
-    """The Python of an environment with packages that the project's own does not have."""
-
-    def make(*packages: str) -> Path:
-        uv = Path(sys.executable).with_name("uv")
-        with made_once(re.sub(r"[^a-z0-9.]+", "-", " ".join(packages))) as (folder, new):
-            python = folder / "venv" / "bin" / "python"
-            if new:
-                subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, capture_output=True)
-                # uv needs a tenth of pip's time, where it is there.
-                with_uv = [str(uv), "pip", "install", "-q", "--python", str(python), *packages]
-                command = with_uv if uv.exists() else [str(python), "-m", "pip", "install", "-q", *packages]
-                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
-                if done.returncode:
-                    pytest.skip(f"{packages} could not be installed: {done.stderr.strip()[-300:]}")
-        return python
-
-    return make
+    return python_with
 
 
 @pytest.fixture(scope="session")

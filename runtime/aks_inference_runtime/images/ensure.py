@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from aks_inference_runtime.api.disk import disk_errors
 from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.images.build.acr import AzureBuild, build_in_azure
 from aks_inference_runtime.images.build.application import Application, Packed, application_image, collect
@@ -80,7 +81,18 @@ async def ensure_image(
     """The image of a definition: found, or built and pushed to the workspace's registry. Two calls with the same key
     build once, in one process, on one machine; across machines the one that comes second takes the first one's."""
     settings = settings or BuildSettings()
-    definition = with_default_base(definition)
+    with disk_errors(settings.cache):
+        return await _found_or_built(client, with_default_base(definition), workspace, shared, settings, progress)
+
+
+async def _found_or_built(
+    client: RegistryClient,
+    definition: EnvironmentDefinition,
+    workspace: RegistryPlace,
+    shared: Sequence[RegistryPlace],
+    settings: BuildSettings,
+    progress: Progress,
+) -> Ensured:
     base_pins, notes = await pins(client, definition)
     looked = await find(client, definition, workspace, shared, base_pins)
     if looked.found is not None and not settings.refresh:
@@ -178,10 +190,11 @@ async def ensure_application(
     there = await client.head(target)
     if there is not None:
         return Ensured(environment.key, target.at(there.digest), False)
-    # The environment was found or pushed a moment ago.
-    base = await fetch_image(client, environment.image, definition.platform, settings.cache)
-    image = await application_image(base, packed, settings.cache)
-    pushed = await push_image(client, image, target, settings.cache, progress)
+    with disk_errors(settings.cache):
+        # The environment was found or pushed a moment ago.
+        base = await fetch_image(client, environment.image, definition.platform, settings.cache)
+        image = await application_image(base, packed, settings.cache)
+        pushed = await push_image(client, image, target, settings.cache, progress)
     progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
     return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
 

@@ -1,19 +1,17 @@
 """Copies that are compared with what they should be while they are made, and keep the holes of sparse files."""
 
-import errno
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.api.disk import disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
 from aks_inference_runtime.models.progress import Progress, silent
 
+__all__ = ["copy_checked", "disk_errors"]
 _PIECE = 1024 * 1024
 _ZEROS = bytes(_PIECE)
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def copy_checked(
@@ -53,13 +51,3 @@ def _all(descriptor: int, piece: bytes) -> None:
     view = memoryview(piece)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """The disk's errors as OperationFailed with the mend."""
-    try:
-        yield
-    except OSError as error:
-        mend = "; the disk is full: make room and apply again" if error.errno in _FULL else ""
-        raise OperationFailed(f"{error.filename or path}: {error.strerror or error}{mend}") from None

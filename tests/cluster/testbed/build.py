@@ -37,7 +37,15 @@ CONTROL = (_kubernetes("kube-controller-manager"), _kubernetes("kube-scheduler")
 FAKE_NODES = (Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),)
 """Nodes whose pods only say that they run: for scale, and where no container runtime is."""
 NODE = (_kubernetes("kubelet"), _kubernetes("kube-proxy"))
-PROGRAMS = {program.name: program for program in (*API, *CONTROL, *FAKE_NODES, *NODE)}
+
+
+def _containerd(name: str) -> Program:
+    return Program(name, "containerd", f"github.com/containerd/containerd/v2/cmd/{name}")
+
+
+NEWER_RUNTIME = tuple(_containerd(name) for name in ("containerd", "containerd-shim-runc-v2", "ctr"))
+"""A containerd that mounts images as volumes, which Debian's does not."""
+PROGRAMS = {program.name: program for program in (*API, *CONTROL, *FAKE_NODES, *NODE, *NEWER_RUNTIME)}
 
 
 def folder() -> Path:

@@ -5,6 +5,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from testbed import build
@@ -19,10 +20,10 @@ _TRIES = 3
 
 
 class ControlPlane:
-    """A control plane in a folder of its own; `address` is where the API server listens."""
+    """A control plane in a folder of its own; `address` is where the API server listens, `gates` what it has on."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
-        self.folder, self.address = folder, address
+    def __init__(self, folder: Path, address: str = "127.0.0.1", gates: Sequence[str] = ()) -> None:
+        self.folder, self.address, self.gates = folder, address, tuple(gates)
         folder.mkdir(parents=True, exist_ok=True)
         self.authority = Authority(folder)
         self.running: list[Running] = []
@@ -153,6 +154,7 @@ class ControlPlane:
             "--authorization-mode=Node,RBAC",
             "--allow-privileged=true",
             *([] if self.address != "127.0.0.1" else ["--endpoint-reconciler-type=none"]),
+            *(f"--feature-gates={gate}=true" for gate in self.gates),
         )
         self.server = f"https://{self.address}:{secure}"
         self.write_kubeconfig(self.kubeconfig, "admin", "admin", ("system:masters",))

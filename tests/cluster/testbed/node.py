@@ -46,13 +46,15 @@ def missing() -> list[str]:
 
 
 class Node:
-    """A node of a control plane."""
+    """A node of a control plane, with its feature gates.
 
-    def __init__(self, plane: ControlPlane) -> None:
-        self._plane = plane
+    `newer`: with a containerd that is built here, and a store of its own, in place of Debian's."""
+
+    def __init__(self, plane: ControlPlane, *, newer: bool = False) -> None:
+        self._plane, self._newer = plane, newer
         # Sockets below it: their paths end at 108 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="bed-"))
-        self._store = build.folder() / "containerd"
+        self._store = build.folder() / ("containerd-newer" if newer else "containerd")
         self._lock: TextIO | None = None
         self.running: list[Running] = []
 
@@ -64,7 +66,7 @@ class Node:
     def start(self) -> None:
         """With the images of `image`. Raises BedError."""
         self._store.mkdir(parents=True, exist_ok=True)
-        lock = (self._store / "lock").open("w")
+        lock = (build.folder() / "containerd" / "lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,7 +111,7 @@ class Node:
     def ctr(self, *arguments: str) -> str:
         """containerd's own client."""
         done = subprocess.run(
-            ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments],
+            [self._program("ctr"), "--address", str(self.socket), "--namespace", "k8s.io", *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -129,6 +131,7 @@ class Node:
         network.mkdir()
         (network / "bed.conflist").write_text(_NETWORK.replace("@STATE@", str(self.folder / "addresses")))
         config = self.folder / "containerd.toml"
+        shim = f'\n    runtime_path = "{self._program("containerd-shim-runc-v2")}"' if self._newer else ""
         config.write_text(f"""
 version = 2
 root = "{self._store}"
@@ -144,12 +147,17 @@ state = "{self.folder / "run"}"
     bin_dir = "{_CNI_PLUGINS}"
     conf_dir = "{network}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
+    runtime_type = "io.containerd.runc.v2"{shim}
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
 """)
-        self._run("containerd", "containerd", "--config", config)
+        self._run("containerd", self._program("containerd"), "--config", config)
         wait_until("containerd answers", self._answers, self.running)
+
+    def _program(self, name: str) -> str:
+        """Ours, or Debian's."""
+        built = build.path(name) if self._newer else None
+        return name if built is None else str(built)
 
     def _answers(self) -> bool:
         try:
@@ -184,6 +192,7 @@ state = "{self.folder / "run"}"
             "staticPodPath": "",
             "podLogsDir": str(self.folder / "logs"),
             "volumePluginDir": str(self.folder / "plugins"),
+            "featureGates": dict.fromkeys(plane.gates, True),
         }
         path = self.folder / "kubelet.yaml"
         path.write_text(yaml.safe_dump(config))

@@ -141,14 +141,20 @@ def _keep(folder: Path, record: Path, cache: Path) -> tuple[Wheel, ...]:
         place = _wheel_path(cache, kept)
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        shutil.move(path, part)
-        part.replace(place)
+        try:
+            shutil.move(path, part)
+            part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
         found.append((_wheel(place, kept.sha256), kept))
     found.sort(key=lambda pair: pair[0].name)
     record.parent.mkdir(parents=True, exist_ok=True)
     part = record.with_name(f"{record.name}.{os.getpid()}.part")
-    part.write_text(json.dumps([asdict(kept) for _, kept in found]), "utf-8")
-    part.replace(record)
+    try:
+        part.write_text(json.dumps([asdict(kept) for _, kept in found]), "utf-8")
+        part.replace(record)
+    finally:
+        part.unlink(missing_ok=True)
     return tuple(wheel for wheel, _ in found)
 
 

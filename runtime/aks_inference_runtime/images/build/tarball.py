@@ -108,8 +108,11 @@ def kept(directory: Path, key: str, make: Callable[[contextlib.ExitStack], Itera
         layer = pack(make(stack), path)
     content = {name: value for name, value in asdict(layer).items() if name != "path"}
     part = record.with_name(f"{record.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
-    part.write_text(json.dumps(content), "utf-8")
-    part.replace(record)
+    try:
+        part.write_text(json.dumps(content), "utf-8")
+        part.replace(record)
+    finally:
+        part.unlink(missing_ok=True)
     return layer
 
 

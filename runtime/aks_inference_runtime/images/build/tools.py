@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,8 @@ async def build_and_push(
     with tempfile.TemporaryDirectory(prefix="aks-inference-build-") as name:
         folder = Path(name)
         await asyncio.to_thread(_write, folder, definition, pins, logins, options)
+        if builder == Builder.BUILDX:
+            await asyncio.to_thread(_take_over_docker, folder / "login")
         environment = {
             "DOCKER_CONFIG": str(folder / "login"),
             "REGISTRY_AUTH_FILE": str(folder / "login" / "config.json"),
@@ -121,6 +124,21 @@ def _write(
     if options.ca_file is not None:
         (folder / "certs").mkdir()
         shutil.copy(options.ca_file, folder / "certs" / "ca.crt")
+
+
+def _take_over_docker(login: Path) -> None:
+    """docker looks beside its logins for plugins, builders and contexts: there they are the user's own."""
+    own = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    for name in ("buildx", "cli-plugins", "contexts"):
+        if (own / name).is_dir():
+            (login / name).symlink_to((own / name).resolve())
+    try:
+        settings = json.loads((own / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    kept = {key: settings[key] for key in ("cliPluginsExtraDirs", "currentContext", "proxies") if key in settings}
+    config = login / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), **kept}), "utf-8")
 
 
 def _auth(login: Login) -> dict[str, str]:
