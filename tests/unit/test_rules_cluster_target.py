@@ -46,7 +46,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": None}, "image: is required on a Kubernetes target"),
     ({"models": ["m:1"]}, 'models[0] = "m:1": the target keeps no models'),
     ({"model_secret_name": "s"}, 'model_secret_name = "s": has no use'),
-    ({"collect_model_data": True}, "collect_model_data = true: is not supported on a Kubernetes target yet"),
     ({"port": 6000}, "port = 6000: is only for the local target"),
     ({"container_port": 0}, "container_port = 0: must be at least 1"),
     ({"health_path": "health"}, 'health_path = "health": is no path'),

@@ -291,7 +291,7 @@ BAD_DEPLOYMENT: list[tuple[dict[str, Any], str]] = [
     ({"containerResourceRequirements": {"gpu": 1}}, "d.json: containerResourceRequirements: `gpu` is not a key"),
     ({"gpuCores": 1}, "d.json: gpuCores = 1: is not supported on the local target yet"),
     ({"autoScaler": {"minReplicas": 2}}, "d.json: autoScaler.minReplicas = 2: has no effect without autoscale_enabled"),
-    ({"dataCollection": {"storageEnabled": True}}, "d.json: dataCollection.storageEnabled = true: is not supported"),
+    ({"dataCollection": {"storageEnabled": True}}, "model_data_store: is required with collect_model_data"),
     ({"keys": {"secondaryKey": "hush-hush"}}, "d.json: keys.secondaryKey: is given without primary_key"),
     ({"numReplicas": 0}, "d.json: numReplicas = 0: must be above 0; use 1 or more; leave it out to scale"),
     ({"numReplicas": "3"}, 'd.json: numReplicas = "3": must be a whole number'),

@@ -151,7 +151,6 @@ def test_whole_numbers_may_come_as_floats(value: int) -> None:
         ({"primary_key": "short-7"}, "primary_key: is shorter than 8 characters and easily guessed; give a longer one"),
         ({"primary_key": 7}, "primary_key: must be a text or an output of one"),
         ({"primary_key": "first-key", "auth_enabled": False}, "primary_key: has no use: keys are switched off"),
-        ({"collect_model_data": True}, "collect_model_data = true: is not supported on the local target yet"),
         ({"namespace": "Prod"}, 'namespace = "Prod": a name has 1 to 63 characters'),
         ({"namespace": "prod\n"}, 'namespace = "prod\\n": a name has 1 to 63 characters'),
         ({"namespace": "-prod"}, 'namespace = "-prod": a name has'),

@@ -199,7 +199,14 @@ class ModelWebServiceArgs(TypedDict):
     failure_threshold: NotRequired[int | None]
     """Optional. Liveness probe: failures until it is restarted. Default: 3."""
     collect_model_data: NotRequired[bool | None]
-    """Optional. Not supported yet: true is refused. Default: false."""
+    """Optional. Whether what scripts hand to `ModelDataCollector` (`azureml.monitoring`) is kept as CSV files, in Azure
+    ML's layout. Default: false."""
+    model_data_store: NotRequired[str | None]
+    """Conditional. Required with `collect_model_data`: a folder on the local target, `az://account/container[/prefix]`
+    on a Kubernetes target. Azure ML had the container `modeldata` of the workspace's storage account."""
+    model_data_workspace: NotRequired[str | None]
+    """Optional. `<subscription>/<resource group>/<workspace>`, the first folders of the layout. Default:
+    default/default/default."""
     tags: NotRequired[Mapping[str, pulumi.Input[str]] | None]
     """Optional. Labels that may change. Default: none."""
     properties: NotRequired[Mapping[str, str] | None]

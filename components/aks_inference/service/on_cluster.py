@@ -13,7 +13,7 @@ from aks_inference.images.child import image_resource
 from aks_inference.images.registry import RegistryPlan
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.resources import EndpointKeys, ImageVolumes
-from aks_inference.service import replicas
+from aks_inference.service import data_pods, replicas
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
 from aks_inference.service.insights import shown_to_engine
 from aks_inference.service.model_pods import Delivery
@@ -101,6 +101,9 @@ class ClusterEndpoint:
         after: list[pulumi.Resource] = [service, *used]
         if replica.mounts_code:
             after.append(self._object(replicas.code_object(replica)))
+        if replica.version.model_data is not None:
+            package = data_pods.package_object(replica.name, replica.namespace, replica.labels)
+            after.append(self._object(package))
         digest = None
         if replica.hidden:
             late: pulumi.Output[Any] = pulumi.Output.all(

@@ -97,13 +97,9 @@ def container(settings: VersionSettings, image: str | None) -> Container | None:
 
 def cluster_rules(settings: VersionSettings, gpu: bool) -> Iterator[Finding]:
     """Settings of a version on a cluster."""
-    if settings.model_secret_name is not None and not settings.models:
-        rule = "has no use: there are no @models"
+    if settings.model_secret_name is not None and not settings.models and not settings.collect_model_data:
+        rule = "has no use: there are no @models, and no model data is collected"
         yield Finding(("model_secret_name",), rule, "leave it out", settings.model_secret_name)
-    if settings.collect_model_data:
-        yield Finding(
-            ("collect_model_data",), "is not supported on a Kubernetes target yet", "leave it out", value=True
-        )
     if settings.gpu_cores > 0 and not gpu:
         rule = "asks for GPUs that no node of the target is known to have: replicas may stay Unschedulable"
         yield Finding(("gpu_cores",), rule, "check the node pools", settings.gpu_cores, Severity.WARNING)

@@ -12,6 +12,7 @@ from aks_inference import pods
 from aks_inference.images.custom import CustomImage
 from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
 from aks_inference.pods import GPU_TOLERATIONS, RESTRICTED, SPOT_TOLERATIONS, downward, pod_security, spread
+from aks_inference.service import data_pods
 from aks_inference.service.model_pods import Delivery, fetching, mounts, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
@@ -168,10 +169,11 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
         "terminationGracePeriodSeconds": grace,
         "securityContext": pod_security(),
         "topologySpreadConstraints": spread(replica.selector),
-        "initContainers": [_gate(replica)],
+        "initContainers": [*data_pods.shipping(version, replica.target, placing.model_secret), _gate(replica)],
         "containers": [_scoring(replica)],
         "volumes": [
             *_code_volume(replica),
+            *data_pods.volumes(replica.name, version, placing.model_secret),
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
             {"name": "tmp", "emptyDir": {}},
         ],
@@ -294,7 +296,7 @@ def _scoring(replica: Replica) -> Manifest:
         told["AZUREML_SOURCE_DIRECTORY"] = folder
     code = {"name": "code", "mountPath": f"{APP_ROOT}/{folder}", "readOnly": True}
     return {
-        **_answering(replica, told, [code] if replica.mounts_code else []),
+        **_answering(replica, told, [*([code] if replica.mounts_code else []), *data_pods.mounts(replica.version)]),
         "image": container.image if replica.image is None else replica.image,
         "command": ["azmlinfsrv", "--entry_script", f"{APP_ROOT}/{_script(replica)}", "--port", str(container.port)],
         "workingDir": f"{APP_ROOT}/{folder}".rstrip("/"),

@@ -104,6 +104,8 @@ class VersionSettings(Spec):
     failure_threshold: PositiveWhole = Field(_PROBE.failure_threshold, description=COUNT)
 
     collect_model_data: Flag = False
+    model_data_store: Text | None = None
+    model_data_workspace: Text | None = None
     tags: Leaves
     properties: Labels
     description: Leaf | None = None

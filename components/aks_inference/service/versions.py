@@ -18,6 +18,7 @@ from aks_inference.packages import without
 from aks_inference.service.deployment import FILE, Deployment, merge, read_deployment
 from aks_inference.service.endpoint import LATER, VersionPlan, late_fields
 from aks_inference.service.inference import Inference, read_inference
+from aks_inference.service.model_data import model_data, model_data_findings
 from aks_inference.service.models import read_models
 from aks_inference.service.no_code import configured, read_no_code
 from aks_inference.service.placing import cluster_rules, code_rules, container, local_only, placing
@@ -59,6 +60,7 @@ def plan_version(
     if settings.custom_image is None and not _with_code(settings):
         settings = configured(settings.models, settings)
     findings += placed(places, FILE, place_rules(settings, target))
+    findings += placed(places, FILE, model_data_findings(got, target, None if inference is None else inference.code))
     findings += wrong
     models, wrong = read_models(settings.models, target)
     findings += wrong
@@ -77,6 +79,7 @@ def plan_version(
         scaling=scaling(settings),
         requests=requests(settings),
         liveness_probe=probe(settings),
+        model_data=model_data(settings, inference.code),
         properties=settings.properties,
         **plain,
         **traffic,
@@ -139,6 +142,4 @@ def local_rules(settings: VersionSettings) -> list[Finding]:
     if settings.timeout_seconds != Probe().timeout_seconds:
         rule = "has no effect on the local target: its gate looks after the replica without a probe of its own"
         findings.append(Finding(("timeout_seconds",), rule, "leave it out", settings.timeout_seconds, Severity.WARNING))
-    if settings.collect_model_data:
-        findings.append(Finding(("collect_model_data",), LATER, "leave it out", value=True))
     return findings

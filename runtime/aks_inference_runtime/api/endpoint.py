@@ -142,6 +142,16 @@ class Container(Wire):
     """None: the same port."""
 
 
+class ModelData(Wire):
+    """What scripts hand to `azureml.monitoring` is collected as CSV files."""
+
+    store: str | None = None
+    """A folder of this machine (local target) or `az://account/container[/prefix]` (Kubernetes). None: nothing is
+    collected, the scripts' calls do nothing."""
+    workspace: str = "default/default/default"
+    """`<subscription>/<group>/<workspace>`: the first folders of the layout."""
+
+
 class EndpointVersion(Wire):
     """One version of an endpoint: what it runs, how much of the traffic it gets, how it is scaled."""
 
@@ -158,6 +168,8 @@ class EndpointVersion(Wire):
     scaling: Scaling = Scaling()
     requests: Requests = Requests()
     liveness_probe: Probe = Probe()
+    model_data: ModelData | None = None
+    """None: no script asks for it."""
     tags: dict[str, str] = Field(default_factory=dict)
     properties: dict[str, str] = Field(default_factory=dict)
     description: str | None = None

@@ -11,13 +11,24 @@ APP_ROOT = "/var/azureml-app"
 MODELS_ROOT = f"{APP_ROOT}/{server.MODELS_FOLDER}"
 CACHE_VOLUME = "model-cache"
 """Of a pod: the folder of the node that its models are fetched into."""
+MODEL_DATA_SCRIPT = "/opt/aks-inference/model-data"
+"""Of a replica: the package that scripts import to collect model data."""
+MODEL_DATA_SPOOL = "/var/aks-inference/model-data"
+"""Of a pod: rows on their way to Blob Storage."""
 MODELS_CONTAINER = "models"
 """Of a pod: the init container that fetches the models."""
 
 
 def variables(endpoint: str, version: EndpointVersion) -> dict[str, str]:
     """The environment variables of a replica in a pod."""
-    return server.variables(endpoint, version, Path(APP_ROOT))
+    told = server.variables(endpoint, version, Path(APP_ROOT))
+    return told | server.collecting(version, told, Path(MODEL_DATA_SCRIPT), MODEL_DATA_SPOOL)
+
+
+def model_data_script() -> dict[str, Path]:
+    """Files of the package that scripts import to collect model data, by their names under its folder."""
+    root = server.MODEL_DATA_SCRIPT
+    return {path.relative_to(root).as_posix(): path for path in sorted((root / "azureml").rglob("*.py"))}
 
 
 def code_folder(version: EndpointVersion) -> str:

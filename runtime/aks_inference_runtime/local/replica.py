@@ -24,7 +24,7 @@ from aks_inference_runtime.router.gate.address import Address
 from aks_inference_runtime.router.gate.client import GateClient
 from aks_inference_runtime.router.gate.settings import GateSettings
 from aks_inference_runtime.router.model import ReplicaTarget
-from aks_inference_runtime.scoring.server import command, variables
+from aks_inference_runtime.scoring.server import MODEL_DATA_SCRIPT, collecting, command, variables
 
 STARTING_POLL_S = 0.05
 RUNNING_POLL_S = 0.25
@@ -291,9 +291,11 @@ def _start_server(
     # The socket is bound here and handed on: who connects while the server starts waits instead of being refused, and
     # the address is gone with the last of its processes.
     descriptor = listener.fileno()
+    told = variables(plan.endpoint, plan.version, plan.app_root, plan.environment.server_version)
     environment = (
         inherited(os.environ)
-        | variables(plan.endpoint, plan.version, plan.app_root, plan.environment.server_version)
+        | told
+        | collecting(plan.version, told, MODEL_DATA_SCRIPT)
         | {"VIRTUAL_ENV": str(plan.environment.folder)}
         | _marks(record, paths)
     )

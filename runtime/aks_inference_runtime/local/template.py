@@ -12,7 +12,7 @@ def template_of(version: EndpointVersion, environment_hash: str) -> str:
 
     Traffic, scaling, waiting times, keys, tags and descriptions are not in it: they change without touching a replica.
     """
-    content = {
+    content: dict[str, object] = {
         "code": [version.code.digest, code_folder(version.code), entry_script(version.code)],
         "models": [(model.name, model.version) for model in version.models],
         "environment": environment_hash,
@@ -22,6 +22,8 @@ def template_of(version: EndpointVersion, environment_hash: str) -> str:
         "timeout": version.requests.scoring_timeout_ms,
         "start": [version.liveness_probe.initial_delay_seconds, version.liveness_probe.period_seconds],
     }
+    if version.model_data is not None:
+        content["model_data"] = version.model_data.to_wire()
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

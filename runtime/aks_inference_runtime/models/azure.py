@@ -18,6 +18,9 @@ CONNECTION_STRING_FILE = "AZURE_STORAGE_CONNECTION_STRING_FILE"
 """A file that holds it: in a pod a mounted secret, so that no environment shows it."""
 CA_FILE = "AZURE_STORAGE_CA_FILE"
 """A file with certificate authorities (PEM) of storage behind a private one, beside those of the machine."""
+CONNECTION_STRING_NAME = "connection-string"
+AUTHORITIES = "ca.crt"
+"""Names in a folder of credentials: those of Kubernetes' own kinds of Secrets, where it has one."""
 CONNECT_S, READ_S = 10, 60
 RETRIES, FIRST_RETRY_S = 5, 1
 """The SDK's own first wait is 15 seconds."""
@@ -61,6 +64,16 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
         host = account if "." in account else f"{account}.blob.core.windows.net"
         service = BlobServiceClient(f"https://{host}", credential=DefaultAzureCredential(), **options)
     return service.get_container_client(container)
+
+
+def take_access(credentials: str | None) -> None:
+    """Lets this process use what a folder of credentials holds for Blob Storage: names of files, no secrets."""
+    if credentials is None:
+        return
+    for variable, name in ((CONNECTION_STRING_FILE, CONNECTION_STRING_NAME), (CA_FILE, AUTHORITIES)):
+        given = Path(credentials) / name
+        if given.is_file():
+            os.environ[variable] = str(given)
 
 
 def _trusting() -> dict[str, Any]:

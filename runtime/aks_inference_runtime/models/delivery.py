@@ -28,7 +28,7 @@ from aks_inference_runtime.api.replica import APP_ROOT
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.images.errors import AccessDenied
 from aks_inference_runtime.images.registry import CredentialStore, TransportOptions
-from aks_inference_runtime.models.azure import CA_FILE, CONNECTION_STRING_FILE
+from aks_inference_runtime.models.azure import AUTHORITIES, take_access
 from aks_inference_runtime.models.copying import copy_checked, disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
 from aks_inference_runtime.models.progress import Progress, silent, size_text
@@ -37,8 +37,6 @@ from aks_inference_runtime.models.stores.store import find_version
 from aks_inference_runtime.scoring.server import MODELS_FOLDER, model_directory
 
 LOGINS = (".dockerconfigjson", "config.json")
-CONNECTION_STRING_NAME = "connection-string"
-AUTHORITIES = "ca.crt"
 """Names in a folder of credentials: those of Kubernetes' own kinds of Secrets, where it has one."""
 TOLD_EVERY = 0.1
 """Progress, as a share of the whole."""
@@ -236,12 +234,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         settings = read_settings(arguments)
-        if settings.credentials is not None:
-            # Names of files, for the client of Blob Storage: no secrets.
-            for variable, name in ((CONNECTION_STRING_FILE, CONNECTION_STRING_NAME), (CA_FILE, AUTHORITIES)):
-                given = Path(settings.credentials) / name
-                if given.is_file():
-                    os.environ[variable] = str(given)
+        take_access(settings.credentials)
         print(f"AZUREML_MODEL_DIR={asyncio.run(deliver(settings, _Lines()))}", flush=True)
     except AccessDenied as error:
         mend = "in a pod: the Secret that the service names as model_secret_name has it, or the pod's identity"

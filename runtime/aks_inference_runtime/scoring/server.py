@@ -4,10 +4,13 @@ Source: azureml-inference-server-http 1.5 (its variables and how it runs gunicor
 """
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from aks_inference_runtime import model_data
 from aks_inference_runtime.api.endpoint import Code, EndpointVersion, ModelReference, Probe
+from aks_inference_runtime.model_data.script.azureml import monitoring
 
 MODELS_FOLDER = "azureml-models"
 APPLICATION = "azureml_inference_server_http.server.entry:app"
@@ -17,6 +20,9 @@ SCORING_MARGIN_MS = 1_000
 WORKER_MARGIN_S = 30
 _LONGEST_WORKER_TIMEOUT_S = 1_000_000_000
 """gunicorn waits with select(), which ends at 2^63 ns."""
+MODEL_DATA_SCRIPT = Path(model_data.__file__).with_name("script")
+"""What stands on the import path of a replica whose script collects model data."""
+PATH = "PYTHONPATH"
 INIT_EXIT_CODE = 3
 """Of the server when the entry script fails at import or in init()."""
 
@@ -75,6 +81,31 @@ def variables(
     # Numeric libraries would start a thread per core of the machine in every replica.
     defaults = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     return defaults | dict(own) | fixed
+
+
+def collecting(
+    version: EndpointVersion, told: Mapping[str, str], script: Path, spool: str | None = None
+) -> dict[str, str]:
+    """Further environment variables of a replica whose script hands model data over.
+
+    Args:
+        version: Required. The version.
+        told: Required. The other variables.
+        script: Required. Where the package stands that scripts import.
+        spool: Optional. The folder of what is on its way to Blob Storage. Default: none, the store is a folder.
+    """
+    if version.model_data is None:
+        return {}
+    found = {
+        PATH: os.pathsep.join([str(script), *([told[PATH]] if told.get(PATH) else [])]),
+        monitoring.ENABLED: "false",
+    }
+    if version.model_data.store is None:
+        return found
+    found |= {monitoring.ENABLED: "true", monitoring.WORKSPACE: version.model_data.workspace}
+    if spool is None:
+        return found | {monitoring.FOLDER: version.model_data.store}
+    return found | {monitoring.FOLDER: spool, monitoring.SPOOL: "true"}
 
 
 def command(python: Path, bind: str, version: EndpointVersion) -> list[str]:

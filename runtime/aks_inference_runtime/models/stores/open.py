@@ -17,6 +17,20 @@ def parse_store(text: str) -> str:
     return open_store(text).address
 
 
+def blob_place(text: str) -> tuple[str, str, str]:
+    """Account, container and prefix of `az://account/container[/prefix]`. Raises InvalidInput."""
+    if not text.startswith("az://"):
+        raise InvalidInput(f"{text!r} is not in Blob Storage; write az://account/container[/prefix]")
+    account, _, rest = text.removeprefix("az://").partition("/")
+    container, _, prefix = rest.partition("/")
+    prefix = prefix.strip("/")
+    # The rules are those of a source below it.
+    parse_address(f"{Scheme.BLOB}://{account}/{container}/x")
+    if prefix and not re.fullmatch(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", prefix):
+        raise InvalidInput(f"{prefix!r} is not a prefix (letters, digits, and . _ - / between them)")
+    return account, container, prefix
+
+
 def open_store(
     text: str, credentials: CredentialStore | None = None, options: TransportOptions | None = None
 ) -> ModelStore:
@@ -33,14 +47,7 @@ def open_store(
     if text.startswith("az://"):
         from aks_inference_runtime.models.stores.blob import BlobStore
 
-        account, _, rest = text.removeprefix("az://").partition("/")
-        container, _, prefix = rest.partition("/")
-        prefix = prefix.strip("/")
-        # The rules are those of a source below it.
-        parse_address(f"{Scheme.BLOB}://{account}/{container}/x")
-        if prefix and not re.fullmatch(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", prefix):
-            raise InvalidInput(f"{prefix!r} is not a prefix (letters, digits, and . _ - / between them)")
-        return BlobStore(account, container, prefix)
+        return BlobStore(*blob_place(text))
     if text.startswith("oci://"):
         from aks_inference_runtime.models.stores.oci import OciStore
 
