@@ -58,6 +58,11 @@ def test_services_name_registries_and_issuers(tmp_path: Path) -> None:
     assert names == StackNames(registries=("acme.azurecr.io",), identity_providers=("login.example",))
 
 
+def test_services_name_where_they_collect(tmp_path: Path) -> None:
+    collecting = {"collect_model_data": True, "model_data_store": "az://acmedata/modeldata"}
+    assert service_names([service(tmp_path, **collecting)]).storage_accounts == ("acmedata",)
+
+
 def test_a_cluster_with_its_runtime_and_services() -> None:
     runtime = {"image": "acme.azurecr.io/runtime:1", "model_store": "az://acmemodels/models"}
     plan, findings = plan_cluster("prod", {"location": "westeurope", "runtime": runtime}, date(2026, 11, 21))

@@ -55,7 +55,7 @@ def runtime_names(arguments: Mapping[str, Any] | None) -> StackNames:
 
 
 def service_names(plans: Iterable["EndpointPlan"]) -> StackNames:
-    """Of services: their images, the stores of their models, the issuers of their tokens."""
+    """Of services: their images, the stores of their models and of what they collect, the issuers of their tokens."""
     return joined(one for plan in plans for one in _of_service(plan))
 
 
@@ -69,6 +69,8 @@ def _of_service(plan: "EndpointPlan") -> Iterator[StackNames]:
         if one.version.container is not None and one.version.container.image:
             yield StackNames(registries=(image_host(one.version.container.image),))
         yield from (store_names(use.store) for use in one.models if use.store)
+        if one.version.model_data is not None and one.version.model_data.store is not None:
+            yield store_names(one.version.model_data.store)
 
 
 def joined(several: Iterable[StackNames]) -> StackNames:
