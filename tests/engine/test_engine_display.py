@@ -212,7 +212,7 @@ Diagnostics:
 
 Resources:
     + 2 created
-    2 changes. 1 unchanged
+    ! 1 failed
 
 Duration: 1m5s
 
@@ -234,6 +234,24 @@ def test_a_failed_update_tells_what_was_wanted() -> None:
     assert '      ~ gb      : 5 => 7\n      + tags[0] : "x"\n' in text
     assert "**updating failed**" in text
     assert "null" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"same": 4}, "    ! 1 failed\n    2 unchanged\n"),
+        ({"same": 2}, "    ! 1 failed\n\n"),
+        ({"same": 3, "create": 1}, "    + 1 created\n    ! 1 failed\n    1 change. 1 unchanged\n"),
+        ({"create": 1, "update": 1}, "    + 1 created\n    ~ 1 updated\n    ! 1 failed\n    2 changes\n"),
+    ],
+)
+def test_what_failed_and_what_it_is_in_are_not_unchanged(changes: dict[str, int], lines: str) -> None:
+    """The stack and the component come as "same", and hold what failed."""
+    failing = step("create", None, resource(SERVER, parent=APP))
+    same = [step("same", r, r) for r in (OLD_ROOT, OLD_APP)]
+    events = [kind(one) for one in same for kind in (ResourcePre, ResourceOutputs)]
+    text = told(*events, ResourcePre(failing), ResourceFailed(failing), Summary(changes, 1, False), preview=False)
+    assert f"Resources:\n{lines}" in text
 
 
 def test_what_goes_on_is_told_line_by_line_where_nothing_is_drawn_again() -> None:

@@ -13,6 +13,9 @@ import time
 import pytest
 from engine_cloud import LIMIT_S, Run, told_of_all, wait_until
 
+NO_WRAP, WRAP = "\x1b[?7l", "\x1b[?7h"
+"""Around each drawing of the tree on a terminal."""
+
 
 def test_from_nothing_to_nothing_as_a_person_sees_it(run: Run) -> None:
     run.configure(count=1)
@@ -189,6 +192,11 @@ def test_a_person_is_asked(run: Run, answers: list[str]) -> None:
     if answers[-1] == "yes":
         assert "cloud:index:Thing (first): (create)" in seen
         assert process.returncode == 0
+        # Preview and update are drawn again and again, and the terminal is given back as it was.
+        assert seen.count(NO_WRAP) == seen.count(WRAP) >= 2
+        assert NO_WRAP in seen[: seen.index("[no]: ")]
+        assert NO_WRAP in seen[seen.rindex("[no]: ") :]
+        assert "+ 3 created" in seen[seen.rindex(WRAP) :]
         assert set(run.things()) == set(run.cloud_by_urn()) != set()
     else:
         assert process.returncode == (255 if answers == ["no"] else 130)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,20 @@ def test_kept_running_until_the_command_that_it_prints(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert list(tmp_path.iterdir()) == []
     assert running_under(str(tmp_path)) == {}
+    assert not STACK_FILE.exists()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("pulumi") is None, reason="there is no `pulumi` on PATH")
+def test_the_story_with_the_pulumi_cli() -> None:
+    done = quickstart("--engine", "pulumi", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert list(lines) == STEPS
+    assert all(line["ok"] for line in lines.values())
+    assert lines["again"]["untouched"] is True
+    assert lines["again"]["mistakes_named"] == 2
+    assert lines["destroy"]["left"] == {"processes": 0, "ports": 0, "files": 0}
     assert not STACK_FILE.exists()
 
 

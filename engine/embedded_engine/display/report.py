@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 
 from embedded_engine.display.details import full_step, output_lines, short_changes
 from embedded_engine.display.live import LiveArea
@@ -19,7 +19,7 @@ from embedded_engine.events import (
     StepMetadata,
     Summary,
 )
-from embedded_engine.model import Json, urn_name, urn_type
+from embedded_engine.model import Json, urn_name
 from embedded_engine.values import unwrap
 
 _TITLES = {
@@ -212,12 +212,25 @@ class Display:
         parts.append([] if self._diff else self._changes(rows))
         parts.append(self._diagnostics())
         parts.append(self._output_part(summary))
-        parts.append(summary_lines(summary.changes, self._preview, self._color))
+        parts.append(self._sums(summary))
         if not self._preview:
             parts.append([f"Duration: {seconds(summary.duration_s)}"])
         for part in parts:
             if part:
                 self._write("\n".join(part) + "\n")
+
+    def _sums(self, summary: Summary) -> list[str]:
+        failed = [row for row in self._rows.values() if row.state == "failed"]
+        above = {urn for row in failed for urn in self._above(row) if self._rows[urn].op == "same"}
+        changes = dict(summary.changes)
+        # A component has not changed itself, but it is not what it should be, either.
+        changes["same"] = max(changes.get("same", 0) - len(above), 0)
+        return summary_lines(changes, self._preview, self._color, len(failed))
+
+    def _above(self, row: Row) -> Iterator[str]:
+        while (parent := self._rows.get(row.parent)) is not None and row.type != STACK_TYPE:
+            yield parent.urn
+            row = parent
 
     def _changes(self, rows: list[Row]) -> list[str]:
         lines: list[str] = []
@@ -255,10 +268,7 @@ class Display:
         return [paint("Outputs:", "bold", self._color), *lines] if lines else []
 
     def _depth(self, row: Row) -> int:
-        depth = 0
-        while (parent := self._rows.get(row.parent)) is not None and urn_type(row.urn) != STACK_TYPE:
-            row, depth = parent, depth + 1
-        return depth
+        return sum(1 for _ in self._above(row))
 
     def _write(self, text: str) -> None:
         self._put(text + "\n")
@@ -269,8 +279,8 @@ def _half_of(row: Row, op: str) -> bool:
     return row.op == "replace" and op in HALVES
 
 
-def summary_lines(changes: Mapping[str, int], preview: bool, color: bool) -> list[str]:
-    """The numbers of resources by operation: `+ 3 to create`, or `+ 3 created`."""
+def summary_lines(changes: Mapping[str, int], preview: bool, color: bool, failed: int = 0) -> list[str]:
+    """The numbers of resources by operation: `+ 3 to create`, or `+ 3 created`; `failed` are in none of them."""
     lines = [paint("Resources:", "bold", color)]
     total = 0
     for op in COUNTED:
@@ -280,8 +290,11 @@ def summary_lines(changes: Mapping[str, int], preview: bool, color: bool) -> lis
             lines.append(
                 "    " + paint(f"{words.sign} {count} {words.counted[0 if preview else 1]}", words.color, color)
             )
+    operations = len(lines) - 1
+    if failed:
+        lines.append("    " + paint(f"! {failed} failed", "red", color))
     same = changes.get("same", 0)
-    if total and (same or len(lines) > 2):
+    if total and (same or operations > 1):
         lines.append(f"    {total} change{'s' if total > 1 else ''}" + (f". {same} unchanged" if same else ""))
     elif same:
         lines.append(f"    {same} unchanged")

@@ -79,6 +79,8 @@ async def score(
     else:
         click.echo(answer.text)
         click.echo(f"{answer.status}{answer.note()} in {answer.seconds * 1_000:.1f} ms", err=True)
+        if hint := answer.hint(name):
+            click.echo(hint, err=True)
     return 0 if answer.status < 400 else 1
 
 

@@ -22,14 +22,14 @@ async def status(context: Context, name: str | None) -> int:
         if name is not None:
             one = (await source.endpoint(name)).status
             if context.as_json:
-                click.echo(json.dumps(one.to_wire()))
+                click.echo(json.dumps(show.as_json(one)))
             else:
                 show.details(_console(), one)
             return 0
         line, about = await source.heading()
         statuses = [view.status for view in await source.endpoints()]
     if context.as_json:
-        click.echo(json.dumps({"cluster": about, "endpoints": [one.to_wire() for one in statuses]}))
+        click.echo(json.dumps({"cluster": about, "endpoints": [show.as_json(one) for one in statuses]}))
     else:
         show.overview(_console(), line, statuses)
     return 0
@@ -73,7 +73,9 @@ async def logs(
 @click.option(
     "--interval", type=NumberRange(min=0.1), default=2.0, show_default=True, help="Seconds between two looks."
 )
-@click.option("--count", type=click.IntRange(min=1), help="Looks. Default: until interrupted; 1 into a file or a pipe.")
+@click.option(
+    "--count", type=click.IntRange(min=1), help="Looks. Default: until interrupted; as a table into a file or a pipe 1."
+)
 @command
 async def top(context: Context, name: str | None, interval: float, count: int | None) -> int:
     """What is busy, what waits, and what the autoscaler did last; again and again."""

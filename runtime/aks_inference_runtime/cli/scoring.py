@@ -30,6 +30,21 @@ class Answer:
         version = f", version {self.version}" if self.version else ""
         return version + (f", {self.reason}" if self.reason else "")
 
+    def hint(self, name: str) -> str:
+        """Where to look after an error of the endpoint's own; empty where there is nothing to be found."""
+        logs = f"aks-inference logs {name}" + (f" --version {self.version}" if self.version else "")
+        match self.reason:
+            case None if self.status >= 500:
+                return f"the model answered so: see `{logs}`"
+            case "replica-lost":
+                return f"a replica ended with it: see `{logs} --all`"
+            case "scoring-timeout":
+                return f"the model took too long: see `{logs}`"
+            case "no-replica":
+                return f"why: `aks-inference status {name}`"
+            case _:
+                return ""
+
     def as_json(self) -> dict[str, object]:
         """For pipelines; the body as JSON where it is some."""
         try:

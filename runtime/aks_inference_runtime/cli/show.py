@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from aks_inference_runtime.api.status import EndpointStatus, ServiceState
@@ -18,6 +19,10 @@ _COLOURS = {
 
 LOG_LINES = 10
 """Of a log in a table."""
+_GAP = 2
+"""Between two columns."""
+_NARROWEST = 12
+"""Of a last column that is broken into lines."""
 _NOISE = ("Found extra keys in the config file", "Extra keys = [")
 """What azureml-inference-server-http 1.5 says at each start of the variables that it takes itself."""
 
@@ -28,33 +33,71 @@ def overview(console: Console, heading: str, statuses: Sequence[EndpointStatus])
     if not statuses:
         console.print("no endpoint")
         return
-    table = Table("endpoint", "version", "state", "traffic", "replicas", "busy", "queued", box=None, pad_edge=False)
+    columns = ("endpoint", "version", "state", "traffic", "replicas", "busy", "queued")
+    rows = [
+        (
+            status.name if number == 0 else "",
+            version.name,
+            _state(version.state),
+            f"{version.traffic:g} %",
+            f"{version.replicas_ready}/{version.replicas_desired}",
+            str(version.busy),
+            str(version.queued),
+        )
+        for status in statuses
+        for number, version in enumerate(status.versions)
+    ]
+    _print(console, _rows(console, columns, rows))
     for status in statuses:
-        for number, version in enumerate(status.versions):
-            table.add_row(
-                status.name if number == 0 else "",
-                version.name,
-                _state(version.state),
-                f"{version.traffic:g} %",
-                f"{version.replicas_ready}/{version.replicas_desired}",
-                str(version.busy),
-                str(version.queued),
-            )
-    console.print(table)
-    for status in statuses:
-        if message := _own_message(status):
-            console.print(Text(f"{status.name}: {message}"), soft_wrap=True)
+        for said in filter(None, (note(status), _own_message(status))):
+            console.print(Text(f"{status.name}: {said}"), soft_wrap=True)
+
+
+def _rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> RenderableType:
+    """A table whose last column alone is broken into lines; on a terminal too narrow for that, a line a value."""
+    widths = [max(cell_len(str(cell)) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    if sum(widths[:-1]) + _GAP * len(widths[:-1]) + min(widths[-1], _NARROWEST) <= console.width:
+        table = Table(*(Column(name, no_wrap=True) for name in columns[:-1]), columns[-1], box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        return table
+    lines = []
+    for row in rows:
+        given = [(number, name, cell) for number, (name, cell) in enumerate(zip(columns, row, strict=True)) if cell]
+        lines += [Text.assemble("  " * (number > 0), f"{name} ", cell) for number, name, cell in given]
+    return Group(*lines)
+
+
+def _print(console: Console, shown: RenderableType) -> None:
+    # The terminal breaks a line that is too long for it; only a table breaks its last column by itself.
+    console.print(shown, soft_wrap=not isinstance(shown, Table))
+
+
+def note(status: EndpointStatus) -> str:
+    """In few words what serves while what is declared does not; empty where nothing is to be said."""
+    served = status.observed_generation
+    if served in (0, status.generation):
+        return ""
+    failed = [version.name for version in status.versions if version.state is ServiceState.FAILED]
+    if failed:
+        return f"generation {served} still serves: {status.generation} failed ({', '.join(failed)})"
+    return f"generation {served} still serves: {status.generation} is not ready yet"
+
+
+def as_json(status: EndpointStatus) -> dict[str, object]:
+    """The status for pipelines, with its note."""
+    return {**status.to_wire(), "note": note(status)}
 
 
 def busiest(console: Console, statuses: Sequence[EndpointStatus]) -> None:
     """One line per version, what is used most first."""
     columns = ("endpoint", "version", "utilization", "busy", "queued", "ready", "wanted", "last scaling")
-    table = Table(*columns, box=None, pad_edge=False)
-    rows = [(status.name, version) for status in statuses for version in status.versions]
-    for name, version in sorted(rows, key=lambda row: (-row[1].utilization, -row[1].queued, row[0], row[1].name)):
+    found = [(status.name, version) for status in statuses for version in status.versions]
+    rows = []
+    for name, version in sorted(found, key=lambda row: (-row[1].utilization, -row[1].queued, row[0], row[1].name)):
         figures = (version.busy, version.queued, version.replicas_ready, version.replicas_desired)
-        table.add_row(name, version.name, f"{version.utilization:g} %", *map(str, figures), version.last_scaling)
-    console.print(table if rows else "no endpoint", soft_wrap=not rows)
+        rows.append((name, version.name, f"{version.utilization:g} %", *map(str, figures), version.last_scaling))
+    _print(console, _rows(console, columns, rows) if rows else Text("no endpoint"))
 
 
 def load(status: EndpointStatus) -> dict[str, object]:
@@ -71,8 +114,10 @@ def details(console: Console, status: EndpointStatus) -> None:
         f"scoring URI  {status.scoring_uri}",
         f"swagger URI  {status.swagger_uri}",
     ]
-    if status.observed_generation != status.generation:
-        parts.append(f"served whole is generation {status.observed_generation or 'none'}")
+    if said := note(status):
+        parts.append(said)
+    elif status.observed_generation != status.generation:
+        parts.append("no generation is served whole")
     if message := _own_message(status):
         parts.append(Text(message))
     for version in status.versions:
@@ -88,11 +133,9 @@ def details(console: Console, status: EndpointStatus) -> None:
             parts.append(f"  last scaling: {version.last_scaling}")
         if version.message:
             parts += [Text(f"  {line}") for line in brief(status.name, version.message)]
-        table = Table("replica", "state", "address", "reason", box=None, pad_edge=False)
-        for replica in version.replicas:
-            table.add_row(replica.id, str(replica.state), replica.address, replica.reason)
         if version.replicas:
-            parts.append(table)
+            replicas = [(one.id, str(one.state), one.address, one.reason) for one in version.replicas]
+            parts.append(_rows(console, ("replica", "state", "address", "reason"), replicas))
     console.print(Group(*parts), soft_wrap=True)
 
 
