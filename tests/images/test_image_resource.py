@@ -12,9 +12,12 @@ from stub_index import StubIndex
 from aks_inference_provider.resources.base import Operation, State, Urn
 from aks_inference_provider.resources.image import Image
 from aks_inference_provider.wire import UNKNOWN
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.images import CredentialStore, Login
 from aks_inference_runtime.images.own import runtime_environment, runtime_image, runtime_package
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.packages import lookup
+from testbed.registry import HTPASSWD, PASSWORD, USER
 
 URN = Urn("urn", "dev", "proj", "aks-inference:index:Image", "one")
 
@@ -192,6 +195,35 @@ async def test_packages_that_no_index_has_are_said_at_preview(
     got = await Image().check(URN, {}, {**given, "environment": {**wanted, "pipPackages": ["beta"]}})
     assert not got.failures
     assert got.notes == [f"not checked whether beta is to be had ({index.host} cannot be reached (Connection refused))"]
+
+
+async def test_a_base_of_a_private_registry(
+    given: Any,
+    operation: Operation,
+    registry_with: Any,
+    quick: Any,
+    push_base: Any,
+    tmp_path: Path,
+) -> None:
+    """Its login is for that registry alone; a wrong one is told, and shown nowhere."""
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    private = registry_with({"auth": {"htpasswd": {"realm": "base", "path": str(tmp_path / "htpasswd")}}})
+    async with quick(CredentialStore({private.host: Login(USER, PASSWORD)})) as client:
+        base = await push_base(client, f"{private.host}/base:1")
+    environment = {**given["environment"], "docker": {"baseImage": str(base.reference).partition("@")[0]}}
+    login = {"address": private.host, "username": USER, "password": PASSWORD}
+    news = {**given, "environment": environment}
+    for wrong, said in (({**login, "password": "not-this-one"}, "does not do"), (None, "no login is known")):
+        inputs = await checked({**news, **({"baseLogin": wrong} if wrong else {})})
+        with pytest.raises(AksInferenceError, match=said) as caught:
+            await Image().create(operation, inputs)
+        assert private.host in str(caught.value)
+        assert "not-this-one" not in str(caught.value)
+    inputs = await checked({**news, "baseLogin": login})
+    state = await made(operation, inputs)
+    assert state.outputs["image"].startswith(given["registry"].partition("/")[0])
+    again = await checked({**news, "baseLogin": login})
+    assert again["found"] == state.outputs["image"], "known at preview, with its digest"
 
 
 async def test_an_alias_is_enough(given: Any, operation: Operation, registry: Any) -> None:

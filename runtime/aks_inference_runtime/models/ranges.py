@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 RANGE_BYTES = 8 * 1024 * 1024
+_PIECE = 1024 * 1024
 
 
 class PartialFile:
@@ -59,14 +60,21 @@ class PartialFile:
 
     def put(self, offset: int, content: bytes) -> None:
         """Keeps one of `missing`. Safe in several threads."""
-        view = memoryview(content)
         with self._open:
             if self._file < 0:
                 return
-            while view:
-                written = os.pwrite(self._file, view, offset + len(content) - len(view))
-                view = view[written:]
+            for begin in range(0, len(content), _PIECE):
+                piece = content[begin : begin + _PIECE]
+                # What was never written is a hole, and reads as zeros: a sparse file stays one.
+                if piece.count(0) < len(piece):
+                    self._write(piece, offset + begin)
             os.write(self._log, f"{offset // self._range}\n".encode())
+
+    def _write(self, piece: bytes, offset: int) -> None:
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(self._file, view, offset + len(piece) - len(view))
+            view = view[written:]
 
     def finish(self, check: Callable[[Path], None]) -> None:
         """Puts the whole file in its place after a check of the content; one that fails begins anew."""

@@ -13,7 +13,7 @@ from testbed.authority import Authority
 from testbed.processes import BedError, Running, free_ports, wait_until
 
 USER, PASSWORD = "puller", "open-sesame"
-_LOGIN = f"{USER}:$2b$04$cXjAVAvo7CwJwZblEzGBLu78o9GDKqtJfVOHcqirgakiHyCDCWtEO\n"
+HTPASSWD = f"{USER}:$2b$04$cXjAVAvo7CwJwZblEzGBLu78o9GDKqtJfVOHcqirgakiHyCDCWtEO\n"
 """bcrypt of the password: the only form that the registry takes."""
 
 
@@ -30,7 +30,7 @@ class Registry:
         self.host = f"{address}:{port}"
         authority = Authority(folder)
         certificate, key = authority.issue("registry", "registry", hosts=[address])
-        (folder / "htpasswd").write_text(_LOGIN)
+        (folder / "htpasswd").write_text(HTPASSWD)
         config = {
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},

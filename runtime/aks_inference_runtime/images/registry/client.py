@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 from urllib.parse import urlencode, urljoin
 
 from aks_inference_runtime.images.errors import AccessDenied, DigestMismatch, RegistryError, RegistryUnavailable
@@ -162,7 +163,8 @@ class RegistryClient:
         try:
             with part.open("wb") as file:
                 async for piece in self.stream_blob(reference, blob):
-                    await asyncio.to_thread(file.write, piece)
+                    await asyncio.to_thread(_write, file, piece)
+                file.truncate(blob.size)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -346,6 +348,14 @@ def _pull(reference: ImageReference) -> Place:
 
 def _push(reference: ImageReference) -> Place:
     return Place(reference.api_host, reference.repository, "pull,push")
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    """Zeros are left out: where nothing was written is a hole, and a sparse file stays one."""
+    if piece.count(0) < len(piece):
+        file.write(piece)
+    else:
+        file.seek(len(piece), os.SEEK_CUR)
 
 
 def _fallback_tag(subject: ImageReference) -> ImageReference:

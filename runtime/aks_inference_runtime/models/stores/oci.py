@@ -130,9 +130,13 @@ class OciStore:
                 done += size
                 progress(done, record.size_bytes)
 
-            async with asyncio.TaskGroup() as group:
-                for name, digest in record.files.items():
-                    group.create_task(one(name, digest))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for name, digest in record.files.items():
+                        group.create_task(one(name, digest))
+            except BaseExceptionGroup as errors:
+                # One reason is enough: the others mostly follow from it.
+                raise errors.exceptions[0] from None
 
     async def delete(self, name: str, version: int) -> None:
         """See ModelStore. The registry's own clean-up frees the space."""
@@ -297,8 +301,8 @@ class OciStore:
             return
         packed = path.with_name(f".{digest[7:39]}.layer")
         try:
-            await client.download(ImageReference(self._registry, place, "v1"), layer, packed)
             with disk_errors(path):
+                await client.download(ImageReference(self._registry, place, "v1"), layer, packed)
                 await asyncio.to_thread(_unwrap, packed, layer.size, size, path, digest)
         finally:
             await asyncio.to_thread(packed.unlink, missing_ok=True)
