@@ -53,6 +53,7 @@ class Component(pulumi.ComponentResource):
         found = list({self._text(finding): finding for finding in without(findings)}.values())
         errors = tuple(f for f in found if f.severity is Severity.ERROR)
         warnings = [f for f in found if f.severity is Severity.WARNING]
+        self._refused = bool(errors)
         if self._program:
             if errors:
                 self._program.report(ComponentFindings(self._kind, name, errors))
@@ -74,6 +75,12 @@ class Component(pulumi.ComponentResource):
 
     def _text(self, finding: Finding) -> str:
         return self._spelling.text(finding)
+
+    def _sound(self, plan: V | None) -> V | None:
+        """The plan, unless anything is wrong with the component: what it would be made of is then not even prepared,
+        since the SDK turns inputs into messages before it waits, and some cannot be one.
+        """
+        return None if self._refused else plan
 
     def _ask(self, name: str, asked: Sequence[Finding]) -> Sequence[Finding]:
         """Has packages looked for; in a plugin there is no later to say what came out of it."""

@@ -46,6 +46,27 @@ def test_both_errors_at_once_and_nothing_registered(run_program: Callable[..., A
     assert outcome.engine.said() == ""
 
 
+def test_what_cannot_be_sent_is_a_finding_beside_the_others(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(
+        """
+        from aks_inference import AksInferenceCluster, LocalInferenceCluster, RegisteredModel
+        deep = {}
+        for _ in range(5000):
+            deep = {"a": deep}
+        cluster = LocalInferenceCluster("local", state_directory="a\\ud800")
+        AksInferenceCluster("production", vm_size="a\\ud800")
+        for name in ("one", "two"):
+            RegisteredModel(name, model_name=deep, model_path="model.joblib", target="none")
+        """,
+        preview=True,
+    )
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.stderr
+    assert "  state_directory: holds half of a character" in outcome.error
+    assert "  vm_size: holds half of a character" in outcome.error
+    assert outcome.error.count("  model_name = a dict: must be a text") == 2
+
+
 def test_without_the_mistakes_everything_is_registered(run_program: Callable[..., Any]) -> None:
     sound = BODY.replace("60, ", "30, ").replace("agent_count=2", "agent_count=3")
     outcome = run_program(sound, preview=False)
@@ -223,3 +244,16 @@ def test_nothing_runs_on_an_aks_cluster_without_the_runtime(run_program: Callabl
     assert outcome.code == 1
     assert outcome.error.count("names a cluster without the inference runtime") == 1
     assert outcome.error.count("names a cluster that keeps no models") == 1
+
+
+def test_a_secret_in_the_place_of_a_model_is_not_shown(run_program: Callable[..., Any]) -> None:
+    outcome = run_program("""
+        import pulumi
+        from aks_inference import LocalInferenceCluster, ModelWebService
+        cluster = LocalInferenceCluster("local")
+        ModelWebService("svc", target=cluster, models=[pulumi.Output.secret("the-key-1")],
+                        inference_config={"entry_script": "score.py"})
+    """)
+    assert outcome.code == 1
+    assert "models[0]: the output that is given is not a model id" in outcome.error
+    assert "the-key-1" not in outcome.error + outcome.stderr

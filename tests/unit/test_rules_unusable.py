@@ -1,5 +1,6 @@
 """Values that nothing can hold: too long, too deep, with characters that no text may have: findings, no exceptions."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aks_inference.aks_cluster.spec import plan_cluster
 from aks_inference.findings import Casing, Severity, show_path, show_value
 from aks_inference.local_cluster.spec import plan_local
 from aks_inference.registered_model.spec import plan_model
@@ -118,6 +120,43 @@ def test_a_file_that_nests_too_deep(here: Path) -> None:
     assert errors(deployment_config="d.json") == [
         'deployment_config = "d.json": nests deeper than any configuration; mend the file'
     ]
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b", "a" * 5_000])
+def test_conda_files_that_are_none(path: str) -> None:
+    for inference in (
+        {**SCRIPT, "conda_file": path, "runtime": "python"},
+        {**SCRIPT, "environment": {"python": {"conda_dependencies_file": path}}},
+    ):
+        assert "does not exist" in " ".join(errors(inference_config=inference))
+
+
+@pytest.mark.parametrize("text", ["name: 2024-13-45", "name: " + "9" * 5_000, "[" * 3_000])
+def test_a_conda_file_that_yaml_chokes_on(here: Path, text: str) -> None:
+    (here / "c.yml").write_text(text)
+    (found,) = errors(inference_config={**SCRIPT, "conda_file": "c.yml", "runtime": "python"})
+    assert ": is not YAML: " in found
+
+
+def test_a_package_that_nests_too_deep() -> None:
+    dependencies = {"dependencies": ["python", {"pip": [nested(5_000)]}]}
+    (found,) = errors(inference_config={**SCRIPT, "environment": {"python": {"conda_dependencies": dependencies}}})
+    assert "must be a text" in found
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pools": [{"name": "cpu", "vm_size": "Standard_D4s_v5", "count": 10**400}]},
+        {"pools": [{"name": "cpu", "vm_size": "Standard_D4s_v5", "count": 10**400, "max_surge": "33%"}]},
+        {"vm_size": "a\ud800"},
+        {"network": {"subnet_id": "a\ud800"}},
+    ],
+)
+def test_clusters_that_cannot_be(given: dict[str, Any]) -> None:
+    declared = {"cluster_purpose": "DevTest", **given}
+    _, findings = plan_cluster("cluster", declared, date(2026, 11, 21))
+    assert [*findings, *unsendable(declared)]
 
 
 def test_a_key_that_stands_twice_in_a_file(here: Path) -> None:

@@ -84,6 +84,8 @@ class AksInferenceCluster(Cluster):
         self._kubeconfig: Any = None
         self._planned = plan if isinstance(plan, ClusterPlan) and plan.runtime is not None else None
         super().__init__(name, declared, findings, opts)
+        if self._refused:
+            plan = None
         if isinstance(plan, AttachPlan):
             self._attach(name, plan)
         else:

@@ -159,4 +159,4 @@ def _text(value: object) -> str | None:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:_SUFFIX]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_SUFFIX]

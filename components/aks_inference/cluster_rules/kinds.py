@@ -1,6 +1,5 @@
 """What follows from the network model: its name, the default of pods per node, nodes while upgrading, ids."""
 
-import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,7 +51,7 @@ def parse_amount(text: str | None, nodes: int) -> int | None:
     match = _AMOUNT.fullmatch(text) if text is not None else None
     if match is None:
         return None
-    return math.ceil(nodes * int(match[1]) / 100) if match[2] else int(match[1])
+    return -(-nodes * int(match[1]) // 100) if match[2] else int(match[1])
 
 
 def surge_nodes(pool: Pool, default_percent: int = 10) -> int:
@@ -64,7 +63,7 @@ def surge_nodes(pool: Pool, default_percent: int = 10) -> int:
     nodes = pool.most_nodes
     if pool.max_surge is None:
         unavailable = parse_amount(pool.max_unavailable, nodes) or 0
-        surge = 0 if unavailable else max(1, math.ceil(nodes * default_percent / 100))
+        surge = 0 if unavailable else max(1, -(-nodes * default_percent // 100))
     else:
         surge = parse_amount(pool.max_surge, nodes) or 0
     return min(surge, nodes)

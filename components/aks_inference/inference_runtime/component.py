@@ -71,7 +71,7 @@ class InferenceRuntime(Cluster):
         self._kubeconfig: Any = plan.kubeconfig if plan else None
         self._registry: RegistryPlan | None = plan.registry if plan else None
         super().__init__(name, declared, findings, opts)
-        self._register(name, plan)
+        self._register(name, self._sound(plan))
 
     def _register(self, name: str, plan: RuntimePlan | None) -> None:
         if plan is None:

@@ -51,7 +51,7 @@ class LocalInferenceCluster(Cluster):
         self._directory = plan.state_directory if plan else None
         findings += self._shared(name)
         super().__init__(name, declared, findings, opts)
-        self._register(name, plan)
+        self._register(name, self._sound(plan))
 
     def _register(self, name: str, plan: LocalPlan | None) -> None:
         if plan is None:

@@ -55,7 +55,7 @@ class RegisteredModel(Component):
         self._framework = declared.get("model_framework"), declared.get("model_framework_version")
         findings += _taken(name, self._model_name, self._target_key)
         super().__init__(name, declared, findings, opts)
-        self._register(name, plan)
+        self._register(name, self._sound(plan))
 
     def _register(self, name: str, plan: ModelPlan | None) -> None:
         if plan is None:
@@ -105,7 +105,9 @@ def size_text(size: int) -> str:
     return f"{size / 1e3:,.1f} kB" if size < 100_000 else f"{size / 1e6:,.1f} MB"
 
 
-def _taken(resource_name: str, name: str, target_key: object) -> list[Finding]:
+def _taken(resource_name: str, name: object, target_key: object) -> list[Finding]:
+    if not isinstance(name, str):
+        return []
     others = (c for c in peers((RegisteredModel, resource_name)) if isinstance(c, RegisteredModel))
     return [
         Finding(

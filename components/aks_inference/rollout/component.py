@@ -56,6 +56,7 @@ class ControlledRolloutEndpoint(Serving):
         plan, findings = plan_rollout(name, declared)
         findings += self._conflicts(name, declared, plan, "endpoint_name")
         super().__init__(name, declared, findings, opts)
+        plan = self._sound(plan)
         outputs = self._serve(name, plan)
         if plan is None:
             self.effective_traffic = unknown(dict[str, float])

@@ -44,6 +44,7 @@ class ModelWebService(Serving):
         plan, findings = plan_service(name, declared)
         findings += self._conflicts(name, declared, plan, "service_name")
         super().__init__(name, declared, findings, opts)
+        plan = self._sound(plan)
         outputs = self._serve(name, plan)
         if plan is not None:
             self.register_outputs(outputs)

@@ -176,10 +176,16 @@ def _curated(raw: Mapping[str, object], spec: EnvironmentSpec) -> tuple[tuple[st
 def conda_file(path: Path, given: str) -> tuple[list[str], list[Finding]]:
     """The pip packages of a conda definition file. Their questions have no options yet."""
     try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except OSError:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        return [], [Finding((), f"is not YAML: {error}", "mend the file", given)]
+    except (OSError, ValueError):
+        # The second: a path that none can be.
         return [], [Finding((), f"does not exist ({path})", "give the path of a conda definition", given)]
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    try:
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date that is none, or endless digits.
         return [], [Finding((), f"is not YAML: {error}", "mend the file", given)]
     if not isinstance(raw, Mapping):
         return [], [Finding((), "is not a conda definition", "give a file with `dependencies`", given)]
@@ -221,7 +227,7 @@ def _conda(raw: Mapping[str, object]) -> tuple[list[str], list[Finding]]:
         elif isinstance(item, Mapping) and set(item) == {"pip"} and isinstance(item["pip"], list | tuple):
             for number, package in enumerate(item["pip"]):
                 findings += _requirement((*at, "pip", number), package)
-                packages.append(str(package))
+                packages += [package] if isinstance(package, str) else []
         else:
             rule = "is neither the name of a package nor a list under pip"
             findings.append(Finding(at, rule, "write a text, or {pip: [...]}", item))

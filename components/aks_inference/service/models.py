@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aks_inference.findings import Finding
@@ -63,7 +64,7 @@ def read_models(models: Iterable[Any], target: "TargetChoice | None") -> tuple[l
         if is_late(model):
             import pulumi
 
-            late = pulumi.Output.from_input(model).apply(_late_reference)
+            late = pulumi.Output.from_input(model).apply(partial(_late_reference, index))
             uses.append(ModelUse(late, f"models[{index}]").at(kept))
         elif isinstance(model, str):
             reference = parse_model_id(model)
@@ -99,10 +100,12 @@ def parse_model_id(text: str) -> dict[str, object] | None:
     return {"name": name, "version": int(version)}
 
 
-def _late_reference(text: object) -> dict[str, object]:
+def _late_reference(index: int, text: object) -> dict[str, object]:
     reference = parse_model_id(str(text))
     if reference is None:
         import pulumi
 
-        raise pulumi.RunError(f"models: {text!r} is not a model id `name:version`; pass a RegisteredModel's `model_id`")
+        # Not the value itself: it may be a secret, given in the wrong place.
+        rule = "the output that is given is not a model id `name:version`"
+        raise pulumi.RunError(f"models[{index}]: {rule}; pass a RegisteredModel or its `model_id`")
     return reference

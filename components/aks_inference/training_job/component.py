@@ -45,6 +45,7 @@ class TrainingJob(Component):
         declared = merged(args, settings)
         plan, findings = plan_job(name, declared)
         super().__init__(name, declared, findings, opts)
+        plan = self._sound(plan)
         if plan is None:
             self.run_id, self.outputs_path, self.log_path = unknown(str), unknown(str), unknown(str)
             return

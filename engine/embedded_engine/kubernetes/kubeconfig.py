@@ -84,7 +84,7 @@ def _of_file(path: Path, context: str | None, cluster: str | None) -> Connection
 def _parse(text: str, what: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Not the error's own text: it shows a part of the file.
         raise KubeconfigError(f"{what} is not YAML") from error
     if not isinstance(content, dict) or not content.get("clusters"):

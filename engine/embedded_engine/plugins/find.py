@@ -120,7 +120,7 @@ def _manifest(name: str, folder: Path) -> tuple[str, Json]:
     try:
         content = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8")) or {}
         runtime = content.get("runtime")
-    except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, AttributeError, OSError, ValueError, RecursionError) as error:
         raise PluginNotFoundError(f"plugin {name}: {folder / MANIFEST} cannot be read: {error}") from error
     if isinstance(runtime, dict):
         return str(runtime.get("name")), dict(runtime.get("options") or {})

@@ -156,7 +156,8 @@ def _conda_file(base: Path, name: str, at: str, findings: Findings) -> tuple[Con
 def _conda_text(text: str, path: Path, at: str, findings: Findings) -> tuple[CondaDefinition, Pip]:
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date that is none, or endless digits.
         findings.add(at, f"is not YAML: {' '.join(str(error).split())}", "mend the file", str(path.name))
         return CondaDefinition(), ((), ())
     if not isinstance(raw, dict):
