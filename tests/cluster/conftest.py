@@ -113,6 +113,8 @@ class RealNode:
     """Holds the runtime and the scoring server."""
     with_packages: Callable[..., str]
     """The name of an image that has further packages for scoring, loaded into the node."""
+    bed: bed_node.Node
+    """Its processes."""
 
 
 @contextlib.contextmanager
@@ -135,7 +137,7 @@ def real_node(folder: Path, *, gates: Sequence[str] = (), newer: bool = False) -
                 one.load(archive)
                 return name
 
-            yield RealNode(plane.kubeconfig, api, image.APPLICATION, with_packages)
+            yield RealNode(plane.kubeconfig, api, image.APPLICATION, with_packages, one)
         finally:
             one.stop()
     finally:

@@ -249,6 +249,48 @@ async def test_a_killed_router_comes_back(node, served):
         await eventually(lambda: load.answers[200, ""] > 5, 60, "answers from the next router")
 
 
+async def test_kills_of_the_kubelet_cost_no_request(node, served):
+    """Pods go on without it, the next one takes them as they are, and brings back what died meanwhile."""
+    project, address = served
+    key = project.outputs()["churn"]["primary"]
+    await eventually(lambda: len(lasting(node)) == len(ONE_OF_EACH), 60, "one pod of each")
+    before = lasting(node)
+    async with loaded(address, "churn", key, clients=1, pause_s=0.05) as load:
+        for _ in range(KUBELET_KILLS):
+            await asyncio.to_thread(node.bed.kill_kubelet)
+            answered = load.answers[200, ""]
+            await eventually(lambda least=answered + 5: load.answers[200, ""] >= least, 20, "answers without a kubelet")
+            renewed = renewal(node)
+            node.bed.start_kubelet()
+            await eventually(lambda last=renewed: renewal(node) != last, 60, "the next kubelet looks after the node")
+    assert not load.failed
+    assert before <= lasting(node), "what ran goes on; the load may have brought more"
+    await asyncio.to_thread(node.bed.kill_kubelet)
+    (task,) = await asyncio.to_thread(scoring_of, node, "fraud", "green")
+    await asyncio.to_thread(node.bed.ctr, "tasks", "kill", "--signal", "SIGKILL", task)
+    node.bed.start_kubelet()
+    await eventually(lambda: scoring_of(node, "fraud", "green") not in ([], [task]), 90, "the container again")
+    await eventually(lambda: replicas(node, "fraud-green") == 1, 60, "a replica that is ready")
+    assert before <= lasting(node)
+
+
+KUBELET_KILLS = 20
+
+
+def renewal(node: Any) -> str:
+    """When a kubelet last told that the node is alive."""
+    path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/bed-node"
+    return str(node.api.get(path).body["spec"]["renewTime"])
+
+
+def scoring_of(node: Any, endpoint: str, version: str) -> list[str]:
+    """The running containers that score for a version."""
+    labels = f"{k8s.ENDPOINT_LABEL}={endpoint},{k8s.VERSION_LABEL}={k8s.version_label(version)}"
+    pods = node.api.get("/api/v1/namespaces/default/pods", labelSelector=labels).body["items"]
+    states = [state for pod in pods for state in pod["status"]["containerStatuses"] if "running" in state["state"]]
+    return [state["containerID"].removeprefix("containerd://") for state in states]
+
+
 def test_a_folder_without_paths_of_this_machine(node, served):
     """What is declared in the cluster names no place of the machine that applied it."""
     project, _ = served

@@ -57,6 +57,7 @@ class Node:
         self._store = build.folder() / ("containerd-newer" if newer else "containerd")
         self._lock: TextIO | None = None
         self.running: list[Running] = []
+        self._kubelet_command: tuple[str | Path, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -198,8 +199,7 @@ state = "{self.folder / "run"}"
         path.write_text(yaml.safe_dump(config))
         program = build.path("kubelet")
         assert program is not None
-        self._run(
-            "kubelet",
+        self._kubelet_command = (
             program,
             f"--config={path}",
             f"--kubeconfig={kubeconfig}",
@@ -207,6 +207,18 @@ state = "{self.folder / "run"}"
             f"--hostname-override={NAME}",
             f"--node-ip={address()}",
         )
+        self.start_kubelet()
+
+    def start_kubelet(self) -> None:
+        """The one of this node, again as it was. It ends with the thread that calls this."""
+        self._run("kubelet", *self._kubelet_command)
+
+    def kill_kubelet(self) -> None:
+        """Its pods go on."""
+        (kubelet,) = (one for one in self.running if one.name == "kubelet")
+        kubelet.process.kill()
+        kubelet.process.wait()
+        self.running.remove(kubelet)
 
     def _proxy(self) -> None:
         """ClusterIPs, the API server's among them: pods call it by that."""
