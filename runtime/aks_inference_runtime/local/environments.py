@@ -115,7 +115,8 @@ async def _run(command: Sequence[str], progress: Callable[[str], None]) -> list[
             line = raw.decode(errors="replace").strip()
             if line:
                 tail.append(line)
-                progress(_short(line))
+                if said := _short(line):
+                    progress(said)
         code = await process.wait()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
@@ -128,11 +129,11 @@ async def _run(command: Sequence[str], progress: Callable[[str], None]) -> list[
     return list(tail)
 
 
-def _short(line: str) -> str:
-    """What a person wants to see of a line of pip's: the package, not the file."""
+def _short(line: str) -> str | None:
+    """What a person wants to see of a line of pip's: the package, not the file. None: as said last."""
     words = line.split()
     if words[:1] == ["Collecting"] and len(words) > 1:
         return f"collects {words[1]}"
     if words[:2] == ["Installing", "collected"]:
         return f"installs {max(0, len(words) - 3)} packages"
-    return "builds the Python environment"
+    return None
