@@ -148,8 +148,10 @@ def hosts(folder: Path) -> Document:
 MORE_ROLES = (
     ("Key Vault Crypto User", "12338af0-0e69-4776-bea7-57ae8d297424", "cluster identity on the vault of KMS"),
     ("Key Vault Contributor", "f25e0fa2-a7c8-4377-a976-54943a77a395", "cluster identity on a private vault of KMS"),
+    ("Key Vault Secrets User", "4633458b-17de-408a-b874-0445c86b69e6", "identity of the Key Vault add-on on the vault"),
 )
-"""AKS's pages on KMS name them (use-kms-etcd-encryption.md, kms-data-encryption.md); the table has none of them."""
+"""AKS's pages on KMS and the Key Vault add-on name them (use-kms-etcd-encryption.md, kms-data-encryption.md,
+csi-secrets-store-identity-access.md); the table has none of them."""
 
 
 def roles(folder: Path) -> Document:

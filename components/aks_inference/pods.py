@@ -35,6 +35,16 @@ SPOT_TOLERATIONS: list[Manifest] = [
 """Of pods that may run on spot nodes: AKS puts this taint on them."""
 
 
+def agent_probes() -> Manifest:
+    """Of a container that answers /livez and /readyz on the port `agent`."""
+    asks = {"port": "agent", "scheme": "HTTP"}
+    return {
+        "readinessProbe": {"httpGet": {"path": "/readyz", **asks}, "periodSeconds": 1, "failureThreshold": 2},
+        "livenessProbe": {"httpGet": {"path": "/livez", **asks}, "periodSeconds": 10, "failureThreshold": 3},
+        "startupProbe": {"httpGet": {"path": "/livez", **asks}, "periodSeconds": 1, "failureThreshold": 60},
+    }
+
+
 def pod_security() -> Manifest:
     """Of a pod: the Pod Security Standard `restricted`."""
     return {

@@ -3,9 +3,11 @@
 Nodes are kwok's, and the endpoint's status is written by the test: what runs in pods is tested on a real node.
 """
 
+import base64
 import itertools
 import json
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 
 from aks_inference_runtime.api import kubernetes as k8s
 from testbed.azure import DATA, AzureBed
+from testbed.certificates import make_certificate
 from testbed.project import Project
 from testbed.reporter import Balancer, Reporter
+from testbed.vault import DEFINITION, VaultDriver
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="no tables of Azure's API; AKS_INFERENCE_DATA names them")
 
@@ -97,6 +101,74 @@ def test_a_new_cluster_and_its_service_in_another_language(cluster, aks, namespa
     project.must("destroy", "--yes", "--stack", "dev")
     assert cluster.api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/churn-default").status == 404
     assert not json.loads((bed.folder / "state.json").read_text())["resources"]
+
+
+@pytest.mark.long
+def test_a_certificate_in_a_key_vault(cluster, aks, namespace, until):
+    bed, project = aks
+    crd = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{DEFINITION['metadata']['name']}"
+    assert cluster.api.apply(crd, DEFINITION).status in (200, 201)
+    runtime, keys = (
+        project.told["runtime"],
+        "/subscriptions/s/resourceGroups/k/providers/Microsoft.KeyVault/vaults/keys",
+    )
+    resources = f"/apis/secrets-store.csi.x-k8s.io/v1/namespaces/{runtime}/secretproviderclasses"
+    until(lambda: cluster.api.get(resources).status == 200)
+    secret = f"/api/v1/namespaces/{runtime}/secrets/{k8s.VAULT_TLS_NAME}"
+    served = lambda: base64.b64decode(cluster.api.get(secret).body.get("data", {}).get("tls.crt", ""))  # noqa: E731
+    project.told["cluster"] |= {"vm_size": "Standard_D4s_v5"}
+    project.up()
+    addon = "azureKeyvaultSecretsProvider"
+
+    # TLS from the vault is an update: the add-on, its identity's role, what the driver is asked for.
+    project.told["cluster"] |= {
+        "ssl_cname": "scoring.example.com",
+        "ssl_key_vault_secret_id": "https://keys.vault.azure.net/certificates/scoring",
+        "ssl_key_vault_id": keys,
+    }
+    shown = project.must("preview", "--stack", "dev")
+    assert "the Key Vault add-on's identity gets Key Vault Secrets User" in shown
+    assert "replace" not in shown
+    vault = {("keys", "scoring"): make_certificate("scoring.example.com")}
+    stable = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{bed.cluster_id().lower()}/{addon}"))
+    driver = VaultDriver(cluster.api, runtime, stable[::-1], vault)
+    driver.start()
+    try:
+        project.up()
+        until(lambda: served() == vault["keys", "scoring"][0])
+        state = json.loads((bed.folder / "state.json").read_text())["resources"]
+        (role,) = [
+            one["body"]["properties"]
+            for key, one in state.items()
+            if one["type"].endswith("roleAssignments") and key.startswith(keys.lower())
+        ]
+        assert role["principalId"] == stable
+        assert role["roleDefinitionId"].endswith("4633458b-17de-408a-b874-0445c86b69e6")
+        settings = cluster.api.get(f"/api/v1/namespaces/{runtime}/configmaps/{k8s.SETTINGS_NAME}").body["data"]
+        assert json.loads(settings[k8s.SETTINGS_KEY])["tlsSecrets"][0] == k8s.VAULT_TLS_NAME
+        again = project.up()
+        assert " updated" not in again
+        assert " created" not in again
+
+        # Renewed in the vault: nothing is applied, and nothing of it is in the state.
+        vault["keys", "scoring"] = make_certificate("scoring.example.com")
+        until(lambda: served() == vault["keys", "scoring"][0])
+        assert not driver.refused
+        line = vault["keys", "scoring"][1].decode().splitlines()[1]
+        assert line not in project.must("stack", "export", "--stack", "dev", "--show-secrets")
+
+        # Without TLS again: the Secret goes with its pod.
+        for name in ("ssl_cname", "ssl_key_vault_secret_id", "ssl_key_vault_id"):
+            del project.told["cluster"][name]
+        project.up()
+        until(lambda: cluster.api.get(secret).status == 404)
+        assert cluster.api.get(resources).body["items"] == []
+        project.must("destroy", "--yes", "--stack", "dev")
+        assert not json.loads((bed.folder / "state.json").read_text())["resources"]
+    finally:
+        driver.over.set()
+        driver.join()
+        cluster.api.delete(crd)
 
 
 def test_cluster_runtime_and_service_in_one_stack(cluster, aks, namespace):

@@ -2,16 +2,28 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
 import ssl
+import sys
 import time
 from pathlib import Path
 
 import aiohttp
 from cryptography import x509
 
-from aks_inference_runtime.api.kubernetes import TLS_CHAIN_FIELD, TLS_KEY_FIELD, TLS_NAME, TLS_TYPE
+from aks_inference_runtime.api.kubernetes import (
+    CERTIFICATE_HOST_VARIABLE,
+    TLS_CHAIN_FIELD,
+    TLS_KEY_FIELD,
+    TLS_NAME,
+    TLS_TYPE,
+    VAULT_TLS_NAME,
+)
+from aks_inference_runtime.kubernetes.certificate import PORT_VARIABLE
 from testbed.certificates import make_certificate
+from testbed.processes import Running
 from testbed.routers import KEY, Bed, Load, served
 
 
@@ -32,19 +44,23 @@ async def test_only_routers_use_the_way_between_routers(bed: Bed, session: aioht
             assert b"what-routers-show" not in (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
 
 
-async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientSession, name: str) -> None:
-    """I4: another Secret under load reaches all routers, and no request fails."""
-    told = {**json.loads(bed.settings.read_text()), "httpsPort": bed.https_port}
-    bed.settings.write_text(json.dumps(told))
-    secret = f"/api/v1/namespaces/{bed.namespace}/secrets/{TLS_NAME}"
+def put(bed: Bed, name: str, chain: bytes, key: bytes) -> None:
+    """The Secret with a certificate."""
+    parts = ((TLS_CHAIN_FIELD, chain), (TLS_KEY_FIELD, key))
+    data = {field: base64.b64encode(text).decode() for field, text in parts}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": TLS_TYPE, "data": data}
+    path = f"/api/v1/namespaces/{bed.namespace}/secrets/{name}"
+    assert bed.cluster.api.apply(path, body).status in (200, 201)
 
-    def present() -> tuple[ssl.SSLContext, int]:
+
+async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientSession, name: str) -> None:
+    """I4: another Secret under load reaches all routers, and no request fails; also one from a vault in its place."""
+    told = {**json.loads(bed.settings.read_text()), "httpsPort": bed.https_port}
+    bed.settings.write_text(json.dumps({**told, "tlsSecrets": [VAULT_TLS_NAME, TLS_NAME]}))
+
+    def present(name: str) -> tuple[ssl.SSLContext, int]:
         chain, key = make_certificate(*(f"127.0.0.{number + 2}" for number in range(2)))
-        data = {
-            field: base64.b64encode(text).decode() for field, text in ((TLS_CHAIN_FIELD, chain), (TLS_KEY_FIELD, key))
-        }
-        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": TLS_NAME}, "type": TLS_TYPE, "data": data}
-        assert bed.cluster.api.apply(secret, body).status in (200, 201)
+        put(bed, name, chain, key)
         context = ssl.create_default_context(cadata=chain.decode())
         return context, x509.load_pem_x509_certificates(chain)[0].serial_number
 
@@ -58,7 +74,7 @@ async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientS
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
 
-    trusted, serial = present()
+    trusted, serial = present(TLS_NAME)
     for number in range(2):
         bed.router(f"router-{number}", f"127.0.0.{number + 2}")
     await bed.ready(session)
@@ -68,9 +84,9 @@ async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientS
         assert answer.status == 200
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, ssl=False)) as fresh:
         load = Load(fresh, url, 4)
-        for _ in range(3):
+        for secret in (TLS_NAME, VAULT_TLS_NAME, VAULT_TLS_NAME):
             served_before = load.answers[200]
-            _, serial = present()
+            _, serial = present(secret)
             await shown(serial)
             deadline = time.monotonic() + 30
             while load.answers[200] < served_before + 8:
@@ -78,3 +94,45 @@ async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientS
                 await asyncio.sleep(0.05)
         await load.end()
     assert set(load.answers) == {200}, load.answers
+
+
+async def test_the_pod_of_a_vaults_certificate(bed: Bed, session: aiohttp.ClientSession) -> None:
+    """It is ready while the Secret that the driver keeps can be served, and says why it is not."""
+    environment = {name: value for name, value in os.environ.items() if name != "KUBERNETES_SERVICE_HOST"} | {
+        "KUBECONFIG": str(bed.cluster.kubeconfig),
+        "POD_NAME": "certificate",
+        "POD_NAMESPACE": bed.namespace,
+        "POD_IP": "127.0.0.1",
+        PORT_VARIABLE: str(bed.agent_port),
+        CERTIFICATE_HOST_VARIABLE: "scoring.example.com",
+    }
+    command = [sys.executable, "-m", "aks_inference_runtime.kubernetes.certificate"]
+    pod = Running("certificate", command, bed.folder / "certificate.log", env=environment)
+    bed.running.append(pod)
+
+    async def until(status: int, says: str) -> None:
+        deadline = time.monotonic() + 40
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"http://127.0.0.1:{bed.agent_port}/readyz") as answer:
+                    if answer.status == status and says in pod.tail(1):
+                        return
+            assert pod.process.poll() is None, pod.tail()
+            assert time.monotonic() < deadline, (status, says, pod.tail())
+            await asyncio.sleep(0.05)
+
+    await until(503, "has not made the Secret")
+    put(bed, TLS_NAME, *make_certificate("scoring.example.com"))
+    put(bed, VAULT_TLS_NAME, *make_certificate("other.example.com"))
+    await until(503, "which is for other.example.com")
+    chain, key = make_certificate("scoring.example.com")
+    put(bed, VAULT_TLS_NAME, chain, key)
+    await until(200, "the certificate for scoring.example.com until")
+    async with session.get(f"http://127.0.0.1:{bed.agent_port}/metrics") as answer:
+        ends = x509.load_pem_x509_certificates(chain)[0].not_valid_after_utc.timestamp()
+        assert f"aks_inference_certificate_ends_seconds {int(ends)}" in await answer.text()
+    bed.cluster.api.delete(f"/api/v1/namespaces/{bed.namespace}/secrets/{VAULT_TLS_NAME}")
+    await until(503, "has not made the Secret")
+    pod.process.terminate()
+    assert await asyncio.to_thread(pod.process.wait, 10) == 0
+    assert key.decode().splitlines()[1] not in pod.log.read_text()

@@ -111,6 +111,5 @@ def test_the_good_ones_use_every_argument_of_a_group(group: str) -> None:
 
 def test_the_good_ones_use_every_argument() -> None:
     used = {key for case in GOOD for key in case["args"]}
-    with_files = {"ssl_cname", "ssl_cert_pem_file", "ssl_key_pem_file"}  # tests/unit/test_rules_tls.py
-    refused = {"ssl_key_vault_secret_id"}
-    assert set(AksInferenceClusterSpec.model_fields) - used == refused | with_files
+    with_files = {"ssl_cert_pem_file", "ssl_key_pem_file"}  # tests/unit/test_rules_tls.py
+    assert set(AksInferenceClusterSpec.model_fields) - used == with_files

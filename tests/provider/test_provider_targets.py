@@ -84,6 +84,16 @@ def test_a_new_cluster_and_its_service_as_a_program_in_node_declares_them(plugin
     assert seen[0] == seen[1]
 
 
+def test_the_hosts_of_a_service_are_told(plugin: Any, service: Json) -> None:
+    """The cluster and its list of hosts are made before its services are heard of."""
+    del service["primaryKey"]
+    given = {**service, "image": "acme.azurecr.io/churn:1", "target": on_cluster(), "tokenAuthEnabled": True}
+    issuer = {"tokenIssuer": "https://login.example.com/v2", "tokenAudiences": ["churn"]}
+    plugin.construct("ModelWebService", {**given, **issuer}, name="churn", preview=True)
+    (told,) = [log.message for log in plugin.engine.logs if "hosts that it needs" in log.message]
+    assert "images from acme.azurecr.io; tokens of login.example.com" in told
+
+
 def runtime_urn(name: str) -> str:
     return f"urn:pulumi:dev::proj::{PREFIX}InferenceRuntime::{name}"
 

@@ -277,9 +277,6 @@ def test_what_is_wrong_is_said_where_the_cluster_has_it() -> None:
     assert found == [
         f"{NAME}: is about the router's address, and there is no runtime on the cluster; add runtime, or leave it out"
     ]
-    _, found = cluster(ssl_cname=HOST, ssl_key_vault_secret_id="https://v.vault.azure.net/secrets/c", runtime=RUNTIME)
-    assert [text.split(" = ")[0] for text in found] == ["ssl_key_vault_secret_id"]
-    assert "az keyvault secret download" in found[0]
     _, found = cluster(leaf_domain_label="scoring", runtime=RUNTIME)
     assert found == ['leaf_domain_label = "scoring": has the region in its name, which is not known; give location']
     _, found = cluster(leaf_domain_label="scoring", runtime={**RUNTIME, "acme_server": "x"}, location="westeurope")

@@ -122,8 +122,12 @@ class AksInferenceClusterArgs(TypedDict):
     minimum_tls_version: NotRequired[str | None]
     """Optional. `1.2` or `1.3`. Default: 1.2, with 1.3 on."""
     ssl_key_vault_secret_id: NotRequired[str | None]
-    """Optional. The certificate in a Key Vault, instead of two files. Not supported yet, refused: the driver of Key
-    Vault brings a Secret only while a pod mounts it. Fetch it into two files (`az keyvault secret download`)."""
+    """Optional. The certificate in a Key Vault instead of two files: `https://<vault>.vault.azure.net/secrets/<name>`.
+    AKS's add-on for Key Vault (Secrets Store CSI driver), which it turns on, brings it into the cluster; an attached
+    cluster must have it. Without a version renewals are followed, without a failed request."""
+    ssl_key_vault_id: NotRequired[pulumi.Input[str] | None]
+    """Optional. Resource id of that vault: the add-on's identity gets the role Key Vault Secrets User there. Default:
+    the right is yours to give."""
     allow_replacement: NotRequired[bool | None]
     """Optional. Agrees to changes that replace the cluster or its system pool, and lose what is on it. Default:
     false."""

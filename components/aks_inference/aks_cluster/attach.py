@@ -23,6 +23,7 @@ NAMES = frozenset(
         "overwrite_existing_domain",
         "minimum_tls_version",
         "ssl_key_vault_secret_id",
+        "ssl_key_vault_id",
         "vcpus_per_node",
         "runtime",
         "create_timeout_minutes",
@@ -48,6 +49,9 @@ class AttachPlan:
     runtime: Mapping[str, Any] | None = None
     """Arguments of the InferenceRuntime."""
     leaf_domain_label: str | None = None
+    ssl_key_vault_secret_id: str | None = None
+    ssl_key_vault_id: Any = None
+    """A text or an output of one."""
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -119,6 +119,7 @@ def register_attached(name: str, plan: AttachPlan, child: Child) -> AttachedClus
             "subscriptionId": plan.subscription_id,
             "purpose": plan.purpose.value,
             "vcpusPerNode": plan.vcpus_per_node,
+            "keyVaultAddon": True if plan.ssl_key_vault_secret_id is not None else None,
         },
         child(),
     )

@@ -23,6 +23,7 @@ from aks_inference.aks_cluster.hosts import NO_NAMES, attached_hosts, host_line,
 from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_provider
 from aks_inference.aks_cluster.scoring_address import leaf_host, leaf_label
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
+from aks_inference.aks_cluster.vault import VaultAccess, vault_access, vault_line
 from aks_inference.cluster_rules import StackNames
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, Component, known, merged, unknown
@@ -101,7 +102,8 @@ class AksInferenceCluster(Cluster):
         kubeconfig = None if plan.runtime is None else kubeconfig_of(made.cluster.id, os.environ)
         drains = register_drains(name, plan, made, kubeconfig, self._child)
         leaf = _leaf_domain(plan.spec.leaf_domain_label, made.cluster.id, plan.cluster.location)
-        self._serve(name, plan, kubeconfig, made.cluster, leaf, drains)
+        vault = self._vault(name, plan.spec.ssl_key_vault_secret_id, plan.spec.ssl_key_vault_id, made.cluster.id)
+        self._serve(name, plan, kubeconfig, made.cluster, {**leaf, **vault.arguments}, [*drains, *vault.after])
         self.cluster_name, self.cluster_id = made.cluster.azure_name, made.cluster.id
         self.resource_group_name = pulumi.Output.from_input(made.group)
         registries = list(plan.spec.registry_ids)
@@ -117,12 +119,13 @@ class AksInferenceCluster(Cluster):
 
     def _attach(self, name: str, plan: AttachPlan) -> None:
         attached = register_attached(name, plan, self._child)
-        kubeconfig = None
+        kubeconfig, provider = None, None
         if plan.runtime is not None:
             provider = subscription_provider(name, plan.subscription, os.environ, self._child())
             kubeconfig = kubeconfig_of(attached.cluster_id, os.environ, provider)
         leaf = _leaf_domain(plan.leaf_domain_label, attached.cluster_id, attached.location)
-        self._serve(name, plan, kubeconfig, attached, leaf)
+        vault = self._vault(name, plan.ssl_key_vault_secret_id, plan.ssl_key_vault_id, attached.cluster_id, provider)
+        self._serve(name, plan, kubeconfig, attached, {**leaf, **vault.arguments}, vault.after)
         self.cluster_name, self.cluster_id, self.resource_group_name = (
             attached.name,
             attached.cluster_id,
@@ -131,8 +134,24 @@ class AksInferenceCluster(Cluster):
         self.required_hosts = pulumi.Output.all(attached.location, attached.api_server, self._named()).apply(
             lambda found: host_map(attached_hosts(plan, *found))
         )
-        self._info(f"AKS cluster {plan.name}, purpose {plan.purpose.value}: attached, not created")
+        self._info(
+            f"AKS cluster {plan.name}, purpose {plan.purpose.value}: attached, not created",
+            *vault_line(plan.ssl_key_vault_secret_id, plan.ssl_key_vault_id),
+        )
         self._outputs()
+
+    def _vault(
+        self,
+        name: str,
+        secret_id: str | None,
+        vault_id: object,
+        cluster_id: pulumi.Output[str],
+        provider: pulumi.ProviderResource | None = None,
+    ) -> VaultAccess:
+        """Who fetches the certificate from a Key Vault."""
+        if secret_id is None:
+            return VaultAccess({})
+        return vault_access(name, vault_id, cluster_id, self._child(), provider)
 
     def _held_twice(self, name: str) -> list[Finding]:
         """Another component of the program that attaches the same cluster; other stacks are seen by its tag."""
@@ -253,6 +272,7 @@ def describe(plan: ClusterPlan) -> list[str]:
         f"node pools: system {_nodes(plan.system)} × {plan.system.vm_size}, {pools} for inference",
         host_line(plan),
         *rights_lines(plan),
+        *vault_line(plan.spec.ssl_key_vault_secret_id, plan.spec.ssl_key_vault_id),
         f"time: about {CLUSTER_MINUTES} minutes until a new cluster is there, a few for each pool; given up after "
         f"{plan.spec.create_timeout_minutes}",
     ]

@@ -99,6 +99,7 @@ def hosts_of(
         scoring_host=plan.spec.ssl_cname,
         dns_servers=plan.network.spec.dns_servers,
         acme=plan.spec.leaf_domain_label is not None,
+        key_vault=_vault_host(plan.spec.ssl_key_vault_secret_id),
     )
     return required_hosts(plan.cluster, names)
 
@@ -107,9 +108,17 @@ def attached_hosts(
     plan: AttachPlan, location: str, api_server: str, others: StackNames = NO_NAMES
 ) -> tuple[RequiredHost, ...]:
     """Of a cluster that exists; its add-ons are its own business, and not known."""
-    acme = plan.leaf_domain_label is not None
-    names = replace(joined([runtime_names(plan.runtime), others]), api_server=api_server, acme=acme)
+    names = replace(
+        joined([runtime_names(plan.runtime), others]),
+        api_server=api_server,
+        acme=plan.leaf_domain_label is not None,
+        key_vault=_vault_host(plan.ssl_key_vault_secret_id),
+    )
     return required_hosts(Cluster(existing=True, location=location), names)
+
+
+def _vault_host(secret_id: str | None) -> str | None:
+    return urlsplit(secret_id).hostname if secret_id else None
 
 
 def host_map(hosts: Sequence[RequiredHost]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from aks_inference.aks_cluster.groups import MaintenanceWindowSpec
 from aks_inference.aks_cluster.parts import WINDOW_NAMES
 from aks_inference.aks_cluster.pools import PoolPlan
 from aks_inference.aks_cluster.spec import ClusterPlan
-from aks_inference.cluster_rules.model import Pool
+from aks_inference.cluster_rules.model import KEY_VAULT_ADDON, Pool
 
 AUTOSCALER_FLAGS = frozenset(
     {
@@ -267,14 +267,15 @@ def _security(plan: ClusterPlan) -> dict[str, Any] | None:
 
 def _addons(plan: ClusterPlan) -> dict[str, Any] | None:
     security = plan.security
+    mounts_secrets = plan.cluster.security.key_vault_secrets
     addons: dict[str, Any] = {}
     if security.container_insights:
         workspace = {"logAnalyticsWorkspaceResourceID": security.log_analytics_workspace_id, "useAADAuth": "true"}
         addons["omsagent"] = {"enabled": True, "config": workspace}
     if security.azure_policy:
         addons["azurepolicy"] = {"enabled": True}
-    if security.key_vault_secrets:
-        addons["azureKeyvaultSecretsProvider"] = {"enabled": True, "config": {"enableSecretRotation": "true"}}
+    if mounts_secrets:
+        addons[KEY_VAULT_ADDON] = {"enabled": True, "config": {"enableSecretRotation": "true"}}
     return addons or None
 
 

@@ -4,7 +4,7 @@ A component sees no old state. The resource ClusterGuard of this package's plugi
 picks out of the inputs, compares it with that of the last time in Check, and refuses there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -59,14 +59,24 @@ def network_facts(plan: ClusterPlan, inputs: Mapping[str, Any]) -> dict[str, Any
 
 
 def related_facts(plan: ClusterPlan) -> dict[str, Any] | None:
-    """Registries and storage accounts, for a look at where Azure has them. What is known later may stand in it."""
+    """Registries, storage accounts and vaults, for a look at what Azure has there. What is known later may stand in
+    it."""
     names = runtime_names(plan.runtime)
     facts: dict[str, Any] = {
         "registryIds": list(plan.spec.registry_ids),
         "storageAccounts": list(names.storage_accounts),
+        "vaults": list(_vaults(plan)),
     }
     there = {name: values for name, values in facts.items() if values}
     return {**there, "location": plan.cluster.location} if there and plan.cluster.location else None
+
+
+def _vaults(plan: ClusterPlan) -> Iterator[dict[str, Any]]:
+    security = plan.security
+    if security.kms and security.kms_vault_id is not None:
+        yield {"id": security.kms_vault_id, "use": "kms", "private": security.kms_network_access == "Private"}
+    if plan.spec.ssl_key_vault_id is not None:
+        yield {"id": plan.spec.ssl_key_vault_id, "use": "certificate"}
 
 
 def _needed(cluster: Cluster) -> int | None:

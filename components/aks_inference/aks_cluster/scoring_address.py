@@ -8,30 +8,42 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from aks_inference.aks_cluster.groups import ClusterRuntimeSpec
 from aks_inference.cluster_rules.model import Cluster, Tls
 from aks_inference.facts import short_region
 from aks_inference.findings import Finding, Severity, under
-from aks_inference.values import read
+from aks_inference.values import is_late, read
 
 INTERNAL = "service.beta.kubernetes.io/azure-load-balancer-internal"
 INTERNAL_SUBNET = f"{INTERNAL}-subnet"
 """Doc internal-lb.md: what makes the router's Service an internal one, and in which subnet."""
-TLS_ARGUMENTS = ("ssl_cname", "ssl_cert_pem_file", "ssl_key_pem_file", "minimum_tls_version")
+TLS_ARGUMENTS = (
+    "ssl_cname",
+    "ssl_cert_pem_file",
+    "ssl_key_pem_file",
+    "ssl_key_vault_secret_id",
+    "minimum_tls_version",
+)
 """Of the cluster and of the runtime by the same names."""
 SCORING_ADDRESS = (
     "load_balancer_type",
     "load_balancer_subnet",
     *TLS_ARGUMENTS,
-    "ssl_key_vault_secret_id",
+    "ssl_key_vault_id",
     "leaf_domain_label",
 )
 SUFFIX = 6
 """Characters behind a leaf domain label, as Azure ML has it (azureml-v1 1.3)."""
+VAULT_IDENTITY = ("ssl_key_vault_client_id", "ssl_key_vault_tenant_id")
+"""Arguments of the runtime: who fetches a certificate from a Key Vault. The cluster's add-on brings its own."""
 IMAGE_VOLUMES_MINOR = 35
 """Of Kubernetes 1: the first with image volumes by default (KEP-4639)."""
-LATER = "is not supported yet"
+LATER = "(known later)"
+_VAULT_ID = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.KeyVault/vaults/(?P<name>[^/]+)", re.IGNORECASE
+)
 
 
 class Arguments(Protocol):
@@ -55,6 +67,8 @@ class Arguments(Protocol):
     def ssl_key_pem_file(self) -> str | None: ...
     @property
     def ssl_key_vault_secret_id(self) -> str | None: ...
+    @property
+    def ssl_key_vault_id(self) -> Any: ...  # noqa: ANN401 - a text or an output of one
     @property
     def leaf_domain_label(self) -> str | None: ...
     @property
@@ -104,6 +118,9 @@ def runtime_arguments(spec: Arguments) -> tuple[Mapping[str, Any] | None, list[F
     if spec.leaf_domain_label is not None:
         # Stood for the name.
         del tls["ssl_cname"]
+    for name in VAULT_IDENTITY:
+        # Stood for what the cluster's add-on brings.
+        tls.pop(name, None)
     # A wrong purpose is said of the cluster itself, a warning by the runtime.
     own = [
         one
@@ -133,28 +150,22 @@ def _tls_arguments(spec: Arguments, acme_server: str) -> dict[str, Any]:
 
     if any(finding.severity is Severity.ERROR for finding in check_tls(Cluster(tls=tls_of(spec)))):
         return {}
-    if spec.ssl_key_vault_secret_id is not None:
-        return {}
-    tls = {name: value for name in TLS_ARGUMENTS if (value := getattr(spec, name)) is not None}
+    tls: dict[str, Any] = {name: value for name in TLS_ARGUMENTS if (value := getattr(spec, name)) is not None}
     if spec.leaf_domain_label is not None:
         tls |= {"ssl_cname": f"{spec.leaf_domain_label}.example", "acme_server": acme_server}
+    if spec.ssl_key_vault_secret_id is not None:
+        tls |= dict.fromkeys(VAULT_IDENTITY, LATER)
     return tls
 
 
 def address_findings(spec: Arguments, wrong: Set[str | int]) -> Iterator[Finding]:
-    """What has no router to be about, and what this version does not have; refused, never ignored.
+    """What has no router to be about; refused, never ignored.
 
     `wrong`: arguments that have another error.
     """
     if not wrong.isdisjoint(SCORING_ADDRESS):
         return
-    if spec.ssl_key_vault_secret_id is not None:
-        rule = f"a certificate from a Key Vault {LATER}"
-        mend = (
-            "fetch it into two files before (`az keyvault secret download`) and give those, or have one issued with "
-            "@leaf_domain_label"
-        )
-        yield Finding(("ssl_key_vault_secret_id",), rule, mend, spec.ssl_key_vault_secret_id)
+    yield from _vault(spec)
     if spec.runtime is not None:
         return
     inner = spec.load_balancer_type == "InternalLoadBalancer"
@@ -162,9 +173,27 @@ def address_findings(spec: Arguments, wrong: Set[str | int]) -> Iterator[Finding
     if inner:
         given["load_balancer_type"] = spec.load_balancer_type
     for name, value in given.items():
-        if value is not None and spec.ssl_key_vault_secret_id is None:
+        if value is not None:
             rule = "is about the router's address, and there is no @runtime on the cluster"
             yield Finding((name,), rule, "add @runtime, or leave it out", value)
+
+
+def _vault(spec: Arguments) -> Iterator[Finding]:
+    """The vault that a role is given at."""
+    path, vault = ("ssl_key_vault_id",), spec.ssl_key_vault_id
+    if vault is None:
+        return
+    if spec.ssl_key_vault_secret_id is None:
+        yield Finding(path, "goes only with @ssl_key_vault_secret_id", "give both, or leave it out", vault)
+    elif isinstance(vault, str) and not is_late(vault):
+        found = _VAULT_ID.fullmatch(vault)
+        host = (urlsplit(spec.ssl_key_vault_secret_id).hostname or "").partition(".")[0]
+        if found is None:
+            mend = "write /subscriptions/…/resourceGroups/…/providers/Microsoft.KeyVault/vaults/…"
+            yield Finding(path, "is not the resource id of a Key Vault", mend, vault)
+        elif found["name"].lower() != host:
+            rule = f"is the vault {found['name']}; the certificate of @ssl_key_vault_secret_id is in {host}"
+            yield Finding(path, rule, "name the vault of the certificate", vault)
 
 
 def leaf_label(label: str, cluster_id: str) -> str:

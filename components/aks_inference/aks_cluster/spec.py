@@ -100,6 +100,7 @@ class AksInferenceClusterSpec(Spec):
     subscription_id: Text | None = None
     minimum_tls_version: Text | None = None
     ssl_key_vault_secret_id: Text | None = None
+    ssl_key_vault_id: Leaf | None = None
     allow_replacement: Flag = False
     create_timeout_minutes: Minutes = DEFAULT_MINUTES
     update_timeout_minutes: Minutes = DEFAULT_MINUTES
@@ -173,7 +174,8 @@ def _attach(
     if _failed(findings):
         return None, findings
     named = (spec.resource_id, spec.resource_group, spec.cluster_name, spec.subscription_id)
-    return AttachPlan(purpose, *named, spec.vcpus_per_node, runtime, spec.leaf_domain_label), findings
+    vault = (spec.ssl_key_vault_secret_id, spec.ssl_key_vault_id)
+    return AttachPlan(purpose, *named, spec.vcpus_per_node, runtime, spec.leaf_domain_label, *vault), findings
 
 
 def _create(
@@ -220,7 +222,8 @@ def _create(
         egress=egress_part(egress),
         access=access_part(access, location, spec.subscription_id),
         identity=identity_part(identity),
-        security=security_part(security),
+        # The add-on brings the certificate.
+        security=replace(security_part(security), key_vault_secrets=_mounts_secrets(spec, security)),
         tls=tls_of(spec),
         dns_prefix=spec.dns_prefix,
         subscription_id=spec.subscription_id,
@@ -264,6 +267,10 @@ def _create(
         cost=cost,
         checks=(*checks, f"cost: {cost.text()}"),
     ), findings
+
+
+def _mounts_secrets(spec: AksInferenceClusterSpec, security: SecuritySpec) -> bool:
+    return security.key_vault_secrets or spec.ssl_key_vault_secret_id is not None
 
 
 def _purpose(spec: AksInferenceClusterSpec) -> tuple[Purpose, list[Finding]]:

@@ -160,6 +160,10 @@ class Identity:
     path: Path = ("identity",)
 
 
+KEY_VAULT_ADDON = "azureKeyvaultSecretsProvider"
+"""The name of AKS's add-on with the Secrets Store CSI driver (Spec 2025-09-01, addonProfiles)."""
+
+
 @dataclass(frozen=True)
 class Security:
     """Security and monitoring add-ons."""

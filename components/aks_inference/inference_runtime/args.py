@@ -74,6 +74,15 @@ class InferenceRuntimeArgs(TypedDict):
     reaches new connections without a failed request."""
     ssl_key_pem_file: NotRequired[str | None]
     """Optional. Path of its key in PEM form, not encrypted. Secret in the stack's state and in the cluster."""
+    ssl_key_vault_secret_id: NotRequired[str | None]
+    """Optional. Instead of two files: a certificate in a Key Vault, `https://<vault>.vault.azure.net/secrets/<name>`,
+    which the add-on of AKS for Key Vault (Secrets Store CSI driver) brings into the cluster. Without a version renewals
+    are followed, without a failed request."""
+    ssl_key_vault_client_id: NotRequired[pulumi.Input[str] | None]
+    """Optional. With `ssl_key_vault_secret_id`: client id of a managed identity of the nodes that may read secrets of
+    the vault (Key Vault Secrets User). An AksInferenceCluster knows its own."""
+    ssl_key_vault_tenant_id: NotRequired[pulumi.Input[str] | None]
+    """Optional. With `ssl_key_vault_secret_id`: tenant of the vault. An AksInferenceCluster knows its own."""
     acme_server: NotRequired[str | None]
     """Optional. Instead of two files: the directory of a certificate authority (ACME), from which cert-manager, which
     must be on the cluster, gets and renews a certificate for `ssl_cname`."""

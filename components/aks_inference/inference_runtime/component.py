@@ -14,6 +14,7 @@ from aks_inference.inference_runtime.args import InferenceRuntimeArgs
 from aks_inference.inference_runtime.monitoring import monitoring
 from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.tls import describe_tls, dns_line, tls_objects
+from aks_inference.inference_runtime.vault import keeper
 from aks_inference.inference_runtime.workloads import foundation, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.pods import labels
@@ -85,13 +86,16 @@ class InferenceRuntime(Cluster):
         base = self._objects(provider, foundation(plan), ())
         rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
         rights.append(self._router_token(provider, plan, base))
-        given = plan.tls is not None and plan.tls.certificate is not None
+        image = self._image(plan)
+        given = plan.tls is not None and plan.tls.acme_server is None
         if given:
             # Routers that speak TLS find their certificate.
             rights += self._certificate(provider, plan, base)
+        if plan.tls is not None and plan.tls.vault is not None:
+            kept = keeper(plan.tls.vault, plan.tls.host, plan.namespace, plan.image, plan.pull)
+            rights += self._objects(provider, kept, [*base, *rights, *image])
         if plan.webhook is not None:
             rights += self._objects(provider, [_webhook(plan)], base)
-        image = self._image(plan)
         parts = self._objects(provider, workloads(plan), [*base, *rights, *image])
         self._objects(provider, monitoring(plan.namespace, operator=plan.prometheus_operator), base)
         if not given:

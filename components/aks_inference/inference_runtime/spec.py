@@ -33,6 +33,7 @@ from aks_inference_runtime.api.kubernetes import (
     ISSUED_TLS_NAME,
     RUNTIME_NAMESPACE,
     TLS_NAME,
+    VAULT_TLS_NAME,
     RuntimeSettings,
 )
 from aks_inference_runtime.api.target import KubernetesTarget
@@ -80,6 +81,9 @@ class InferenceRuntimeSpec(Spec):
     ssl_cname: Leaf | None = None
     ssl_cert_pem_file: Text | None = None
     ssl_key_pem_file: Text | None = None
+    ssl_key_vault_secret_id: Text | None = None
+    ssl_key_vault_client_id: Leaf | None = None
+    ssl_key_vault_tenant_id: Leaf | None = None
     acme_server: Text | None = None
     acme_email: Text | None = None
     minimum_tls_version: TlsVersion | None = Field(None, description="use 1.2 or 1.3")
@@ -136,7 +140,7 @@ class RuntimePlan:
                 "https_port": HTTPS_PORT,
                 "minimum_tls_version": self.tls.minimum_version,
                 "allow_insecure_connections": self.tls.allow_insecure,
-                "tls_secrets": TLS_SECRETS if self.tls.certificate is not None else TLS_SECRETS[::-1],
+                "tls_secrets": _tls_secrets(self.tls),
             }
         return RuntimeSettings(
             **tls,
@@ -250,6 +254,13 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         prometheus_operator=spec.prometheus_operator,
         tls=tls,
     ), findings
+
+
+def _tls_secrets(tls: TlsPlan) -> tuple[str, ...]:
+    """The one that is meant first; the others serve while it is being made."""
+    if tls.vault is not None:
+        return (VAULT_TLS_NAME, *TLS_SECRETS)
+    return TLS_SECRETS if tls.certificate is not None else TLS_SECRETS[::-1]
 
 
 def _observed(got: Read[InferenceRuntimeSpec]) -> Iterator[Finding]:

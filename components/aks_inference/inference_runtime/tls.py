@@ -9,6 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from aks_inference.findings import Finding, Severity
+from aks_inference.inference_runtime.vault import (
+    VaultPlan,
+    describe_vault,
+    parse_secret,
+    provider_class,
+    secret_findings,
+)
 from aks_inference.kubernetes import Manifest, named
 from aks_inference.pods import labels
 from aks_inference.service.code import absolute
@@ -25,6 +32,7 @@ _CERT_MANAGER = "cert-manager.io/v1"
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))+", re.IGNORECASE)
 _LONGEST_HOST = 253
 _MOST_FILE_BYTES = 1_000_000
+_IDENTITY = ("ssl_key_vault_client_id", "ssl_key_vault_tenant_id")
 _ARGUMENTS = {Part.CHAIN: "ssl_cert_pem_file", Part.KEY: "ssl_key_pem_file", Part.NAME: "ssl_cname"}
 
 
@@ -37,6 +45,12 @@ class TlsArguments(Protocol):
     def ssl_cert_pem_file(self) -> str | None: ...
     @property
     def ssl_key_pem_file(self) -> str | None: ...
+    @property
+    def ssl_key_vault_secret_id(self) -> str | None: ...
+    @property
+    def ssl_key_vault_client_id(self) -> Any: ...  # noqa: ANN401 - a text or an output of one
+    @property
+    def ssl_key_vault_tenant_id(self) -> Any: ...  # noqa: ANN401 - a text or an output of one
     @property
     def acme_server(self) -> str | None: ...
     @property
@@ -56,7 +70,8 @@ class TlsPlan:
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     allow_insecure: bool = False
     certificate: Certificate | None = None
-    """What was given; None: cert-manager has one issued."""
+    """What was given; None: one from a vault, or cert-manager has one issued."""
+    vault: VaultPlan | None = None
     names: tuple[str, ...] = ()
     ends: datetime | None = None
     acme_server: str | None = None
@@ -82,13 +97,17 @@ def plan_tls(spec: TlsArguments, now: datetime | None = None) -> tuple[TlsPlan |
                 value = host if problem.part is Part.NAME else getattr(spec, argument)
                 severity = Severity.WARNING if problem.warning else Severity.ERROR
                 findings.append(Finding((argument,), problem.rule, problem.mend, value, severity))
+    if spec.ssl_key_vault_secret_id is not None:
+        findings += secret_findings("ssl_key_vault_secret_id", spec.ssl_key_vault_secret_id)
     if host is None or any(finding.severity is Severity.ERROR for finding in findings):
         return None, findings
+    secret = None if spec.ssl_key_vault_secret_id is None else parse_secret(spec.ssl_key_vault_secret_id)
     return TlsPlan(
         host=host,
         minimum_version=spec.minimum_tls_version or "1.2",
         allow_insecure=bool(spec.allow_insecure_connections),
         certificate=judged.certificate if judged else None,
+        vault=VaultPlan(secret, spec.ssl_key_vault_client_id, spec.ssl_key_vault_tenant_id) if secret else None,
         names=judged.names if judged else (),
         ends=judged.ends if judged else None,
         acme_server=spec.acme_server,
@@ -99,14 +118,9 @@ def plan_tls(spec: TlsArguments, now: datetime | None = None) -> tuple[TlsPlan |
 def _together(spec: TlsArguments) -> Iterator[Finding]:
     given = {name: getattr(spec, name) for name in ("ssl_cert_pem_file", "ssl_key_pem_file") if getattr(spec, name)}
     if spec.ssl_cname is None:
-        for name in ("ssl_cert_pem_file", "ssl_key_pem_file", "acme_server"):
-            if getattr(spec, name) is not None:
-                rule = "is about TLS, and there is no @ssl_cname"
-                yield Finding((name,), rule, "give the host that clients ask for as @ssl_cname", getattr(spec, name))
-        for name in ("minimum_tls_version", "allow_insecure_connections"):
-            if getattr(spec, name) is not None:
-                rule = "is about TLS, which is not asked for"
-                yield Finding((name,), rule, "give @ssl_cname, or leave it out", getattr(spec, name))
+        yield from _nameless(spec)
+    elif spec.ssl_key_vault_secret_id is not None:
+        yield from _vault(spec)
     elif spec.acme_server is not None:
         for name, value in given.items():
             rule = "is given beside @acme_server, which has a certificate issued"
@@ -114,12 +128,40 @@ def _together(spec: TlsArguments) -> Iterator[Finding]:
     else:
         for name in ("ssl_cert_pem_file", "ssl_key_pem_file"):
             if name not in given:
-                rule = "is needed with @ssl_cname, unless @acme_server has a certificate issued"
+                rule = "is needed with @ssl_cname, unless @acme_server or @ssl_key_vault_secret_id brings a certificate"
                 yield Finding((name,), rule, "give both files, or @acme_server")
+    if spec.ssl_key_vault_secret_id is None:
+        for name in _IDENTITY:
+            if getattr(spec, name) is not None:
+                yield Finding((name,), "goes only with @ssl_key_vault_secret_id", "give both, or leave it out")
     if spec.acme_email is not None and spec.acme_server is None:
         yield Finding(("acme_email",), "goes only with @acme_server", "give both", spec.acme_email)
     if spec.acme_server is not None and not spec.acme_server.startswith("https://"):
         yield Finding(("acme_server",), "is no https address", f"for example {LETS_ENCRYPT}", spec.acme_server)
+
+
+def _nameless(spec: TlsArguments) -> Iterator[Finding]:
+    """What is about TLS where nobody asks for it."""
+    for name in ("ssl_cert_pem_file", "ssl_key_pem_file", "acme_server", "ssl_key_vault_secret_id"):
+        if getattr(spec, name) is not None:
+            rule = "is about TLS, and there is no @ssl_cname"
+            yield Finding((name,), rule, "give the host that clients ask for as @ssl_cname", getattr(spec, name))
+    for name in ("minimum_tls_version", "allow_insecure_connections"):
+        if getattr(spec, name) is not None:
+            rule = "is about TLS, which is not asked for"
+            yield Finding((name,), rule, "give @ssl_cname, or leave it out", getattr(spec, name))
+
+
+def _vault(spec: TlsArguments) -> Iterator[Finding]:
+    """What goes with a certificate in a Key Vault."""
+    for name in ("ssl_cert_pem_file", "ssl_key_pem_file", "acme_server"):
+        if getattr(spec, name) is not None:
+            rule = "is given beside @ssl_key_vault_secret_id, which brings a certificate"
+            yield Finding((name,), rule, "leave out one of them", getattr(spec, name))
+    for name in _IDENTITY:
+        if getattr(spec, name) is None:
+            rule = "is needed with @ssl_key_vault_secret_id"
+            yield Finding((name,), rule, "give that of the identity that the cluster's Key Vault driver uses")
 
 
 def _host(host: str, *, by_acme: bool) -> Iterator[Finding]:
@@ -157,8 +199,12 @@ def _url(host: str) -> str:
 
 
 def tls_objects(tls: TlsPlan, namespace: str) -> Iterator[Manifest]:
-    """The Secret with the certificate that was given, or what cert-manager is asked for. Values are not yet secret."""
+    """The Secret with the certificate that was given, or what a vault's driver or cert-manager is asked for. Values are
+    not yet secret."""
     router = labels(k8s.ROUTER_COMPONENT)
+    if tls.vault is not None:
+        yield provider_class(tls.vault, namespace)
+        return
     if tls.certificate is not None:
         data = {
             field: base64.b64encode(text.encode()).decode()
@@ -193,6 +239,8 @@ def describe_tls(tls: TlsPlan) -> list[str]:
     lines = [f"TLS at {host}: {tls.minimum_version} or newer; requests without TLS are {plain}"]
     if tls.certificate is not None and tls.ends is not None:
         lines.append(f"certificate: your own, for {', '.join(tls.names[:5])}, until {tls.ends:%Y-%m-%d}")
+    elif tls.vault is not None:
+        lines.append(describe_vault(tls.vault))
     else:
         lines.append(
             f"certificate: issued and renewed by cert-manager from {tls.acme_server}; cert-manager 1.12 or newer must "

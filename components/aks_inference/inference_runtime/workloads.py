@@ -7,7 +7,7 @@ from typing import Any
 
 from aks_inference.inference_runtime.spec import RuntimePlan
 from aks_inference.kubernetes import Manifest, named
-from aks_inference.pods import RESTRICTED, downward, labels, pod_security, spread
+from aks_inference.pods import RESTRICTED, agent_probes, downward, labels, pod_security, spread
 from aks_inference.values import is_late
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.crd import crd
@@ -20,7 +20,6 @@ _RUN_FOLDER = "/run/aks-inference"
 _WEBHOOK_FOLDER = "/etc/aks-inference-webhook"
 _LONGEST_SCORE_S = 600
 """A request of ten minutes survives a router's end (I4)."""
-_PROBE_S = 1
 SETTINGS_ANNOTATION = f"{GROUP}/settings"
 """On the pods: a digest of the settings that they began with."""
 
@@ -95,7 +94,6 @@ def _deployment(
     cpu, memory = asks
     tells = plan.webhook is not None and name == k8s.AUTOSCALER_NAME
     routes = module == "router"
-    probe = {"port": "agent", "scheme": "HTTP"}
     container = {
         "name": module,
         "image": plan.image,
@@ -113,9 +111,7 @@ def _deployment(
         ],
         "ports": [{"name": "agent", "containerPort": k8s.AGENT_PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": "1Gi"}},
-        "readinessProbe": {"httpGet": {"path": "/readyz", **probe}, "periodSeconds": _PROBE_S, "failureThreshold": 2},
-        "livenessProbe": {"httpGet": {"path": "/livez", **probe}, "periodSeconds": 10, "failureThreshold": 3},
-        "startupProbe": {"httpGet": {"path": "/livez", **probe}, "periodSeconds": _PROBE_S, "failureThreshold": 60},
+        **agent_probes(),
         "securityContext": RESTRICTED,
         "volumeMounts": [
             {"name": "settings", "mountPath": _SETTINGS_FOLDER, "readOnly": True},

@@ -64,7 +64,8 @@ class Serving(Component):
 
     def _endpoint(self, name: str, plan: EndpointPlan) -> LocalEndpoint | Served:
         if plan.target.local is False:
-            self._info(*describe(plan, None))
+            # A plugin makes a cluster, with its list of hosts, before it hears of services.
+            self._info(*describe(plan, None), *(() if self._program else hosts_told(plan)))
             return ClusterEndpoint(name, plan, self._child()).serve()
         stored = [register_stored(name, plan.name, version, self._child()) for version in plan.versions]
         found = [resource for each in stored for resource in each.resources]
@@ -217,6 +218,23 @@ def describe(plan: EndpointPlan, machine: Machine | None) -> list[str]:
         others = [v for v in spec.versions if v is not version]
         lines.append(f"  {'':<{_width(plan)}} runs {_runs(version)}{_variables(version, version_plan, others)}")
     return lines + [f"note: {note}" for note in plan.notes]
+
+
+def hosts_told(plan: EndpointPlan) -> list[str]:
+    """What the service itself names: hosts that its cluster's output does not list where that came first."""
+    from aks_inference.aks_cluster.hosts import service_names
+
+    names = service_names([plan])
+    parts = [
+        f"{what} {', '.join(hosts)}"
+        for what, hosts in (
+            ("images from", names.registries),
+            ("models from the storage of", names.storage_accounts),
+            ("tokens of", names.identity_providers),
+        )
+        if hosts
+    ]
+    return [f"hosts that it needs, too (not in requiredHosts of a cluster): {'; '.join(parts)}"] if parts else []
 
 
 def _runs(version: EndpointVersion) -> str:

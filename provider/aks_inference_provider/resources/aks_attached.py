@@ -11,6 +11,7 @@ from typing import Any
 
 from aks_inference.aks_cluster.purpose import Purpose, vcpu_check
 from aks_inference.cluster_rules import Cluster, Pool
+from aks_inference.cluster_rules.model import KEY_VAULT_ADDON
 from aks_inference.cluster_rules.versions import check_versions
 from aks_inference.findings import Casing
 from aks_inference.vm_sizes import VmSize, find_size
@@ -31,6 +32,7 @@ INPUTS = (
     Field("subscriptionId", Kind.STRING, "Optional. Default: that of the credentials.", replaces=True),
     Field("purpose", Kind.STRING, "Required. FastProd, DenseProd or DevTest.", required=True),
     Field("vcpusPerNode", Kind.INTEGER, "Optional. vCPU of nodes whose size is not known."),
+    Field("keyVaultAddon", Kind.BOOLEAN, "Optional. Whether it must have the add-on for Key Vault. Default: false."),
     Field("holder", Kind.STRING, "Who holds it: `project/stack/name`.", computed=True),
 )
 OUTPUTS = (
@@ -51,7 +53,11 @@ def findings_of(body: Mapping[str, Any], news: Mapping[str, Any], holder: str) -
     """What is wrong with a cluster that exists, and what is to be said of it."""
     properties: Mapping[str, Any] = body.get("properties") or {}
     path = "resourceId" if news.get("resourceId") else "clusterName"
-    failures, notes = list(_refused(body, properties, path, holder)), []
+    failures = list(_refused(body, properties, path, holder))
+    notes: list[str] = []
+    if news.get("keyVaultAddon") is True:
+        failures += _addon(body, properties, path)
+        notes += _rotation(body, properties)
     wrong, said = _vcpus(properties, news)
     failures += wrong
     notes += said
@@ -85,6 +91,24 @@ def _refused(body: Mapping[str, Any], properties: Mapping[str, Any], path: str, 
             path,
             f"{name} has a Basic load balancer, which Azure ended on 30 September 2025; move it to Standard first",
         )
+
+
+def _addon(body: Mapping[str, Any], properties: Mapping[str, Any], path: str) -> Iterator[Failure]:
+    """What mounts a certificate from a Key Vault."""
+    addon = (properties.get("addonProfiles") or {}).get(KEY_VAULT_ADDON) or {}
+    name = body.get("name")
+    if not addon.get("enabled"):
+        rule = f"{name} has no add-on for Key Vault, which brings the certificate of sslKeyVaultSecretId"
+        mend = "az aks enable-addons --addons azure-keyvault-secrets-provider --enable-secret-rotation"
+        yield Failure(path, f"{rule}; turn it on: {mend}")
+
+
+def _rotation(body: Mapping[str, Any], properties: Mapping[str, Any]) -> Iterator[str]:
+    addon = (properties.get("addonProfiles") or {}).get(KEY_VAULT_ADDON) or {}
+    if addon.get("enabled") and str((addon.get("config") or {}).get("enableSecretRotation")).lower() != "true":
+        mend = "az aks addon update --addon azure-keyvault-secrets-provider --enable-secret-rotation"
+        rule = "its add-on for Key Vault does not rotate: a renewed certificate is not served"
+        yield f"{body.get('name')}: {rule}; {mend}"
 
 
 def _vcpus(properties: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[list[Failure], list[str]]:

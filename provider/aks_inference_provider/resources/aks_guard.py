@@ -4,6 +4,7 @@ A component sees no old state, and the engine tells of a replacement without wha
 before the cluster and checked before it: a change that replaces the cluster fails here unless it is agreed to.
 """
 
+import asyncio
 import os
 import uuid
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from aks_inference_provider.differences import Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.aks_network import NETWORK_API, network_failures, network_id
 from aks_inference_provider.resources.aks_regions import cautions, places, wanted
+from aks_inference_provider.resources.aks_vaults import look, vaults_of
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.azure.arm import AzureFailed, arm, credentials_of
@@ -23,7 +25,9 @@ INPUTS = (
     Field("fixed", Kind.OBJECT, "Required. Argument → value of what the cluster keeps for life.", required=True),
     Field("cost", Kind.OBJECT, "Required. `lowest` and `highest` USD a month, `complete`.", required=True),
     Field("network", Kind.OBJECT, "Optional. The subnet, and what is to fit into its network. Default: not looked up."),
-    Field("related", Kind.OBJECT, "Optional. Registries and storage accounts, and the region. Default: not looked up."),
+    Field(
+        "related", Kind.OBJECT, "Optional. Registries, storage accounts, vaults, the region. Default: not looked up."
+    ),
     Field("allowReplacement", Kind.BOOLEAN, "Optional. Agrees to replacements. Default: false."),
 )
 LOST = (
@@ -128,16 +132,17 @@ async def _network(given: object) -> tuple[list[Failure], list[str]]:
 
 
 async def _related(given: object) -> list[str]:
-    """Looks the registries and storage accounts up where credentials allow; without them nothing is said of it."""
-    if not isinstance(given, Mapping) or not any(wanted(given)):
+    """Looks registries, storage accounts and vaults up where credentials allow; without them nothing is said of it."""
+    if not isinstance(given, Mapping) or not any((*wanted(given), vaults_of(given))):
         return []
     try:
         if not credentials_of(os.environ).usable:
             return []
         async with arm() as azure:
-            return list(cautions(given.get("location"), await places(azure, given)))
+            regions, vaults = await asyncio.gather(places(azure, given), look(azure, given))
+            return [*cautions(given.get("location"), regions), *vaults]
     except AzureFailed as error:
-        return [f"the regions of registries and storage were not looked up: {error}"]
+        return [f"registries, storage and vaults were not looked up: {error}"]
 
 
 def _shown(value: object) -> str:

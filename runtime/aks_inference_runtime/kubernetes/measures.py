@@ -1,6 +1,7 @@
 """The metrics' stable names."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 
 from aks_inference_runtime.autoscaler.policy import Decision
@@ -45,6 +46,13 @@ def router_metrics(agent: Agent) -> str:
             family(f"{PREFIX}_routers_alive", "gauge", "Routers, this one included.", [({}, len(view.live))]),
         ]
     )
+
+
+def certificate_metrics(ends: datetime | None) -> str:
+    """Of the pod of a certificate from a Key Vault. `ends`: None, while there is none."""
+    text = "When the certificate ends, in seconds since 1970."
+    found = () if ends is None else (ends.timestamp(),)
+    return family(f"{PREFIX}_certificate_ends_seconds", "gauge", text, (({}, each) for each in found))
 
 
 def autoscaler_metrics(

@@ -24,6 +24,7 @@ from standin_world import Refused, World
 
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = f"{CLUSTER}/agentPools"
+VAULT_ADDON = "azureKeyvaultSecretsProvider"
 FIXED_OF_POOL = ("vmSize", "maxPods", "availabilityZones", "vnetSubnetID", "osType", "scaleSetPriority", "podSubnetID")
 FIXED_OF_NETWORK = ("networkPlugin", "serviceCidr", "dnsServiceIP")
 """networkPluginMode, podCidr, policy and data plane Azure changes in place, the Pulumi provider does not."""
@@ -356,6 +357,11 @@ def _made(kind: Kind, identity: str, body: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(value: Mapping[str, Any]) -> dict[str, Any]:
     body = value["body"]
     properties = {**(body.get("properties") or {}), **value["made"], "provisioningState": value["state"]}
+    if (addon := (properties.get("addonProfiles") or {}).get(VAULT_ADDON)) and addon.get("enabled"):
+        # AKS makes an identity for it.
+        stable = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{value['id'].lower()}/{VAULT_ADDON}"))
+        identity = {"clientId": stable[::-1], "objectId": stable}
+        properties["addonProfiles"] = {**properties["addonProfiles"], VAULT_ADDON: {**addon, "identity": identity}}
     return {
         **body,
         "id": value["id"],

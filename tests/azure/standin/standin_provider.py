@@ -23,6 +23,7 @@ UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
 ATTEMPTS = 50
+TENANT = "00000000-0000-0000-0000-00000000000f"
 LOCATED = ("ManagedCluster", "UserAssignedIdentity", "DataCollectionRule", "DataCollectionEndpoint")
 
 
@@ -86,6 +87,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     async def Invoke(self, request: Any, context: Any) -> Any:
         given = plain(request.args)
+        if request.tok.endswith(":getClientConfig"):
+            client = {"tenantId": TENANT, "subscriptionId": self.subscription}
+            return provider_pb2.InvokeResponse(**{"return": struct(client)})
         group = f"/subscriptions/{self.subscription}/resourceGroups/{given['resourceGroupName']}/providers"
         if request.tok.endswith(":getSubnet"):
             network = f"{group}/Microsoft.Network/virtualNetworks/{given['virtualNetworkName']}"

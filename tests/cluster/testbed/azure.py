@@ -46,6 +46,12 @@ class AzureBed:
         """What was written, in order: `PUT <type> <name>`."""
         return list(json.loads((self.folder / "state.json").read_text())["log"])
 
+    def cluster_id(self) -> str:
+        """Of its only cluster."""
+        resources = json.loads((self.folder / "state.json").read_text())["resources"]
+        (found,) = [one["id"] for one in resources.values() if one["type"].endswith("/managedClusters")]
+        return str(found)
+
     def sign_in(self) -> Path:
         """A kubelogin that prints the credentials of the API server's kubeconfig; answers where it tells its calls."""
         user = json.loads(self._kubeconfig.read_text())["users"][0]["user"]
