@@ -164,6 +164,13 @@ def test_deleting_first_takes_dependents_along_unless_one_is_protected(lab: Lab,
         ]
 
 
+def test_a_dependent_that_went_first_and_is_not_wanted_any_more_leaves_nothing(lab: Lab) -> None:
+    lab.up('a = Thing("a", value="1", dbr="1"); Thing("b", value="1", key=a.made)')
+    lab.up('Thing("a", value="1", dbr="2")')
+    assert "b" not in lab.resources()
+    lab.up('Thing("a", value="1", dbr="2")', "--expect-no-changes")
+
+
 def test_an_interrupted_replacement_is_taken_up_again(lab: Lab) -> None:
     lab.up('Thing("a", value="1", dbr="1")')
     lab.up('Thing("a", value="1", dbr="2", fail="create")', code=1)

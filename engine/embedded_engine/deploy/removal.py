@@ -37,8 +37,7 @@ async def plan(
         elif not history.operated_on(state.urn):
             history.deletes.add(state.urn)
             if state.pending_replacement:
-                if cell in history.pending_deletes:
-                    continue
+                # Also one that this run deleted before its replacement, which then did not come.
                 deletes.append(Step(op="remove-pending-replace", old=cell))
             else:
                 deletes.append(delete_step(cell))
