@@ -1,6 +1,7 @@
 """Early answers to large bodies, as the clients that people use see them: the answer, never a reset."""
 
 import asyncio
+import contextlib
 import http.client
 import io
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from aks_inference_runtime.router import refusals
 from aks_inference_runtime.router.model import VersionKey
 
 BODY = b"x" * (20 * 1024 * 1024)
@@ -166,20 +168,41 @@ async def test_a_body_that_grows_too_large_while_it_is_sent(bed, make_state, pau
     assert (await bed.ask(key="key", data=BODY[:65_536])).status == 200, "the slot is free again"
 
 
-async def test_nobody_is_read_for_ever(bed, make_state):
+@pytest.mark.parametrize("length", [2_000_000_000, 3_000_000_000, 2**32 + 2**31 + 5, sys.maxsize // 4])
+async def test_nobody_is_read_for_ever(bed, make_state, monkeypatch, length):
     """More than a client can want to send in good faith: then the connection ends."""
+    monkeypatch.setattr(refusals, "DROP_SECONDS", 2)
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [])}, keys=("key",)))
 
-    def send() -> int:
+    def send() -> tuple[int, bytes]:
         sent = 0
-        with socket.create_connection(("127.0.0.1", bed.port), timeout=30) as client:
-            client.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {sys.maxsize // 4}\r\n\r\n".encode())
-            try:
+        with socket.create_connection(("127.0.0.1", bed.port), timeout=20) as client:
+            client.sendall(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode())
+            answer = client.recv(1_000)
+            with contextlib.suppress(OSError):
                 while sent < 2**30:
                     sent += client.send(BODY)
-            except OSError:
-                return sent
-        return sent
+        return sent, answer
 
-    assert await asyncio.to_thread(send) < 2**29
+    sent, answer = await asyncio.to_thread(send)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert sent < 2**29
+
+
+@pytest.mark.parametrize("length", [104_857_601, 3_000_000_000, 2**32 + 2, 9 * 10**18])
+async def test_a_length_above_the_limit_is_refused_whatever_its_bits(bed, make_state, length):
+    replica = await bed.replica("A")
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}, keys=("key",)))
+
+    def send() -> bytes:
+        with socket.create_connection(("127.0.0.1", bed.port), timeout=20) as client:
+            head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer key\r\ncontent-length: {length}\r\n\r\n"
+            client.sendall(head.encode())
+            return client.recv(1_000)
+
+    answer = await asyncio.to_thread(send)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"x-aks-inference-reason: too-large" in answer
+    assert (await replica.stats())["served"] == 0

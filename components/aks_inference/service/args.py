@@ -249,8 +249,8 @@ class ModelWebServiceArgs(TypedDict):
     """Optional. Whose pages may call it from a browser: exact origins such as `https://app.example.com`, up to 100. The
     router answers their preflights, which carry no key. Default: none."""
     retry_lost_requests: NotRequired[bool | None]
-    """Optional. On a cluster: a request (up to 15 KiB) whose router died before a byte of its answer is sent again,
-    once; the model may then have run it twice. Default: true."""
+    """Optional. On a cluster: a request (up to 15 KiB) whose router, or whose replica's gate, died before a byte of its
+    answer is sent again; the model may then have run it twice. Not what a dying model server had. Default: true."""
     version_header_enabled: NotRequired[bool | None]
     """Optional. Not in Azure ML: whether a request may ask for a version with the header `x-aks-inference-version`.
     Default: true."""

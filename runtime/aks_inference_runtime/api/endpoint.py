@@ -209,8 +209,8 @@ class EndpointSpec(Wire):
     cors_origins: tuple[Annotated[str, Field(pattern=ORIGIN)], ...] = Field((), max_length=MAX_ORIGINS)
     """Whose pages may call it from a browser: `https://host[:port]`, exactly as browsers send it."""
     retry_lost_requests: bool = True
-    """Kubernetes only: a request that died with its router before a byte of the answer is sent again, once; a model may
-    then have run it twice."""
+    """Kubernetes only: a request that died with its router (once), or with a gate, before a byte of the answer is sent
+    again; a model may then have run it twice."""
     port: int | None = Field(None, ge=1, le=65_535)
     """Local target only: also served at `http://127.0.0.1:<port>/score`."""
     versions: tuple[EndpointVersion, ...] = Field(min_length=1, max_length=MAX_VERSIONS)

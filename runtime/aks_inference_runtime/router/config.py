@@ -8,8 +8,17 @@ from aks_inference_runtime.router import refusals
 from aks_inference_runtime.router.cors import cors_answers, cors_rules
 from aks_inference_runtime.router.defaults import HEADER_SECONDS, base_lines
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
-from aks_inference_runtime.router.gate.wire import ELSEWHERE, MASKED, SINCE_HEADER, STATUS_HEADER, TURN_HEADER
+from aks_inference_runtime.router.gate.wire import (
+    ELSEWHERE,
+    KEEP_HEADER,
+    MASKED,
+    SINCE_HEADER,
+    STATUS_HEADER,
+    TURN_HEADER,
+)
 from aks_inference_runtime.router.peers import (
+    ONCE,
+    PLAIN,
     Cluster,
     bracketed,
     first_globals,
@@ -184,7 +193,7 @@ def first_process(
         Refusal.METHOD.rule("!{ method GET POST }"),
         Refusal.SWAGGER.rule("{ method POST } { path_end /swagger.json }"),
         # Without a method that has a body the gate counts, should there be one.
-        Refusal.SIZE.rule(f"!{{ method GET }} {{ req.hdr_val(content-length) gt {MAX_BODY_BYTES} }}"),
+        Refusal.SIZE.rule(f"!{{ method GET }} {{ req.hdr(content-length),add(0) gt {MAX_BODY_BYTES} }}"),
         # The body, or as much of it as fits the buffer, is there before a replica is taken. From the choice of a route
         # to the queue nothing may wait: the slot could be given up meanwhile.
         f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ method GET }}",
@@ -334,7 +343,9 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
         "  retries 100",
         # A request goes elsewhere when nothing of it was given to a replica, and only then: the connection was refused,
         # or the gate says so (of the whole of a request that fits the buffer; others are lost).
-        f"  retry-on conn-failure {ELSEWHERE}",
+        # Or its gate was killed, whatever that had done with it: on a connection to a gate that was used before, it
+        # would leave the client without any answer. An endpoint can have it otherwise (`ONCE`).
+        f"  retry-on conn-failure empty-response {ELSEWHERE}",
         # Most answers end here: each rule costs every request.
         "  http-response allow if { status lt 400 }",
         f"  http-response set-status 502 if {{ status {ELSEWHERE} }}",
@@ -348,7 +359,10 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             f"  timeout queue {timeout}ms",
             "  http-request set-timeout server var(txn.route),field(3,|) if { var(txn.route) -m found }",
             # Keeping a copy of each request costs; without a gate nobody asks for it.
-            "  http-request disable-l7-retry if { var(txn.route) -m end |plain }",
+            f"  http-request disable-l7-retry if {{ var(txn.route) -m end {PLAIN} {ONCE} }}",
+            # So that the next request finds a connection. For those others each has one of its own, which HAProxy
+            # answers for when it breaks.
+            f"  http-request set-header {KEEP_HEADER.decode()} 1 unless {{ var(txn.route) -m end {PLAIN} {ONCE} }}",
             # Asked once: most requests find a free slot, and each condition costs.
             "  http-request allow unless { be_conn_free le 0 }",
             # Who has left keeps its place in the queue, but takes nobody else's: see `leavers`.

@@ -101,7 +101,7 @@ class EndpointRoute:
     cors_origins: tuple[str, ...] = ()
     """Whose pages may call it from a browser, each as `https://host[:port]`."""
     retry_lost_requests: bool = True
-    """Among several routers: whether requests that died with an owner are sent again, once."""
+    """Whether requests that died with an owner (among several routers; once), or with a gate, are sent again."""
 
 
 @dataclass(frozen=True)

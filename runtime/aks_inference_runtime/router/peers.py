@@ -14,6 +14,8 @@ MAX_PEERS = 32
 """Other routers that a process is prepared for."""
 ONCE = "|once"
 """End of a route whose requests are never sent again."""
+PLAIN = "|plain"
+"""End of a route whose replicas nobody guards: no answer of theirs may be taken for a gate's."""
 SENT_HEADER = "x-aks-inference-sent"
 """On a request that may have been given to a replica already."""
 UNSENT_HEADER = "x-aks-inference-unsent"

@@ -38,11 +38,15 @@ local function refuse(status, reason, message, name, value)
     while dropped < MOST_BYTES and core.now().sec - began < MOST_SECONDS do
       local data = applet:receive(65536)
       if data == nil or #data == 0 then
-        break
+        draining[client] = nil
+        return
       end
       dropped = dropped + #data
     end
-    draining[client] = nil
+    -- HAProxy would drop the rest by itself, without any bound: not read, it waits until the agent ends it.
+    while true do
+      core.msleep(500)
+    end
   end
 end
 

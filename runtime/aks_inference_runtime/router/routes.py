@@ -28,14 +28,12 @@ from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.traffic import HUNDREDTHS
 from aks_inference_runtime.router.cors import cors_entries
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
-from aks_inference_runtime.router.peers import KNOWN, ONCE
+from aks_inference_runtime.router.peers import KNOWN, ONCE, PLAIN
 from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What the map's syntax allows; the rules for names proper are checked where endpoints are declared."""
-PLAIN = "|plain"
-"""End of a route whose replicas nobody guards: no answer of theirs may be taken for a gate's."""
 BACKSTOP_MS = 2_000
 """HAProxy's own timeout is so far above what the gate enforces: it counts only when a gate is stuck."""
 
@@ -60,15 +58,16 @@ def queue_timeout_ms(version: VersionRoute) -> int:
     return min(wanted, LONGEST_MS)
 
 
-def route(version: VersionRoute, slot: Slot) -> str:
-    """A route as the first process has it."""
+def route(version: VersionRoute, slot: Slot, *, once: bool = False) -> str:
+    """A route as the first process has it. `once`: what is lost is not sent again."""
     requests = version.requests
     backend = slot.backend if slot.process == 0 else f"hop{slot.process}"
     # HAProxy takes none of the new state where one timer is too long, so that one endpoint would stop all others.
     backstop = min(requests.scoring_timeout_ms, LONGEST_MS) + min(requests.max_request_wait_time, LONGEST_MS)
     backstop += BACKSTOP_MS
     plain = bool(version.replicas) and all(replica.control is None for replica in version.replicas)
-    return f"{backend}|{slot.backend}|{backstop}|{requests.max_queued_requests}|{version.name}{PLAIN * plain}"
+    ends = PLAIN * plain + ONCE * once
+    return f"{backend}|{slot.backend}|{backstop}|{requests.max_queued_requests}|{version.name}{ends}"
 
 
 def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
@@ -84,10 +83,13 @@ def table(
     entries = {KNOWN: "1"}
     for endpoint in state.endpoints.values():
         if endpoint.owner is None:
-            found = [route(v, slots[VersionKey(endpoint.name, v.name)]) for v in endpoint.versions]
+            found = [
+                route(v, slots[VersionKey(endpoint.name, v.name)], once=not endpoint.retry_lost_requests)
+                for v in endpoint.versions
+            ]
         else:
             found = [f"{peer_backend(numbers[endpoint.owner])}||||{v.name}" for v in endpoint.versions]
-        if endpoint.tenure is not None and not endpoint.retry_lost_requests:
+        if endpoint.owner is not None and not endpoint.retry_lost_requests:
             found = [text + ONCE for text in found]
         entries.update(_endpoint(endpoint, found))
     return entries
@@ -106,7 +108,7 @@ def token_rules(state: RouterState) -> dict[str, TokenRules]:
 def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: int) -> dict[str, str]:
     """What a process with slots serves for other routers: `<path>@<version>` → route."""
     return {
-        f"/api/v1/service/{endpoint.name}/{file}@{v.name}": route(v, slot)
+        f"/api/v1/service/{endpoint.name}/{file}@{v.name}": route(v, slot, once=not endpoint.retry_lost_requests)
         for endpoint in state.endpoints.values()
         if endpoint.owner is None
         for v in endpoint.versions

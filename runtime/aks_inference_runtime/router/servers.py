@@ -8,9 +8,8 @@ from aks_inference_runtime.router.admin import AdminSocket, ServerRow, word
 from aks_inference_runtime.router.slots import Slot
 
 GATED = (
-    # One connection a request: on one that is used again, HAProxy cannot tell a dead gate from one that had just closed
-    # it, and leaves the client without an answer.
-    "pool-max-conn 0"
+    # What a gate that is gone had in hand leaves quickly: a server with idle connections cannot be deleted.
+    "pool-purge-delay 1s"
     # A gate that refuses a connection is out at once, before the request is tried elsewhere: no agent is as quick.
     " observe layer4 error-limit 1 on-error mark-down"
     # Looked at often only while it is down; the agent does not wait for that.

@@ -29,6 +29,7 @@ async def run(settings: GateSettings) -> None:
         # What is here stays: looking through it for garbage would hold requests up.
         gc.freeze()
         await asked.wait()
+        gate.end()
         ends = [asyncio.ensure_future(gate.drained()), asyncio.ensure_future(again.wait())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for end in ends:

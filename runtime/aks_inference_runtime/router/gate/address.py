@@ -4,12 +4,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TypeVar
-
-P = TypeVar("P", bound=asyncio.Protocol)
 
 
 @dataclass(frozen=True)
@@ -20,14 +17,29 @@ class Address:
     host: str = "127.0.0.1"
     port: int = 0
 
-    async def connect(self, make: Callable[[], P]) -> P:
-        """A connection. Raises OSError."""
+    async def connect(self) -> socket.socket:
+        """A connection that never blocks. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self.path is not None:
-            _, protocol = await loop.create_unix_connection(make, str(self.path))
-        else:
-            _, protocol = await loop.create_connection(make, self.host, self.port)
-        return protocol
+            return await _connected(loop, socket.AF_UNIX, str(self.path))
+        failed: OSError | None = None
+        for family, address in await self._found(loop):
+            try:
+                made = await _connected(loop, family, address)
+            except OSError as error:
+                failed = failed or error
+                continue
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return made
+        raise failed or OSError(f"{self.host} has no address")
+
+    async def _found(self, loop: asyncio.AbstractEventLoop) -> list[tuple[int, tuple[object, ...]]]:
+        try:
+            version = ip_address(self.host).version
+        except ValueError:
+            found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            return [(family, address) for family, _, _, _, address in found]
+        return [(socket.AF_INET if version == 4 else socket.AF_INET6, (self.host, self.port))]
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection as streams. Raises OSError."""
@@ -58,3 +70,14 @@ class Address:
         if self.path is not None:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, family: int, address: str | tuple[object, ...]) -> socket.socket:
+    made = socket.socket(family)
+    try:
+        made.setblocking(False)
+        await loop.sock_connect(made, address)
+    except BaseException:
+        made.close()
+        raise
+    return made

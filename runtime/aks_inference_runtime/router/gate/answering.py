@@ -13,7 +13,7 @@ OURS = wire.HOP_BY_HOP | {wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_H
 class Answer:
     """Head and body as they go to the router."""
 
-    def __init__(self, version: bytes, request_id: bytes) -> None:
+    def __init__(self, version: bytes, request_id: bytes, *, keeps: bool) -> None:
         self.status = 0
         """The replica's own."""
         self._request_id = request_id
@@ -22,6 +22,7 @@ class Answer:
         self.sent = False
         """Something of it was taken out."""
         self._version = version
+        self._keeps = keeps
         self._held: list[bytes] = []
         self._bytes = 0
         self._length_known = False
@@ -38,7 +39,8 @@ class Answer:
         self._chunked = http_11 and not length_known
         if self._chunked:
             kept.append((b"transfer-encoding", b"chunked"))
-        kept.append(wire.CLOSE)
+        if not self._keeps:
+            kept.append(wire.CLOSE)
         if status == wire.ELSEWHERE:
             kept.append((wire.STATUS_HEADER, b"%d" % status))
             status = wire.MASKED

@@ -1,4 +1,4 @@
-"""A connection from the router: one request, one answer.
+"""A connection from the router: one request and one answer at a time.
 
 Over a plain socket: a transport of the loop would cost more than all else that is done for a small request.
 """
@@ -26,7 +26,7 @@ close the connection to the client, who may write all before it reads. The same 
 FIRST_BYTES = 16_384
 """HAProxy's buffer: it sends no more at once of a new request."""
 MORE_BYTES = 65_536
-OURS = wire.HOP_BY_HOP | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.REQUEST_ID}
+OURS = wire.HOP_BY_HOP | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.KEEP_HEADER, wire.REQUEST_ID}
 """Of the connection; of the router, for the gate; and what the gate says anew."""
 NOT_WAITED = Waited()
 HIGH_BYTES = 65_536
@@ -60,7 +60,13 @@ class RouterConnection:
         self._head_bytes = 0
         self._begun = False
         self._parsing = False
+        self._fresh: Exchange | None = None
+        """It begins once all that has come of it is read."""
         self._request_whole = False
+        self._keeps = False
+        """After this answer the next request may come."""
+        self._kept = False
+        """It has had one."""
         self._over = False
         """The answer is written, or none can be: what still comes is dropped."""
         self._lingers = False
@@ -115,6 +121,9 @@ class RouterConnection:
             except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 self._malformed()
             self._parsing = False
+            fresh, self._fresh = self._fresh, None
+            if fresh is not None:
+                fresh.begin()
             self._finish()
 
     def _watch(self) -> None:
@@ -179,10 +188,10 @@ class RouterConnection:
             expects_continue=http_11 and names.get(b"expect", b"").lower() == b"100-continue",
             http_11=http_11,
             record=record,
+            keeps=http_11 and wire.KEEP_HEADER in names and names.get(b"connection") is None,
             left_s=queue.left_s,
         )
-        # `done` may be called before the constructor returns only through the loop: the order here is safe.
-        self._exchange = self._feeding = Exchange(self._c, self, request)
+        self._exchange = self._feeding = self._fresh = Exchange(self._c, self, request)
 
     def on_body(self, data: bytes) -> None:
         if self._feeding is not None:
@@ -216,8 +225,9 @@ class RouterConnection:
             self._holds.discard(reason)
         self._watch()
 
-    def done(self) -> bool:
+    def done(self, *, keeps: bool = False) -> bool:
         self._midway = self._feeding is not None
+        self._keeps = keeps and self._request_whole
         self._ending = self._exchange if self._unsent else None
         self._exchange = self._feeding = None
         self._over = True
@@ -231,6 +241,13 @@ class RouterConnection:
     def close(self) -> None:
         """The gate ends."""
         self._gone()
+
+    def close_idle(self) -> None:
+        """No more requests are wanted; one that has come already is answered, and so is the first one."""
+        if self._kept and not self._begun:
+            self._read(FIRST_BYTES)
+            if not self._begun:
+                self._close()
 
     # --- ends
 
@@ -295,6 +312,9 @@ class RouterConnection:
         """Ends what is over, once all is written and all that came is read."""
         if self._socket is None or not self._over or self._unsent or self._parsing or self._lingers:
             return
+        if self._keeps and self._c.keeps():
+            self._again()
+            return
         if self._request_whole:
             self._close()
             return
@@ -307,6 +327,14 @@ class RouterConnection:
         self._lingers = True
         self._watch()
         self._c.loop.call_later(DROP_SECONDS if self._midway else LINGER_SECONDS, self._close)
+
+    def _again(self) -> None:
+        """For the next request."""
+        self._kept = True
+        self._keeps = self._over = self._begun = self._request_whole = False
+        self._url, self._headers, self._head_bytes = b"", [], 0
+        self._reading = None
+        self._watch()
 
     def _gone(self) -> None:
         """Nobody is there any more."""

@@ -22,8 +22,11 @@ class RouterSide(Protocol):
     def hold(self, reason: str, on: bool) -> None:
         """Stops reading while any reason holds."""
 
-    def done(self) -> bool:
-        """The answer is whole. False: its end waits to be taken; `answer_over` is called when that is decided."""
+    def done(self, *, keeps: bool = False) -> bool:
+        """The answer is whole. False: its end waits to be taken; `answer_over` is called when that is decided.
+
+        `keeps`: the next request may come on this connection, as far as the answer goes.
+        """
 
     def abort(self) -> None:
         """Breaks the connection: the answer that began cannot be completed."""
@@ -44,6 +47,8 @@ class Context:
     """Says that the replica closed a connection on a request; watchers hear of it."""
     trusted: Callable[[], bool]
     """Whether requests may be given to the replica: not from a doubt on until it was looked at."""
+    keeps: Callable[[], bool]
+    """Whether connections are kept for further requests."""
     departed: Departed
     tasks: set[asyncio.Task[None]]
     telemetry: Telemetry
@@ -63,5 +68,7 @@ class RequestHead:
     expects_continue: bool
     http_11: bool
     record: Request
+    keeps: bool = False
+    """The router may send its next request on the same connection."""
     left_s: float | None = None
     """Until the end of its wait, which began in the router; None: not known, or it did not wait there."""

@@ -33,7 +33,7 @@ class Exchange:
         self._pending: list[bytes] = []
         self._body_bytes = 0
         self._body_done = False
-        self._out = Answer(context.version, request.record.id)
+        self._out = Answer(context.version, request.record.id, keeps=request.keeps)
         self._given_at: float | None = None
         """When the replica got it."""
         self._whole_at: float | None = None
@@ -44,11 +44,18 @@ class Exchange:
         self._client_slow = False
         self._replica_slow = False
         self._deadline: asyncio.TimerHandle | None = None
-        left_s = request.left_s
+        self._entered = False
+
+    def begin(self) -> None:
+        """Takes its place. Not before what came with its head is here, so that the replica gets it in one piece."""
+        context, left_s = self._c, self._request.left_s
+        if self._side is None:
+            return
+        self._entered = True
         if left_s is not None and left_s < -LATE_SECONDS:
-            # It takes no place in the line. Not at once: this object is just being made.
+            # It takes no place in the line.
             self._ticket.finished = True
-            context.loop.call_soon(self._refuse_late)
+            self._refuse_late()
         elif not context.admission.enter(self._ticket):
             wait_s = context.settings.queue_timeout_ms / 1000
             wait_s = wait_s if left_s is None else min(wait_s, max(0.0, left_s))
@@ -87,7 +94,7 @@ class Exchange:
         if self._side is None:
             return
         self._side = None
-        if self._c.admission.leave(self._ticket):
+        if self._leave():
             self._disarm()
             self._tell(LEFT_CODE, CLIENT_LEFT)
             return
@@ -108,12 +115,8 @@ class Exchange:
         """Whether the router takes more of the answer."""
         self._client_slow = not writable
         self._last_byte = self._c.loop.time()
-        if self._upstream is not None and self._upstream.transport is not None and self._side is not None:
-            transport = self._upstream.transport
-            if writable:
-                transport.resume_reading()
-            elif transport.is_reading():
-                transport.pause_reading()
+        if self._upstream is not None and self._side is not None:
+            self._upstream.pause(not writable)
 
     # --- from the replica
 
@@ -146,7 +149,7 @@ class Exchange:
             self._tell(LEFT_CODE, CLIENT_LEFT)
         else:
             side.write(self._out.take_last())
-            if side.done():
+            if side.done(keeps=self._request.keeps):
                 self._tell(self._out.status, "")
         self._c.admission.finish(self._ticket)
 
@@ -188,7 +191,7 @@ class Exchange:
         """The slot is there."""
         self._disarm()
         if not self._c.trusted():
-            # Not at once: the line is being gone through, or this object is just being made.
+            # Not at once: the line is being gone through.
             self._c.loop.call_soon(self._hand_back)
             return
         upstream = self._c.pool.idle()
@@ -242,7 +245,7 @@ class Exchange:
             self._arm(self._c.settings.client_timeout_ms / 1000, self._check_upload)
 
     def _send(self, data: bytes) -> None:
-        if self._upstream is None or self._upstream.transport is None:
+        if self._upstream is None:
             self._pending.append(data)
         else:
             self._upstream.write(data)
@@ -329,7 +332,7 @@ class Exchange:
         side, self._side = self._side, None
         if side is None:
             return
-        if self._c.admission.leave(self._ticket):
+        if self._leave():
             self._disarm()
             self._answer(side, status, reason, message)
             return
@@ -337,17 +340,20 @@ class Exchange:
         self._orphan()
         self._c.when_acknowledged(ACKNOWLEDGE_SECONDS, partial(self._answer, side, status, reason, message))
 
+    def _leave(self) -> bool:
+        """Whether the replica has nothing of it, and never will."""
+        return not self._entered or self._c.admission.leave(self._ticket)
+
     def _orphan(self) -> None:
         self._disarm()
         self._c.admission.abandon(self._ticket)
         self._check_hung()
-        transport = self._upstream.transport if self._upstream is not None else None
-        if transport is None or transport.is_closing():
+        if self._upstream is None:
             return
-        transport.resume_reading()
+        self._upstream.pause(False)
         if not self._body_done:
             # The replica must learn that the rest never comes; its answer still tells when it is done.
-            transport.write_eof()
+            self._upstream.end()
 
     def _past(self, left_s: float) -> bool:
         return self._c.loop.time() - self._came > left_s

@@ -37,12 +37,14 @@ class Gate:
         self.ready = False
         self.trusted = True
         """Requests that are here may be given to the replica; until the first look all may."""
+        self.ending = False
         self.doubt = asyncio.Event()
         self.watchers = Watchers(self.status, self._disowned)
         self.admission = Admission(settings.max_concurrent, self.watchers.changed)
         self.connections: set[RouterConnection] = set()
         self.departed = Departed()
-        self.pool = UpstreamPool(settings.upstream, settings.max_concurrent)
+        self.sockets = Sockets(loop)
+        self.pool = UpstreamPool(settings.upstream, settings.max_concurrent, self.sockets)
         self.lines = Lines(STANDARD_OUTPUT, partial(_lost, settings)) if settings.access_log else None
         log = self.lines.put if self.lines is not None else None
         self.telemetry = Telemetry(_labels(settings), log, _tracer(settings))
@@ -55,12 +57,12 @@ class Gate:
             when_acknowledged=self.watchers.when_acknowledged,
             doubted=self.doubted,
             trusted=lambda: self.trusted,
+            keeps=lambda: self.trusted and not self.ending,
             departed=self.departed,
             tasks=set(),
             telemetry=self.telemetry,
             ahead_s=self.watchers.ahead_s,
         )
-        self.sockets = Sockets(loop)
         self.listener = Listener(settings.listen, partial(RouterConnection, context, self.connections, self.sockets))
 
     @property
@@ -94,7 +96,7 @@ class Gate:
                 _log.error("gate: %s; it tries again", error)
                 ready = False
         if not ready:
-            self.listener.close()
+            self._refuse()
         changed = ready != self.ready
         self.ready, self.trusted = ready, ready
         if changed:
@@ -108,12 +110,24 @@ class Gate:
         handed back.
         """
         self.trusted = False
-        self.listener.close()
+        self._refuse()
         self.pool.close()
         if self.ready:
             self.ready = False
             self.watchers.changed()
         self.doubt.set()
+
+    def end(self) -> None:
+        """What is here is finished; connections are not kept any more."""
+        self.ending = True
+        for connection in tuple(self.connections):
+            connection.close_idle()
+
+    def _refuse(self) -> None:
+        """From here on connections are refused, and those without a request end."""
+        self.listener.close()
+        for connection in tuple(self.connections):
+            connection.close_idle()
 
     def _disowned(self) -> None:
         """Another router sends from now on; it may use names again that the one before has given."""
@@ -170,8 +184,8 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
         await asyncio.gather(*works, return_exceptions=True)
         for connection in tuple(gate.connections):
             connection.close()
-        gate.sockets.close()
         gate.pool.close()
+        gate.sockets.close()
         if gate.lines is not None:
             await asyncio.to_thread(gate.lines.close)
         settings.control.unlink(missing_ok=True)

@@ -52,6 +52,16 @@ class Sockets:
         else:
             self._epoll.register(number, mask)
 
+    def leave(self, number: int) -> None:
+        """Takes a socket out that stays open."""
+        if self._watched.pop(number, None) is None:
+            return
+        if self._epoll is not None:
+            self._epoll.unregister(number)
+        else:
+            self._loop.remove_reader(number)
+            self._loop.remove_writer(number)
+
     def forget(self, number: int) -> None:
         """A socket that is closed next: that takes it out of the set."""
         if self._watched.pop(number, None) is not None and self._epoll is None:

@@ -1,13 +1,16 @@
 """Connections from the gate to its replica: responses are parsed here, idle connections are kept for a moment."""
 
 import asyncio
+import contextlib
 import select
+import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 import httptools
 
 from aks_inference_runtime.router.gate.address import Address
+from aks_inference_runtime.router.gate.sockets import Sockets
 from aks_inference_runtime.router.gate.wire import MAX_HEAD_BYTES, Headers
 
 IDLE_SECONDS = 1.0
@@ -15,6 +18,9 @@ IDLE_SECONDS = 1.0
 that a request never meets a connection which the server is just closing."""
 CONNECT_SECONDS = 2.0
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+READ_BYTES = 65_536
+HIGH_BYTES = 65_536
+"""With more than this unsent the rest of the request is not read on."""
 WHOLE_BYTES = 4_096
 """A request of up to so much, sent in one piece, is read in one piece by any server (gunicorn reads 8 KiB at once)."""
 
@@ -44,19 +50,40 @@ class ResponseSink(Protocol):
         """Whether the replica takes more of the request's body."""
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to the replica, with at most one request on it."""
+class UpstreamConnection:
+    """One connection to the replica, with at most one request on it. Implements `sockets.Watched`.
 
-    def __init__(self, released: Callable[["UpstreamConnection"], None], *, local: bool) -> None:
+    Over a plain socket: what is written goes out at once, not at the end of the loop's round.
+    """
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        sockets: Sockets,
+        loop: asyncio.AbstractEventLoop,
+        released: Callable[["UpstreamConnection"], None],
+    ) -> None:
+        self._socket = connected
+        self._number = connected.fileno()
+        self._sockets = sockets
+        self._loop = loop
         self._released = released
-        self._local = local
+        self._local = connected.family == socket.AF_UNIX
         self._parser = httptools.HttpResponseParser(self)
-        self.transport: asyncio.Transport | None = None
+        self._look = select.poll()
+        self._look.register(self._number, select.POLLIN)
         self.idle_since = 0.0
         self.closed = False
         self.request_whole = False
         """Whether all of the present request went out: else the replica would take the next one for its body."""
         self._sink: ResponseSink | None = None
+        self._unsent = b""
+        self._failed: OSError | None = None
+        """What writing came to: nothing more is written, what came before is still read."""
+        self._full = False
+        self._eof = False
+        self._paused = False
+        self._asked = (False, False)
         self._head_request = False
         self._headers: Headers = []
         self._head_bytes = 0
@@ -69,6 +96,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._heard = False
         self._pieces = 0
         self._bytes = 0
+        self._watch()
 
     def begin(self, sink: ResponseSink, *, head_request: bool) -> None:
         """The next response on this connection goes to the sink."""
@@ -83,25 +111,101 @@ class UpstreamConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Sends a piece of the request."""
-        assert self.transport is not None  # noqa: S101 - connected
         self._pieces += 1
         self._bytes += len(data)
-        self.transport.write(data)
+        if self.closed or self._failed is not None:
+            return
+        if self._unsent:
+            self._unsent += data
+        else:
+            self._send(data)
+        if len(self._unsent) > HIGH_BYTES and not self._full:
+            self._full = True
+            if self._sink is not None:
+                self._sink.upstream_writable(False)
+        self._watch()
+
+    def end(self) -> None:
+        """Nothing more of the request comes."""
+        if self.closed:
+            return
+        if self._unsent:
+            self._eof = True
+            return
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def pause(self, on: bool) -> None:
+        """Whether the response is not read on."""
+        self._paused = on
+        self._watch()
 
     def ended(self) -> bool:
         """Whether the replica has closed this idle connection, also if that was not seen yet."""
-        if self.closed or self.transport is None:
-            return True
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return bool(poll.poll(0))
+        return self.closed or bool(self._look.poll(0))
 
-    # --- asyncio.Protocol
+    # --- sockets.Watched
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+    def readable(self) -> None:
+        if self.closed or self._paused:
+            return
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            if self._failed is not None:
+                self._ended(self._failed)
+            return
+        except OSError as error:
+            self._ended(error)
+            return
+        if data:
+            self._received(data)
+        else:
+            self._ended(self._failed)
 
-    def data_received(self, data: bytes) -> None:
+    def writable(self) -> None:
+        if self.closed:
+            return
+        unsent, self._unsent = self._unsent, b""
+        self._send(unsent)
+        if not self._unsent:
+            if self._eof:
+                self._eof = False
+                self.end()
+            if self._full:
+                self._full = False
+                if self._sink is not None:
+                    self._sink.upstream_writable(True)
+        self._watch()
+
+    def hung_up(self) -> None:
+        if self._paused and not self.closed:
+            # What has come is read later; until then the system would tell it without end.
+            self._sockets.leave(self._number)
+            self._asked = (False, False)
+        else:
+            self.readable()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            # Not from within what writes. It may have answered before it closed.
+            self._failed = error
+            self._loop.call_soon(self.readable)
+            return
+        if sent < len(data):
+            self._unsent = data[sent:]
+
+    def _watch(self) -> None:
+        wanted = (not self._paused, bool(self._unsent))
+        if wanted != self._asked and not self.closed:
+            self._asked = wanted
+            self._sockets.watch(self._number, self, reading=wanted[0], writing=wanted[1])
+
+    def _received(self, data: bytes) -> None:
         if self._sink is None:
             self.close()
             return
@@ -120,27 +224,13 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._sink is not None:
             self._sink.response_pause()
 
-    def eof_received(self) -> bool:
-        self._ended(None)
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended(exc)
-
-    def pause_writing(self) -> None:
-        if self._sink is not None:
-            self._sink.upstream_writable(False)
-
-    def resume_writing(self) -> None:
-        if self._sink is not None:
-            self._sink.upstream_writable(True)
-
     def close(self) -> None:
         """Closes without waiting; nothing more is told to the sink."""
-        self.closed = True
         self._sink = None
-        if self.transport is not None:
-            self.transport.abort()
+        if not self.closed:
+            self.closed = True
+            self._sockets.forget(self._number)
+            self._socket.close()
 
     # --- httptools callbacks
 
@@ -218,17 +308,18 @@ class UpstreamConnection(asyncio.Protocol):
 class UpstreamPool:
     """Opens connections to one replica and keeps idle ones for a second."""
 
-    def __init__(self, address: Address, limit: int) -> None:
+    def __init__(self, address: Address, limit: int, sockets: Sockets) -> None:
         self._address = address
         self._limit = limit
+        self._sockets = sockets
+        self._loop = asyncio.get_running_loop()
         self._idle: list[UpstreamConnection] = []
 
     def idle(self) -> UpstreamConnection | None:
         """A connection that can be used again, if there is one."""
-        now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.idle_since > IDLE_SECONDS or connection.ended():
+            if self._loop.time() - connection.idle_since > IDLE_SECONDS or connection.ended():
                 connection.close()
                 continue
             return connection
@@ -236,9 +327,9 @@ class UpstreamPool:
 
     async def connect(self) -> UpstreamConnection:
         """A new connection. Raises OSError (also at the deadline)."""
-        local = self._address.path is not None
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await self._address.connect(lambda: UpstreamConnection(self._release, local=local))
+            connected = await self._address.connect()
+        return UpstreamConnection(connected, self._sockets, self._loop, self._release)
 
     def close(self) -> None:
         """Closes what is idle."""
@@ -246,7 +337,7 @@ class UpstreamPool:
             self._idle.pop().close()
 
     def _release(self, connection: UpstreamConnection) -> None:
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self._loop.time()
         if len(self._idle) < self._limit:
             self._idle.append(connection)
         else:

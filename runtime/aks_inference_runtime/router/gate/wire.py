@@ -16,13 +16,15 @@ TURN_HEADER = b"x-aks-inference-turn"
 """The router's name for a request that had to wait."""
 SINCE_HEADER = b"x-aks-inference-since"
 """Since when it waits, and how long it may: `<ms since 1970 by the router's clock>+<ms>`."""
+KEEP_HEADER = b"x-aks-inference-keep"
+"""The router says that its next request may come on the same connection."""
 REQUEST_ID = b"x-request-id"
 """Of the client, or made by the gate: in the replica's request, the answer and the access log."""
 MAX_HEAD_BYTES = 65_536
 """Of a request's or response's head; HAProxy's own limit (16 KiB) is below it."""
 
 CLOSE = (b"connection", b"close")
-"""In every answer: a connection from the router carries one request."""
+"""In every answer but those of replicas to who asked to keep the connection."""
 
 HOP_BY_HOP = frozenset(
     {
