@@ -13,6 +13,10 @@ OURS = wire.HOP_BY_HOP | {wire.REASON_HEADER, wire.VERSION_HEADER, wire.STATUS_H
 class Answer:
     """Head and body as they go to the router."""
 
+    __slots__ = (
+        "_bytes", "_chunked", "_held", "_keeps", "_length_known", "_request_id", "_version", "begun", "sent", "status"
+    )  # fmt: skip
+
     def __init__(self, version: bytes, request_id: bytes, *, keeps: bool) -> None:
         self.status = 0
         """The replica's own."""

@@ -29,6 +29,7 @@ MORE_BYTES = 65_536
 OURS = wire.HOP_BY_HOP | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.KEEP_HEADER, wire.REQUEST_ID}
 """Of the connection; of the router, for the gate; and what the gate says anew."""
 NOT_WAITED = Waited()
+TOO_LARGE = "the request's head is too large"
 HIGH_BYTES = 65_536
 """With more than this unsent the replica's answer is not read on."""
 
@@ -65,6 +66,8 @@ class RouterConnection:
         self._request_whole = False
         self._keeps = False
         """After this answer the next request may come."""
+        self._waited = False
+        """In the router's queue: the present request."""
         self._kept = False
         """It has had one."""
         self._over = False
@@ -143,10 +146,14 @@ class RouterConnection:
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._count(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > wire.MAX_HEAD_BYTES:
+            raise httptools.HttpParserError(TOO_LARGE)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > wire.MAX_HEAD_BYTES:
+            raise httptools.HttpParserError(TOO_LARGE)
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -169,6 +176,7 @@ class RouterConnection:
         target = settings.swagger_path if path.endswith(b"/swagger.json") else settings.score_path
         kept = wire.passed_on(self._headers, OURS)
         queue = NOT_WAITED
+        self._waited = turn is not None
         if turn is not None:
             queue = waited(names.get(wire.SINCE_HEADER), self._c.wall(), self._c.ahead_s())
         record = Request(request_id(names.get(wire.REQUEST_ID)), method, path, queue.seconds)
@@ -335,6 +343,9 @@ class RouterConnection:
         self._url, self._headers, self._head_bytes = b"", [], 0
         self._reading = None
         self._watch()
+        if self._waited:
+            # It came out of the queue: most often another one waits there.
+            self._sockets.expect()
 
     def _gone(self) -> None:
         """Nobody is there any more."""
@@ -354,11 +365,6 @@ class RouterConnection:
         if closing is not None:
             self._sockets.forget(self._number)
             closing.close()
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > wire.MAX_HEAD_BYTES:
-            raise httptools.HttpParserError("the request's head is too large")
 
     def _malformed(self) -> None:
         if self._exchange is not None:

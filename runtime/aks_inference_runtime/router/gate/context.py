@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aks_inference_runtime.router.gate.admission import Admission
+from aks_inference_runtime.router.gate.alarms import Alarms
 from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.settings import GateSettings
 from aks_inference_runtime.router.gate.telemetry import Request, Telemetry
@@ -50,6 +51,7 @@ class Context:
     keeps: Callable[[], bool]
     """Whether connections are kept for further requests."""
     departed: Departed
+    alarms: Alarms
     tasks: set[asyncio.Task[None]]
     telemetry: Telemetry
     ahead_s: Callable[[], float | None]
@@ -58,8 +60,7 @@ class Context:
     """Seconds since 1970."""
 
 
-@dataclass(frozen=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """A request's first line and headers, as they go to the replica."""
 
     bytes: bytes

@@ -1,6 +1,5 @@
 """One request on its way through the gate: wait for a slot, pass it on, answer, and see the replica finish."""
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +23,12 @@ UPLOAD_BYTES_PER_SECOND = 50_000
 class Exchange:
     """Implements `upstream.ResponseSink`."""
 
+    __slots__ = (
+        "_armed", "_began", "_body_bytes", "_body_done", "_c", "_came", "_client_slow", "_entered", "_given_at",
+        "_last_byte", "_out", "_pending", "_replica_slow", "_request", "_side", "_ticket", "_told", "_upstream",
+        "_whole_at",
+    )  # fmt: skip
+
     def __init__(self, context: Context, side: RouterSide, request: RequestHead) -> None:
         self._c = context
         self._side: RouterSide | None = side
@@ -43,7 +48,7 @@ class Exchange:
         self._last_byte = self._began
         self._client_slow = False
         self._replica_slow = False
-        self._deadline: asyncio.TimerHandle | None = None
+        self._armed = False
         self._entered = False
 
     def begin(self) -> None:
@@ -59,7 +64,7 @@ class Exchange:
         elif not context.admission.enter(self._ticket):
             wait_s = context.settings.queue_timeout_ms / 1000
             wait_s = wait_s if left_s is None else min(wait_s, max(0.0, left_s))
-            self._deadline = context.loop.call_later(wait_s, self._waited_too_long)
+            self._arm(wait_s, self._waited_too_long)
 
     # --- from the router
 
@@ -138,8 +143,8 @@ class Exchange:
             return
         if not self._out.waits:
             self._send_held()
-        elif self._deadline is None:
-            self._deadline = self._c.loop.call_later(HELD_SECONDS, self._send_held)
+        elif not self._armed:
+            self._arm(HELD_SECONDS, self._send_held)
 
     def response_end(self) -> None:
         self._disarm()
@@ -261,13 +266,13 @@ class Exchange:
         self._arm(self._c.settings.scoring_timeout_ms / 1000, self._scored_too_long)
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
-        self._disarm()
-        self._deadline = self._c.loop.call_later(seconds, then)
+        self._armed = True
+        self._c.alarms.set(self, seconds, then)
 
     def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        if self._armed:
+            self._armed = False
+            self._c.alarms.clear(self)
 
     # --- deadlines
 

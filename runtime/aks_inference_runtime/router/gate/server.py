@@ -12,6 +12,7 @@ from functools import partial
 
 from aks_inference_runtime.router.gate import health
 from aks_inference_runtime.router.gate.admission import Admission
+from aks_inference_runtime.router.gate.alarms import Alarms
 from aks_inference_runtime.router.gate.connection import RouterConnection
 from aks_inference_runtime.router.gate.context import Context
 from aks_inference_runtime.router.gate.control import ControlConnection, Watchers
@@ -44,6 +45,7 @@ class Gate:
         self.connections: set[RouterConnection] = set()
         self.departed = Departed()
         self.sockets = Sockets(loop)
+        self.alarms = Alarms(loop)
         self.pool = UpstreamPool(settings.upstream, settings.max_concurrent, self.sockets)
         self.lines = Lines(STANDARD_OUTPUT, partial(_lost, settings)) if settings.access_log else None
         log = self.lines.put if self.lines is not None else None
@@ -59,6 +61,7 @@ class Gate:
             trusted=lambda: self.trusted,
             keeps=lambda: self.trusted and not self.ending,
             departed=self.departed,
+            alarms=self.alarms,
             tasks=set(),
             telemetry=self.telemetry,
             ahead_s=self.watchers.ahead_s,
@@ -184,6 +187,7 @@ async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
         await asyncio.gather(*works, return_exceptions=True)
         for connection in tuple(gate.connections):
             connection.close()
+        gate.alarms.close()
         gate.pool.close()
         gate.sockets.close()
         if gate.lines is not None:

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import count
 
 from aks_inference_runtime.router.gate.tracing import Trace, Tracer
 
@@ -23,6 +24,9 @@ CLIENT_LEFT = "client-left"
 """Reason of a request whose client did not wait for its answer; code 499, as nginx has it."""
 LEFT_CODE = 499
 MOST_ID_BYTES = 128
+_OWN = os.urandom(8).hex().encode()
+"""Of this process: the beginning of the ids that it makes."""
+_NUMBERS = count()
 
 
 class Histogram:
@@ -108,7 +112,7 @@ def request_id(given: bytes | None) -> bytes:
     """The client's own where it can stand in a line and a header, else a new one."""
     if given and len(given) <= MOST_ID_BYTES and given.isascii() and given.decode("ascii").isprintable():
         return given
-    return os.urandom(16).hex().encode()
+    return b"%b%016x" % (_OWN, next(_NUMBERS))
 
 
 def _text(value: bytes) -> str:

@@ -55,19 +55,20 @@ def passed_on(headers: Headers, ours: frozenset[bytes]) -> Headers:
         headers: Required. Names in lower case.
         ours: Required. HOP_BY_HOP and what only the gate and the router may set.
     """
+    kept = [pair for pair in headers if pair[0] not in ours]
+    if len(kept) == len(headers):
+        return kept
     for name, value in headers:
         if name == b"connection":
             named = {part.strip().lower() for part in value.split(b",")}
             ours = ours | (named - OF_THE_MESSAGE)
-    return [pair for pair in headers if pair[0] not in ours]
+            kept = [pair for pair in kept if pair[0] not in ours]
+    return kept
 
 
 def head(first_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """First line and headers, up to and with the empty line."""
-    lines = [first_line]
-    lines.extend(b"%b: %b" % pair for pair in headers)
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+    return b"\r\n".join([first_line, *[b"%b: %b" % pair for pair in headers], b"\r\n"])
 
 
 def status_line(status: int, reason: bytes = b"") -> bytes:
