@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from aks_inference_runtime.api.status import ServiceState
+from aks_inference_runtime.api.supervisor import SupervisorRecord
+from testbed.processes import free_ports
 
 PROGRAM = """
 import pulumi
@@ -42,6 +44,11 @@ pulumi.export("model", model.model_id)
 @pytest.fixture
 def stack(make_stack: Callable[[str], Any], supervisor: Any) -> Iterator[Any]:
     made = make_stack(PROGRAM)
+    # The usual one may be that of a real cluster just now.
+    supervisor.port = free_ports(1)[0]
+    kept = supervisor.directory / "supervisor.json"
+    record = SupervisorRecord.model_validate_json(kept.read_text())
+    kept.write_text(record.model_copy(update={"settings": supervisor.settings()}).model_dump_json(by_alias=True))
     made.configure(state=str(supervisor.directory), port=str(supervisor.port))
     yield made
     made.run("destroy", "--yes", "--skip-preview")
@@ -63,7 +70,7 @@ def test_the_life_of_a_stack(stack: Any, supervisor: Any) -> None:
     stack.up()
     assert set(supervisor.endpoints) == {"svc-one", "roll"}
     assert stack.outputs() == {
-        "uri": "http://127.0.0.1:8890/api/v1/service/svc-one/score",
+        "uri": f"http://127.0.0.1:{supervisor.port}/api/v1/service/svc-one/score",
         "key": "generated-1",
         "model": "m:1",
     }

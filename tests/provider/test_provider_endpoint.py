@@ -348,7 +348,7 @@ class TestLocalEndpoint:
         with ThreadPoolExecutor(len(names)) as pool:
             waiting = [pool.submit(deploy, name) for name in names]
             wait_for(lambda: set(supervisor.endpoints) == set(names))
-            assert not plugin.check("LocalRuntime", {"name": "local"}).failures
+            assert not plugin.check("LocalRuntime", {"name": "local"}, {"name": "local", "port": 8890}).failures
             supervisor.becomes = ServiceState.HEALTHY
             assert {each.result(20) for each in waiting} == {"Healthy"}
 

@@ -54,7 +54,8 @@ def test_each_leaf_in_each_form(plugin: Any, supervisor: Any, model_file: Path, 
 
 class TestLocalRuntime:
     def test_check_fills_in_the_defaults(self, plugin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        checked = plugin.check("LocalRuntime", {"name": "local"})
+        # It has the port already: whoever else serves on this machine has no part in this.
+        checked = plugin.check("LocalRuntime", {"name": "local"}, {"name": "local", "port": 8890})
         assert not checked.failures
         assert checked.inputs["port"] == 8890
         assert checked.inputs["stateDirectory"].endswith("/aks-inference/proj-dev-local")
@@ -105,6 +106,34 @@ class TestLocalRuntime:
             assert not refused or f"{port} on 127.0.0.1 is in use by process {listener.pid}" in said["port"]
             assert not plugin.check("LocalRuntime", news, olds).failures
 
+    def test_a_port_of_another_local_cluster_is_told_at_preview(self, plugin: Any, tmp_path: Path) -> None:
+        run, theirs = tmp_path / "run", tmp_path / "theirs"
+        (run / "router").mkdir(parents=True)
+        run.chmod(0o700)
+        (run / "state-directory").write_text(str(theirs))
+        held = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+        router = subprocess.Popen(
+            [sys.executable, "-c", f"{held}; sys.stdin.read()", f"{run}/router/p0.cfg", f"{theirs}/mark"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with router:
+            assert router.stdout is not None
+            port = int(router.stdout.readline())
+            try:
+                other = {"name": "local", "port": port, "stateDirectory": str(tmp_path / "mine")}
+                said = plugin.check("LocalRuntime", other).failures
+                assert said["port"].startswith(f"{port} on 127.0.0.1 is that of another local cluster of yours")
+                assert str(theirs) in said["port"]
+                # Its own, for which there is no state yet; and that which is replaced by one in another folder.
+                assert not plugin.check("LocalRuntime", {**other, "stateDirectory": str(theirs)}).failures
+                olds = {**other, "stateDirectory": str(theirs), "running": True}
+                assert not plugin.check("LocalRuntime", other, olds).failures
+                assert not plugin.check("LocalRuntime", other).failures
+            finally:
+                router.kill()
+
     def test_the_preview_knows_every_output(self, plugin: Any) -> None:
         inputs = plugin.check("LocalRuntime", {"name": "local", "stateDirectory": "/s", "port": 9000}).inputs
         made = plugin.create("LocalRuntime", inputs, preview=True)
@@ -120,7 +149,7 @@ class TestLocalRuntime:
         assert outputs["name"] == values.secret("local")
         assert outputs["target"]["value"].startswith("aks-inference+local:")
         assert outputs["url"] == "http://127.0.0.1:9000"
-        inputs = plugin.check("LocalRuntime", {"name": values.UNKNOWN}).inputs
+        inputs = plugin.check("LocalRuntime", {"name": values.UNKNOWN, "port": 9000}).inputs
         assert inputs["stateDirectory"] == values.UNKNOWN
         assert plugin.create("LocalRuntime", inputs, preview=True).outputs["target"] == values.UNKNOWN
 

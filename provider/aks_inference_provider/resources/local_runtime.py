@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from aks_inference_provider.resources.base import Caution, Checked, Computed, Ma
 from aks_inference_provider.wire import UNKNOWN, derive, plain, whole_numbers
 from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, destroy, launch, read_record
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, RuntimeHung, RuntimeUnavailable
+from aks_inference_runtime.api.owner import of_another, state_of_router
 from aks_inference_runtime.api.supervisor import DEFAULT_PORT, default_state_directory
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
 LAUNCH_TIMEOUT_S = 30.0
+HOST = "127.0.0.1"
 
 INPUTS = (
     Field("name", Kind.STRING, "Required. The cluster's name.", required=True, replaces=True),
@@ -97,31 +99,24 @@ def diff(olds: Mapping[str, Any], news: Mapping[str, Any], running: bool) -> Dif
     return Diff(found, delete_before_replace=True)
 
 
-def stranger_on(port: int) -> str | None:
-    """The process that listens on a port, if it is certain that no cluster of ours is about to give it back.
-
-    A router's port is judged by the apply: the cluster that has it may be the one that is replaced, or this one.
-    """
-    holder = _holder(port) if _in_use(port) else None
-    with contextlib.suppress(psutil.Error, OSError):
-        if holder is not None and not holder.name().startswith("haproxy"):
-            return f"process {holder.pid} ({holder.name()})"
-    return None
-
-
-def obstacle_on(port: int, directory: str) -> str | None:
-    """Who else listens on a port that the cluster of a state directory is to move to.
-
-    Stricter than `stranger_on`: the cluster is deleted before the port is tried.
-    """
+def obstacle_on(port: int, directories: Collection[str]) -> str | None:
+    """Why a cluster cannot have a port. Whoever belongs to one of the state directories is itself, or goes before."""
     if not _in_use(port):
         return None
     with contextlib.suppress(psutil.Error, OSError):
         if holder := _holder(port):
-            own = any(text.startswith(folder) for folder in _folders(directory) for text in holder.cmdline())
-            return None if own else f"process {holder.pid} ({holder.name()})"
+            command = holder.cmdline()
+            if any(text.startswith(folder) for each in directories for folder in _folders(each) for text in command):
+                return None
+            if owner := state_of_router(command):
+                return of_another(port, HOST, owner)
+            return _used(port, f"process {holder.pid} ({holder.name()})")
     # Another user's, or it ended this moment.
-    return "another process" if _in_use(port) else None
+    return _used(port, "another process") if _in_use(port) else None
+
+
+def _used(port: int, holder: str) -> str:
+    return f"{port} on {HOST} is in use by {holder}; end it or give another port"
 
 
 def _folders(directory: str) -> list[str]:
@@ -136,7 +131,7 @@ def _in_use(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((HOST, port))
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
@@ -154,7 +149,7 @@ def computed(inputs: Raw) -> Computed:
     """The outputs that follow from the inputs."""
     return {
         "target": derive(_target, inputs.get("name"), inputs.get("stateDirectory"), inputs.get("port")),
-        "url": derive(lambda port: f"http://127.0.0.1:{int(port)}", inputs.get("port")),
+        "url": derive(lambda port: f"http://{HOST}:{int(port)}", inputs.get("port")),
     }
 
 
@@ -173,16 +168,21 @@ class LocalRuntime:
     def __init__(self) -> None:
         self._hung: dict[str, str] = {}
         """By URN what a supervisor that hangs was found to be, for the notes of a preview."""
+        self._before: dict[str, str] = {}
+        """By URN the state directory it has: a replacement is checked a second time, then without what it replaces."""
 
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
         """See `check`; for a new cluster, and one that moves, looks whether somebody else has the port."""
         known = plain(olds)
         defaults, failures = check(urn, known, plain(news))
-        port = plain({**news, **defaults}).get("port")
-        if not failures and port != UNKNOWN and (name := await asyncio.to_thread(_in_the_way, int(port), known)):
-            failures.append(
-                Failure("port", f"{int(port)} on 127.0.0.1 is in use by {name}; end it or give another port")
-            )
+        if isinstance(known.get("stateDirectory"), str):
+            self._before[urn.text] = known["stateDirectory"]
+        wanted = plain({**news, **defaults})
+        port, directory = wanted.get("port"), wanted.get("stateDirectory")
+        if not failures and port != UNKNOWN and not (known and known.get("port") in (port, None)):
+            own = {each for each in (directory, self._before.get(urn.text)) if isinstance(each, str)}
+            if obstacle := await asyncio.to_thread(obstacle_on, int(port), own):
+                failures.append(Failure("port", obstacle))
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -257,13 +257,6 @@ def _settings(inputs: Mapping[str, Any]) -> LocalSettings:
         port=int(inputs["port"]),
         haproxy=inputs.get("haproxy"),
     )
-
-
-def _in_the_way(port: int, olds: Mapping[str, Any]) -> str | None:
-    """Who has the port that a cluster is to get; the one that it has already is its own."""
-    if not olds:
-        return stranger_on(port)
-    return None if olds.get("port") in (port, None) else obstacle_on(port, str(olds.get("stateDirectory")))
 
 
 async def _running(directory: str) -> bool:

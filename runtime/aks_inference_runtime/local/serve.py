@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from aiohttp import web
 from aks_inference_runtime.api.client import SupervisorClient, read_record
 from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeHung, RuntimeUnavailable
 from aks_inference_runtime.api.launch import RECORD_FILE
+from aks_inference_runtime.api.owner import OWNER_FILE, of_another, private, state_of_router
 from aks_inference_runtime.api.process import own_mark
 from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorInfo, SupervisorRecord
 from aks_inference_runtime.local.checks import HOST, holder, require_free
@@ -36,8 +36,6 @@ LOCK_WAIT_S = 20.0
 RECORD_S = 1.0
 RECORD_LOOKS = 3
 """In a row without the record, since who puts a backup in place takes it away for a moment."""
-OWNER_FILE = "state-directory"
-"""In the folder of the sockets: which state directory it belongs to."""
 _log = logging.getLogger(__name__)
 RouterFactory = Callable[[Path, LocalSettings], Router]
 
@@ -186,7 +184,7 @@ def _record(settings: LocalSettings, directory: Path, version: str) -> Superviso
             f"{directory} belongs to the local cluster {old.settings.name!r} on port {old.settings.port}; destroy it "
             f"first or give another stateDirectory"
         )
-    run = Path(old.run_directory) if old is not None and _private(Path(old.run_directory)) else _new_run_directory()
+    run = Path(old.run_directory) if old is not None and private(Path(old.run_directory)) else _new_run_directory()
     return SupervisorRecord(
         settings=settings,
         run_directory=str(run),
@@ -197,19 +195,11 @@ def _record(settings: LocalSettings, directory: Path, version: str) -> Superviso
     )
 
 
-def _private(folder: Path) -> bool:
-    try:
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
-
-
 def _new_run_directory() -> Path:
     """Short, since a socket's path ends at 108 bytes; made under a random name, so that nobody can be there first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     plain = re.fullmatch(r"[\w/.-]{1,39}", runtime, re.ASCII)  # HAProxy reads more in a path than its letters
-    base = runtime if plain and _private(Path(runtime)) else "/tmp"  # noqa: S108 - as said
+    base = runtime if plain and private(Path(runtime)) else "/tmp"  # noqa: S108 - as said
     return Path(tempfile.mkdtemp(prefix="aks-inf-", dir=base))
 
 
@@ -219,22 +209,9 @@ def _check_port(port: int, router: Path) -> None:
     command = _command(pid) if pid is not None else []
     if any(str(router) in part for part in command):
         return
-    if (owner := _owner(command)) is not None:
-        raise Conflict(
-            f"port {port} on {HOST} is that of another local cluster of yours, whose state is in {owner}; give another "
-            f"port, or destroy the stack of that cluster first"
-        )
+    if (owner := state_of_router(command)) is not None:
+        raise Conflict(f"port {of_another(port, HOST, owner)}")
     require_free(port)
-
-
-def _owner(command: list[str]) -> Path | None:
-    """The state directory of the local cluster whose HAProxy has this command line."""
-    for part in command:
-        path = Path(part)
-        if path.suffix == ".cfg" and path.parent.name == "router" and _private(path.parents[1]):
-            with contextlib.suppress(OSError):
-                return Path((path.parents[1] / OWNER_FILE).read_text())
-    return None
 
 
 def _command(pid: int) -> list[str]:
