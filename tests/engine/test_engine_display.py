@@ -254,6 +254,16 @@ def test_what_failed_and_what_it_is_in_are_not_unchanged(changes: dict[str, int]
     assert f"Resources:\n{lines}" in text
 
 
+def test_a_resource_above_what_failed_is_counted_as_unchanged() -> None:
+    """It has been looked at itself, and is as it should be; a component is not more than what is in it."""
+    failing = step("create", None, resource(SERVER, parent=DISK))
+    disk = resource(DISK, id="d-1", parent=ROOT)
+    same = [step("same", r, r) for r in (OLD_ROOT, disk)]
+    events = [kind(one) for one in same for kind in (ResourcePre, ResourceOutputs)]
+    text = told(*events, ResourcePre(failing), ResourceFailed(failing), Summary({"same": 2}, 1, False), preview=False)
+    assert "Resources:\n    ! 1 failed\n    1 unchanged\n" in text
+
+
 def test_what_goes_on_is_told_line_by_line_where_nothing_is_drawn_again() -> None:
     now = 0.0
     timers: list[tuple[float, Callable[[], None]]] = []

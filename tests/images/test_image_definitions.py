@@ -135,7 +135,24 @@ ONE_PROBLEM = [
         },
         "keep one, and give the others as --extra-index-url",
     ),
-]
+    (
+        {"python": {"condaDependencies": {"dependencies": [
+            {"pip": ["--index-url https://a.example"]}, "numpy", {"pip": ["-i https://b.example/"]}]}}},
+        "python.condaDependencies.dependencies: names 2 indexes by --index-url (https://a.example, https://b.example)",
+    ),
+]  # fmt: skip
+
+
+def test_an_index_that_is_named_twice_is_said_once(tmp_path: Path) -> None:
+    """Of the list that names it twice, not of all lists together again; the same one in two lists is one."""
+    twice = ["-i https://a.example", "--index-url https://b.example"]
+    conda = {"dependencies": [{"pip": twice}, {"pip": ["-i https://c.example"]}]}
+    with pytest.raises(InvalidInput) as error:
+        read_environment({"pipPackages": ["-i https://d.example"], "python": {"condaDependencies": conda}}, tmp_path)
+    assert str(error.value).count("by --index-url") == 1
+    conda = {"dependencies": [{"pip": twice[:1]}, {"pip": ["--index-url https://a.example/", "numpy"]}]}
+    definition = read_environment({"pipPackages": twice[:1], "python": {"condaDependencies": conda}}, tmp_path)
+    assert definition.pip_options == ("--index-url https://a.example",)
 
 
 def test_a_serialised_environment_without_r_is_taken(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.hosts import attached_hosts, hosts_of, image_host, service_names, store_names
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.cluster_rules import StackNames
+from aks_inference.service.serving import hosts_told
 from aks_inference.service.spec import plan_service
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
 
@@ -60,7 +61,21 @@ def test_services_name_registries_and_issuers(tmp_path: Path) -> None:
 
 def test_services_name_where_they_collect(tmp_path: Path) -> None:
     collecting = {"collect_model_data": True, "model_data_store": "az://acmedata/modeldata"}
-    assert service_names([service(tmp_path, **collecting)]).storage_accounts == ("acmedata",)
+    collects = service(tmp_path, **collecting)
+    names = service_names([collects, collects])
+    assert (names.data_accounts, names.storage_accounts) == (("acmedata",), ())
+    (told,) = hosts_told(collects)
+    assert "model data to the storage of acmedata" in told
+    assert "models from" not in told
+    runtime = {"image": "acme.azurecr.io/runtime:1", "model_store": "az://acmemodels/models"}
+    plan, _ = plan_cluster("prod", {"location": "westeurope", "runtime": runtime}, date(2026, 11, 21))
+    assert isinstance(plan, ClusterPlan)
+    hosts = {one.host.partition(".")[0]: one for one in hosts_of(plan, (), None, names)}
+    assert hosts["acmedata"].needed_for == "model data that services collect"
+    assert hosts["acmemodels"].needed_for == "models and code of services"
+    # One account for both.
+    both = {one.host: one for one in hosts_of(plan, (), None, StackNames(data_accounts=("acmemodels",)))}
+    assert "models and code of services; model data" in both["acmemodels.blob.core.windows.net"].needed_for
 
 
 def test_a_cluster_with_its_runtime_and_services() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aks_inference.report import NotAPreview, markdown, report
+from aks_inference.cluster_rules import Cluster, FitReport, Resources, Service, fit_services
+from aks_inference.report import NotAPreview, effects, markdown, report
 from aks_inference.report.digest import UNKNOWN
 from aks_inference.report.markdown import LONGEST
 from aks_inference_provider.cli.report import run
@@ -82,6 +83,26 @@ def test_the_order_and_the_figures() -> None:
     assert [lines.index(one) for one in wanted] == sorted(lines.index(one) for one in wanted)
     (cost,) = (line for line in lines if line.startswith("| scoring | USD"))
     assert "USD +335.80 a month" in cost
+
+
+@pytest.mark.parametrize(("store", "each"), [(None, Resources(150, 1088)), ("az://a/b", Resources(160, 1152))])
+def test_replicas_are_fitted_with_what_stands_beside_them(
+    monkeypatch: pytest.MonkeyPatch, store: str | None, each: Resources
+) -> None:
+    fitted: list[Service] = []
+
+    def fit(cluster: Cluster, services: list[Service]) -> FitReport:
+        fitted.extend(services)
+        return fit_services(cluster, services)
+
+    monkeypatch.setattr(effects, "fit_services", fit)
+    version = {"name": "a", "isDefault": True, "modelData": {"store": store}}
+    wanted = {"resources": {"cpuCores": 0.1, "memoryGb": 1.0}}
+    spec = {"metadata": {"name": "churn"}, "spec": {"versions": [{**version, **wanted}]}}
+    made = step("create", effects.ENDPOINTS[1], "churn", None, spec)
+    cluster = step("same", effects.CLUSTER, "scoring", CLUSTER, CLUSTER)
+    assert "fits; nodes in use" in markdown(report({"steps": [cluster, made]}, TODAY))
+    assert [one.workload.each for one in fitted if one.workload.name == "churn/a"] == [each]
 
 
 def test_as_json() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aks_inference.aks_cluster.capacity import services_of
 from aks_inference.findings import Casing, Finding, Severity
 from aks_inference.rollout.spec import plan_rollout
 from aks_inference.service.data_pods import package_name, package_object
@@ -15,6 +16,7 @@ from aks_inference.service.spec import plan_service
 from aks_inference_runtime.api.endpoint import EndpointVersion, ModelData
 from aks_inference_runtime.api.replica import model_data_script
 from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, format_target
+from aks_inference_runtime.kubernetes.quantities import quantity
 from aks_inference_runtime.local.template import template_of
 from aks_inference_runtime.scoring.server import MODEL_DATA_SCRIPT, collecting
 
@@ -179,6 +181,17 @@ def test_a_pod_that_collects() -> None:
     assert {item["path"]: package["data"][item["key"]] for item in items} == {
         name: path.read_text() for name, path in model_data_script().items()
     }
+
+
+@pytest.mark.parametrize("arguments", [{}, ON, {"inference_config": {"entry_script": "plain.py"}}])
+def test_what_is_fitted_on_nodes_is_what_the_pod_asks_for(arguments: dict[str, Any]) -> None:
+    made, findings = plan(**arguments, cpu_cores=1, memory_gb=2)
+    assert made is not None, findings
+    (service,) = services_of("svc", made)
+    found = pod(made.versions[0].version)
+    asked = [one["resources"]["requests"] for one in (*found["initContainers"], *found["containers"])]
+    assert service.workload.each.cpu_m == round(1000 * sum(quantity(one["cpu"]) for one in asked))
+    assert service.workload.each.memory_mib == sum(quantity(one["memory"]) for one in asked) / 2**20
 
 
 def test_a_pod_whose_script_would_collect_has_the_package_alone() -> None:

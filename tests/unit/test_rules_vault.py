@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from aks_inference.aks_cluster.attach import AttachPlan
+from aks_inference.aks_cluster.capacity import runtime_services
 from aks_inference.aks_cluster.component import describe as describe_cluster
 from aks_inference.aks_cluster.hosts import attached_hosts, hosts_of
 from aks_inference.aks_cluster.inputs import cluster_inputs
@@ -17,12 +18,14 @@ from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.aks_cluster.vault import addon_identity
 from aks_inference.findings import Casing, Severity
 from aks_inference.inference_runtime.component import describe
+from aks_inference.inference_runtime.monitoring import monitoring, rules
 from aks_inference.inference_runtime.spec import RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.tls import tls_objects
 from aks_inference.inference_runtime.vault import keeper, parse_secret
 from aks_inference_provider.resources.aks_attached import findings_of
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.kubernetes.certificate import Brought, brought, verdict
+from aks_inference_runtime.kubernetes.quantities import quantity
 from testbed.certificates import make_certificate
 
 HOST = "scoring.example.com"
@@ -58,8 +61,13 @@ def cluster(**arguments: Any) -> tuple[Any, list[str]]:
         (f"{SECRET}/{'0a' * 16}", ("team-keys", "scoring", "0a" * 16, "AzurePublicCloud")),
         ("https://Keys1.vault.azure.cn/certificates/C-1", ("keys1", "C-1", "", "AzureChinaCloud")),
         ("https://abc.vault.usgovcloudapi.net/secrets/c", ("abc", "c", "", "AzureUSGovernmentCloud")),
+        ("https://a-b.vault.azure.net/secrets/c", ("a-b", "c", "", "AzurePublicCloud")),
+        (f"https://{'a' * 24}.vault.azure.net/secrets/c", ("a" * 24, "c", "", "AzurePublicCloud")),
+        (f"https://{'a-' * 11}aa.vault.azure.net/secrets/c", ("a-" * 11 + "aa", "c", "", "AzurePublicCloud")),
         ("https://ab.vault.azure.net/secrets/c", None),
+        ("https://abc-.vault.azure.net/secrets/c", None),
         (f"https://{'a' * 25}.vault.azure.net/secrets/c", None),
+        (f"https://{'a-' * 12}a.vault.azure.net/secrets/c", None),
         ("https://1keys.vault.azure.net/secrets/c", None),
         ("https://a--b.vault.azure.net/secrets/c", None),
         ("https://keys.vault.azure.net/keys/c", None),
@@ -161,6 +169,34 @@ def test_on_a_new_cluster() -> None:
     assert any("gets Key Vault Secrets User" in line for line in describe_cluster(plan))
     plan, _ = cluster(runtime={"image": "runtime:1"})
     assert "addonProfiles" not in cluster_inputs(plan, "rg", None, None)
+
+
+def test_its_pod_is_fitted_on_the_nodes() -> None:
+    plan, _ = cluster(**ON_CLUSTER)
+    (one,) = [each for each in runtime_services(plan) if each.workload.name == "certificate"]
+    (container,) = kept()["spec"]["template"]["spec"]["containers"]
+    asked = container["resources"]["requests"]
+    assert one.workload.each.cpu_m == round(1000 * quantity(asked["cpu"]))
+    assert one.workload.each.memory_mib == quantity(asked["memory"]) / 2**20
+    plan, _ = cluster(runtime={"image": "runtime:1"})
+    assert [each.workload.name for each in runtime_services(plan)] == ["router", "autoscaler"]
+
+
+def test_who_is_told_when_it_ends() -> None:
+    plan, _ = runtime(**GIVEN, prometheus_operator=True)
+    assert plan is not None
+    monitors = [
+        one["spec"]
+        for one in monitoring(plan.namespace, operator=plan.prometheus_operator)
+        if one["kind"] == "PodMonitor"
+    ]
+    pod = kept()["spec"]["template"]
+    asked = [one for one in monitors if one["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()]
+    assert len(asked) == 1
+    ports = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+    assert {each["port"] for each in asked[0]["podMetricsEndpoints"]} <= ports
+    (rule,) = [one for one in rules()["groups"][0]["rules"] if "certificate" in one["expr"]]
+    assert rule["expr"] == "min(aks_inference_certificate_ends_seconds) - time() < 1209600"
 
 
 def test_on_an_attached_cluster() -> None:

@@ -126,8 +126,8 @@ class AksInferenceClusterArgs(TypedDict):
     AKS's add-on for Key Vault (Secrets Store CSI driver), which it turns on, brings it into the cluster; an attached
     cluster must have it. Without a version renewals are followed, without a failed request."""
     ssl_key_vault_id: NotRequired[pulumi.Input[str] | None]
-    """Optional. Resource id of that vault: the add-on's identity gets the role Key Vault Secrets User there. Default:
-    the right is yours to give."""
+    """Optional. Resource id of that vault: the add-on's identity gets the role Key Vault Secrets User there, at the
+    secret of this certificate alone. Default: the right is yours to give."""
     allow_replacement: NotRequired[bool | None]
     """Optional. Agrees to changes that replace the cluster or its system pool, and lose what is on it. Default:
     false."""

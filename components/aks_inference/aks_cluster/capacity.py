@@ -17,11 +17,26 @@ K = TypeVar("K", bound=Hashable)
 
 GATE = Resources(cpu_m=50, memory_mib=64, pods=0)
 """Beside each replica, in its pod."""
+SHIPPING = Resources(cpu_m=10, memory_mib=64, pods=0)
+"""Beside each replica that collects model data, too."""
 ROUTER = Resources(cpu_m=500, memory_mib=512)
 AUTOSCALER = Resources(cpu_m=100, memory_mib=128)
+CERTIFICATE = Resources(cpu_m=10, memory_mib=64)
+"""The pod that keeps a Key Vault's certificate."""
 ROUTERS, MOST_ROUTERS = 3, 8
 """Pods of the router: three so that one can be lost; it scales itself up, then out. One with purpose DevTest."""
 GPU_TOLERATION = "sku=gpu:NoSchedule"
+
+
+def replica_pod(cpu_cores: float, memory_gb: float, gpu_cores: int, *, collects: bool) -> Resources:
+    """A replica's pod, with what stands beside its container. `collects`: model data, into a store."""
+    beside = (GATE, SHIPPING) if collects else (GATE,)
+    return Resources(
+        cpu_m=round(cpu_cores * 1000) + sum(one.cpu_m for one in beside),
+        # Azure ML's GB are GiB.
+        memory_mib=round(memory_gb * 1024) + sum(one.memory_mib for one in beside),
+        gpus=gpu_cores,
+    )
 
 
 def services_of(name: str, plan: "EndpointPlan") -> Iterator[Service]:
@@ -29,12 +44,8 @@ def services_of(name: str, plan: "EndpointPlan") -> Iterator[Service]:
     for one in plan.versions:
         version = one.version
         wanted, scaling = version.resources, version.scaling
-        each = Resources(
-            cpu_m=round(wanted.cpu_cores * 1000) + GATE.cpu_m,
-            # Azure ML's GB are GiB.
-            memory_mib=round(wanted.memory_gb * 1024) + GATE.memory_mib,
-            gpus=wanted.gpu_cores,
-        )
+        collects = version.model_data is not None and version.model_data.store is not None
+        each = replica_pod(wanted.cpu_cores, wanted.memory_gb, wanted.gpu_cores, collects=collects)
         tolerations = (GPU_TOLERATION,) * bool(wanted.gpu_cores) + (SPOT_TAINT,) * one.placing.spot
         if scaling.autoscale_enabled:
             least, most = scaling.autoscale_min_replicas, scaling.autoscale_max_replicas
@@ -44,21 +55,24 @@ def services_of(name: str, plan: "EndpointPlan") -> Iterator[Service]:
         yield Service(workload, least, most)
 
 
-def runtime_services(purpose: Purpose) -> tuple[Service, ...]:
-    """The router and the autoscaler themselves."""
-    dev_test = purpose is Purpose.DEV_TEST
+def runtime_services(plan: ClusterPlan) -> tuple[Service, ...]:
+    """The router and the autoscaler themselves, and what keeps a certificate."""
+    dev_test = plan.purpose is Purpose.DEV_TEST
     routers = (1, 1) if dev_test else (ROUTERS, MOST_ROUTERS)
     copies = 1 if dev_test else 2
-    return (
+    found = (
         Service(Workload("router", ROUTER, routers[1]), *routers),
         Service(Workload("autoscaler", AUTOSCALER, copies), copies, copies),
     )
+    if plan.spec.ssl_key_vault_secret_id is None:
+        return found
+    return (*found, Service(Workload("certificate", CERTIFICATE, 1), 1, 1))
 
 
 def fit(plan: ClusterPlan, endpoints: Mapping[K, "EndpointPlan"]) -> FitReport:
     """All services of a cluster, with its runtime."""
     declared = [service for one in endpoints.values() for service in services_of(one.name, one)]
-    return fit_services(plan.cluster, [*runtime_services(plan.purpose), *declared])
+    return fit_services(plan.cluster, [*runtime_services(plan), *declared])
 
 
 def fit_findings(plan: ClusterPlan, endpoints: Mapping[K, "EndpointPlan"]) -> Iterator[tuple[K, Finding]]:

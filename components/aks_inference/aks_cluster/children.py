@@ -9,7 +9,13 @@ import pulumi
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.azure import AZURE_NATIVE_VERSION, AzureResource, role_definition, subnet_of
 from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
-from aks_inference.aks_cluster.lifecycle import REPLACE_ON_CHANGES, fixed_of, network_facts, related_facts
+from aks_inference.aks_cluster.lifecycle import (
+    REPLACE_ON_CHANGES,
+    attached_facts,
+    fixed_of,
+    network_facts,
+    related_facts,
+)
 from aks_inference.aks_cluster.monitoring import register_monitoring
 from aks_inference.aks_cluster.resources import AttachedCluster, ClusterGuard, PoolDrain
 from aks_inference.aks_cluster.spec import ClusterPlan
@@ -120,6 +126,7 @@ def register_attached(name: str, plan: AttachPlan, child: Child) -> AttachedClus
             "purpose": plan.purpose.value,
             "vcpusPerNode": plan.vcpus_per_node,
             "keyVaultAddon": True if plan.ssl_key_vault_secret_id is not None else None,
+            "related": attached_facts(plan),
         },
         child(),
     )

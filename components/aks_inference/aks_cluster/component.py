@@ -151,7 +151,7 @@ class AksInferenceCluster(Cluster):
         """Who fetches the certificate from a Key Vault."""
         if secret_id is None:
             return VaultAccess({})
-        return vault_access(name, vault_id, cluster_id, self._child(), provider)
+        return vault_access(name, secret_id, vault_id, cluster_id, self._child(), provider)
 
     def _held_twice(self, name: str) -> list[Finding]:
         """Another component of the program that attaches the same cluster; other stacks are seen by its tag."""

@@ -70,7 +70,7 @@ def _of_service(plan: "EndpointPlan") -> Iterator[StackNames]:
             yield StackNames(registries=(image_host(one.version.container.image),))
         yield from (store_names(use.store) for use in one.models if use.store)
         if one.version.model_data is not None and one.version.model_data.store is not None:
-            yield store_names(one.version.model_data.store)
+            yield StackNames(data_accounts=store_names(one.version.model_data.store).storage_accounts)
 
 
 def joined(several: Iterable[StackNames]) -> StackNames:
@@ -81,6 +81,7 @@ def joined(several: Iterable[StackNames]) -> StackNames:
             found,
             registries=tuple(dict.fromkeys((*found.registries, *one.registries))),
             storage_accounts=tuple(dict.fromkeys((*found.storage_accounts, *one.storage_accounts))),
+            data_accounts=tuple(dict.fromkeys((*found.data_accounts, *one.data_accounts))),
             identity_providers=tuple(dict.fromkeys((*found.identity_providers, *one.identity_providers))),
         )
     return found

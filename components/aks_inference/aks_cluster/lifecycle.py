@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.hosts import runtime_names
 from aks_inference.aks_cluster.spec import ClusterPlan
 from aks_inference.cluster_rules.budget import address_needs
@@ -76,7 +77,18 @@ def _vaults(plan: ClusterPlan) -> Iterator[dict[str, Any]]:
     if security.kms and security.kms_vault_id is not None:
         yield {"id": security.kms_vault_id, "use": "kms", "private": security.kms_network_access == "Private"}
     if plan.spec.ssl_key_vault_id is not None:
-        yield {"id": plan.spec.ssl_key_vault_id, "use": "certificate"}
+        yield _certificate_vault(plan.spec.ssl_key_vault_id)
+
+
+def _certificate_vault(vault_id: object) -> dict[str, Any]:
+    return {"id": vault_id, "use": "certificate"}
+
+
+def attached_facts(plan: AttachPlan) -> dict[str, Any] | None:
+    """The same of a cluster that exists: the vault of its certificate. All else is the cluster's own."""
+    if plan.ssl_key_vault_id is None:
+        return None
+    return {"vaults": [_certificate_vault(plan.ssl_key_vault_id)]}
 
 
 def _needed(cluster: Cluster) -> int | None:

@@ -23,7 +23,7 @@ class PoolDrain(_ProviderResource):
 
 class AttachedCluster(_ProviderResource):
     """An AKS cluster that exists, held by one stack. Inputs: `resourceId`, or `resourceGroup` and `clusterName`;
-    `purpose`, `subscriptionId`, `vcpusPerNode`, `keyVaultAddon`."""
+    `purpose`, `subscriptionId`, `vcpusPerNode`, `keyVaultAddon`, `related`."""
 
     _token = f"{PACKAGE}:index:AttachedCluster"
     _outputs = ("clusterId", "name", "group", "location", "kubernetesVersion", "apiServer")

@@ -116,8 +116,8 @@ def runtime_arguments(spec: Arguments) -> tuple[Mapping[str, Any] | None, list[F
     said = {finding.path for finding in got.findings}
     _, found = plan_runtime("runtime", {**arguments, **tls})
     if spec.leaf_domain_label is not None:
-        # Stood for the name.
-        del tls["ssl_cname"]
+        # Stood for the name; not there where the rules of the cluster refuse what is declared.
+        tls.pop("ssl_cname", None)
     for name in VAULT_IDENTITY:
         # Stood for what the cluster's add-on brings.
         tls.pop(name, None)

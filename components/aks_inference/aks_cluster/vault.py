@@ -1,4 +1,4 @@
-"""Who fetches a certificate from a Key Vault: the identity that AKS makes for its add-on, and its role at the vault."""
+"""Who fetches a certificate from a Key Vault: the identity of AKS's add-on for it, and its role at the certificate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pulumi
 from aks_inference.aks_cluster.azure import AZURE_NATIVE_VERSION, AzureResource, role_definition
 from aks_inference.cluster_rules.model import KEY_VAULT_ADDON
 from aks_inference.facts import role_id
+from aks_inference.inference_runtime.vault import parse_secret
 
 ROLE = "Key Vault Secrets User"
 """Doc csi-secrets-store-identity-access.md: for objects of type secret, which holds a certificate with its key."""
@@ -27,12 +28,14 @@ class VaultAccess:
 
 def vault_access(
     name: str,
-    vault_id: object,
+    secret_id: str,
+    vault_id: Any,  # noqa: ANN401 - a text or an output of one
     cluster_id: pulumi.Output[str],
     opts: pulumi.ResourceOptions,
     provider: pulumi.ProviderResource | None = None,
 ) -> VaultAccess:
-    """Looks the identity up, once the cluster is there, and gives it its role. `vault_id` None: that is the user's."""
+    """Looks the identity up, once the cluster is there, and gives it its role: at the certificate alone, whatever else
+    the vault holds. `vault_id` None: that is the user's."""
     versioned = pulumi.InvokeOptions(version=AZURE_NATIVE_VERSION, provider=provider)
     place = {
         "resourceGroupName": cluster_id.apply(lambda text: text.split("/")[4]),
@@ -45,10 +48,11 @@ def vault_access(
         "ssl_key_vault_client_id": identity.apply(lambda found: found["clientId"]),
         "ssl_key_vault_tenant_id": client.apply(lambda found: str(found["tenantId"])),
     }
-    if vault_id is None:
+    secret = parse_secret(secret_id)
+    if vault_id is None or secret is None:
         return VaultAccess(arguments)
     inputs = {
-        "scope": vault_id,
+        "scope": pulumi.Output.concat(vault_id, "/secrets/", secret.name),
         "principalId": identity.apply(lambda found: found["objectId"]),
         "principalType": "ServicePrincipal",
         "roleDefinitionId": role_definition(role_id(ROLE)),
@@ -73,12 +77,12 @@ def addon_identity(cluster: Mapping[str, Any]) -> dict[str, str]:
 
 
 def vault_line(secret_id: str | None, vault_id: object) -> list[str]:
-    """For the preview: whose the right at the vault is to give."""
+    """For the preview: whose the right at the certificate is to give."""
     if secret_id is None:
         return []
     if vault_id is not None:
-        return [f"rights: the Key Vault add-on's identity gets {ROLE} at the vault of the certificate"]
+        return [f"rights: the Key Vault add-on's identity gets {ROLE} at the certificate's secret in its vault"]
     return [
-        f"rights: the Key Vault add-on's identity (azurekeyvaultsecretsprovider-<cluster>) must have {ROLE} at the "
-        f"vault of {secret_id}; with ssl_key_vault_id it gets the role here"
+        f"rights: the Key Vault add-on's identity (azurekeyvaultsecretsprovider-<cluster>) must have {ROLE} at "
+        f"{secret_id}; with ssl_key_vault_id it gets the role here"
     ]

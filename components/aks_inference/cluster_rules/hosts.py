@@ -63,6 +63,9 @@ class StackNames:
     registries: tuple[str, ...] = ()
     """Login servers: `myregistry.azurecr.io`, or any other registry's host."""
     storage_accounts: tuple[str, ...] = ()
+    """Of models and code."""
+    data_accounts: tuple[str, ...] = ()
+    """Storage accounts where services collect model data."""
     identity_providers: tuple[str, ...] = ()
     """Hosts of the token issuers, where services use tokens."""
     scoring_host: str | None = None
@@ -166,7 +169,7 @@ def _filled(pattern: str, cluster: Cluster, names: StackNames) -> list[str]:
     text = pattern.replace("<region>", region) if region else pattern
     for placeholder, values in (
         ("<acr>", [registry.split(".")[0] for registry in names.registries]),
-        ("<account>", list(names.storage_accounts)),
+        ("<account>", list(dict.fromkeys((*names.storage_accounts, *names.data_accounts)))),
     ):
         if placeholder in text and values:
             return [text.replace(placeholder, value) for value in values]
@@ -230,6 +233,14 @@ def _own(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iterator[Req
             (From.SERVICES, From.OPERATOR),
             "models and code of services",
             "models cannot be uploaded or fetched; new replicas do not become ready",
+        )
+    for account in names.data_accounts:
+        yield _own_host(
+            account if "." in account else f"{account}.{cloud.blob}",
+            (Phase.ROUTER_RUNNING,),
+            (From.SERVICES,),
+            "model data that services collect",
+            "what services collect waits in their pods, and goes with them",
         )
     for issuer in names.identity_providers:
         yield _own_host(

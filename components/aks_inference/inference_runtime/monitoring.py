@@ -15,6 +15,10 @@ _OPERATOR = "monitoring.coreos.com/v1"
 _WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
 _BY = "endpoint, version"
 
+CERTIFICATE_DAYS = 14
+"""Left when somebody is told: a Key Vault renews by default when 80 of 100 of a certificate's life are over, which
+of 90 days leaves 18."""
+
 
 def _quantile(buckets: str) -> str:
     return f"histogram_quantile(0.95, sum by ({_BY}, le) (rate({buckets}[5m])))"
@@ -101,6 +105,14 @@ ALERTS = (
         "warning",
         "Endpoints change their routers again and again: look at the routers' restarts.",
     ),
+    Alert(
+        "AksInferenceCertificateEnds",
+        f"min(aks_inference_certificate_ends_seconds) - time() < {CERTIFICATE_DAYS * 86_400}",
+        60,
+        "warning",
+        f"The certificate of the scoring address from the Key Vault ends within {CERTIFICATE_DAYS} days: has it been "
+        "renewed there, and does the driver rotate? The log of the pod aks-inference-certificate says which is served.",
+    ),
 )
 
 
@@ -173,6 +185,7 @@ def _operated(namespace: str) -> Iterator[Manifest]:
     for name, component, port, everywhere in (
         (k8s.ROUTER_NAME, k8s.ROUTER_COMPONENT, "agent", False),
         (k8s.AUTOSCALER_NAME, k8s.AUTOSCALER_COMPONENT, "agent", False),
+        (k8s.CERTIFICATE_NAME, k8s.CERTIFICATE_COMPONENT, "agent", False),
         ("aks-inference-replicas", k8s.REPLICA_COMPONENT, "gate-ready", True),
     ):
         spec = {

@@ -39,11 +39,12 @@ DRIVER = "secrets-store.csi.k8s.io"
 _CLASS = "secrets-store.csi.x-k8s.io/v1"
 _FOLDER = "/var/run/aks-inference-certificate"
 _ADDRESS = re.compile(
-    r"https://(?P<vault>[a-z](?:-?[a-z0-9]){2,23})\.(?P<suffix>[a-z.]+)/(?:secrets|certificates)/"
+    r"https://(?P<vault>(?=[a-z0-9-]{3,24}\.)[a-z](?:-?[a-z0-9])+)\.(?P<suffix>[a-z.]+)/(?:secrets|certificates)/"
     r"(?P<name>[a-z0-9-]{1,127})(?:/(?P<version>[0-9a-f]{32})?)?",
     re.IGNORECASE,
 )
-"""Doc about-keys-secrets-certificates.md, vault and object names; versions are 32 hexadecimal digits."""
+"""Doc about-keys-secrets-certificates.md, vault and object names: a vault's has 3 to 24 letters, digits and hyphens, no
+two of them side by side; versions are 32 hexadecimal digits."""
 _CLASS_ANNOTATION = f"{GROUP}/certificate"
 """On the pod: a digest of where its certificate comes from; another place is mounted by another pod."""
 

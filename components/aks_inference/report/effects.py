@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from aks_inference.aks_cluster.capacity import runtime_services
+from aks_inference.aks_cluster.capacity import replica_pod, runtime_services
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
-from aks_inference.cluster_rules.capacity import Resources
 from aks_inference.cluster_rules.cost import cost_change
 from aks_inference.cluster_rules.fitting import Service, fit_services
 from aks_inference.cluster_rules.packing import Workload
@@ -225,15 +224,16 @@ def _fit(
         for name, version in _versions(change.new).items()
     ]
     if services:
-        yield from fit_services(after[0].cluster, [*runtime_services(after[0].purpose), *services]).lines()
+        yield from fit_services(after[0].cluster, [*runtime_services(after[0]), *services]).lines()
 
 
 def _service(endpoint: str, name: str, version: Mapping[str, Any]) -> Service:
     wanted: Mapping[str, Any] = version.get("resources") or {}
-    each = Resources(
-        cpu_m=round(float(wanted.get("cpuCores") or 0.1) * 1000),
-        memory_mib=round(float(wanted.get("memoryGb") or 0.5) * 1024),
-        gpus=int(wanted.get("gpuCores") or 0),
+    each = replica_pod(
+        float(wanted.get("cpuCores") or 0.1),
+        float(wanted.get("memoryGb") or 0.5),
+        int(wanted.get("gpuCores") or 0),
+        collects=bool((version.get("modelData") or {}).get("store")),
     )
     least, most = _bounds(version)
     return Service(Workload(f"{endpoint}/{name}", each, most), least, most)

@@ -230,6 +230,7 @@ def hosts_told(plan: EndpointPlan) -> list[str]:
         for what, hosts in (
             ("images from", names.registries),
             ("models from the storage of", names.storage_accounts),
+            ("model data to the storage of", names.data_accounts),
             ("tokens of", names.identity_providers),
         )
         if hosts

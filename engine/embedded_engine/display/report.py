@@ -223,7 +223,8 @@ class Display:
         failed = [row for row in self._rows.values() if row.state == "failed"]
         above = {urn for row in failed for urn in self._above(row) if self._rows[urn].op == "same"}
         changes = dict(summary.changes)
-        # A component has not changed itself, but it is not what it should be, either.
+        # A component has not changed itself, but it is not what it should be, either. A resource of a provider is.
+        above = {urn for urn in above if not _custom(self._rows[urn])}
         changes["same"] = max(changes.get("same", 0) - len(above), 0)
         return summary_lines(changes, self._preview, self._color, len(failed))
 
@@ -272,6 +273,12 @@ class Display:
 
     def _write(self, text: str) -> None:
         self._put(text + "\n")
+
+
+def _custom(row: Row) -> bool:
+    """Whether a provider has it: a component, as the stack is one, is no more than what is in it."""
+    state = (row.metadata.new or row.metadata.old) if row.metadata is not None else None
+    return state is not None and state.custom
 
 
 def _half_of(row: Row, op: str) -> bool:

@@ -19,6 +19,7 @@ from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes, top
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.resources.aks_vaults import look
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.azure.arm import CLUSTER_API, Arm, AzureFailed, arm, credentials_of
@@ -33,6 +34,7 @@ INPUTS = (
     Field("purpose", Kind.STRING, "Required. FastProd, DenseProd or DevTest.", required=True),
     Field("vcpusPerNode", Kind.INTEGER, "Optional. vCPU of nodes whose size is not known."),
     Field("keyVaultAddon", Kind.BOOLEAN, "Optional. Whether it must have the add-on for Key Vault. Default: false."),
+    Field("related", Kind.OBJECT, "Optional. The vault of its certificate. Default: not looked up."),
     Field("holder", Kind.STRING, "Who holds it: `project/stack/name`.", computed=True),
 )
 OUTPUTS = (
@@ -168,6 +170,7 @@ class AttachedCluster:
         failures = check_fields(INPUTS, new)
         holder = f"{urn.project}/{urn.stack}/{urn.name}"
         inputs = {**news, "holder": holder}
+        related = new.pop("related", None)
         if failures or has_unknown(new):
             return Checked(inputs, failures)
         try:
@@ -181,6 +184,8 @@ class AttachedCluster:
             where = "resourceId" if new.get("resourceId") else "clusterName"
             return Checked(inputs, [Failure(where, "there is no such cluster, or no right to see it")])
         wrong, notes = findings_of(body, new, holder)
+        if isinstance(related, Mapping) and related != plain(olds).get("related"):
+            notes += await _vaults(related)
         return Checked(inputs, wrong, notes)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -239,6 +244,14 @@ class AttachedCluster:
             body = await azure.get(state.id, CLUSTER_API)
             if body is not None and (body.get("tags") or {}).get(HOLDER_TAG) == holder:
                 await azure.change_tags(state.id, "Delete", {HOLDER_TAG: str(holder)})
+
+
+async def _vaults(related: Mapping[str, Any]) -> list[str]:
+    try:
+        async with arm() as azure:
+            return [*await look(azure, related)]
+    except AzureFailed as error:
+        return [f"the vault was not looked up: {error}"]
 
 
 async def _look(azure: Arm, news: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from aks_inference_runtime.azure.arm import Arm
 
 VAULT_API = "2023-07-01"
 """Microsoft.KeyVault/vaults."""
+_ADDON = "the identity of the cluster's Key Vault add-on (azurekeyvaultsecretsprovider-<cluster>)"
+"""It fetches certificates. Doc csi-secrets-store-identity-access.md."""
 _RBAC = "Azure role-based access control (az keyvault update --enable-rbac-authorization true)"
 
 
@@ -30,6 +32,7 @@ async def look(azure: Arm, given: Mapping[str, Any]) -> list[Caution]:
 def vault_cautions(vault: Mapping[str, Any], body: Mapping[str, Any] | None) -> Iterator[Caution]:
     """What is to be said of one. `body` None: there is none."""
     name = f"the Key Vault {str(vault['id']).rsplit('/', 1)[-1]}"
+    who = "the cluster's identity" if vault.get("use") == "kms" else _ADDON
     if body is None:
         yield Caution(f"{name} does not exist, or you have no right to see it: the cluster cannot use it")
         return
@@ -38,7 +41,7 @@ def vault_cautions(vault: Mapping[str, Any], body: Mapping[str, Any] | None) -> 
         # The default of vaults that older APIs made.
         yield Caution(
             f"{name} decides by access policies, and a role that is given there means nothing to it: turn on {_RBAC}, "
-            f"or add a policy for the cluster's identity"
+            f"or add a policy for {who}"
         )
     closed = properties.get("publicNetworkAccess") == "Disabled"
     denied = ((properties.get("networkAcls") or {}).get("defaultAction") or "Allow") == "Deny"

@@ -1,7 +1,8 @@
 """Requirements of pip in canonical form: spelling, order, whitespace and comments have no meaning."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,18 +73,29 @@ def read_requirements(
             _option(INDEX_OPTIONS.get(option, option), rest.strip(), place, findings, options)
         else:
             _requirement(line, place, findings, packages)
-    one_index(options, at, findings)
-    return tuple(sorted(packages)), ordered_options(options)
+    _one_index(options, at, findings)
+    return tuple(sorted(packages)), _ordered_options(options)
 
 
-def ordered_options(options: Iterable[str]) -> tuple[str, ...]:
+def _ordered_options(options: Iterable[str]) -> tuple[str, ...]:
     """In canonical order: pip forgets the further indexes that stand before `--index-url`."""
     return tuple(sorted(set(options), key=lambda option: (not option.startswith(_INDEX), option)))
 
 
-def one_index(options: Iterable[str], at: str, findings: Findings) -> None:
+def merged_options(lists: Sequence[Iterable[str]], at: str, findings: Findings) -> tuple[str, ...]:
+    """The options of several lists; what one of them has wrong by itself has been said of it."""
+    if all(len(_indexes(each)) < 2 for each in lists):
+        _one_index(chain.from_iterable(lists), at, findings)
+    return _ordered_options(chain.from_iterable(lists))
+
+
+def _indexes(options: Iterable[str]) -> list[str]:
+    return sorted({option.removeprefix(_INDEX) for option in options if option.startswith(_INDEX)})
+
+
+def _one_index(options: Iterable[str], at: str, findings: Findings) -> None:
     """pip would take the last `--index-url`; a set of options has none."""
-    given = sorted({option.removeprefix(_INDEX) for option in options if option.startswith(_INDEX)})
+    given = _indexes(options)
     if len(given) > 1:
         rule = f"names {len(given)} indexes by --index-url ({', '.join(given)})"
         findings.add(at, rule, "keep one, and give the others as --extra-index-url")

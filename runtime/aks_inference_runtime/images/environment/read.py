@@ -107,9 +107,7 @@ def _environment(fields: Fields, base: Path) -> EnvironmentDefinition:
     short, at = fields.items("pipPackages")
     direct = pip.read_requirements(_lines(short, at, findings), at, base, findings)
     conda, listed = _python(python, base)
-    options = pip.ordered_options((*start.pip_options, *direct[1], *listed[1]))
-    if direct[1] and listed[1]:
-        pip.one_index(options, at, findings)
+    options = pip.merged_options((start.pip_options, direct[1], listed[1]), at, findings)
     definition = replace(
         start,
         name=name,
@@ -173,13 +171,12 @@ def _conda(fields: Fields, base: Path) -> tuple[CondaDefinition, Pip]:
     texts = tuple(item.strip() for item in _lines(channels, at, findings))
     items, at = fields.items("dependencies")
     specs: set[str] = set()
-    pips: Pip = ((), ())
+    lists: list[Pip] = []
     for index, item in enumerate(items):
         place = f"{at}[{index}]"
         if isinstance(item, Mapping) and set(item) == {"pip"} and isinstance(item["pip"], list | tuple):
             lines = _lines(item["pip"], f"{place}.pip", findings)
-            got = pip.read_requirements(lines, f"{place}.pip", base, findings)
-            pips = _merge(pips[0], got[0]), pip.ordered_options((*pips[1], *got[1]))
+            lists.append(pip.read_requirements(lines, f"{place}.pip", base, findings))
         elif isinstance(item, str):
             try:
                 specs.add(canonical_spec(item))
@@ -191,7 +188,9 @@ def _conda(fields: Fields, base: Path) -> tuple[CondaDefinition, Pip]:
     fields.done()
     specs.discard("pip")
     _one_python(specs, at, findings)
-    return CondaDefinition(texts, tuple(sorted(specs))), pips
+    packages = _merge(*(one for one, _ in lists))
+    options = pip.merged_options([one for _, one in lists], at, findings)
+    return CondaDefinition(texts, tuple(sorted(specs))), (packages, options)
 
 
 def _one_python(specs: set[str], at: str, findings: Findings) -> None:
