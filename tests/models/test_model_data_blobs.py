@@ -3,10 +3,13 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ import pytest
 from aks_inference_runtime.model_data import __main__ as sidecar
 from aks_inference_runtime.model_data.blobs import AppendBlobs
 from aks_inference_runtime.model_data.script.azureml.monitoring._files import Files
-from aks_inference_runtime.model_data.shipping import Outcome, Shipper
+from aks_inference_runtime.model_data.shipping import NotAppended, Outcome, Shipper
+from aks_inference_runtime.models.azure import CONNECTION_STRING_FILE, container_client
+from aks_inference_runtime.models.errors import StoreUnavailable
 
 HEADER = b"$id,value\n"
 DAY = "default/default/default/svc/m/1/inputs/2026/03/04/data.csv"
@@ -52,15 +57,91 @@ def test_two_pods_append_to_one_blob_below_one_header(azurite: Any, tmp_path: Pa
 
 def test_what_blob_storage_says_of_an_append(azurite: Any) -> None:
     made = blobs(azurite, "answers")
-    assert made.length("a.csv") == 0
+    assert made.length("a.csv", headed=True) == 0
     assert made.append("a.csv", 0, b"one\n") is Outcome.DONE
     assert made.append("a.csv", 0, b"two\n") is Outcome.MOVED
-    assert (made.length("a.csv"), made.read("a.csv", 1, 2), made.read("a.csv", 4, 9)) == (4, b"ne", b"")
+    assert (made.length("a.csv", headed=True), made.read("a.csv", 1, 2), made.read("a.csv", 4, 9)) == (4, b"ne", b"")
     azurite.container("answers").upload_blob("block.csv", b"x")
-    assert made.length("block.csv") is None
+    assert made.length("block.csv", headed=True) is None
+    assert made.length("a.csv", headed=False) is None
+    assert (made.length("bare.csv", headed=False), made.length("bare.csv", headed=False)) == (0, 0)
+    assert made.length("bare.csv", headed=True) is None
     azurite.container("answers").delete_blob("a.csv")
     assert made.append("a.csv", 4, b"three\n") is Outcome.MOVED
     assert made.read("a.csv", 0, 4) == b""
+
+
+def test_access_that_changed_is_taken_without_a_restart(
+    azurite: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kubelet does it in a mounted Secret."""
+    given, spool = tmp_path / "connection-string", tmp_path / "spool"
+    given.write_text(re.sub("AccountKey=[^;]*", "AccountKey=d3Jvbmc=", azurite.connection_string))
+    monkeypatch.setenv(CONNECTION_STRING_FILE, str(given))
+    made = AppendBlobs("az://a/rotated", "", lambda: container_client(azurite.account, "rotated", sidecar.RETRIES))
+    shipper = Shipper(spool, made)
+    Files(str(spool), spool=True).add("a.csv", HEADER, [b"1,1\n"])
+    with pytest.raises(StoreUnavailable, match="answered 403"):
+        shipper.round()
+    given.write_text(azurite.connection_string)
+    assert shipper.round() == 1
+    assert read(azurite, "rotated", "a.csv") == HEADER + b"1,1\n"
+
+
+def test_after_a_refusal_nothing_is_taken_for_stored(azurite: Any, tmp_path: Path) -> None:
+    shipper, files = Shipper(tmp_path, blobs(azurite, "removed")), Files(str(tmp_path), spool=True)
+    files.add("a.csv", HEADER, [b"1,1\n"])
+    assert shipper.round() == 1
+    azurite.container("removed").delete_container()
+    files.add("a.csv", HEADER, [b"2,2\n"])
+    with pytest.raises(NotAppended, match="ContainerNotFound"):
+        shipper.round()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv.0.taken"]
+    assert shipper.round() == 1
+    assert read(azurite, "removed", "a.csv") == HEADER + b"2,2\n"
+
+
+def test_an_append_is_sent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the SDK sent again would be refused for the rows of its first one, or for another one's."""
+    asked: list[str] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(200, {"x-ms-blob-type": "AppendBlob", "Last-Modified": "Wed, 04 Mar 2026 00:00:00 GMT"})
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path.partition("?")[2])
+            self._answer(500, {"x-ms-error-code": "InternalError"})
+
+        def _answer(self, status: int, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """No news."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            parts = {
+                "AccountName": "acc",
+                "AccountKey": "a2V5",
+                "BlobEndpoint": f"http://127.0.0.1:{server.server_port}",
+            }
+            monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", ";".join(f"{key}={parts[key]}" for key in parts))
+            made = AppendBlobs("az://acc/c", "", lambda: container_client("acc", "c", sidecar.RETRIES))
+            Files(str(tmp_path), spool=True).add("a.csv", HEADER, [b"1,1\n"])
+            with pytest.raises(StoreUnavailable, match="answered 500"):
+                Shipper(tmp_path, made).round()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked == ["comp=appendblock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv.0.taken", "a.csv.0.taken.place"]
 
 
 Start = Callable[[], "subprocess.Popen[str]"]

@@ -1,12 +1,10 @@
-"""Model data collection: what scripts call, the files that it writes, and how they get from a spool to blobs."""
+"""Model data collection: what scripts call, and the files that it writes."""
 
 import ast
 import csv
 import fcntl
 import os
 import sys
-import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -14,15 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.api.replica import model_data_script
 from aks_inference_runtime.model_data.script.azureml import monitoring
 from aks_inference_runtime.model_data.script.azureml.monitoring import CORRELATIONS, ModelDataCollector, _files
 from aks_inference_runtime.model_data.script.azureml.monitoring._files import Files
-from aks_inference_runtime.model_data.shipping import Outcome, Shipper
 
 NOW = datetime(2026, 3, 4, 23, 59, 58, 123456, UTC)
 DAY = "sub/group/space/svc/diabetes/7"
@@ -173,6 +167,36 @@ def test_the_request_id_is_the_access_logs(store: Path, monkeypatch: pytest.Monk
     assert found["$aml_request_id"] == "r-1"
 
 
+def test_names_that_do_not_fit_are_no_header(store: Path) -> None:
+    """An array of one dimension is one row: three predictions and what they are correlated by."""
+    found = ModelDataCollector("diabetes", "inputs", feature_names=["age"]).collect(np.array([[1], [2], [3]]))
+    predictions = ModelDataCollector("diabetes", "predictions", feature_names=["progress"])
+    predictions.collect(predictions.add_correlations(np.array([[0.5], [0.25]]), found))
+    with pytest.warns(UserWarning, match="1 feature_names for rows of 11 values: these have no header"):
+        predictions.collect(predictions.add_correlations(np.array([1.5, 2.5, 3.5]), found))
+    folder = store / DAY / "predictions/2026/03/04"
+    assert [len(row) for row in rows(folder / "data.csv")] == [9, 9, 9]
+    assert [row[:3] for row in rows(folder / "data-2.csv")] == [["1.5", "2.5", "3.5"]]
+
+
+@pytest.mark.parametrize("header_first", [True, False])
+def test_rows_without_a_header_have_a_file_of_their_own(header_first: bool, tmp_path: Path) -> None:
+    # The first row without a header looks like one.
+    order = [(b"h\n", b"1\n"), (b"", b"h\n")]
+    for header, row in [*(order if header_first else order[::-1]), (b"", b"2\n"), (b"h\n", b"3\n")]:
+        Files(str(tmp_path), spool=False).add("a.csv", header, [row])
+    headed, other = ("a.csv", "a-2.csv") if header_first else ("a-2.csv", "a.csv")
+    assert (tmp_path / headed).read_bytes() == b"h\n1\n3\n"
+    assert (tmp_path / other).read_bytes() == b"h\n2\n"
+    # A file that somebody removed begins anew, with whatever comes first.
+    (tmp_path / other).unlink()
+    (tmp_path / headed).unlink()
+    for header, row in order if not header_first else order[::-1]:
+        Files(str(tmp_path), spool=False).add("a.csv", header, [row])
+    assert (tmp_path / other).read_bytes() == b"h\n1\n"
+    assert (tmp_path / headed).read_bytes() == b"h\n"
+
+
 def test_half_a_row_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(str(tmp_path), spool=False)
     files.add("a.csv", b"h\n", [b"one\n"])
@@ -197,177 +221,6 @@ def test_who_holds_the_lock_for_good_costs_a_second_and_the_row(
             files.add("a.csv", b"", [b"two\n"])
     files.add("a.csv", b"", [b"three\n"])
     assert (tmp_path / "a.csv").read_text() == "one\nthree\n"
-
-
-class Memory:
-    """Blobs as Blob Storage has them; `faults` says what happens to the next appends."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-        self.blocks: dict[str, int] = {}
-        self.most = 10**9
-        self.foreign: set[str] = set()
-        self.faults: list[str] = []
-        self.before: Callable[[str], None] = lambda _: None
-
-    def length(self, name: str) -> int | None:
-        return None if name in self.foreign else len(self.held.setdefault(name, b""))
-
-    def read(self, name: str, start: int, count: int) -> bytes:
-        return self.held.get(name, b"")[start : start + count]
-
-    def append(self, name: str, position: int, block: bytes) -> Outcome:
-        self.before(name)
-        fault = self.faults.pop(0) if self.faults else ""
-        if fault == "refused":
-            raise OperationFailed("503")
-        if self.blocks.get(name, 0) >= self.most:
-            return Outcome.FULL
-        if len(self.held[name]) != position:
-            return Outcome.MOVED
-        self.held[name] += block
-        self.blocks[name] = self.blocks.get(name, 0) + 1
-        if fault == "answer lost":
-            raise OperationFailed("no answer")
-        if fault == "answer lost, tried again":
-            return Outcome.MOVED
-        return Outcome.DONE
-
-
-def ship(shipper: Shipper) -> None:
-    """As the process does it: again until nothing is left."""
-    while True:
-        try:
-            if shipper.round() == 0:
-                return
-        except OperationFailed:
-            pass
-
-
-FAULTS = st.lists(st.sampled_from(["", "refused", "answer lost", "answer lost, tried again"]), max_size=12)
-BATCHES = st.lists(
-    st.tuples(st.integers(0, 1), st.sampled_from([b"a,b\n", b"c\n", b""]), st.integers(1, 3), st.booleans()),
-    max_size=12,
-)
-
-
-@settings(max_examples=40)
-@given(faults=FAULTS, batches=BATCHES, most=st.sampled_from([1, 2, 10**9]), restarts=st.booleans())
-def test_every_row_once_below_its_header(
-    tmp_path_factory: pytest.TempPathFactory,
-    faults: list[str],
-    batches: list[tuple[int, bytes, int, bool]],
-    most: int,
-    restarts: bool,
-) -> None:
-    """Two pods append to the same blob, answers are lost, blobs fill up, the process dies between its steps."""
-    blobs = Memory()
-    blobs.faults, blobs.most = list(faults), most
-    pods = [tmp_path_factory.mktemp("pod") for _ in range(2)]
-    shippers = [Shipper(pod, blobs) for pod in pods]
-    sent: dict[bytes, list[bytes]] = {}
-    for number, (pod, header, count, now) in enumerate(batches):
-        lines = [f"row-{number}-{line}\n".encode() for line in range(count)]
-        Files(str(pods[pod]), spool=True).add("day/data.csv", header, lines)
-        sent.setdefault(header, []).extend(lines)
-        if now:
-            try:
-                shippers[pod].round()
-            except OperationFailed:
-                if restarts:
-                    shippers[pod] = Shipper(pods[pod], blobs)
-    for shipper in shippers:
-        ship(shipper)
-    assert [path for pod in pods for path in pod.rglob("*") if path.is_file()] == []
-    found: list[bytes] = []
-    for content in blobs.held.values():
-        lines = content.splitlines(keepends=True)
-        heads = {line for line in lines if not line.startswith(b"row-")}
-        assert len(heads) <= 1
-        assert not heads or lines[0] in heads
-        found += [line for line in lines if line.startswith(b"row-")]
-        for header in heads - {b""}:
-            assert set(lines[1:]) <= {*sent[header], *sent.get(b"", [])}
-    assert sorted(found) == sorted(line for lines in sent.values() for line in lines)
-
-
-def test_who_comes_first_writes_the_header(tmp_path: Path) -> None:
-    blobs = Memory()
-    other = [b"h\nother\n"]
-
-    def first(name: str) -> None:
-        if other:
-            blobs.held[name] = other.pop()
-
-    blobs.before = first
-    Files(str(tmp_path), spool=True).add("a.csv", b"h\n", [b"mine\n"])
-    Shipper(tmp_path, blobs).round()
-    assert blobs.held == {"a.csv": b"h\nother\nmine\n"}
-
-
-def test_a_blob_that_does_not_grow_is_left_alone(tmp_path: Path) -> None:
-    blobs = Memory()
-    blobs.foreign = {"a.csv"}
-    Files(str(tmp_path), spool=True).add("a.csv", b"", [b"x\n"])
-    Shipper(tmp_path, blobs).round()
-    assert blobs.held == {"a-2.csv": b"x\n"}
-
-
-def test_a_damaged_file_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.csv.0").write_bytes(b"no json\nrow\n")
-    (tmp_path / "b.csv.0").write_bytes(b"")
-    (tmp_path / "c.csv.0.taken.place").write_bytes(b"{")
-    Files(str(tmp_path), spool=True).add("c.csv", b"", [b"x\n"])
-    blobs = Memory()
-    Shipper(tmp_path, blobs).round()
-    assert blobs.held == {"c.csv": b"x\n"}
-    assert "a.csv.0.taken is damaged" in caplog.text
-
-
-def test_a_spool_keeps_to_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_files, "FILE_BYTES", 100)
-    monkeypatch.setattr(_files, "SPOOL_FILES", 3)
-    files = Files(str(tmp_path), spool=True)
-    files.add("a.csv", b"h\n", [b"%09d\n" % number for number in range(16)])
-    with pytest.raises(OSError, match="not stored yet"):
-        files.add("a.csv", b"h\n", [b"%09d\n" % number for number in range(16)])
-    with pytest.raises(OSError, match="a row of more than"):
-        files.add("b.csv", b"h\n", [b"x" * 100])
-    assert all(path.stat().st_size <= 100 for path in tmp_path.iterdir())
-    blobs = Memory()
-    ship(Shipper(tmp_path, blobs))
-    files.add("a.csv", b"h\n", [b"last\n"])
-    ship(Shipper(tmp_path, blobs))
-    head, *kept = blobs.held["a.csv"].splitlines()
-    assert (head, kept[0], kept[-1]) == (b"h", b"000000000", b"last")
-
-
-def test_workers_and_the_uploader_share_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_files, "FILE_BYTES", 2_000)
-    blobs, ended = Memory(), threading.Event()
-
-    def work(worker: int) -> None:
-        files = Files(str(tmp_path), spool=True)
-        for number in range(200):
-            files.add("a.csv", b"h\n", [f"{worker}-{number}\n".encode()])
-
-    def upload() -> None:
-        shipper = Shipper(tmp_path, blobs)
-        while not ended.is_set():
-            shipper.round()
-
-    workers = [threading.Thread(target=work, args=(worker,)) for worker in range(3)]
-    uploader = threading.Thread(target=upload)
-    for thread in (*workers, uploader):
-        thread.start()
-    for thread in workers:
-        thread.join()
-    ended.set()
-    uploader.join()
-    ship(Shipper(tmp_path, blobs))
-    head, *found = blobs.held["a.csv"].decode().split()
-    assert head == "h"
-    assert sorted(found) == sorted(f"{worker}-{number}" for worker in range(3) for number in range(200))
 
 
 def test_what_pods_get_is_the_whole_package() -> None:

@@ -26,7 +26,8 @@ ROUND_S = 5.0
 LAST_S = 20.0
 """For what is left at the end; the pod has 30 s."""
 LAST_PAUSE_S = 0.5
-RETRIES = 2
+RETRIES = 0
+"""By the SDK, of one request: a second append would be refused for the first one's rows. The next round tries again."""
 _log = logging.getLogger("aks_inference_runtime.model_data")
 
 

@@ -1,7 +1,8 @@
 """From a pod's spool to blobs: each row once, whole and below its header, whoever else appends to the same blob.
 
-An append is conditional on the blob's length; where one is to go is written down before. So an answer that was lost, or
-a kill between append and removal, is found out by looking there.
+An append is conditional on the blob's length, and is sent once; where it is to go is written down before. So after an
+answer that was lost, or a kill between append and removal, looking there tells whether the rows are stored. Equal bytes
+of another one are taken for ours only then, if ours did not arrive: rows with a correlation id are never equal.
 """
 
 import fcntl
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol
 from pydantic import Field, ValidationError
 
 from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.api.errors import RuntimeUnavailable
 
 TAKEN = ".taken"
 """Ends the name of a file that nobody appends to any more."""
@@ -32,22 +34,30 @@ class Outcome(Enum):
 
     DONE = auto()
     MOVED = auto()
-    """The blob has another length than was thought."""
+    """The blob has another length than was thought; nothing of this append is there."""
     FULL = auto()
     """It takes no more blocks."""
+
+
+class NotAppended(RuntimeUnavailable):
+    """The storage refused an append: nothing of it is there."""
 
 
 class Blobs(Protocol):
     """Blobs that grow at their end. All calls raise AksInferenceError where the storage fails."""
 
-    def length(self, name: str) -> int | None:
-        """Of a blob, which is made where there is none; None where it cannot be appended to."""
+    def length(self, name: str, *, headed: bool) -> int | None:
+        """Of a blob, which is made where there is none; None where it cannot be appended to, or was made for rows
+        without a header and these are `headed`, or the other way round.
+        """
 
     def read(self, name: str, start: int, count: int) -> bytes:
         """What is there of these bytes."""
 
     def append(self, name: str, position: int, block: bytes) -> Outcome:
-        """Appends if the blob is as long as `position`."""
+        """Appends if the blob is as long as `position`. The request is sent once. Raises NotAppended where that is
+        certain; after other errors it may be there.
+        """
 
 
 class Place(Wire):
@@ -63,6 +73,10 @@ class _Content(NamedTuple):
 
     def block(self, position: int) -> bytes:
         return self.rows if position else self.header + self.rows
+
+    @property
+    def headed(self) -> bool:
+        return bool(self.header)
 
 
 class Shipper:
@@ -119,9 +133,10 @@ class Shipper:
     def _append_to(self, blob: str, content: _Content, mark: Path, *, checked: bool) -> bool:
         """False: it has another header, is full, or no blob that grows. `checked`: its header is known to be ours."""
         while True:
-            position = self._lengths.get(blob)
+            # One that is known from rows with another header tells nothing here.
+            position = self._lengths.get(blob) if checked else None
             if position is None:
-                position = self._blobs.length(blob)
+                position = self._blobs.length(blob, headed=content.headed)
             if position is None:
                 return False
             if position and not checked:
@@ -131,14 +146,18 @@ class Shipper:
             place = Place(blob=blob, position=position)
             _write(mark, place.model_dump_json(by_alias=True))
             block = content.block(position)
-            outcome = self._blobs.append(blob, position, block)
             # Of a name that another one appends to as well the length is asked for each time.
             self._lengths.pop(blob, None)
-            if outcome is Outcome.MOVED and self._is_there(place, content):
-                outcome = Outcome.DONE
+            try:
+                outcome = self._blobs.append(blob, position, block)
+            except NotAppended:
+                mark.unlink()
+                raise
             if outcome is Outcome.DONE:
                 self._lengths[blob] = position + len(block)
                 return True
+            # Whatever lies there now is another one's.
+            mark.unlink()
             if outcome is Outcome.FULL:
                 return False
             checked = checked and position > 0
@@ -156,6 +175,8 @@ def _take(path: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
+        # A kill after the removal of the one before leaves its place, which says nothing of these rows.
+        taken.with_name(taken.name + PLACE).unlink(missing_ok=True)
         path.rename(taken)
 
 

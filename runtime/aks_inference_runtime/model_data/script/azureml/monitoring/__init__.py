@@ -65,7 +65,8 @@ class ModelDataCollector:
         Args:
             model_name: Required. The model that the data is of.
             designation: Optional. inputs, predictions, labels, signals or general. Default: general.
-            feature_names: Optional. The header of lists and arrays; a DataFrame has its own. Default: none.
+            feature_names: Optional. The header of lists and arrays, of rows with as many values; a DataFrame has its
+                own. Default: none.
             workspace: Optional. `<subscription>/<group>/<workspace>`. Default: that of the deployment.
             webservice_name: Optional. Default: the service or endpoint that runs this.
             model_version: Optional. Default: the newest of that model that the service has.
@@ -95,7 +96,9 @@ class ModelDataCollector:
         self._told: float | None = None
 
     def collect(self, input_data: Any, user_correlation_id: str = "") -> dict[str, Any] | None:  # noqa: ANN401
-        """Appends rows: a list is one, an array or DataFrame has them. Gives what inputs are correlated by."""
+        """Appends rows: a list is one, as is an array of one dimension; an array of two or a DataFrame has them. Gives
+        what inputs are correlated by.
+        """
         if self._files is None:
             return None
         table = _table(input_data)
@@ -157,7 +160,12 @@ class ModelDataCollector:
     def _header(self, width: int) -> list[str] | None:
         if self._names is None:
             return None
-        return [*self._names, *CORRELATIONS] if width == len(self._names) + len(CORRELATIONS) else self._names
+        for names in (self._names, [*self._names, *CORRELATIONS]):
+            if len(names) == width:
+                return names
+        told = f"{len(self._names)} feature_names for rows of {width} values: these have no header"
+        warnings.warn(told, stacklevel=4)
+        return None
 
     def _path(self, fields: dict[str, Any]) -> str:
         day = re.match(r"(\d{4})-(\d\d)-(\d\d)", str(fields.get(_TIME, "")))

@@ -2,11 +2,12 @@
 
 Whole rows are written at once under a lock; who takes a file away renames it under the same lock. A spool's files begin
 with a line of JSON that holds the header, have a number at the end of their name, and a size that one append to a blob
-holds.
+holds. Elsewhere a file whose rows have no header has a mark beside it: its first row may look like a header.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -36,7 +37,8 @@ class Files:
         self._spool = spool
 
     def add(self, name: str, header: bytes, rows: Sequence[bytes]) -> None:
-        """Appends rows to the file of a name, or to the next one where that has another header or is full.
+        """Appends rows to the file of a name, or to the next one where that has another header (or one at all, for rows
+        without) or is full.
 
         Raises OSError: the disk, or nobody took the spool's files for long. Some of the rows may be there then.
         """
@@ -77,8 +79,10 @@ class Files:
         descriptor = _locked(path)
         try:
             size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, len(head), 0) != head:
+            if size and not self._is_of(descriptor, path, head):
                 return False
+            if not size and not self._spool:
+                _mark(path, bare=not head)
             if self._spool and (size or len(head)) + len(block) > FILE_BYTES:
                 return False
             content = block if size else head + block
@@ -94,6 +98,26 @@ class Files:
             return True
         finally:
             os.close(descriptor)
+
+    def _is_of(self, descriptor: int, path: str, head: bytes) -> bool:
+        if self._spool:
+            return os.pread(descriptor, len(head), 0) == head
+        bare = os.path.exists(_mark_of(path))  # noqa: PTH110 - in every score
+        return bare if not head else not bare and os.pread(descriptor, len(head), 0) == head
+
+
+def _mark_of(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.no-header")  # noqa: PTH118 - in every score
+
+
+def _mark(path: str, *, bare: bool) -> None:
+    """Of a file that begins; one of that name may have been there before, with the other kind of rows."""
+    if bare:
+        os.close(os.open(_mark_of(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_mark_of(path))  # noqa: PTH108 - once for a file
 
 
 def _locked(path: str) -> int:
