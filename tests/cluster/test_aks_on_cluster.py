@@ -137,12 +137,12 @@ def test_a_certificate_in_a_key_vault(cluster, aks, namespace, until):
         project.up()
         until(lambda: served() == vault["keys", "scoring"][0])
         state = json.loads((bed.folder / "state.json").read_text())["resources"]
-        (role,) = [
-            one["body"]["properties"]
+        ((scope, role),) = [
+            (key.partition("/providers/microsoft.authorization/")[0], one["body"]["properties"])
             for key, one in state.items()
             if one["type"].endswith("roleAssignments") and key.startswith(keys.lower())
         ]
-        assert role["scope"] == f"{keys}/secrets/scoring"
+        assert scope == f"{keys}/secrets/scoring".lower()
         assert role["principalId"] == stable
         assert role["roleDefinitionId"].endswith("4633458b-17de-408a-b874-0445c86b69e6")
         settings = cluster.api.get(f"/api/v1/namespaces/{runtime}/configmaps/{k8s.SETTINGS_NAME}").body["data"]
