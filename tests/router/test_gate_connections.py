@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
+from aks_inference_runtime.router.gate.address import Address
 from aks_inference_runtime.router.gate.server import Gate, serving
 from aks_inference_runtime.router.gate.settings import GateSettings
 
@@ -105,6 +107,59 @@ async def test_a_connection_whose_request_was_whole_is_used_again(tmp_path):
                 _, writer = await ask(gate, WHOLE)
                 writer.close()
             assert replica.connections == 1
+
+
+async def test_an_early_answer_says_that_its_connection_is_not_kept(tmp_path):
+    """HAProxy would send its next request to where only the rest of the body is read and dropped."""
+    async with listening(EarlyReplica(waits_for_end=False)) as port:
+        settings = GateSettings(replica_id="r", version="A", upstream_port=port, control=tmp_path / "gate")
+        async with serving(settings) as gate:
+            head, writer = await ask(gate, HALF.replace(b"host: x", b"host: x\r\nx-aks-inference-keep: 1"))
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in head
+            head, whole = await ask(gate, WHOLE.replace(b"host: x", b"host: x\r\nx-aks-inference-keep: 1"))
+            assert b"connection: close" not in head
+            for one in (writer, whole):
+                one.close()
+            await until_free(gate)
+
+
+async def test_a_request_that_was_held_up_does_not_hold_up_the_next_one(tmp_path):
+    """A replica that answers with some of the body untaken says nothing more of it."""
+    replica = SlowReplica(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+    async with listening(replica) as port:
+        settings = GateSettings(
+            replica_id="r", version="A", upstream_port=port, health_port=1, control=tmp_path / "gate"
+        )
+        async with serving(settings) as gate:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
+            async with asyncio.timeout(10):
+                for _ in range(2):
+                    writer.write(WHOLE.replace(b"host: x", b"host: x\r\nx-aks-inference-keep: 1"))
+                    while not gate.admission.running:
+                        await asyncio.sleep(0.01)
+                    (connection,) = gate.connections
+                    connection.hold("replica", True)
+                    replica.go.release()
+                    assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
+            writer.close()
+            await until_free(gate)
+
+
+async def test_a_full_backlog_is_no_connection(tmp_path):
+    """Which the loop would take it for: what was never sent would be lost instead of handed back."""
+    address = Address(tmp_path / "app")
+    opened: list[socket.socket] = []
+
+    async def fill() -> None:
+        for _ in range(10):
+            opened.append(await address.connect())
+
+    with address.listen(0):
+        with pytest.raises(BlockingIOError):
+            await fill()
+        for each in opened:
+            each.close()
 
 
 class SlowReplica:

@@ -221,7 +221,7 @@ async def test_a_long_directory_gets_short_sockets(bed, make_state):
 
 def test_the_record_names_one_process_only(tmp_path):
     """A reused pid is not taken for HAProxy."""
-    from aks_inference_runtime.router.config import Paths
+    from aks_inference_runtime.router.paths import Paths
     from aks_inference_runtime.router.process import HaproxyProcess
 
     process = HaproxyProcess(Paths(tmp_path, tmp_path), "p0", find_haproxy())
@@ -368,3 +368,15 @@ async def test_a_round_that_is_given_up_while_a_process_ends(bed, make_state, un
     await router.apply(RouterState())
     with pytest.raises(aiohttp.ClientConnectorError):
         await bed.ask(path="/score", port=unused_port)
+
+
+async def test_who_asks_before_the_router_knows_its_endpoints_is_not_told_that_there_are_none(bed, make_state):
+    """As when HAProxy and its agent start anew together, while clients go on."""
+    replica = await bed.replica("A")
+    router = await bed.router()
+    early = [asyncio.create_task(bed.ask()) for _ in range(3)]
+    unknown = asyncio.create_task(bed.ask("other"))
+    assert (await bed.ask(method="GET", path="/")).status == 200
+    await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=10_000))
+    assert {answer.status for answer in await asyncio.gather(*early)} == {200}
+    assert ((await unknown).status, (await unknown).reason) == (404, "not-found")

@@ -13,12 +13,12 @@ import pytest_asyncio
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import admin, gates
-from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.gate import GateStatus
 from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
 from aks_inference_runtime.router.model import VersionKey
+from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.slots import Slot
 
 

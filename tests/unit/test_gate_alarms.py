@@ -25,6 +25,9 @@ class Clock:
         self.timers.append(handle)
         return handle
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        assert isinstance(context["exception"], ZeroDivisionError)
+
     def get_debug(self) -> bool:
         return False
 
@@ -106,3 +109,18 @@ def test_nothing_comes_after_the_end() -> None:
     alarms.close()
     clock.run(5)
     assert not came
+
+
+def test_one_that_fails_takes_none_with_it() -> None:
+    clock = Clock()
+    alarms = Alarms(clock)  # type: ignore[arg-type]
+    came: list[str] = []
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    alarms.set("fails", 1, fails)
+    alarms.set("same time", 1, lambda: came.append("same time"))
+    alarms.set("later", 2, lambda: came.append("later"))
+    clock.run(5)
+    assert came == ["same time", "later"]

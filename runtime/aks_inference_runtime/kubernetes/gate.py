@@ -126,6 +126,7 @@ async def run(settings: GateSettings, control_port: int = GATE_CONTROL_PORT, rea
         questions = await asyncio.start_server(Questions(gate).answer, host, ready_port)
         async with control, questions:
             await asked.wait()
+            gate.end()
             ends = [asyncio.ensure_future(gate.drained()), asyncio.ensure_future(again.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in ends:

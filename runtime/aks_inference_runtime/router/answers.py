@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
-from aks_inference_runtime.router.config import ANSWERS, Paths
+from aks_inference_runtime.router.config import ANSWERS
 from aks_inference_runtime.router.model import RouterState, VersionKey
+from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.routes import fingerprint
 from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import ServedVersion

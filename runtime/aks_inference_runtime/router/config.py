@@ -1,7 +1,6 @@
 """HAProxy's configuration. Pure: text from what is asked for. Nothing in it changes while the process lives."""
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference_runtime.router import refusals
@@ -16,6 +15,7 @@ from aks_inference_runtime.router.gate.wire import (
     STATUS_HEADER,
     TURN_HEADER,
 )
+from aks_inference_runtime.router.paths import Paths, argument, quoted
 from aks_inference_runtime.router.peers import (
     ONCE,
     PLAIN,
@@ -25,7 +25,7 @@ from aks_inference_runtime.router.peers import (
     first_lines,
     hop_defaults,
     owner_lines,
-    unknown_lines,
+    unknown_line,
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
 from aks_inference_runtime.router.slots import MAX_PROCESSES, PUBLIC_ID, SLOT_ID, Layout
@@ -42,53 +42,6 @@ PUBLIC = "public"
 """The frontend that clients reach."""
 PARK_ID = 9_999
 """Number of the frontend through which the slots are parked."""
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Files of the router's directory; sockets in a short one (108 bytes is the system's limit)."""
-
-    directory: Path
-    sockets: Path
-
-    def config(self, name: str) -> Path:
-        """Configuration of a process."""
-        return self.directory / f"{name}.cfg"
-
-    def routes(self, name: str) -> Path:
-        """The map as a process starts with it."""
-        return self.directory / f"{name}.routes"
-
-    @property
-    def certificate(self) -> Path:
-        """The first process's certificate with its key, where it speaks TLS."""
-        return self.directory / "p0.pem"
-
-    def log(self, name: str) -> Path:
-        """What a process says."""
-        return self.directory / f"{name}.log"
-
-    def record(self, name: str) -> Path:
-        """Which process it is."""
-        return self.directory / f"{name}.json"
-
-    def socket(self, name: str, kind: str) -> Path:
-        """`admin`, `in` (requests from another process), `park`, `hold`, `again` (requests that were passed on)."""
-        return self.sockets / f"{name}.{kind}"
-
-
-def quoted(path: Path) -> str:
-    """A path as one word of a line, whatever characters it has: HAProxy's quotes are those of a shell."""
-    return shlex.quote(str(path))
-
-
-def argument(path: Path) -> str:
-    """A path as an argument of a converter: quoted for the list of arguments, and that again for the line."""
-    text = str(path)
-    inner = shlex.quote(text)
-    if inner == text and "," in text:
-        inner = f"'{text}'"
-    return shlex.quote(inner) if inner != text else text
 
 
 def _global(paths: Paths, name: str, connections: int) -> list[str]:
@@ -171,7 +124,7 @@ def first_process(
         *_global(paths, name, connections),
         # Among several routers it is asked to let its connections finish, however long they take.
         *([] if cluster else [HARD_STOP]),
-        *(first_globals(quoted(Path(__file__).with_name("pause.lua")), quoted(paths.routes(name))) if cluster else []),
+        *first_globals(quoted(Path(__file__).with_name("pause.lua")), quoted(paths.routes(name))),
         *(_verify_globals(paths) if tokens else []),
         *_park_globals(paths, name, layout),
         *_refusals(),
@@ -186,7 +139,7 @@ def first_process(
         "  acl served var(txn.meta) -m beg key none token",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
-        *(unknown_lines(routes, f"path,map_str({routes})") if cluster else []),
+        unknown_line(routes),
         Refusal.ENDPOINT.rule(unknown),
         *cors_rules(routes),
         *_authentication(routes, tokens=tokens),
@@ -344,7 +297,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
         # A request goes elsewhere when nothing of it was given to a replica, and only then: the connection was refused,
         # or the gate says so (of the whole of a request that fits the buffer; others are lost).
         # Or its gate was killed, whatever that had done with it: on a connection to a gate that was used before, it
-        # would leave the client without any answer. An endpoint can have it otherwise (`ONCE`).
+        # would leave the client without any answer. So as often as gates die of it, but where the endpoint says `ONCE`.
         f"  retry-on conn-failure empty-response {ELSEWHERE}",
         # Most answers end here: each rule costs every request.
         "  http-response allow if { status lt 400 }",

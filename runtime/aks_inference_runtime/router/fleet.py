@@ -12,7 +12,7 @@ from pathlib import Path
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed
 from aks_inference_runtime.router import config
 from aks_inference_runtime.router.admin import AdminSocket
-from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import OWNER_LAYOUT, Cluster
 from aks_inference_runtime.router.process import HaproxyProcess, write_private
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for

@@ -12,7 +12,6 @@ from aks_inference_runtime.router import routes
 from aks_inference_runtime.router.admin import word
 from aks_inference_runtime.router.answers import AnswerKey, Answers
 from aks_inference_runtime.router.binary import find_haproxy
-from aks_inference_runtime.router.config import Paths
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
@@ -21,6 +20,7 @@ from aks_inference_runtime.router.model import RouterState, VersionKey, VersionL
 from aks_inference_runtime.router.neighbours import Neighbours
 from aks_inference_runtime.router.observing import Observer
 from aks_inference_runtime.router.ownership import AWAY, Epoch
+from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.process import sockets_directory, write_private
 from aks_inference_runtime.router.readers import Readers

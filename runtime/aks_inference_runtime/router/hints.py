@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import late
 from aks_inference_runtime.router.admin import AdminSocket, word
-from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import Observations, ServedVersion

@@ -4,11 +4,12 @@ core.register_action("pause", { "http-req" }, function(txn)
 end, 0)
 
 -- In a router's first moments nothing is known of what it serves: who asks waits until it is told, and is then looked up
--- once more. `known` is an entry of the map whose name no path has.
+-- once more, as `txn.meta`. `known` is an entry of the map whose name no path has.
 local routes = Map.new(os.getenv("ROUTES"), Map._str)
 core.register_action("known", { "http-req" }, function(txn)
   for _ = 1, 500 do
     if routes:lookup("known") then
+      txn:set_var("txn.meta", routes:lookup(txn.f:path()) or "")
       return
     end
     core.msleep(10)

@@ -85,10 +85,9 @@ def first_globals(lua: str, routes: str) -> list[str]:
     return [f"  setenv ROUTES {routes}", f"  lua-load {lua}"]
 
 
-def unknown_lines(routes: str, path_of: str) -> list[str]:
+def unknown_line(routes: str) -> str:
     """Before an endpoint is said to be unknown: in the first moments of a router it is looked up once more."""
-    new = f"!served !{{ str({KNOWN}),map_str({routes}) -m found }}"
-    return [f"  http-request lua.known if {new}", f"  http-request set-var(txn.meta) {path_of} if !served"]
+    return f"  http-request lua.known if !served !{{ str({KNOWN}),map_str({routes}) -m found }}"
 
 
 def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[str]:

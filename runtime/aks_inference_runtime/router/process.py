@@ -15,7 +15,7 @@ import psutil
 from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.process import is_running, process_mark
 from aks_inference_runtime.router.admin import AdminSocket
-from aks_inference_runtime.router.config import Paths
+from aks_inference_runtime.router.paths import Paths
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0

@@ -34,7 +34,8 @@ local function refuse(status, reason, message, name, value)
     applet:send(text)
     local began, dropped = core.now().sec, 0
     local client, address = {}, applet.f:src()
-    draining[client] = { source = address and address .. ":" .. applet.f:src_port() or "unix", began = began }
+    local entry = { source = address and address .. ":" .. applet.f:src_port() or "unix", began = began }
+    draining[client] = entry
     while dropped < MOST_BYTES and core.now().sec - began < MOST_SECONDS do
       local data = applet:receive(65536)
       if data == nil or #data == 0 then
@@ -45,6 +46,8 @@ local function refuse(status, reason, message, name, value)
     end
     -- HAProxy would drop the rest by itself, without any bound: not read, it waits until the agent ends it.
     while true do
+      -- It lives: who was taken for ended is named again.
+      draining[client] = entry
       core.msleep(500)
     end
   end

@@ -76,7 +76,11 @@ async def _connected(loop: asyncio.AbstractEventLoop, family: int, address: str 
     made = socket.socket(family)
     try:
         made.setblocking(False)
-        await loop.sock_connect(made, address)
+        if family == socket.AF_UNIX:
+            # At once or never: a full backlog is no connection under way, for which the loop would take it.
+            made.connect(address)
+        else:
+            await loop.sock_connect(made, address)
     except BaseException:
         made.close()
         raise

@@ -45,12 +45,14 @@ class Alarms:
         self._timer, self._at = None, math.inf
         now = self._loop.time()
         over = sorted((at, number, key) for number, (key, (at, _)) in enumerate(self._due.items()) if at <= now)
-        for at, _, key in over:
-            # One that came before may have cleared it, or set it anew.
-            due = self._due.get(key)
-            if due is not None and due[0] == at:
-                del self._due[key]
-                due[1]()
-        earliest = min((at for at, _ in self._due.values()), default=math.inf)
-        if earliest < self._at:
-            self._wait(earliest)
+        try:
+            for at, _, key in over:
+                # One that came before may have cleared it, or set it anew.
+                due = self._due.get(key)
+                if due is not None and due[0] == at:
+                    del self._due[key]
+                    due[1]()
+        finally:
+            earliest = min((at for at, _ in self._due.values()), default=math.inf)
+            if earliest < self._at:
+                self._wait(earliest)

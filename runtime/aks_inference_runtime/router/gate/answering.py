@@ -14,10 +14,10 @@ class Answer:
     """Head and body as they go to the router."""
 
     __slots__ = (
-        "_bytes", "_chunked", "_held", "_keeps", "_length_known", "_request_id", "_version", "begun", "sent", "status"
+        "_bytes", "_chunked", "_held", "_length_known", "_request_id", "_version", "begun", "keeps", "sent", "status"
     )  # fmt: skip
 
-    def __init__(self, version: bytes, request_id: bytes, *, keeps: bool) -> None:
+    def __init__(self, version: bytes, request_id: bytes) -> None:
         self.status = 0
         """The replica's own."""
         self._request_id = request_id
@@ -26,7 +26,8 @@ class Answer:
         self.sent = False
         """Something of it was taken out."""
         self._version = version
-        self._keeps = keeps
+        self.keeps = False
+        """The router is told that the next request may come on this connection."""
         self._held: list[bytes] = []
         self._bytes = 0
         self._length_known = False
@@ -43,7 +44,7 @@ class Answer:
         self._chunked = http_11 and not length_known
         if self._chunked:
             kept.append((b"transfer-encoding", b"chunked"))
-        if not self._keeps:
+        if not self.keeps:
             kept.append(wire.CLOSE)
         if status == wire.ELSEWHERE:
             kept.append((wire.STATUS_HEADER, b"%d" % status))

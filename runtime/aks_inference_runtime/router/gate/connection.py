@@ -4,6 +4,7 @@ Over a plain socket: a transport of the loop would cost more than all else that 
 """
 
 import asyncio
+import select
 import socket
 
 import httptools
@@ -99,7 +100,9 @@ class RouterConnection:
         self._watch()
 
     def hung_up(self) -> None:
-        self._gone()
+        # Told of a number that another connection had a moment ago, it would end this one.
+        if self._socket is not None and _ended(self._number):
+            self._gone()
 
     def _read(self, most: int) -> None:
         if self._socket is None:
@@ -342,6 +345,8 @@ class RouterConnection:
         self._keeps = self._over = self._begun = self._request_whole = False
         self._url, self._headers, self._head_bytes = b"", [], 0
         self._reading = None
+        # Whoever held it has ended, and says nothing any more.
+        self._holds.clear()
         self._watch()
         if self._waited:
             # It came out of the queue: most often another one waits there.
@@ -373,3 +378,9 @@ class RouterConnection:
             return
         self.write(wire.answer(400, "bad-request", "the request is not valid HTTP/1.1", self._c.settings.version))
         self.done()
+
+
+def _ended(number: int) -> bool:
+    look = select.poll()
+    look.register(number, 0)
+    return bool(look.poll(0))

@@ -42,4 +42,7 @@ def waited(since: bytes | None, wall_s: float, ahead_s: float | None) -> Waited:
     shown = seconds if 0.0 <= seconds <= LONGEST_WAIT_S else 0.0
     if ahead_s is None or not most.isdigit() or len(most) > _MOST_DIGITS:
         return Waited(shown)
-    return Waited(shown, int(most) / 1_000 - (seconds - ahead_s))
+    may_wait_s = int(most) / 1_000
+    left_s = may_wait_s - (seconds - ahead_s)
+    # Later than a second wait can make it: it ran at a gate that was killed, and is sent again.
+    return Waited(shown, None if left_s < -may_wait_s - LATE_SECONDS else left_s)

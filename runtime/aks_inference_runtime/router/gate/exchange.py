@@ -38,7 +38,7 @@ class Exchange:
         self._pending: list[bytes] = []
         self._body_bytes = 0
         self._body_done = False
-        self._out = Answer(context.version, request.record.id, keeps=request.keeps)
+        self._out = Answer(context.version, request.record.id)
         self._given_at: float | None = None
         """When the replica got it."""
         self._whole_at: float | None = None
@@ -131,6 +131,8 @@ class Exchange:
         if self._side is None:
             self._check_hung()
             return
+        # Before the rest of the body is there, which is then only dropped, the router must not take it for a kept one.
+        self._out.keeps = self._request.keeps and self._body_done and self._c.keeps()
         self._out.head(status, phrase, headers, length_known=length_known, http_11=self._request.http_11)
 
     def response_body(self, data: bytes) -> None:
@@ -154,7 +156,7 @@ class Exchange:
             self._tell(LEFT_CODE, CLIENT_LEFT)
         else:
             side.write(self._out.take_last())
-            if side.done(keeps=self._request.keeps):
+            if side.done(keeps=self._out.keeps):
                 self._tell(self._out.status, "")
         self._c.admission.finish(self._ticket)
 

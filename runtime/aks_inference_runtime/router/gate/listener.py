@@ -70,6 +70,8 @@ class Listener:
         accepted.setblocking(False)
         if self.address.path is None:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A router whose machine is gone never closes what it kept.
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._take(accepted)
         return True
 

@@ -98,10 +98,11 @@ class Gate:
             except OSError as error:
                 _log.error("gate: %s; it tries again", error)
                 ready = False
+        changed = ready != self.ready
+        # Before what has come already is read: that is handed back.
+        self.ready, self.trusted = ready, ready
         if not ready:
             self._refuse()
-        changed = ready != self.ready
-        self.ready, self.trusted = ready, ready
         if changed:
             self.watchers.changed()
         return ready

@@ -111,8 +111,9 @@ class Sockets:
             if events := self._epoll.poll(0):
                 self._expected = 0.0
                 self._tell(events)
-            else:
-                self._give_way()
+                # What that expects in turn is not looked for before the loop has done its other work.
+                break
+            self._give_way()
 
     def _tell(self, events: list[tuple[int, int]]) -> None:
         for number, mask in events:

@@ -281,7 +281,9 @@ class UpstreamConnection:
 
     def _complete(self) -> None:
         sink, self._sink = self._sink, None
-        if self.request_whole and not self._broken and self._keep_alive:
+        # What the replica has not taken would stand before the next request.
+        taken = self.request_whole and not self._unsent and self._failed is None
+        if taken and not self._broken and self._keep_alive:
             self._released(self)
         else:
             self.close()
