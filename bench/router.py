@@ -169,9 +169,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines.append(
         "router: as the others, straight to the upstream over kept connections. With gates, as users have it, each"
     )
-    lines.append(
-        "request has a process more on its way, and a copy that can be sent elsewhere."
-    )
+    lines.append("request has a process more on its way, and a copy that can be sent elsewhere.")
     for key in (key for key in result if key.startswith(("added_", "throughput_"))):
         goal = f"   to reach {TO_REACH[key]}" if key in TO_REACH else ""
         lines.append(f"{key:34}{result[key]}{goal}")
