@@ -21,10 +21,11 @@ os.environ["AKS_INFERENCE_PACKAGE_CHECK"] = "off"
 # Two workers take whole areas, the long ones first: what an area starts once is started once. An area that is not
 # here comes last.
 AREAS = (
-    "router",
-    "local",
+    "node",
     "quickstart",
+    "router",
     "cluster",
+    "local",
     "system",
     "azure",
     "engine",
@@ -39,12 +40,18 @@ AREAS = (
 
 STARTED = pytest.StashKey[float]()
 
-TOGETHER = {"quickstart": "cluster"}
+TOGETHER = {"quickstart": "node"}
 """Areas that one worker runs one after the other: a checkout has one quickstart at a time, and both run it."""
+
+ON_A_NODE = ("_on_a_node.py::", "test_contract.py::")
+"""Of the cluster's tests those that a real node runs: a machine has one at a time."""
 
 
 def area(nodeid: str) -> str:
-    """The folder of tests that a test is in: `tests/router/test_gate.py::test_http_1_0_and_head` → `router`."""
+    """The folder of tests that a test is in: `tests/router/test_gate.py::test_http_1_0_and_head` → `router`; those of
+    the cluster that need a real node are an area of their own, `node`."""
+    if nodeid.startswith("tests/cluster/") and any(name in nodeid for name in ON_A_NODE):
+        return "node"
     return nodeid.split("/")[1]
 
 
@@ -77,4 +84,4 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if path := config.getoption("--results"):
-        run_results.write(path, terminalreporter.stats, time.monotonic() - config.stash[STARTED])
+        run_results.write(path, terminalreporter.stats, time.monotonic() - config.stash[STARTED], area)

@@ -33,6 +33,8 @@ class TargetChoice:
     """The cluster, as far as it is known; None for a local target or one that is not in sight."""
     cluster: "Cluster | None" = None
     """Its component, where that is in sight."""
+    state_directory: str | None = None
+    """Of a local target, as far as it is known."""
 
     @property
     def on_cluster(self) -> bool:
@@ -134,6 +136,7 @@ def _of_cluster(cluster: "Cluster") -> TargetChoice:
         getattr(cluster, "_port", None),
         getattr(cluster, "_kubernetes", None),
         cluster,
+        getattr(cluster, "_state_directory", None),
     )
 
 
@@ -144,5 +147,5 @@ def _of_text(text: str, *, hidden: bool = False) -> tuple[TargetChoice | None, l
         rule = "is a secret text that is no target" if hidden else str(error)
         return None, [Finding(("target",), rule, "pass the `target` output of a cluster component")]
     if isinstance(target, LocalTarget):
-        return TargetChoice(text, True, target.name, target.port), []
+        return TargetChoice(text, True, target.name, target.port, state_directory=target.state_directory), []
     return TargetChoice(text, False, target.name, None, target), []

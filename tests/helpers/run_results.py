@@ -5,14 +5,21 @@ import os
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 OUTCOMES = ("passed", "failed", "error", "skipped", "rerun")
 
 
-def summary(stats: dict[str, list[Any]], seconds: float) -> dict[str, Any]:
-    """Counts, the names of what failed, why what was skipped was. `stats`: of pytest's terminal reporter."""
+def summary(stats: dict[str, list[Any]], seconds: float, area: Callable[[str], str]) -> dict[str, Any]:
+    """Counts, the names of what failed, why what was skipped was, the seconds of each area.
+
+    `stats`: of pytest's terminal reporter. `area`: of a test's id.
+    """
+    areas: Counter[str] = Counter()
+    for report in (report for each in stats.values() for report in each if hasattr(report, "duration")):
+        areas[area(report.nodeid)] += report.duration
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
     )
@@ -24,6 +31,7 @@ def summary(stats: dict[str, list[Any]], seconds: float) -> dict[str, Any]:
             {report.nodeid for name in ("failed", "error", "rerun") for report in stats.get(name, ())}
         ),
         "skipped_because": dict(sorted(skipped.items())),
+        "seconds_of_areas": {name: round(taken) for name, taken in areas.most_common()},
         "machine": {
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -33,9 +41,9 @@ def summary(stats: dict[str, list[Any]], seconds: float) -> dict[str, Any]:
     }
 
 
-def write(path: Path, stats: dict[str, list[Any]], seconds: float) -> None:
+def write(path: Path, stats: dict[str, list[Any]], seconds: float, area: Callable[[str], str]) -> None:
     """See `summary`."""
-    path.write_text(json.dumps(summary(stats, seconds), indent=2) + "\n")
+    path.write_text(json.dumps(summary(stats, seconds, area), indent=2) + "\n")
 
 
 def _reason(report: Any) -> str:

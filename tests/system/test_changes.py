@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from aks_inference_runtime.api.supervisor import ModelRegistration
 from aks_inference_runtime.local.keeper import end_keepers
 
 
@@ -185,8 +186,20 @@ async def test_a_port_of_a_stranger_is_refused_before_the_cluster_is_touched(sys
     assert (await system.score()).status == 200
 
 
-async def test_a_model_that_does_not_exist_is_told_as_other_mistakes_are(system: Any) -> None:
-    system.write("ModelWebService('lost', target=cluster, models=['wieghts:1'], inference_config=inference)\n")
-    said = await asyncio.to_thread(system.run, "preview", code=None)
-    assert "'lost' has a problem: models[0]: no model 'wieghts' is stored on the target (did you mean weights?)" in said
+async def test_models_that_do_not_exist_are_told_with_all_other_mistakes(system: Any) -> None:
+    await system.client.put_model(ModelRegistration(name="ridge", source_path=str(system.project / "weights.bin")))
+    system.write(
+        "ModelWebService('lost', target=cluster, models=['wieghts:1'], num_replicas=-1, inference_config=inference)\n"
+        "models = [model, 'weights:9', 'ridge:1', 'ridge:2']\n"
+        "version = {'version_name': 'ver-a', 'inference_config': inference, 'models': models}\n"
+        "ControlledRolloutEndpoint('moved', target=cluster, versions=[version])\n"
+    )
+    said = await asyncio.to_thread(system.run, "preview", code=1)
+    assert "3 errors; nothing was changed" in said
+    assert "num_replicas = -1" in said
+    wrong = (
+        "models[0] = \"wieghts:1\": no model 'wieghts' is stored on the target (did you mean weights?); mend the name"
+    )
+    assert wrong in said
+    assert 'versions[0].models[3] = "ridge:2": no model ridge:2 is stored on the target (there is ridge:1)' in said
     assert "<nil>" not in said

@@ -55,8 +55,9 @@ def test_no_long_file() -> None:
 
 def test_every_folder_of_tests_has_its_place(pytestconfig: pytest.Config) -> None:
     """In the order in which two workers take them (`tests/conftest.py`)."""
-    (areas,) = [each.AREAS for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "AREAS")]
-    assert sorted(areas) == sorted({path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")})
+    (whole,) = [each for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "AREAS")]
+    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*/test_*.py")]
+    assert sorted(whole.AREAS) == sorted({whole.area(f"{file}::test") for file in files})
 
 
 def test_every_shell_script_starts_its_interpreter() -> None:

@@ -9,8 +9,9 @@ from aks_inference.findings import Finding
 from aks_inference.local_cluster.args import LocalInferenceClusterArgs
 from aks_inference.local_cluster.spec import LocalPlan, plan_local
 from aks_inference.machine import this_machine
-from aks_inference.program import peers
+from aks_inference.program import current_program, peers
 from aks_inference.resources import LocalRuntime
+from aks_inference_runtime.api.supervisor import default_state_directory
 
 
 class LocalInferenceCluster(Cluster):
@@ -49,6 +50,7 @@ class LocalInferenceCluster(Cluster):
         self._local = True
         self._port = plan.port if plan else None
         self._directory = plan.state_directory if plan else None
+        self._state_directory = _state_directory(name, plan) if current_program() and plan else None
         findings += self._shared(name)
         super().__init__(name, declared, findings, opts)
         self._register(name, self._sound(plan))
@@ -85,3 +87,8 @@ class LocalInferenceCluster(Cluster):
             if self._directory is not None and other._directory == self._directory:
                 findings.append(Finding(("state_directory",), whose, "give each its own folder", self._directory))
         return findings
+
+
+def _state_directory(name: str, plan: LocalPlan) -> str:
+    """As the resource chooses it, when its state says nothing else."""
+    return plan.state_directory or str(default_state_directory(f"{pulumi.get_project()}-{pulumi.get_stack()}-{name}"))

@@ -92,7 +92,7 @@ def registered_model(model: object) -> "RegisteredModel | None":
     return model if isinstance(model, RegisteredModel) else None
 
 
-def parse_model_id(text: str) -> dict[str, object] | None:
+def parse_model_id(text: str) -> dict[str, Any] | None:
     """`name:version` taken apart; None where it is not one."""
     name, _, version = text.rpartition(":")
     if not MODEL.pattern.fullmatch(name) or not version.isascii() or not version.isdigit() or int(version) < 1:

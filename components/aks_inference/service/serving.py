@@ -12,6 +12,7 @@ from aks_inference.findings import Finding, Severity
 from aks_inference.machine import Machine, this_machine
 from aks_inference.program import ComponentFindings, current_program, peers
 from aks_inference.resources import LocalEndpoint
+from aks_inference.service import known_models
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
 from aks_inference.service.on_cluster import ClusterEndpoint, Served
 from aks_inference.service.stored import register_stored
@@ -107,6 +108,8 @@ class Serving(Component):
             if claim.port is not None and theirs.port == claim.port:
                 findings.append(Finding(("port",), f"is also the port of {whose}", "choose another port", claim.port))
         program = current_program()
+        if program:
+            known_models.ask_in_program(program, type(self).__name__, resource_name, declared, plan)
         if plan is None or plan.target.local is False:
             return findings if program else [*findings, *self._unfit(plan, others)]
         if program:

@@ -36,7 +36,8 @@ class Registry:
         # Checked, but not yet configured, by URN.
         self._checked: dict[str, Provider | Builtin] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._processes: list[tuple[PluginProcess, Provider]] = []
+        self._processes: list[PluginProcess] = []
+        self._plugins: list[Provider] = []
         self._old: dict[str, Resource] = {}
 
     def use_state(self, old: Mapping[str, Resource]) -> None:
@@ -114,10 +115,11 @@ class Registry:
         version = values.unwrap(inputs.get("version"))
         launch = self._finder.find(package, version if isinstance(version, str) else "")
         process = PluginProcess(package, self._told)
+        self._processes.append(process)
         environment = {**os.environ, **self._finder.environment}
         await process.start(launch, self.engine_address, environment)
         provider = Provider(package, process.port)
-        self._processes.append((process, provider))
+        self._plugins.append(provider)
         await provider.handshake(self.engine_address, Path(launch.folder))
         return provider
 
@@ -125,19 +127,23 @@ class Registry:
 
     async def cancel(self) -> None:
         """Asks every provider to give up what it is doing."""
-        await asyncio.gather(*(provider.cancel() for _, provider in self._processes))
+        await asyncio.gather(*(provider.cancel() for provider in self._plugins))
 
     async def close(self) -> None:
         for task in self._loading.values():
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
-        await asyncio.gather(*(self._end(*entry) for entry in self._processes))
+        await asyncio.gather(*(provider.close() for provider in self._plugins))
+        await asyncio.gather(*(process.end() for process in self._processes))
+        self._plugins.clear()
         self._processes.clear()
 
-    async def _end(self, process: PluginProcess, provider: Provider) -> None:
-        await provider.close()
-        await process.end()
-
     def kill(self) -> None:
-        for process, _ in self._processes:
+        """Ends the plugins at once."""
+        for process in self._processes:
             process.kill()
+
+    async def gone(self) -> None:
+        """Ends what is left of the plugins, and waits for it: what outlives the event loop says so on stderr."""
+        self.kill()
+        await asyncio.gather(*(process.end() for process in self._processes))

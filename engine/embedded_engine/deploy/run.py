@@ -105,7 +105,7 @@ async def _run(session: StackSession, kind: str, options: Options, sink: Sink, p
                 if not aborted.is_set():
                     raise
             finally:
-                deployment.registry.kill()
+                await deployment.registry.gone()
                 if program is not None:
                     await program.close()
     if aborted.is_set() and not found:
@@ -129,6 +129,8 @@ def _signals(
             text = "stopping: nothing more is begun; once more to stop at once"
             emit(Diagnostic("warning", text, at_once=True))
             deployment.cancel()
+            return
+        if aborted.is_set():
             return
         aborted.set()
         deployment.abort()

@@ -91,7 +91,7 @@ class PluginProcess:
             self._told(name, text)
 
     async def end(self) -> None:
-        """Asks it to end, then ends it and what else is in its process group."""
+        """Asks it to end, then ends it and what else is in its process group. Its id may be another's afterwards."""
         process = self._process
         if process is None:
             return
@@ -101,6 +101,7 @@ class PluginProcess:
                 await asyncio.wait_for(process.wait(), END_LIMIT_S)
         self.kill()
         await process.wait()
+        self._process = None
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)

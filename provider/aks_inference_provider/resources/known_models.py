@@ -1,19 +1,15 @@
 """Whether the models that an endpoint names are stored: asked at preview, so that the apply does not find it out."""
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from aks_inference.service.known_models import stored_models, unknown_model
 from aks_inference_provider.fields import Failure
 from aks_inference_provider.resources.base import Raw
 from aks_inference_provider.resources.targets import local_target
 from aks_inference_provider.wire import UNKNOWN, Value, pick
-from aks_inference_runtime.api.client import SupervisorClient
-from aks_inference_runtime.api.errors import InvalidInput, RuntimeUnavailable
-from aks_inference_runtime.api.status import ModelRecord
+from aks_inference_runtime.api.errors import InvalidInput
 
-LOOK_S = 3.0
-"""A cluster that does not answer in that time tells nothing, and refuses nothing."""
 _declared: set[tuple[str, str]] = set()
 """State directory and name of the models that this deployment declares: they may come with the same apply."""
 
@@ -46,29 +42,15 @@ async def missing_models(olds: Raw, news: Raw) -> list[Failure]:
     if not asked or not isinstance(target, str) or target == UNKNOWN:
         return []
     directory = local_target(target).state_directory
-    try:
-        stored = await SupervisorClient(directory).models(LOOK_S)
-    except (RuntimeUnavailable, InvalidInput):
+    stored = await stored_models(directory)
+    if stored is None:
         return []
     present = {(record.name, record.version) for record in stored}
     return [
-        Failure(use.path, _reason(use, stored))
+        Failure(use.path, "; ".join(unknown_model(use.name, use.version, stored)))
         for use in asked
         if (use.name, use.version) not in present and (directory, use.name) not in _declared
     ]
-
-
-def _reason(use: Use, stored: Sequence[ModelRecord]) -> str:
-    versions = sorted(record.version for record in stored if record.name == use.name)
-    mend = "pass a RegisteredModel of this program, or its `model_id`"
-    if versions:
-        known = ", ".join(f"{use.name}:{version}" for version in versions[-5:])
-        missing = f"{use.name}:{use.version}"
-        return f"no model {missing} is stored on the target (there is {known}); name one of them, or {mend}"
-    names = sorted({record.name for record in stored})
-    near = difflib.get_close_matches(use.name, names, n=3, cutoff=0.5) or names[:5]
-    listed = f"did you mean {' or '.join(near)}?" if near else "it has no models"
-    return f"no model {use.name!r} is stored on the target ({listed}); mend the name, or {mend}"
 
 
 def _uses(values: Raw) -> Iterator[Use]:
