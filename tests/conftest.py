@@ -10,6 +10,8 @@ import pytest
 import run_results
 from xdist.scheduler import LoadScopeScheduling
 
+from testbed import left_over
+
 # A shell starts its background jobs with Ctrl-C ignored, and every process that they start inherits that: tests that
 # press Ctrl-C would press in vain. A handler here is the default again in what is started.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -39,6 +41,7 @@ AREAS = (
 )
 
 STARTED = pytest.StashKey[float]()
+WATCH = pytest.StashKey[left_over.Watch]()
 
 TOGETHER = {"quickstart": "node"}
 """Areas that one worker runs one after the other: a checkout has one quickstart at a time, and both run it."""
@@ -80,6 +83,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[STARTED] = time.monotonic()
+    if not hasattr(config, "workerinput"):
+        config.stash[WATCH] = left_over.Watch()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Says what tests have left running."""
+    if WATCH in config.stash:
+        for each in config.stash[WATCH].end():
+            print(f"left running by a test, and ended: {each}")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

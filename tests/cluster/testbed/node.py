@@ -16,7 +16,7 @@ from typing import TextIO
 
 import yaml
 
-from testbed import build, image
+from testbed import build, image, left_over
 from testbed.control_plane import ControlPlane
 from testbed.processes import BedError, Running, free_ports, wait_until
 
@@ -33,6 +33,13 @@ _NETWORK = f"""{{
     {{"type": "loopback"}}
   ]
 }}"""
+
+_UNDO = (
+    ["ip", "link", "delete", _BRIDGE],
+    ["nft", "delete", "table", "ip", "kube-proxy"],
+    ["nft", "delete", "table", "ip6", "kube-proxy"],
+)
+"""On the machine, beside processes and mounts."""
 
 
 def missing() -> list[str]:
@@ -56,6 +63,7 @@ class Node:
         self.folder = Path(tempfile.mkdtemp(prefix="bed-"))
         self._store = build.folder() / ("containerd-newer" if newer else "containerd")
         self._lock: TextIO | None = None
+        self._note: Path | None = None
         self.running: list[Running] = []
         self._kubelet_command: tuple[str | Path, ...] = ()
 
@@ -74,6 +82,7 @@ class Node:
             lock.close()
             raise BedError("another node runs on this machine") from None
         self._lock = lock
+        self._note = left_over.note(self.folder, *_UNDO)
         self._containerd()
         if not self.has(image.PAUSE):
             self.load(image.pause(self.folder))
@@ -90,13 +99,12 @@ class Node:
         self.running.clear()
         # The machine's, not this folder's: without the lock they are another node's.
         if self._lock is not None:
-            subprocess.run(["ip", "link", "delete", _BRIDGE], capture_output=True, check=False)
-            for family in ("ip", "ip6"):
-                subprocess.run(["nft", "delete", "table", family, "kube-proxy"], capture_output=True, check=False)
-        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
-            if (place := line.split()[1]).startswith(str(self.folder)):
-                subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
+            for command in _UNDO:
+                subprocess.run(command, capture_output=True, check=False)
+        left_over.unmount_below(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
 
