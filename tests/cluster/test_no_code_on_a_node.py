@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from bench.servers import of_tests
+from example_models import TRIPLE, doubling_model
 
 from aks_inference_runtime.api import kubernetes as k8s
 from testbed.images import ImageRegistry
@@ -41,22 +42,6 @@ for name, (path, framework, version) in told["models"].items():
 """
 LINE = "import joblib, sys; from sklearn.linear_model import LinearRegression as L; "
 LINE += "joblib.dump(L().fit([[0.0], [1.0]], [1.0, 3.0]), sys.argv[1])"
-TRIPLE = """
-import sys, tensorflow as tf
-class Net(tf.Module):
-    def __init__(self):
-        self.w = tf.Variable(3.0)
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def __call__(self, x):
-        return {"y": self.w * x}
-net = Net()
-tf.saved_model.save(net, sys.argv[1], signatures=net.__call__)
-"""
-DOUBLE = bytes.fromhex(
-    "08083a3f0a0e0a01780a017812017922034164641201675a140a0178120f0a0d080112090a031201"
-    "6e0a02080262140a0179120f0a0d080112090a0312016e0a02080242040a00100d"
-)
-"""An ONNX model, y = x + x (test_no_code.py says how it is made)."""
 SECRETS = "/api/v1/namespaces/default/secrets"
 
 
@@ -89,8 +74,8 @@ def served(node, tmp_path_factory):
 def save_models(folder: Path) -> dict[str, tuple[str, str, str | None]]:
     """Path, framework and version of each model, which the programs that people train with have saved."""
     (folder / "both").mkdir()
-    (folder / "both" / "double.onnx").write_bytes(DOUBLE)
-    (folder / "double.onnx").write_bytes(DOUBLE)
+    (folder / "both" / "double.onnx").write_bytes(doubling_model())
+    (folder / "double.onnx").write_bytes(doubling_model())
     subprocess.run([sys.executable, "-c", LINE, str(folder / "both" / "line.joblib")], check=True)
     tensorflow = of_tests("models").python_with(f"tensorflow-cpu=={TENSORFLOW}")
     subprocess.run([tensorflow, "-c", TRIPLE, str(folder / "triple")], check=True, capture_output=True)

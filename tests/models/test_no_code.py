@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_models import TRIPLE, doubling_model
 
 from aks_inference_runtime.models.nocode import DRIVER, no_code
 
@@ -63,31 +64,6 @@ def test_nothing_to_serve(tmp_path: Path) -> None:
         score(tmp_path, [])
 
 
-def field(number: int, content: bytes | int | str) -> bytes:
-    """One field of a protocol buffer."""
-    if isinstance(content, int):
-        return varint(number << 3) + varint(content)
-    raw = content.encode() if isinstance(content, str) else content
-    return varint(number << 3 | 2) + varint(len(raw)) + raw
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def doubling_model() -> bytes:
-    """An ONNX model, y = x + x, as onnx.proto has it; the package `onnx` is not needed for that."""
-    shape = field(1, field(2, "n")) + field(1, field(1, 2))
-    kind = field(2, field(1, field(1, 1) + field(2, shape)))
-    node = field(1, "x") + field(1, "x") + field(2, "y") + field(4, "Add")
-    graph = field(1, node) + field(2, "g") + field(11, field(1, "x") + kind) + field(12, field(1, "y") + kind)
-    return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13))
-
-
 def test_onnx(tmp_path: Path, tool_python: Any) -> None:
     python = tool_python("onnxruntime==1.31.1", "numpy<3")
     (tmp_path / "net.onnx").write_bytes(doubling_model())
@@ -95,24 +71,11 @@ def test_onnx(tmp_path: Path, tool_python: Any) -> None:
     assert got == [{"y": [[2.0, 4.0], [6.0, 8.0]]}, {"y": [[1.0, 2.0]]}]
 
 
-SAVE = """
-import sys, tensorflow as tf
-class Net(tf.Module):
-    def __init__(self):
-        self.w = tf.Variable(3.0)
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def __call__(self, x):
-        return {"y": self.w * x}
-net = Net()
-tf.saved_model.save(net, sys.argv[1], signatures=net.__call__)
-"""
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_tensorflow(tmp_path: Path, tool_python: Any) -> None:
     python = str(tool_python("tensorflow-cpu==2.21.0"))
-    subprocess.run([python, "-c", SAVE, str(tmp_path / "net")], check=True, capture_output=True)
+    subprocess.run([python, "-c", TRIPLE, str(tmp_path / "net")], check=True, capture_output=True)
     assert score(tmp_path, {"data": [1, 2]}, python=python) == [{"y": [3.0, 6.0]}]
 
 

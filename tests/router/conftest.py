@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from gate_clients import close_all
 
 from aks_inference_runtime.api.endpoint import AuthMode, Requests
 from aks_inference_runtime.api.errors import RuntimeUnavailable
@@ -27,6 +28,13 @@ from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, Rou
 from testbed.processes import free_ports
 
 STUB = Path(__file__).with_name("stub_replica.py")
+
+
+@pytest_asyncio.fixture
+async def closed_connections() -> AsyncIterator[None]:
+    """Connections end also when a test fails."""
+    yield
+    await close_all()
 
 
 @dataclass

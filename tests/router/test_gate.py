@@ -10,52 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from gate_clients import Connection
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 
+pytestmark = pytest.mark.usefixtures("closed_connections")
 SCORE = b"GET /score HTTP/1.1\r\nhost: x\r\n"
 
 
-OPENED: list["Client"] = []
-
-
-@pytest.fixture(autouse=True)
-async def closed():
-    """Connections end also when a test fails."""
-    yield
-    while OPENED:
-        OPENED.pop().close()
-    await asyncio.sleep(0)
-
-
-class Client:
-    """A raw connection to a gate."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        OPENED.append(self)
-
-    @classmethod
-    async def to(cls, replica) -> "Client":
-        return cls(*await asyncio.open_unix_connection(str(replica.address)))
-
+class Client(Connection):
     async def ask(self, headers: bytes = b"", *, timeout: float = 15) -> tuple[bytes, bytes]:
         self.writer.write(SCORE + headers + b"\r\n")
         return await self.answer(timeout)
 
-    async def answer(self, timeout: float = 15) -> tuple[bytes, bytes]:
-        async with asyncio.timeout(timeout):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-            return head, await self.reader.readexactly(length)
-
     async def rest(self, timeout: float = 15) -> bytes:
         async with asyncio.timeout(timeout):
             return await self.reader.read()
-
-    def close(self) -> None:
-        self.writer.transport.abort()
 
 
 class Control:

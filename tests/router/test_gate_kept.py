@@ -7,47 +7,21 @@ import signal
 from dataclasses import replace
 
 import pytest
+from gate_clients import Connection
 
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.process import sockets_directory
 
+pytestmark = pytest.mark.usefixtures("closed_connections")
 KEEP = b"x-aks-inference-keep: 1\r\n"
-OPENED: list["Client"] = []
 
 
-@pytest.fixture(autouse=True)
-async def closed():
-    """Connections end also when a test fails."""
-    yield
-    while OPENED:
-        OPENED.pop().close()
-    await asyncio.sleep(0)
-
-
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        OPENED.append(self)
-
-    @classmethod
-    async def to(cls, gate) -> "Client":
-        return cls(*await asyncio.open_unix_connection(str(gate.address)))
-
+class Client(Connection):
     async def ask(self, headers: bytes = KEEP, body: bytes = b"", version: bytes = b"1.1") -> bytes:
         length = b"content-length: %d\r\n" % len(body)
         self.writer.write(b"POST /score HTTP/%b\r\nhost: x\r\n" % version + length + headers + b"\r\n" + body)
-        return await self.answer()
-
-    async def answer(self) -> bytes:
-        async with asyncio.timeout(15):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-            await self.reader.readexactly(length)
-            return head
-
-    def close(self) -> None:
-        self.writer.transport.abort()
+        head, _ = await self.answer()
+        return head
 
     async def ended(self) -> bool:
         async with asyncio.timeout(15):
@@ -93,7 +67,7 @@ async def test_an_answer_before_the_whole_body_ends_the_connection(bed):
     """What still comes of the body is no request."""
     client = await Client.to(await bed.replica(maxBodyBytes=10))
     client.writer.write(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n" + KEEP + b"\r\n" + b"x" * 20)
-    assert (await client.answer()).startswith(b"HTTP/1.1 413")
+    assert (await client.answer())[0].startswith(b"HTTP/1.1 413")
     client.writer.write(b"x" * 30 + b"GET /score HTTP/1.1\r\nhost: x\r\n" + KEEP + b"\r\n")
     client.writer.write_eof()
     assert await client.ended()

@@ -9,14 +9,12 @@ import asyncio
 import base64
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aks_inference_runtime.api.certificates import judge
-from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.kubernetes import (
     AGENT_PORT,
     CERTIFICATE_HOST_VARIABLE,
@@ -25,11 +23,10 @@ from aks_inference_runtime.api.kubernetes import (
     TLS_KEY_FIELD,
     VAULT_TLS_NAME,
 )
-from aks_inference_runtime.kubernetes import connection, pod
+from aks_inference_runtime.kubernetes import connection, entry, pod
 from aks_inference_runtime.kubernetes.client import Object, connected
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.measures import certificate_metrics
-from aks_inference_runtime.kubernetes.serving import answering
 
 LOOK_S = 60.0
 """Between two looks at the dates, while nothing changes."""
@@ -111,47 +108,17 @@ class Keeper:
 
 async def run(me: pod.Pod, where: connection.Connection, environment: Mapping[str, str]) -> None:
     """Until SIGTERM or SIGINT."""
-    asked = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     namespace = environment.get("POD_NAMESPACE") or RUNTIME_NAMESPACE
+    port = int(environment.get(PORT_VARIABLE, AGENT_PORT))
     keeper = Keeper(namespace, environment.get(CERTIFICATE_HOST_VARIABLE) or None, lambda: datetime.now(UTC))
     async with connected(where) as api:
-        works = [asyncio.create_task(work) for work in (keeper.secret.run(api), keeper.run())]
-        try:
-            async with answering(
-                me.address,
-                int(environment.get(PORT_VARIABLE, AGENT_PORT)),
-                alive=lambda: not any(work.done() for work in works),
-                ready=lambda: keeper.now.ready,
-                metrics=keeper.metrics,
-            ):
-                waiting = asyncio.create_task(asked.wait())
-                done, _ = await asyncio.wait([waiting, *works], return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-        finally:
-            for work in works:
-                work.cancel()
-            await asyncio.gather(*works, return_exceptions=True)
-        for ended in works:
-            if ended in done:
-                ended.result()
+        works = (keeper.secret.run(api), keeper.run())
+        await entry.until_told(works, me.address, port, lambda: keeper.now.ready, keeper.metrics)
 
 
 def main() -> int:
-    """Exit status: 0 after a signal, 2 for settings that cannot be used, 1 for what went wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        me, where = pod.pod(), connection.find()
-    except AksInferenceError as error:
-        print(f"certificate: {error}", file=sys.stderr)
-        return 2
-    try:
-        asyncio.run(run(me, where, os.environ))
-    except (AksInferenceError, OSError) as error:
-        print(f"certificate: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """See `entry.serve`."""
+    return entry.serve("certificate", lambda: run(pod.pod(), connection.find(), os.environ))
 
 
 if __name__ == "__main__":

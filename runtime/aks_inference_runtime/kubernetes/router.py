@@ -10,9 +10,8 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.kubernetes import RuntimeSettings
-from aks_inference_runtime.kubernetes import connection, pod, reports
+from aks_inference_runtime.kubernetes import connection, entry, pod, reports
 from aks_inference_runtime.kubernetes.agent import Agent
 from aks_inference_runtime.kubernetes.client import Api, connected
 from aks_inference_runtime.kubernetes.heartbeats import PATH as ROUTERS_PATH
@@ -116,20 +115,8 @@ async def _leave(agent: Agent, again: asyncio.Event) -> None:
 
 
 def main() -> int:
-    """Exit status: 0 after a signal, 2 for settings that cannot be used, 1 for what went wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        settings, me, where, token = pod.settings(), pod.pod(), connection.find(), pod.router_token()
-    except AksInferenceError as error:
-        print(f"router: {error}", file=sys.stderr)
-        return 2
-    try:
-        with asyncio.Runner(loop_factory=_loop) as runner:
-            runner.run(run(settings, me, where, token))
-    except (AksInferenceError, OSError) as error:
-        print(f"router: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """See `entry.serve`."""
+    return entry.serve("router", lambda: run(pod.settings(), pod.pod(), connection.find(), pod.router_token()), _loop)
 
 
 def _loop() -> asyncio.AbstractEventLoop:
