@@ -3,6 +3,7 @@ writers: bounds, room, nothing taken away on missing figures or without the whol
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -62,6 +63,8 @@ class Scaling(RuleBasedStateMachine):
             assert self.seen[key][0][0] <= self.now - DELAY_S + SAMPLE_S, f"down too early: {decision}"
             needs = [need for _, need in past if need is not None]
             assert needs, f"down on missing figures: {decision}"
+            known = [self.now - DELAY_S, *(at for at, need in past if need is not None), self.now]
+            assert max(b - a for a, b in pairwise(known)) <= DELAY_S / 2 + 2 * SAMPLE_S, f"half unseen: {decision}"
             # The policy's need is a mean over a second, so never above the highest and never below the lowest.
             assert wanted >= min(needs), f"{wanted} is below all that was needed: {needs}"
 
@@ -101,6 +104,8 @@ class Scaling(RuleBasedStateMachine):
     def the_clock_jumps(self, jump: float) -> None:
         self.now += jump
         self.seen = {key: [] for key in KEYS}
+        # One after the other may add up to a short silence, which is none.
+        self.rounds(1)
 
     @rule()
     def another_one_leads(self) -> None:

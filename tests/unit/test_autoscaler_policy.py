@@ -117,6 +117,15 @@ def test_a_clock_that_jumps_takes_nothing_away(jump: float) -> None:
     assert world.replicas == 1
 
 
+@pytest.mark.parametrize(("delay_s", "silent_s"), [(60, 4.5), (6, 2.9), (6, 3.5), (2, 1.5), (0.5, 1.5)])
+def test_a_silence_counts_as_seen_up_to_half_of_the_delay(delay_s: float, silent_s: float) -> None:
+    rules = Rules(1, 10, 0.7, 1, delay_s)
+    memory = observe(Memory(), 50.0, Load(0, 0), rules)
+    memory = observe(memory, 50.0 + silent_s, Load(0, 0), rules)
+    seen = silent_s <= 5 and silent_s <= max(1, delay_s / 2)
+    assert memory.since == (50.0 if seen else 50.0 + silent_s)
+
+
 def test_a_maximum_of_one_stays_one() -> None:
     world = Simulation(Rules(1, 1, 0.7, 1, 60), 1)
     world.run(10, Load(1, 500))

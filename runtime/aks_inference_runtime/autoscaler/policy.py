@@ -11,7 +11,7 @@ from typing import NamedTuple
 UP_WINDOW_S = 1.0
 """Need is averaged over this long: one burst of a few milliseconds starts nothing."""
 GAP_S = 5.0
-"""A longer silence (lost figures, a machine that slept) tells nothing about the need: the delay begins anew."""
+"""The longest silence (lost figures, a machine that slept) that still tells something of the need; see `gap_s`."""
 _BUCKET_S = 1.0
 
 
@@ -79,10 +79,15 @@ def utilization(load: Load, ready: int, max_concurrent: int) -> float:
     return 100.0 * (load.busy + load.queued) / slots
 
 
+def gap_s(rules: Rules) -> float:
+    """After a longer silence the scale-down delay begins anew: most of a short delay would have gone by unseen."""
+    return max(UP_WINDOW_S, min(GAP_S, rules.scale_down_delay_s / 2))
+
+
 def observe(memory: Memory, now: float, load: Load | None, rules: Rules) -> Memory:
     """Adds a sample. Lost figures (None) add nothing; a clock that ran back or a long gap forgets the past."""
     last = memory.samples[-1].at if memory.samples else None
-    if last is not None and (now < last or now - last > GAP_S):
+    if last is not None and (now < last or now - last > gap_s(rules)):
         memory = Memory()
     if load is None:
         return memory
@@ -112,7 +117,7 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
     bounded = min(max(current, rules.minimum), rules.maximum)
     if bounded != current:
         return Decision(bounded, f"{current} is outside of {rules.minimum}..{rules.maximum}")
-    if not memory.samples or now - memory.samples[-1].at > GAP_S or now < memory.samples[-1].at:
+    if not memory.samples or now - memory.samples[-1].at > gap_s(rules) or now < memory.samples[-1].at:
         return Decision(current, "no figures: held")
     mean = _mean(memory.samples)
     need = needed(mean, rules)
