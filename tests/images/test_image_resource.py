@@ -1,5 +1,6 @@
 """The resource Image against a real registry: said at preview, built once, found again, rebuilt when it is gone."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,6 +205,7 @@ async def test_a_base_of_a_private_registry(
     quick: Any,
     push_base: Any,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its login is for that registry alone; a wrong one is told, and shown nowhere."""
     (tmp_path / "htpasswd").write_text(HTPASSWD)
@@ -213,12 +215,28 @@ async def test_a_base_of_a_private_registry(
     environment = {**given["environment"], "docker": {"baseImage": str(base.reference).partition("@")[0]}}
     login = {"address": private.host, "username": USER, "password": PASSWORD}
     news = {**given, "environment": environment}
-    for wrong, said in (({**login, "password": "not-this-one"}, "does not do"), (None, "no login is known")):
-        inputs = await checked({**news, **({"baseLogin": wrong} if wrong else {})})
+    for wrong, path, said in (
+        ({**login, "password": "not-this-one"}, "baseLogin", f"the login of {USER!r} does not do"),
+        (None, "environment", "no login is known"),
+    ):
+        tried = {**news, **({"baseLogin": wrong} if wrong else {})}
+        # At preview, before anything is made; and at apply, where the preview was skipped or could not ask.
+        got = await Image().check(URN, {}, tried)
+        (failure,) = got.failures
+        assert failure.path == path
+        assert f"the base image {private.host}/base:1 cannot be read: {private.host}: {said}" in failure.reason
         with pytest.raises(AksInferenceError, match=said) as caught:
-            await Image().create(operation, inputs)
+            await Image().create(operation, got.inputs)
         assert private.host in str(caught.value)
-        assert "not-this-one" not in str(caught.value)
+        assert "not-this-one" not in str(caught.value) + failure.reason
+    # A build tool may have rights of its own where nobody gives a login; with one it has no other.
+    program = tmp_path / "podman"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    tool = {**news, "builder": "podman"}
+    assert not (await Image().check(URN, {}, tool)).failures
+    wrong = {**login, "password": "not-this-one"}
+    assert [one.path for one in (await Image().check(URN, {}, {**tool, "baseLogin": wrong})).failures] == ["baseLogin"]
     inputs = await checked({**news, "baseLogin": login})
     state = await made(operation, inputs)
     assert state.outputs["image"].startswith(given["registry"].partition("/")[0])

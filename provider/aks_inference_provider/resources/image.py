@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from aks_inference_provider import PACKAGE
@@ -15,7 +15,7 @@ from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.azure.arm import AzureFailed
 from aks_inference_runtime.images.build.acr import resource_problem
-from aks_inference_runtime.images.build.choose import Builder, choose
+from aks_inference_runtime.images.build.choose import Builder, Choice, choose
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
 from aks_inference_runtime.images.service import Found, Wanted, ensure, look_up
@@ -117,7 +117,9 @@ class Image:
         found["found"] = str(looked.image or "")
         if looked.image is not None:
             return Checked({**news, **found})
-        failures, notes = await asyncio.to_thread(_cannot_build, values, wanted)
+        choice, failures, notes = await asyncio.to_thread(_builder, values, wanted)
+        if choice is not None:
+            failures = [*failures, *_closed(values, wanted, looked, choice.builder)]
         return Checked({**news, **found}, failures, notes)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -178,15 +180,26 @@ class Image:
         return {"image": str(made.image)}
 
 
-def _cannot_build(values: Mapping[str, Any], wanted: Wanted) -> tuple[list[Failure], list[str]]:
-    """Why it cannot be built, and what of it could not be looked at."""
+def _builder(values: Mapping[str, Any], wanted: Wanted) -> tuple[Choice | None, list[Failure], list[str]]:
+    """What would build it, why it cannot, and what of that could not be looked at."""
     try:
         settings = settings_of(values, wanted)
         no_tasks = settings.no_tasks(wanted.workspace.registry)
         choice = choose(wanted.definition, settings.builder, no_tasks=no_tasks)
     except (InvalidInput, AzureFailed) as error:
-        return [Failure("builder", str(error).removeprefix("builder: "))], []
-    return missing_packages(wanted.definition) if choice.builder is Builder.ASSEMBLE else ([], [])
+        return None, [Failure("builder", str(error).removeprefix("builder: "))], []
+    return choice, *(missing_packages(wanted.definition) if choice.builder is Builder.ASSEMBLE else ([], []))
+
+
+def _closed(values: Mapping[str, Any], wanted: Wanted, looked: Found, builder: Builder) -> Iterator[Failure]:
+    """Base images that it cannot be built on. A build tool, or Azure, has the same logins as we have; where there is
+    none it may have rights of its own.
+    """
+    store = login_of(values, wanted.definition.base_login)
+    where = "baseLogin" if values.get("baseLogin") else "environment" if values.get("environment") else "baseImage"
+    for reference, error in looked.closed:
+        if builder is Builder.ASSEMBLE or store.get(reference.registry) is not None:
+            yield Failure(where, f"the base image {reference} cannot be read: {error}")
 
 
 def _kept(olds: Mapping[str, Any], found: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from aks_inference_runtime.images.build.acr import AzureBuild, build_in_azure
 from aks_inference_runtime.images.build.application import Application, Packed, application_image, collect
 from aks_inference_runtime.images.build.assemble import environment_image, environment_layers
 from aks_inference_runtime.images.build.base import fetch_image, find_target
-from aks_inference_runtime.images.build.choose import NOT_AZURE, Builder, choose
+from aks_inference_runtime.images.build.choose import NOT_AZURE, Builder, Choice, choose
 from aks_inference_runtime.images.build.publish import Pushed, push_blobs, push_image
 from aks_inference_runtime.images.build.resolve import resolve
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.build.sbom import SPDX_JSON, declared_packages, spdx, wheel_packages
 from aks_inference_runtime.images.build.tools import ToolOptions, build_and_push
 from aks_inference_runtime.images.build.wheel import Wheel
+from aks_inference_runtime.images.claim import Patience, claimed
 from aks_inference_runtime.images.environment.containerfile import python_version, with_default_base
 from aks_inference_runtime.images.environment.key import base_references
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
@@ -45,6 +46,8 @@ class BuildSettings:
     """Optional. For the build tools; the client has its own."""
     azure: AzureBuild | None = None
     """Optional. Who asks Azure to build. Default: nobody."""
+    patience: Patience = field(default_factory=Patience)
+    """Optional. With another machine that builds the same. Default: waits for it as long as it says that it builds."""
 
     def no_tasks(self, registry: str) -> str:
         """Why ACR Tasks cannot build for a registry; empty when they can."""
@@ -79,7 +82,8 @@ async def ensure_image(
     progress: Progress = lambda _line: None,
 ) -> Ensured:
     """The image of a definition: found, or built and pushed to the workspace's registry. Two calls with the same key
-    build once, in one process, on one machine; across machines the one that comes second takes the first one's."""
+    build once: in one process, on one machine, and on several where the registry takes the marks of `claim`. Else the
+    one that comes second takes the first one's image."""
     settings = settings or BuildSettings()
     with disk_errors(settings.cache):
         return await _found_or_built(client, with_default_base(definition), workspace, shared, settings, progress)
@@ -105,24 +109,47 @@ async def _found_or_built(
             looked = await find(client, definition, workspace, shared, base_pins)
             if looked.found is not None:
                 return _found(looked, notes)
-        progress(f"building {looked.key[:12]} with {choice.builder.value} ({choice.reason}): {looked.text}")
-        if choice.builder == Builder.ASSEMBLE:
-            return await _assemble(client, definition, workspace, looked, base_pins, settings, progress)
-        target = workspace.image(looked.key)
-        logins = settings.credentials.logins
-        if choice.builder == Builder.ACR_TASKS and settings.azure is not None:
-            azure, again = settings.azure, settings.refresh
-            await build_in_azure(azure, definition, target, base_pins, logins, progress, refresh=again)
-        else:
-            options = replace(settings.tool, refresh=settings.refresh)
-            await build_and_push(choice.builder, definition, target, base_pins, logins, options, progress)
-        built = await client.head(target)
-        if built is None:
-            raise OperationFailed(f"{choice.builder.value} ended well, but {target} is not in the registry")
-        bases = tuple(one.at(base_pins.get(str(one), one.digest or "")) for one in base_references(definition))
-        document = spdx(built.digest, looked.key, bases, declared_packages(definition))
-        await client.attach(target, built, SPDX_JSON, document)
-        return Ensured(looked.key, target.at(built.digest), True, choice.builder.value, NOTHING_SENT, notes)
+        if settings.refresh:
+            return await _built(client, definition, workspace, looked, base_pins, notes, settings, choice, progress)
+        target, locks = workspace.image(looked.key), settings.cache / "locks"
+        elsewhere = f"{looked.key[:12]} is being built by another machine; waiting for it"
+        async with claimed(client, target, locks, settings.patience, lambda: progress(elsewhere)) as there:
+            if there:
+                looked = await find(client, definition, workspace, shared, base_pins)
+                if looked.found is not None:
+                    return _found(looked, notes)
+            return await _built(client, definition, workspace, looked, base_pins, notes, settings, choice, progress)
+
+
+async def _built(
+    client: RegistryClient,
+    definition: EnvironmentDefinition,
+    workspace: RegistryPlace,
+    looked: Lookup,
+    base_pins: dict[str, str],
+    notes: tuple[str, ...],
+    settings: BuildSettings,
+    choice: Choice,
+    progress: Progress,
+) -> Ensured:
+    progress(f"building {looked.key[:12]} with {choice.builder.value} ({choice.reason}): {looked.text}")
+    if choice.builder == Builder.ASSEMBLE:
+        return await _assemble(client, definition, workspace, looked, base_pins, settings, progress)
+    target = workspace.image(looked.key)
+    logins = settings.credentials.logins
+    if choice.builder == Builder.ACR_TASKS and settings.azure is not None:
+        azure, again = settings.azure, settings.refresh
+        await build_in_azure(azure, definition, target, base_pins, logins, progress, refresh=again)
+    else:
+        options = replace(settings.tool, refresh=settings.refresh)
+        await build_and_push(choice.builder, definition, target, base_pins, logins, options, progress)
+    built = await client.head(target)
+    if built is None:
+        raise OperationFailed(f"{choice.builder.value} ended well, but {target} is not in the registry")
+    bases = tuple(one.at(base_pins.get(str(one), one.digest or "")) for one in base_references(definition))
+    document = spdx(built.digest, looked.key, bases, declared_packages(definition))
+    await client.attach(target, built, SPDX_JSON, document)
+    return Ensured(looked.key, target.at(built.digest), True, choice.builder.value, NOTHING_SENT, notes)
 
 
 def _found(looked: Lookup, notes: tuple[str, ...]) -> Ensured:

@@ -8,6 +8,7 @@ from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.images.environment.containerfile import with_default_base
 from aks_inference_runtime.images.environment.key import base_references, image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
+from aks_inference_runtime.images.errors import AccessDenied
 from aks_inference_runtime.images.reference import ImageReference, repository_of
 from aks_inference_runtime.images.registry.client import RegistryClient
 from aks_inference_runtime.images.registry.manifest import Descriptor
@@ -58,18 +59,42 @@ class Lookup:
         return f"will build: about {self.package_count} package{plural}"
 
 
-async def pins(client: RegistryClient, definition: EnvironmentDefinition) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Digests of the base images, by reference, and notes on those that could not be asked for."""
-    references = [one for one in base_references(with_default_base(definition)) if one.digest is None]
+@dataclass(frozen=True)
+class Bases:
+    """What registries say of base images."""
+
+    pins: dict[str, str]
+    """Digests, by reference."""
+    notes: tuple[str, ...] = ()
+    """On those that could not be asked for."""
+    closed: tuple[tuple[ImageReference, AccessDenied], ...] = ()
+    """Those that we may not read, with their registry's words."""
+
+
+async def ask_bases(client: RegistryClient, references: Sequence[ImageReference]) -> Bases:
+    """Asks for each, all at once."""
     answers = await asyncio.gather(*(_head(client, one) for one in references))
-    known, notes = {}, []
+    pins, notes, closed = {}, [], []
     for reference, answer in zip(references, answers, strict=True):
         if isinstance(answer, Descriptor):
-            known[str(reference)] = answer.digest
-        else:
-            why = answer or "it is not there"
-            notes.append(f"base image {reference}: counts by its tag, its digest is not known ({why})")
-    return known, tuple(notes)
+            pins[str(reference)] = answer.digest
+            continue
+        why = answer or "it is not there"
+        notes.append(f"base image {reference}: counts by its tag, its digest is not known ({why})")
+        if isinstance(answer, AccessDenied):
+            closed.append((reference, answer))
+    return Bases(pins, tuple(notes), tuple(closed))
+
+
+async def pins(client: RegistryClient, definition: EnvironmentDefinition) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Digests of the base images that have none, by reference, and notes on those that could not be asked for."""
+    found = await ask_bases(client, bases_of(definition, pinned=False))
+    return found.pins, found.notes
+
+
+def bases_of(definition: EnvironmentDefinition, *, pinned: bool) -> list[ImageReference]:
+    """The base images that are named by their digests, or those that are not."""
+    return [one for one in base_references(with_default_base(definition)) if (one.digest is not None) is pinned]
 
 
 async def find(
@@ -121,8 +146,8 @@ async def find_all(
     return tuple(by_result[image_key(one, known)] for one in filled)
 
 
-async def _head(client: RegistryClient, reference: ImageReference) -> Descriptor | str | None:
+async def _head(client: RegistryClient, reference: ImageReference) -> Descriptor | AksInferenceError | None:
     try:
         return await client.head(reference)
     except AksInferenceError as error:
-        return str(error)
+        return error

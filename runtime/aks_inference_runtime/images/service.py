@@ -14,7 +14,8 @@ from aks_inference_runtime.images.ensure import (
 )
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
-from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, pins
+from aks_inference_runtime.images.errors import AccessDenied
+from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, ask_bases, bases_of, find
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
 
@@ -47,6 +48,8 @@ class Found:
     """With its digest, where the whole is there."""
     pinned: bool = True
     """Whether all base images' digests were known: the key stands for them."""
+    closed: tuple[tuple[ImageReference, AccessDenied], ...] = ()
+    """Base images that we may not read, where it is to be built, with their registry's words."""
 
     @property
     def text(self) -> str:
@@ -61,16 +64,20 @@ async def look_up(client: RegistryClient, wanted: Wanted) -> Found:
     if wanted.alias is not None and (named := await client.head(wanted.alias)) is not None:
         image = wanted.alias.at(named.digest)
         return Found(Lookup(wanted.offline_key, wanted.definition.package_count, image, named), image)
-    known, notes = await pins(client, wanted.definition)
-    looked = await find(client, wanted.definition, wanted.workspace, wanted.shared, known)
-    looked = replace(looked, notes=(*notes, *looked.notes))
+    bases = await ask_bases(client, bases_of(wanted.definition, pinned=False))
+    looked = await find(client, wanted.definition, wanted.workspace, wanted.shared, bases.pins)
+    looked = replace(looked, notes=(*bases.notes, *looked.notes))
+    pinned = not bases.notes
+    if looked.found is None:
+        more = await ask_bases(client, bases_of(wanted.definition, pinned=True))
+        return Found(looked, None, pinned, (*bases.closed, *more.closed))
     if wanted.alias is not None:
-        return Found(looked, None, not notes)
-    if looked.found is None or wanted.packed is None:
-        return Found(looked, looked.found, not notes)
+        return Found(looked, None, pinned)
+    if wanted.packed is None:
+        return Found(looked, looked.found, pinned)
     target = application_reference(looked.found, wanted.packed, wanted.workspace)
     there = await client.head(target)
-    return Found(looked, target.at(there.digest) if there else None, not notes)
+    return Found(looked, target.at(there.digest) if there else None, pinned)
 
 
 async def ensure(client: RegistryClient, wanted: Wanted, settings: BuildSettings, progress: Progress) -> Ensured:

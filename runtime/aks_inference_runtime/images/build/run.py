@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from aks_inference_runtime.api.output import lines_of
 from aks_inference_runtime.images.errors import BuildFailed
 
 Progress = Callable[[str], None]
 TAIL_LINES = 30
-_LINE_LIMIT = 1024 * 1024
 _END_S = 5.0
 
 
@@ -23,8 +23,8 @@ async def run_tool(
     what: str,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
-) -> list[str]:
-    """Runs a tool to its end and gives its output's lines. Raises BuildFailed with the tail when it fails.
+) -> None:
+    """Runs a tool to its end. Raises BuildFailed with the tail of its output when it fails.
 
     `environment`: beside this process's own. A cancelled call ends the tool and everything it started.
     """
@@ -36,28 +36,25 @@ async def run_tool(
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
             cwd=directory,
-            limit=_LINE_LIMIT,
             start_new_session=True,
         )
     except OSError as error:
         raise BuildFailed(
             f"{what}: {command[0]} cannot be started ({error}); install it or choose another builder"
         ) from None
-    lines: list[str] = []
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
         assert process.stdout is not None  # noqa: S101 - asked for by PIPE
-        async for raw in process.stdout:
-            line = raw.decode("utf-8", "replace").rstrip()
-            lines.append(line)
+        async for line in lines_of(process.stdout):
+            tail.append(line)
             progress(line)
         code = await process.wait()
     except BaseException:
         await _end(process)
         raise
     if code != 0:
-        tail = "\n".join(deque(lines, TAIL_LINES))
-        raise BuildFailed(f"{what} failed with code {code}; the end of its log:\n{tail}")
-    return lines
+        log = "\n".join(tail)
+        raise BuildFailed(f"{what} failed with code {code}; the end of its log:\n{log}")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -1,0 +1,206 @@
+"""Builders of one image on several machines, which share nothing but the registry: their caches are apart."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from aks_inference_runtime.images import BuildSettings, RegistryClient, RegistryPlace, ensure_image, read_environment
+from aks_inference_runtime.images.claim import BEAT, HOLDER, SUFFIX, Patience, claimed
+from aks_inference_runtime.images.ensure import Ensured
+from aks_inference_runtime.images.environment.key import image_key
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.manifest import EMPTY_JSON, OCI_EMPTY, Descriptor, image_manifest, sha256
+from aks_inference_runtime.images.registry.upload import UploadSource
+
+QUICK = Patience(poll_s=0.05, beat_s=0.1, stale_s=120)
+"""Who does not die in a test is never taken for dead."""
+COMMAND = [sys.executable, "-c", "from aks_inference_runtime.images.cli import image_group; image_group()"]
+
+
+@pytest.fixture
+async def wanted(
+    proxy: Any, quick: Callable[..., RegistryClient], push_base: Any, wheelhouse: Path, make_wheel: Any, request: Any
+) -> tuple[RegistryPlace, dict[str, Any]]:
+    """Where the image belongs, and its environment."""
+    make_wheel(wheelhouse, "gamma", files={"gamma/data.bin": os.urandom(1_500_000)})
+    name = request.node.name.replace("_", "-").partition("[")[0]
+    async with quick() as client:
+        base = await push_base(client, f"{proxy.host}/{name}/base:1")
+    return RegistryPlace.parse(f"{proxy.host}/{name}/env"), {
+        "docker": {"baseImage": str(base.reference)},
+        "pipPackages": ["gamma"],
+    }
+
+
+async def on_machines(
+    client: RegistryClient, wanted: tuple[RegistryPlace, dict[str, Any]], folders: list[Path], said: list[str]
+) -> list[Ensured]:
+    place, environment = wanted
+    definition = read_environment(environment, Path())
+    return await asyncio.gather(
+        *(
+            ensure_image(client, definition, place, (), BuildSettings(cache=folder, patience=QUICK), said.append)
+            for folder in folders
+        )
+    )
+
+
+@pytest.fixture
+def mark_of_another() -> Callable[..., Any]:
+    """Writes one, and gives the image that it stands for."""
+
+    async def write(client: RegistryClient, wanted: tuple[RegistryPlace, dict[str, Any]], beat: str) -> ImageReference:
+        place, environment = wanted
+        target = place.image(image_key(read_environment(environment, Path())))
+        mark = place.image(f"{target.tag}{SUFFIX}")
+        empty = Descriptor(OCI_EMPTY, sha256(EMPTY_JSON), len(EMPTY_JSON))
+        await client.push_blob(mark, empty, UploadSource.of(EMPTY_JSON))
+        await client.push_manifest(mark, image_manifest(empty, (), {HOLDER: "another", BEAT: beat}))
+        return target
+
+    return write
+
+
+async def marks(client: RegistryClient, place: RegistryPlace) -> list[str]:
+    return [tag for tag in await client.tags(place.registry, place.repository) if tag.endswith(SUFFIX)]
+
+
+async def test_several_machines_build_once(
+    quick: Callable[..., RegistryClient], wanted: Any, tmp_path: Path, proxy: Any
+) -> None:
+    said: list[str] = []
+    async with quick() as client:
+        made = await on_machines(client, wanted, [tmp_path / name for name in "abc"], said)
+        left = await marks(client, wanted[0])
+    assert sorted(one.built for one in made) == [False, False, True]
+    assert len({one.image for one in made}) == 1
+    assert sum("is being built by another machine; waiting for it" in line for line in said) == 2
+    assert left == []
+
+
+async def test_a_registry_that_takes_no_marks(
+    quick: Callable[..., RegistryClient], wanted: Any, tmp_path: Path, proxy: Any
+) -> None:
+    """Then several build, and all run the image that was there first."""
+
+    def refuse(request: web.Request) -> web.Response | None:
+        return web.Response(status=403) if request.method == "PUT" and SUFFIX in request.path else None
+
+    proxy.fault = refuse
+    said: list[str] = []
+    async with quick() as client:
+        made = await on_machines(client, wanted, [tmp_path / name for name in "ab"], said)
+    assert len({one.image for one in made}) == 1
+    assert not [line for line in said if "waiting" in line]
+
+
+async def test_a_registry_that_deletes_nothing(
+    quick: Callable[..., RegistryClient], wanted: Any, tmp_path: Path, proxy: Any
+) -> None:
+    """The mark that stays says that it was given back: nobody waits for it."""
+    proxy.fault = lambda request: web.Response(status=405) if request.method == "DELETE" else None
+    target = wanted[0].image("some-key")
+    told: list[str] = []
+    async with quick() as client:
+        for name in ("a", "b"):
+            async with claimed(client, target, tmp_path / name, QUICK, lambda: told.append("waits")) as there:
+                assert not there
+        assert await marks(client, wanted[0]) == [f"some-key{SUFFIX}"]
+    assert told == []
+
+
+async def test_a_machine_that_died(
+    quick: Callable[..., RegistryClient], wanted: Any, mark_of_another: Callable[..., Any], tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def waits() -> None:
+        told.append("waits")
+
+    async with quick() as client:
+        target = await mark_of_another(client, wanted, "1")
+        patience = Patience(poll_s=0.05, beat_s=60, stale_s=0.3)
+        async with asyncio.timeout(60), claimed(client, target, tmp_path, patience, waits) as there:
+            assert not there
+    assert told == ["waits"]
+
+
+@pytest.mark.long
+async def test_a_machine_that_lives(
+    quick: Callable[..., RegistryClient], wanted: Any, mark_of_another: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It is waited for as long as it says that it builds, and then as long as one that died."""
+    patience, told, over = Patience(poll_s=0.1, beat_s=60, stale_s=4), asyncio.Event(), asyncio.Event()
+    async with quick() as client:
+        target = await mark_of_another(client, wanted, "0")
+
+        async def beats() -> None:
+            number = 0
+            while not over.is_set():
+                number += 1
+                await mark_of_another(client, wanted, str(number))
+                await asyncio.sleep(0.1)
+
+        async def waits() -> float:
+            async with claimed(client, target, tmp_path, patience, told.set):
+                return asyncio.get_running_loop().time()
+
+        other, waiting = asyncio.create_task(beats()), asyncio.create_task(waits())
+        await told.wait()
+        done, _ = await asyncio.wait([waiting], timeout=3 * patience.stale_s)
+        assert not done
+        over.set()
+        await other
+        died = asyncio.get_running_loop().time()
+        assert await asyncio.wait_for(waiting, 60) - died > patience.stale_s / 2
+
+
+async def test_a_mark_of_this_machine_holds_nobody_up(
+    quick: Callable[..., RegistryClient], wanted: Any, tmp_path: Path
+) -> None:
+    """Its process died: who asks holds the lock of the key."""
+    target, told = wanted[0].image("some-key"), []
+    patience = Patience(poll_s=60, beat_s=60, stale_s=600)
+    async with quick() as client:
+        killed = claimed(client, target, tmp_path, patience, lambda: told.append("waits"))
+        await killed.__aenter__()
+        async with asyncio.timeout(30), claimed(client, target, tmp_path, patience, lambda: told.append("waits")):
+            pass
+        await killed.__aexit__(None, None, None)
+    assert told == []
+
+
+@pytest.mark.long
+async def test_processes_with_caches_of_their_own(wanted: Any, tmp_path: Path, no_docker_login: Path) -> None:
+    """As two stacks in two pipelines do it."""
+    place, environment = wanted
+    file = tmp_path / "environment.json"
+    file.write_text(json.dumps(environment))
+    command = [*COMMAND, "build", str(file), "--registry", f"{place.registry}/{place.repository}", "--json"]
+    running = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"machine-{number}")},
+        )
+        for number in range(3)
+    ]
+    try:
+        outputs = await asyncio.gather(*(asyncio.to_thread(one.communicate, timeout=120) for one in running))
+    finally:
+        for one in running:
+            one.kill()
+    assert [one.returncode for one in running] == [0, 0, 0], outputs
+    results = [json.loads(output) for output, _ in outputs]
+    assert sorted(one["built"] for one in results) == [False, False, True]
+    assert len({one["image"] for one in results}) == 1
