@@ -50,12 +50,28 @@ class Entra:
         if self.refused:
             told = {"error": "invalid_client", "error_description": "AADSTS70021: No matching federated identity"}
             return web.json_response(told, status=401)
-        expires = int(time.time()) + self.lifetime_s
-        claims = {"iss": f"https://sts.windows.net/{TENANT}/", "aud": "https://storage.azure.com", "exp": expires}
-        claims |= {"nbf": expires - self.lifetime_s - 60, "iat": expires - self.lifetime_s, "tid": TENANT}
-        token = ".".join(_part(one) for one in ({"typ": "JWT", "alg": "HS256"}, claims, {"unsigned": True}))
-        answer = {"token_type": "Bearer", "access_token": token, "expires_in": self.lifetime_s}
+        answer = {"token_type": "Bearer", "access_token": token(self.lifetime_s), "expires_in": self.lifetime_s}
         return web.json_response(answer)
+
+    async def metadata(self, request: web.Request) -> web.Response:
+        """As the machine's own service answers, for the identities that the machine has."""
+        if request.headers.get("Metadata") != "true":
+            return web.json_response({"error": "invalid_request"}, status=400)
+        self.asked.append(dict(request.query))
+        if request.query.get("client_id") not in (None, "of-the-node"):
+            told = {"error": "invalid_request", "error_description": "Identity not found"}
+            return web.json_response(told, status=400)
+        seconds = str(self.lifetime_s)
+        answer = {"token_type": "Bearer", "access_token": token(self.lifetime_s), "expires_in": seconds}
+        answer |= {"expires_on": str(int(time.time()) + self.lifetime_s), "resource": request.query["resource"]}
+        return web.json_response(answer)
+
+
+def token(lifetime_s: int) -> str:
+    expires = int(time.time()) + lifetime_s
+    claims = {"iss": f"https://sts.windows.net/{TENANT}/", "aud": "https://storage.azure.com", "exp": expires}
+    claims |= {"nbf": expires - lifetime_s - 60, "iat": expires - lifetime_s, "tid": TENANT}
+    return ".".join(_part(one) for one in ({"typ": "JWT", "alg": "HS256"}, claims, {"unsigned": True}))
 
 
 def _part(content: dict[str, Any]) -> str:
@@ -145,10 +161,7 @@ async def entra(
 ) -> AsyncIterator[Entra]:
     """What workload identity puts into a pod: variables with names, and a file with the pod's own token."""
     made = Entra()
-    application = web.Application()
-    application.router.add_route("*", "/{tail:.*}", made.handle)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
+    runner = await runner_of(made.handle)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*authority.issue("login", "login", hosts=[LOGIN]))
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -171,6 +184,26 @@ async def entra(
     async with leading({ACCOUNT: azurite_port, LOGIN: runner.addresses[0][1]}) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy)
         yield made
+    await runner.cleanup()
+
+
+async def runner_of(handler: Any) -> web.AppRunner:
+    application = web.Application()
+    application.router.add_route("*", "/{tail:.*}", handler)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    return runner
+
+
+@pytest.fixture
+async def node(entra: Entra, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Entra]:
+    """A machine with a managed identity, in place of a pod with one of its own."""
+    runner = await runner_of(entra.metadata)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{runner.addresses[0][1]}")
+    yield entra
     await runner.cleanup()
 
 
@@ -213,3 +246,26 @@ async def test_an_identity_that_is_refused_is_told_in_a_sentence(entra: Entra, t
     assert "az://" in said
     assert "token-of-the-service-account" not in said
     assert len(said.splitlines()) <= 2
+
+
+async def test_a_managed_identity_reads_and_writes(node: Entra, tmp_path: Path) -> None:
+    store = open_store(f"az://{ACCOUNT}/models/{uuid.uuid4().hex[:8]}")
+    record = await store.put(upload(tmp_path / "net", 100_000))
+    await store.fetch(record, tmp_path / "back")
+    assert (tmp_path / "back/net/model.bin").read_bytes() == (tmp_path / "net/model.bin").read_bytes()
+    assert {one["resource"].rstrip("/") for one in node.asked} == {"https://storage.azure.com"}
+
+
+@pytest.mark.parametrize(("name", "there"), [("of-the-node", True), ("of-nobody", False)])
+async def test_an_identity_that_is_named(
+    node: Entra, name: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of several that a node has, by the variable that Azure's libraries read."""
+    monkeypatch.setenv("AZURE_CLIENT_ID", name)
+    store = open_store(f"az://{ACCOUNT}/models/{uuid.uuid4().hex[:8]}")
+    if there:
+        await store.put(upload(tmp_path / "net", 1000))
+    else:
+        with pytest.raises(StoreUnavailable, match="az://"):
+            await store.put(upload(tmp_path / "net", 1000))
+    assert {one.get("client_id") for one in node.asked} == {name}

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.api.output import lines_of
 from aks_inference_runtime.local.built import BuiltEnvironment, cache_root, hash_of, read_built
 from aks_inference_runtime.local.files import write_text
 from aks_inference_runtime.scoring.requirements import SERVER_PACKAGE, canonical
@@ -106,14 +107,12 @@ async def _run(command: Sequence[str], progress: Callable[[str], None]) -> list[
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        limit=1024 * 1024,
     )
     assert process.stdout is not None  # noqa: S101 - PIPE above
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
-        async for raw in process.stdout:
-            line = raw.decode(errors="replace").strip()
-            if line:
+        async for written in lines_of(process.stdout):
+            if line := written.strip():
                 tail.append(line)
                 if said := _short(line):
                     progress(said)

@@ -1,5 +1,6 @@
 """How far something is."""
 
+import threading
 from collections.abc import Callable
 
 Progress = Callable[[int, int | None], None]
@@ -16,3 +17,22 @@ def size_text(size: float) -> str:
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size:.0f} byte{'s' * (size != 1)}"
+
+
+class Reached:
+    """How far the parts of a whole have come, told from any thread; a part that begins anew is not told again."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total, self._progress = total, progress
+        self._parts: dict[str, int] = {}
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def tell(self, part: str, size: int) -> None:
+        """So many bytes of a part."""
+        with self._lock:
+            before = self._parts.get(part, 0)
+            if size > before:
+                self._parts[part] = size
+                self._done += size - before
+                self._progress(self._done, self._total)

@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,9 +32,9 @@ from aks_inference_runtime.images.registry.manifest import (
     sha256,
 )
 from aks_inference_runtime.images.registry.upload import UploadSource
-from aks_inference_runtime.models.copying import copy_checked, disk_errors
+from aks_inference_runtime.models.copying import CheckedFile, disk_errors
 from aks_inference_runtime.models.errors import ContentMismatch
-from aks_inference_runtime.models.progress import Progress, silent
+from aks_inference_runtime.models.progress import Progress, Reached, silent
 from aks_inference_runtime.models.registry_identity import with_identity
 from aks_inference_runtime.models.stores.file_layer import LAYER, FileLayer, describe_layer, push_files
 from aks_inference_runtime.models.stores.store import Upload, amended, refuse_used, same_version
@@ -115,20 +116,20 @@ class OciStore:
     async def fetch(self, record: ModelRecord, target: Path, progress: Progress = silent) -> None:
         """See ModelStore."""
         place = self._place(record.name)
-        room, done = asyncio.Semaphore(PARALLEL), 0
+        room, reached = asyncio.Semaphore(PARALLEL), Reached(record.size_bytes, progress)
         async with self._client() as client:
             manifest = await self._manifest(client, place, record.version)
             layers = {layer.annotations.get(CONTENT): layer for layer in manifest.parts("layers")}
 
             async def one(name: str, digest: str) -> None:
-                nonlocal done
                 size = record.file_sizes[name]
                 if digest not in layers:
                     raise ContentMismatch(f"{self.address}: {record.model_id} has no layer with {name}")
                 async with room:
-                    await self._file(client, place, layers[digest], target / name, digest, size)
-                done += size
-                progress(done, record.size_bytes)
+                    await self._file(
+                        client, place, layers[digest], target / name, digest, size, partial(reached.tell, name)
+                    )
+                reached.tell(name, size)
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -243,12 +244,11 @@ class OciStore:
         self, client: RegistryClient, place: str, upload: Upload, progress: Progress
     ) -> tuple[Descriptor, ...]:
         """The layers, sent in parallel; contents that the repository has are not sent again."""
-        room, done = asyncio.Semaphore(PARALLEL), 0
-        total = sum(file.size for file in upload.files.values())
+        room = asyncio.Semaphore(PARALLEL)
+        reached = Reached(sum(file.size for file in upload.files.values()), progress)
         target = ImageReference(self._registry, place, "v1")
 
         async def one(name: str) -> Descriptor:
-            nonlocal done
             file = upload.files[name]
             async with room:
                 layer = FileLayer(name, file.path, file.size)
@@ -256,9 +256,13 @@ class OciStore:
                 if found.content != file.digest:
                     raise ContentMismatch(f"{file.path}: has changed since it was looked at; apply again when it rests")
                 descriptor = Descriptor(LAYER, found.digest, layer.length, {CONTENT: file.digest})
-                await client.push_blob(target, descriptor, UploadSource(layer.read))
-            done += file.size
-            progress(done, total)
+
+                def read(offset: int, length: int) -> bytes:
+                    reached.tell(name, min(offset, file.size))
+                    return layer.read(offset, length)
+
+                await client.push_blob(target, descriptor, UploadSource(read))
+            reached.tell(name, file.size)
             return descriptor
 
         return tuple(await asyncio.gather(*(one(name) for name in sorted(upload.files))))
@@ -295,17 +299,31 @@ class OciStore:
         return manifest.digest
 
     async def _file(
-        self, client: RegistryClient, place: str, layer: Descriptor, path: Path, digest: str, size: int
+        self,
+        client: RegistryClient,
+        place: str,
+        layer: Descriptor,
+        path: Path,
+        digest: str,
+        size: int,
+        reached: Callable[[int], None],
     ) -> None:
         if await asyncio.to_thread(_has, path, digest):
             return
-        packed = path.with_name(f".{digest[7:39]}.layer")
-        try:
-            with disk_errors(path):
-                await client.download(ImageReference(self._registry, place, "v1"), layer, packed)
-                await asyncio.to_thread(_unwrap, packed, layer.size, size, path, digest)
-        finally:
-            await asyncio.to_thread(packed.unlink, missing_ok=True)
+        begin = layer.size - FileLayer.padded(size)
+        if begin <= 0 or begin % 512:
+            raise ContentMismatch(f"{path.name}: its layer has not the length of its file")
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with CheckedFile(path, digest) as file:
+                at = 0
+                # The tar's header stands before the file, blanks behind it: no disk has to hold the layer as well.
+                async for piece in client.stream_blob(ImageReference(self._registry, place, "v1"), layer):
+                    if inside := piece[max(begin - at, 0) : max(begin + size - at, 0)]:
+                        await asyncio.to_thread(file.write, inside)
+                    at += len(piece)
+                    reached(min(max(at - begin, 0), size))
+                await asyncio.to_thread(file.finish, f"{self.address}: {layer.digest} holds another {path.name}")
 
     async def _users(self, client: RegistryClient, place: str, version: int) -> list[str]:
         tags = await client.tags(self._registry, place)
@@ -328,11 +346,3 @@ class OciStore:
 
 def _has(path: Path, digest: str) -> bool:
     return path.is_file() and file_digest(path) == digest
-
-
-def _unwrap(packed: Path, length: int, size: int, path: Path, digest: str) -> None:
-    """The file in a layer of ours: the tar's header before it, blanks behind it."""
-    header = length - FileLayer.padded(size)
-    if header <= 0 or header % 512:
-        raise ContentMismatch(f"{path.name}: its layer has not the length of its file")
-    copy_checked(packed, path, digest, span=(header, size))
