@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
+import grpc.aio
 import pytest
 
 from aks_inference_runtime.api import kubernetes as k8s
@@ -39,7 +41,10 @@ built = ModelWebService(
 custom = ModelWebService("custom", target=runtime, num_replicas=1, custom_image={
     "image": told["custom"], "port": 9000, "score_path": "/v2/infer", "health_path": "/ready",
     "command": ["python3", "/var/azureml-app/custom/server.py"], "environment_variables": {"GREETING": "bonjour"}})
-for name, service in (("built", built), ("custom", custom)):
+calls = ModelWebService("calls", target=runtime, num_replicas=1, custom_image={
+    "image": told["calls"], "port": 9000, "protocol": "grpc",
+    "command": ["python3", "/var/azureml-app/calls/server.py"]})
+for name, service in (("built", built), ("custom", custom), ("calls", calls)):
     pulumi.export(name, {"key": service.primary_key, "state": service.state, "uri": service.scoring_uri})
 """
 SCRIPT = """
@@ -68,6 +73,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200, told)
 http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Handler).serve_forever()
 """
+GRPC_SERVER = """
+import os, signal
+from concurrent import futures
+import grpc
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+def score(request, context):
+    context.set_trailing_metadata((("x-uid", str(os.getuid())),))
+    return request[::-1]
+def count(request, context):
+    for number in range(int(request)):
+        yield b"%d" % number
+server = grpc.server(futures.ThreadPoolExecutor(4))
+methods = {"Score": grpc.unary_unary_rpc_method_handler(score), "Count": grpc.unary_stream_rpc_method_handler(count)}
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("own.Model", methods),))
+server.add_insecure_port("0.0.0.0:9000")
+server.start()
+server.wait_for_termination()
+"""
 DEADLINE_S = 90
 
 
@@ -78,16 +101,18 @@ def registry(tmp_path_factory):
     running.stop()
 
 
-async def _server_image(host: str, base: str, folder: Path) -> str:
-    """A small container of somebody else's, by our own builder: nothing is installed, one file is added."""
-    (folder / "custom").mkdir()
-    (folder / "custom" / "server.py").write_text(SERVER)
-    raw = {"docker": {"baseImage": base}, "python": {"userManagedDependencies": True}}
+async def _server_image(host: str, base: str, folder: Path, name: str, server: str, *packages: str) -> str:
+    """A small container of somebody else's, by our own builder: one file is added, and packages where it needs some."""
+    (folder / name).mkdir()
+    (folder / name / "server.py").write_text(server)
+    raw: dict[str, Any] = {"docker": {"baseImage": base}, "python": {"userManagedDependencies": True}}
+    if packages:
+        raw = {"docker": {"baseImage": base}, "pipPackages": list(packages)}
     definition, place = read_environment(raw, folder), RegistryPlace.parse(host)
     settings = BuildSettings(cache=folder / "cache")
     async with RegistryClient() as client:
         made = await ensure_image(client, definition, place, settings=settings)
-        application = Application("server.py", folder / "custom")
+        application = Application("server.py", folder / name)
         service = await ensure_application(client, made, definition, application, place, settings)
     return str(service.image)
 
@@ -97,10 +122,10 @@ def served(node, registry, tmp_path_factory):
     """The applied stack, what the preview and the first update said, and the router's address."""
     folder = tmp_path_factory.mktemp("images")
     base = registry.push_base()
-    custom = asyncio.run(_server_image(registry.host, base, folder))
-    project = Project(
-        folder, PROGRAM, kubeconfig=str(node.kubeconfig), registry=registry.host, base=base, custom=custom
-    )
+    custom = asyncio.run(_server_image(registry.host, base, folder, "custom", SERVER))
+    calls = asyncio.run(_server_image(registry.host, base, folder, "calls", GRPC_SERVER, "grpcio"))
+    images = {"base": base, "custom": custom, "calls": calls}
+    project = Project(folder, PROGRAM, kubeconfig=str(node.kubeconfig), registry=registry.host, **images)
     project.environment["XDG_CACHE_HOME"] = str(folder / "cache")
     project.write(SCRIPT.format(mark="first"))
     previewed = project.must("preview", "--stack", "dev")
@@ -141,6 +166,26 @@ async def test_a_custom_image_answers_behind_the_router(served):
     uri = f"http://{address}/api/v1/service/custom/score"
     async with aiohttp.ClientSession() as session, session.post(uri, json={}) as answer:
         assert (answer.status, answer.headers["x-aks-inference-reason"]) == (401, "auth")
+
+
+async def test_a_container_that_speaks_grpc(served):
+    project, _, _, address = served
+    told = project.outputs()["calls"]
+    assert told["state"] == "Healthy"
+    assert told["uri"].startswith("grpc://")
+    assert told["uri"].endswith(":80/calls")
+    named = (("x-aks-inference-endpoint", "calls"),)
+    keyed = (*named, ("authorization", f"Bearer {told['key']}"))
+    async with grpc.aio.insecure_channel(f"{address}:80") as channel:
+        score = channel.unary_unary("/own.Model/Score")
+        call = score(b"abc", metadata=keyed, timeout=DEADLINE_S, wait_for_ready=True)
+        assert await call == b"cba"
+        assert ("x-uid", "10001") in list(await call.trailing_metadata())
+        count = channel.unary_stream("/own.Model/Count")(b"3", metadata=keyed, timeout=DEADLINE_S)
+        assert [part async for part in count] == [b"0", b"1", b"2"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await score(b"abc", metadata=named, timeout=DEADLINE_S)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_the_runtime_runs_from_its_own_image(node, served):

@@ -56,6 +56,12 @@ ACCEPTED = {
     "full utilization": only(scaling={"autoscaleTargetUtilization": 100}),
     "limits equal to requests": only(resources={"cpuCores": 2, "cpuCoresLimit": 2, "memoryGb": 1, "memoryGbLimit": 1}),
     "a container": only(container={"image": "models/churn:3", "port": 65_535, "healthPort": 1}),
+    "calls": {
+        "versions": [
+            version("blue", isDefault=True, container={"image": "a", "protocol": "grpc", "healthProtocol": "grpc"}),
+            version("green", container={"image": "b", "protocol": "grpc"}),
+        ]
+    },
     "no queue": only(requests={"maxQueuedRequests": 0}),
     "tokens": {**only(), "auth": "token", "token": {"issuer": "https://i.example", "audiences": ["scoring"]}},
     "origins": {**only(), "corsOrigins": ["https://app.example.com", "http://[::1]:3000"], "retryLostRequests": False},
@@ -118,6 +124,11 @@ REFUSED = [
     (only(livenessProbe={"periodSeconds": 0}), "periodSeconds"),
     (only(container={"port": 80}), "spec.versions[0].container.image: Required"),
     (only(container={"image": "x", "port": 65_536}), "port"),
+    (only(container={"image": "x", "protocol": "h2"}), "Unsupported value"),
+    (
+        {"versions": [version("blue", isDefault=True, container={"image": "x", "protocol": "grpc"}), version("green")]},
+        "all versions must speak the same protocol",
+    ),
     (only(models=[{"name": "churn", "version": 0}]), "version"),
 ]
 

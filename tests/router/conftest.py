@@ -91,16 +91,18 @@ class Bed:
     numbers: Any = field(default_factory=itertools.count)
     session: aiohttp.ClientSession | None = None
 
-    async def replica(self, version: str = "A", *, cap: int = 1, sleep_ms: float = 0, **gate: object) -> Replica:
+    async def replica(
+        self, version: str = "A", *, cap: int = 1, sleep_ms: float = 0, stub: Path = STUB, **gate: object
+    ) -> Replica:
         replica_id = f"r{next(self.numbers)}"
         upstream = self.directory / f"{replica_id}.app"
-        stub = subprocess.Popen(
-            [sys.executable, str(STUB), "--path", str(upstream), "--sleep-ms", str(sleep_ms)],
+        model = subprocess.Popen(
+            [sys.executable, str(stub), "--path", str(upstream), "--sleep-ms", str(sleep_ms)],
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert stub.stdout is not None
-        port = int(await asyncio.to_thread(stub.stdout.readline))
+        assert model.stdout is not None
+        port = int(await asyncio.to_thread(model.stdout.readline))
         control = self.directory / f"{replica_id}.gate"
         address = self.directory / f"{replica_id}.in"
         settings = {
@@ -115,7 +117,7 @@ class Bed:
         path = self.directory / f"{replica_id}.json"
         path.write_text(json.dumps(settings))
         process = subprocess.Popen([sys.executable, "-m", "aks_inference_runtime.router.gate", str(path)])
-        replica = Replica(replica_id, version, stub, process, port, address, control)
+        replica = Replica(replica_id, version, model, process, port, address, control)
         self.replicas.append(replica)
 
         async def ready() -> bool:

@@ -37,20 +37,25 @@ class RegistryArgs(TypedDict):
 
 
 class CustomImageArgs(TypedDict):
-    """Any container that answers HTTP: KServe, Triton, MLServer, vLLM, BentoML, or one of your own."""
+    """Any container that answers HTTP or gRPC: KServe, Triton, MLServer, vLLM, BentoML, or one of your own."""
 
     image: pulumi.Input[str]
     """Required. The image, with tag or digest."""
     port: int
     """Required. Where it listens."""
-    score_path: str
-    """Required. What requests to the scoring URI become in the container, such as `/v2/models/m/infer`."""
+    protocol: NotRequired[str | None]
+    """Optional. What it speaks at `port`: `http`, or `grpc` (HTTP/2 in clear), whose callers name the service in the
+    metadata `x-aks-inference-endpoint`. Default: http."""
+    score_path: NotRequired[str | None]
+    """Optional. Required with `http`: what requests to the scoring URI become in the container, such as
+    `/v2/models/m/infer`. None with `grpc`: calls name their methods. Default: none."""
     health_path: NotRequired[str | None]
-    """Optional. What answers 200 once it can score. Default: /."""
+    """Optional. What answers 200 once it can score; with `grpc` at a `health_port` of its own. Default: /, with `grpc`
+    gRPC's health checking protocol."""
     health_port: NotRequired[int | None]
-    """Optional. Port of `health_path`. Default: `port`."""
+    """Optional. Port that is asked for its health. Default: `port`."""
     swagger_path: NotRequired[str | None]
-    """Optional. Where it describes its interface. Default: /swagger.json."""
+    """Optional. Where it describes its interface; none with `grpc`. Default: /swagger.json."""
     command: NotRequired[Sequence[str] | None]
     """Optional. In place of the image's own entry point. Default: the image's."""
     arguments: NotRequired[Sequence[str] | None]

@@ -1,4 +1,4 @@
-"""A custom image: any container that answers HTTP, behind the router like every other replica."""
+"""A custom image: any container that answers HTTP or gRPC, behind the router like every other replica."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from aks_inference.images.environment import plain_texts
 from aks_inference.service.environment import ReadEnvironment
 from aks_inference.service.inference import Inference
 from aks_inference.service.settings import PORT, Port
-from aks_inference.values import Flag, Leaf, Leaves, Spec, Text, Texts, Whole, is_late, read
-from aks_inference_runtime.api.endpoint import Code, Container, Environment
+from aks_inference.values import Flag, Leaf, Leaves, Read, Spec, Text, Texts, Whole, is_late, read
+from aks_inference_runtime.api.endpoint import Code, Container, Environment, Protocol
 
 LATER = "known when it is applied"
 """Stands for an image that is an output, where a text is asked for."""
@@ -25,10 +25,11 @@ class CustomImageSpec(Spec):
 
     image: Leaf | None = None
     port: Port | None = Field(None, description=PORT)
+    protocol: Protocol = Field(Protocol.HTTP, description="use http or grpc")
     score_path: Text | None = None
-    health_path: Text = "/"
+    health_path: Text | None = None
     health_port: Port | None = Field(None, description=PORT)
-    swagger_path: Text = "/swagger.json"
+    swagger_path: Text | None = None
     command: Texts = ()
     arguments: Texts = ()
     environment_variables: Leaves
@@ -63,18 +64,24 @@ class CustomImage:
 
 def read_custom(given: Mapping[str, Any]) -> tuple[CustomImage | None, list[Finding]]:
     """The custom image, and what is wrong; paths begin with `custom_image`."""
-    got = read(CustomImageSpec, given, ("image", "port", "score_path"))
+    got = read(CustomImageSpec, given, ("image", "port"))
     spec = got.spec
     findings = [*got.findings, *_rules(spec)]
-    if findings or spec.port is None or spec.score_path is None:
+    if got.whole("protocol"):
+        findings += _protocol_rules(got)
+    if findings or spec.port is None:
         return None, list(under(("custom_image",), findings))
-    container = Container(
-        image=LATER if is_late(spec.image) else spec.image,
-        port=spec.port,
-        score_path=spec.score_path,
-        swagger_path=spec.swagger_path,
-        health_path=spec.health_path,
-        health_port=spec.health_port,
+    grpc = spec.protocol is Protocol.GRPC
+    given_paths = {"score_path": spec.score_path, "swagger_path": spec.swagger_path, "health_path": spec.health_path}
+    container = Container.model_validate(
+        {
+            "image": LATER if is_late(spec.image) else spec.image,
+            "port": spec.port,
+            "protocol": spec.protocol,
+            "health_port": spec.health_port,
+            "health_protocol": Protocol.GRPC if grpc and spec.health_path is None else Protocol.HTTP,
+            **{name: path for name, path in given_paths.items() if path is not None},
+        }
     )
     variables = spec.environment_variables
     return CustomImage(
@@ -87,6 +94,22 @@ def read_custom(given: Mapping[str, Any]) -> tuple[CustomImage | None, list[Find
         variables=plain_texts({name: value for name, value in variables.items() if not is_late(value)}),
         late_variables={name: value for name, value in variables.items() if is_late(value)},
     ), []
+
+
+def _protocol_rules(got: Read[CustomImageSpec]) -> Iterator[Finding]:
+    """What goes with what it speaks."""
+    spec = got.spec
+    if spec.protocol is Protocol.HTTP:
+        if spec.score_path is None and got.whole("score_path"):
+            yield Finding(("score_path",), "is required", "add `@score_path`")
+        return
+    for name in ("score_path", "swagger_path"):
+        if (path := getattr(spec, name)) is not None:
+            yield Finding((name,), 'has no use with @protocol "grpc": calls name their methods', "leave it out", path)
+    if spec.health_path is not None and got.whole("port", "health_port") and spec.health_port in (None, spec.port):
+        rule = f"cannot be asked for at port {spec.port}, which speaks gRPC"
+        mend = "add a @health_port that answers HTTP, or leave it out for gRPC's health checking protocol"
+        yield Finding(("health_path",), rule, mend, spec.health_path)
 
 
 def _rules(spec: CustomImageSpec) -> Iterator[Finding]:

@@ -18,7 +18,8 @@ class ControlledRolloutEndpoint(Serving):
     """
 
     scoring_uri: pulumi.Output[str]
-    """Where rows are scored (POST, `Authorization: Bearer <key>`)."""
+    """Where rows are scored (POST, `Authorization: Bearer <key>`); of gRPC containers `grpc[s]://<host>:<port>/<name>`:
+    where a channel goes, and what calls name."""
     swagger_uri: pulumi.Output[str]
     """The interface's description."""
     primary_key: pulumi.Output[str]

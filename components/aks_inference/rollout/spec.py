@@ -8,6 +8,7 @@ from typing import Any
 
 from aks_inference.findings import Finding, Severity, placed, under
 from aks_inference.names import SERVICE
+from aks_inference.service.calls import call_rules
 from aks_inference.service.deployment import FILE, Deployment, in_versions, shared
 from aks_inference.service.endpoint import (
     EndpointPlan,
@@ -61,7 +62,7 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     findings += SERVICE.check(("endpoint_name",), name)
     findings += in_versions(files, endpoint_rules(got, target))
     plans, wrong = _plan_versions(len(spec.versions), reads, target) if got.whole("versions") else ([], [])
-    findings += [*unread, *wrong]
+    findings += [*unread, *wrong, *in_versions(files, call_rules(spec, plans))]
     if target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
     plans = [with_insights(plan, spec) for plan in plans]

@@ -159,8 +159,8 @@ class ModelWebServiceArgs(TypedDict):
     server; the code travels beside it. Default: the environment's with the code, found in the runtime's `registry` or
     built and pushed there."""
     custom_image: NotRequired[CustomImageArgs | None]
-    """Optional. Kubernetes target only: any container that answers HTTP, in place of `inference_config`. Default:
-    none."""
+    """Optional. Kubernetes target only: any container that answers HTTP or gRPC, in place of `inference_config`.
+    Default: none."""
     container_port: NotRequired[int | None]
     """Optional. Kubernetes target only: port of the scoring server in the image. Default: 5001."""
     score_path: NotRequired[str | None]

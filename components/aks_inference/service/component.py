@@ -14,7 +14,8 @@ class ModelWebService(Serving):
     """A service: models and an entry script behind one address, with replicas, keys and autoscaling."""
 
     scoring_uri: pulumi.Output[str]
-    """Where rows are scored (POST, `Authorization: Bearer <key>`)."""
+    """Where rows are scored (POST, `Authorization: Bearer <key>`); of a gRPC container `grpc[s]://<host>:<port>/<name>`:
+    where a channel goes, and what calls name."""
     swagger_uri: pulumi.Output[str]
     """The interface's description."""
     primary_key: pulumi.Output[str]

@@ -16,7 +16,7 @@ from aks_inference.service import data_pods
 from aks_inference.service.model_pods import Delivery, fetching, mounts, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
-from aks_inference_runtime.api.endpoint import API_VERSION, KIND, Container, EndpointVersion
+from aks_inference_runtime.api.endpoint import API_VERSION, KIND, Container, EndpointVersion, Protocol
 from aks_inference_runtime.api.replica import APP_ROOT, code_folder, entry_script, variables
 from aks_inference_runtime.api.target import KubernetesTarget
 
@@ -251,9 +251,7 @@ def _gate(replica: Replica) -> Manifest:
         "listenHost": "0.0.0.0",
         "listenPort": k8s.GATE_PORT,
         "upstreamPort": container.port,
-        "scorePath": container.score_path,
-        "swaggerPath": container.swagger_path,
-        "healthPath": container.health_path,
+        **_spoken(container),
         "maxConcurrent": requests.replica_max_concurrent_requests,
         "scoringTimeoutMs": requests.scoring_timeout_ms,
         "queueTimeoutMs": requests.max_request_wait_time,
@@ -284,6 +282,16 @@ def _gate(replica: Replica) -> Manifest:
         "securityContext": RESTRICTED,
         "volumeMounts": [{"name": "run", "mountPath": "/run/aks-inference"}],
     }
+
+
+def _spoken(container: Container) -> Manifest:
+    """What the gate is told of the container's protocol. One of HTTP is what it was before there was another."""
+    if container.protocol is Protocol.HTTP:
+        paths = {"scorePath": container.score_path, "swaggerPath": container.swagger_path}
+        return {**paths, "healthPath": container.health_path}
+    if container.health_protocol is Protocol.GRPC:
+        return {"protocol": "grpc", "healthProtocol": "grpc"}
+    return {"protocol": "grpc", "healthPath": container.health_path}
 
 
 def _scoring(replica: Replica) -> Manifest:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aks_inference.findings import Finding, Severity, placed
 from aks_inference.names import SERVICE
+from aks_inference.service.calls import call_rules
 from aks_inference.service.deployment import FILE
 from aks_inference.service.endpoint import (
     EndpointPlan,
@@ -43,6 +44,7 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     findings += placed(deployment.places, FILE, endpoint_rules(got, target))
     version, wrong = plan_version(VERSION_NAME, got, target, deployment.places, {"is_default": True})
     findings += wrong
+    findings += placed(deployment.places, FILE, call_rules(spec, [] if version is None else [version]))
     if version is None or target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
     plain, late = endpoint_fields(spec)

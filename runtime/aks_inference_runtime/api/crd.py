@@ -6,6 +6,7 @@ JSON Schema: no references, no `anyOf` with null (what is absent is left out), e
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ _KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "minIte
 _LONGEST_TEXT = 4_096
 """Of texts without a limit of their own: a bound keeps the estimated cost of the rules bounded."""
 _LONGEST_NAME = 255
+_GRPC = "has({0}.container) && {0}.container.protocol == 'grpc'"
 _NAME = "^[a-z]([a-z0-9-]{1,30})[a-z0-9]$"
 _NAME_TEXT = (
     "a name has 3 to 32 characters: lower-case letters, digits and dashes, first a letter, last a letter or digit"
@@ -118,6 +120,10 @@ def _spec() -> Schema:
             "self.versions.map(v, v.trafficPercentile).sum() < 100.000001",
             "the traffic percentiles sum to more than 100",
         ),
+        _rule(
+            f"self.versions.all(v, ({_GRPC.format('v')}) == ({_GRPC.format('self.versions[0]')}))",
+            "all versions must speak the same protocol",
+        ),
         _rule("self.auth != 'token' || has(self.token)", "auth token needs token: issuer and audiences"),
     ]
     return spec
@@ -167,7 +173,8 @@ def structural(model: type[BaseModel]) -> Schema:
 
 def _convert(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
     schema = _inlined(schema, definitions)
-    result = {key: schema[key] for key in _KEPT if key in schema}
+    # Copied, so that what stands twice is written out twice.
+    result = {key: deepcopy(schema[key]) for key in _KEPT if key in schema}
     if "const" in schema:
         result["enum"] = [schema["const"]]
     if (text := schema.get("description")) is not None:

@@ -35,6 +35,13 @@ class AuthMode(StrEnum):
     NONE = "none"
 
 
+class Protocol(StrEnum):
+    """What replicas speak."""
+
+    HTTP = "http"
+    GRPC = "grpc"
+
+
 class VersionType(StrEnum):
     """A version's part in an experiment; at most one control."""
 
@@ -135,11 +142,15 @@ class Container(Wire):
     image: str = Field(min_length=1)
     """A reference with tag or digest; it has the packages of the environment."""
     port: int = Field(5001, ge=1, le=65_535)
+    protocol: Protocol = Protocol.HTTP
+    """With `grpc` calls have their own paths, and `scorePath` and `swaggerPath` mean nothing."""
     score_path: str = "/score"
     swagger_path: str = "/swagger.json"
     health_path: str = "/"
     health_port: int | None = Field(None, ge=1, le=65_535)
     """None: the same port."""
+    health_protocol: Protocol = Protocol.HTTP
+    """`grpc`: by gRPC's health checking protocol, in place of `healthPath`."""
 
 
 class ModelData(Wire):
@@ -227,7 +238,18 @@ class EndpointSpec(Wire):
         total = sum(v.traffic_percentile for v in self.versions)
         if total > 100.0 + 1e-9:
             raise ValueError(f"traffic percentiles sum to {total:g}; at most 100")
+        if len({_protocol(v) for v in self.versions}) > 1:
+            raise ValueError("all versions must speak the same protocol")
         return self
+
+    @property
+    def protocol(self) -> Protocol:
+        """What all versions speak."""
+        return _protocol(self.versions[0])
+
+
+def _protocol(version: EndpointVersion) -> Protocol:
+    return Protocol.HTTP if version.container is None else version.container.protocol
 
 
 class ScoringEndpoint(Wire):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from aks_inference_runtime.api.client import cause_text
-from aks_inference_runtime.api.endpoint import AuthMode
+from aks_inference_runtime.api.endpoint import AuthMode, Protocol
 from aks_inference_runtime.api.errors import InvalidInput, NotFound, RuntimeUnavailable
 from aks_inference_runtime.cli.sources import Source
 
@@ -74,7 +74,7 @@ async def score_once(
         timeout_s: Required. Seconds.
 
     Raises:
-        InvalidInput: it asks for a token, or for a key that is not known here.
+        InvalidInput: it asks for a token, or for a key that is not known here; it speaks gRPC.
         NotFound: no such endpoint, or no such version of it.
         RuntimeUnavailable: the supervisor or the router does not answer.
     """
@@ -83,6 +83,11 @@ async def score_once(
     present = {one.name for one in spec.versions} | {one.name for one in view.status.versions}
     if version is not None and version not in present:
         raise NotFound(f"endpoint {name} has no version {version!r} (versions: {', '.join(sorted(present))})")
+    if spec.protocol is Protocol.GRPC:
+        raise InvalidInput(
+            f"endpoint {name} speaks gRPC: call {view.status.scoring_uri.rpartition('/')[0]} with its own client, "
+            f"and the metadata x-aks-inference-endpoint: {name}"
+        )
     headers = {"content-type": "application/json"}
     if spec.auth is AuthMode.KEY:
         headers["authorization"] = f"Bearer {key or await source.key(name)}"

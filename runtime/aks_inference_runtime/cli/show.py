@@ -112,7 +112,7 @@ def details(console: Console, status: EndpointStatus) -> None:
     parts: list[RenderableType] = [
         Text.assemble(f"endpoint {status.name}: ", _state(status.state), f" (generation {status.generation}", ")"),
         f"scoring URI  {status.scoring_uri}",
-        f"swagger URI  {status.swagger_uri}",
+        *([f"swagger URI  {status.swagger_uri}"] if status.swagger_uri else []),
     ]
     if said := note(status):
         parts.append(said)

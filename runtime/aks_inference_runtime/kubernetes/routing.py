@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion
+from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Protocol
 from aks_inference_runtime.api.kubernetes import version_label
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.kubernetes.objects import Declared, ReplicaEndpoint, Slice
@@ -83,6 +83,7 @@ def route(
         token=token_rules(endpoint.spec),
         cors_origins=endpoint.spec.cors_origins,
         retry_lost_requests=endpoint.spec.retry_lost_requests,
+        grpc=endpoint.spec.protocol is Protocol.GRPC,
     )
 
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from aks_inference_runtime.api.endpoint import EndpointVersion
+from aks_inference_runtime.api.endpoint import EndpointVersion, Protocol
 from aks_inference_runtime.api.kubernetes import FAILED_REASON, READY_CONDITION, version_label
 from aks_inference_runtime.api.status import ServiceState, VersionStatus
 from aks_inference_runtime.api.traffic import Share, effective_traffic
@@ -64,17 +65,30 @@ def status_of(facts: Facts) -> dict[str, Any]:
     elif not ready and state is ServiceState.HEALTHY:
         state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
         message = message or "the routers do not serve this generation yet"
-    service = f"{facts.url}/api/v1/service/{endpoint.name}"
+    scoring_uri, swagger_uri = _addresses(facts)
     return {
         "state": state.value,
         "observedGeneration": endpoint.generation,
-        "scoringUri": f"{service}/score",
-        "swaggerUri": f"{service}/swagger.json",
+        "scoringUri": scoring_uri,
+        "swaggerUri": swagger_uri,
         "message": message,
         "replicas": f"{sum(v.replicas_ready for v in versions)}/{sum(v.replicas_desired for v in versions)}",
         "versions": [version.model_dump(mode="json", by_alias=True, exclude={"replicas"}) for version in versions],
         "conditions": [_condition(facts, ready=ready, reason=reason, message=message)],
     }
+
+
+def _addresses(facts: Facts) -> tuple[str, str]:
+    """Where it scores and where it describes itself: of a gRPC endpoint host and port for a channel, and the name that
+    calls give; it describes itself nowhere."""
+    name = facts.endpoint.name
+    if facts.endpoint.spec.protocol is Protocol.GRPC:
+        url = urlsplit(facts.url)
+        secure = url.scheme == "https"
+        port = "" if url.port else f":{443 if secure else 80}"
+        return f"{'grpcs' if secure else 'grpc'}://{url.netloc}{port}/{name}", ""
+    service = f"{facts.url}/api/v1/service/{name}"
+    return f"{service}/score", f"{service}/swagger.json"
 
 
 def without_figures(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,10 @@ import shlex
 from pathlib import Path
 
 from aks_inference_runtime.router import refusals
+from aks_inference_runtime.router.calls import call_answers, unserved_rules
 from aks_inference_runtime.router.cors import cors_answers, cors_rules
-from aks_inference_runtime.router.defaults import HEADER_SECONDS, base_lines
+from aks_inference_runtime.router.defaults import HEADER_SECONDS, MESSAGES, base_lines
+from aks_inference_runtime.router.gate.grpc_wire import OF_STATUS
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
 from aks_inference_runtime.router.gate.wire import (
     ELSEWHERE,
@@ -17,6 +19,7 @@ from aks_inference_runtime.router.gate.wire import (
 )
 from aks_inference_runtime.router.paths import Paths, argument, quoted
 from aks_inference_runtime.router.peers import (
+    KNOWN,
     ONCE,
     PLAIN,
     Cluster,
@@ -25,7 +28,6 @@ from aks_inference_runtime.router.peers import (
     first_lines,
     hop_defaults,
     owner_lines,
-    unknown_line,
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
 from aks_inference_runtime.router.slots import MAX_PROCESSES, PUBLIC_ID, SLOT_ID, Layout
@@ -60,7 +62,7 @@ def _global(paths: Paths, name: str, connections: int) -> list[str]:
 
 
 def _refusals() -> list[str]:
-    entries = "~".join("|".join(map(str, (refusal.service, *refusal.value))) for refusal in Refusal)
+    entries = "~".join("|".join(map(str, (r.service, f"{OF_STATUS[r.value[0]]:d}", *r.value))) for r in Refusal)
     return [
         f"  setenv REFUSALS {shlex.quote(entries)}",
         f"  setenv REFUSED_SECONDS {refusals.DROP_SECONDS}",
@@ -75,6 +77,8 @@ def _answers() -> list[str]:
         "  http-response set-var(txn.replied) int(1) if { status ge 400 }",
         "  http-after-response allow if { status lt 400 }",
         *_counted("{ var(txn.replied) -m found } !{ srv_id -m found }"),
+        # Of a call, from `refuse.lua`.
+        "  http-after-response set-status 200 if { res.hdr(grpc-status) -m found } !{ srv_id -m found }",
         "  http-after-response allow if { var(txn.replied) -m found }",
         "  http-after-response set-header x-aks-inference-version %[var(txn.route),field(5,|)]"
         " if { var(txn.route) -m found } !{ var(txn.route) -m str none }",
@@ -87,6 +91,7 @@ def _answers() -> list[str]:
         " { var(txn.hop) -m found }",
         f"  http-after-response set-header retry-after %[{slot},map_str(@RETRY@,1)] if {{ status 429 503 }}",
         *_counted("TRUE"),
+        *call_answers({status: message for status, (_, message) in MESSAGES.items()}),
     ]
 
 
@@ -139,7 +144,7 @@ def first_process(
         "  acl served var(txn.meta) -m beg key none token",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
-        unknown_line(routes),
+        *unserved_rules(routes, KNOWN),
         Refusal.ENDPOINT.rule(unknown),
         *cors_rules(routes),
         *_authentication(routes, tokens=tokens),
@@ -147,9 +152,10 @@ def first_process(
         Refusal.SWAGGER.rule("{ method POST } { path_end /swagger.json }"),
         # Without a method that has a body the gate counts, should there be one.
         Refusal.SIZE.rule(f"!{{ method GET }} {{ req.hdr(content-length),add(0) gt {MAX_BODY_BYTES} }}"),
-        # The body, or as much of it as fits the buffer, is there before a replica is taken. From the choice of a route
-        # to the queue nothing may wait: the slot could be given up meanwhile.
-        f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ method GET }}",
+        # The body, or as much of it as fits the buffer, is there before a replica is taken; but not a call's, whose
+        # messages may be answers. From the choice of a route to the queue nothing may wait: the slot could be given up
+        # meanwhile.
+        f"  http-request wait-for-body time {HEADER_SECONDS}s unless {{ var(txn.grpc) -m found }}",
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         # No other protocol is spoken behind this: who asks to change it is answered in this one.
         "  http-request del-header upgrade",

@@ -1,5 +1,16 @@
 """What all of HAProxy's frontends and backends have in common. Pure."""
 
+from aks_inference_runtime.router.calls import no_body_of_calls
+
+MESSAGES = {
+    400: ("bad-request", "the request is not valid HTTP"),
+    408: ("client-timeout", "the client is too slow in sending the request"),
+    500: ("router-lost", "the router failed"),
+    502: ("replica-lost", "the replica closed the connection before it answered"),
+    503: ("queue-timeout", "no replica took the request in time"),
+    504: ("scoring-timeout", "no answer in time"),
+}
+"""What HAProxy answers of its own accord: by status the reason, and a text."""
 HEADER_SECONDS = 10
 """For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
 
@@ -22,18 +33,14 @@ def base_lines() -> list[str]:
         "  timeout connect 1s",
         "  timeout server 24d",
     ]
-    messages = {
-        400: ("bad-request", "the request is not valid HTTP"),
-        408: ("client-timeout", "the client is too slow in sending the request"),
-        500: ("router-lost", "the router failed"),
-        502: ("replica-lost", "the replica closed the connection before it answered"),
-        503: ("queue-timeout", "no replica took the request in time"),
-        504: ("scoring-timeout", "no answer in time"),
-    }
-    for status, (reason, message) in messages.items():
-        extra = " hdr connection close" if status in (400, 408) else ""
+    for status, (reason, message) in MESSAGES.items():
+        body = f'{{"message": "{message}"}}'
+        # Those that the client is to blame for may come before there is a request.
+        early = status < 500
+        told = f"string '{body}'" if early else f"lf-string {no_body_of_calls(body)}"
+        extra = " hdr connection close" if early else ""
         lines.append(
-            f'  http-error status {status} content-type application/json string \'{{"message": "{message}"}}\''
+            f"  http-error status {status} content-type application/json {told}"
             f" hdr x-aks-inference-reason {reason}{extra}"
         )
     return lines

@@ -102,6 +102,8 @@ class EndpointRoute:
     """Whose pages may call it from a browser, each as `https://host[:port]`."""
     retry_lost_requests: bool = True
     """Whether requests that died with an owner (among several routers; once), or with a gate, are sent again."""
+    grpc: bool = False
+    """Whether its replicas speak gRPC; calls name it (see `calls`), and are never sent again."""
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,29 @@ core.register_action("pause", { "http-req" }, function(txn)
   core.msleep(30)
 end, 0)
 
--- In a router's first moments nothing is known of what it serves: who asks waits until it is told, and is then looked up
--- once more, as `txn.meta`. `known` is an entry of the map whose name no path has.
+-- Whose path is no endpoint's. In a router's first moments nothing is known of what it serves: who asks waits until it is
+-- told, and is then looked up once more, as `txn.meta`. `known` is an entry of the map whose name no path has.
+-- A gRPC call has the path of its method: its metadata, or the first label of its authority, name its endpoint. It goes on
+-- as a request to that, with the method as the query.
 local routes = Map.new(os.getenv("ROUTES"), Map._str)
-core.register_action("known", { "http-req" }, function(txn)
+core.register_action("unserved", { "http-req" }, function(txn)
+  local call = (txn.f:req_hdr("content-type") or ""):sub(1, 16) == "application/grpc"
+  if call then
+    txn:set_var("txn.grpc", 1)
+  end
   for _ = 1, 500 do
     if routes:lookup("known") then
-      txn:set_var("txn.meta", routes:lookup(txn.f:path()) or "")
+      local path = txn.f:path()
+      if call and not routes:lookup(path) then
+        local name = txn.f:req_fhdr("x-aks-inference-endpoint") or (txn.f:req_fhdr("host") or ""):match("^[^.:]*")
+        local own = routes:lookup("grpc/" .. name)
+        if own then
+          txn.http:req_set_query(path)
+          txn.http:req_set_path(own)
+          path = own
+        end
+      end
+      txn:set_var("txn.meta", routes:lookup(path) or "")
       return
     end
     core.msleep(10)

@@ -85,11 +85,6 @@ def first_globals(lua: str, routes: str) -> list[str]:
     return [f"  setenv ROUTES {routes}", f"  lua-load {lua}"]
 
 
-def unknown_line(routes: str) -> str:
-    """Before an endpoint is said to be unknown: in the first moments of a router it is looked up once more."""
-    return f"  http-request lua.known if !served !{{ str({KNOWN}),map_str({routes}) -m found }}"
-
-
 def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[str]:
     """Of the first process: the ways to other routers, and what asks the map once more.
 

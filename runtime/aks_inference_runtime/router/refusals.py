@@ -12,6 +12,7 @@ LARGE = [
     # Not `hdr_val`: its numbers have 32 bits, and three billion is below zero.
     "  acl large req.hdr(content-length),add(0) gt 8192",
     "  acl large req.hdr(transfer-encoding) -m found",
+    "  acl large var(txn.grpc) -m found",
 ]
 
 

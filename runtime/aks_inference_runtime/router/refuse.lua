@@ -9,21 +9,32 @@ local MOST_SECONDS = tonumber(os.getenv("REFUSED_SECONDS"))
 -- end, so who sends a byte now and then is named to the agent, which ends the connection.
 local draining = {}
 
+-- To a gRPC call whose endpoint is none.
+local NO_CALL = "no such gRPC endpoint: name one in the metadata x-aks-inference-endpoint"
+
 -- Those of full queues, by backend: HAProxy counts only what it denies itself.
 local counts = {}
 
-local function refuse(status, reason, message, name, value)
+local function refuse(code, status, reason, message, name, value)
   local text = '{"message": "' .. message .. '"}'
   return function(applet)
+    local retry, route = applet:get_var("txn.retry"), applet:get_var("txn.route")
+    -- A gRPC call is answered with a head alone, which has another status in the end (`config.py`).
+    local call = applet:get_var("txn.grpc") or (route and route:match("^[^|]*|[^|]*|[^|]*|[^|]*|[^|]*|rpc"))
     applet:set_status(status)
-    applet:add_header("content-type", "application/json")
-    applet:add_header("content-length", tostring(#text))
+    applet:add_header("content-length", tostring(call and 0 or #text))
     applet:add_header("x-aks-inference-reason", reason)
+    if call then
+      applet:add_header("content-type", "application/grpc")
+      applet:add_header("grpc-status", code)
+      applet:add_header("grpc-message", (reason == "not-found" and not route) and NO_CALL or message)
+    else
+      applet:add_header("content-type", "application/json")
+    end
     if name ~= "" then
       applet:add_header(name, value)
     end
     -- Of one that was meant for a version, in the words of HAProxy's own answers.
-    local retry, route = applet:get_var("txn.retry"), applet:get_var("txn.route")
     if retry then
       local slot, version = route:match("^[^|]*|([^|]*)|[^|]*|[^|]*|([^|]*)")
       counts[slot] = (counts[slot] or 0) + 1
@@ -31,6 +42,10 @@ local function refuse(status, reason, message, name, value)
       applet:add_header("x-aks-inference-version", version)
     end
     applet:start_response()
+    if call then
+      -- Over HTTP/2 no answer is overtaken, and its end must come with the head.
+      return
+    end
     applet:send(text)
     local began, dropped = core.now().sec, 0
     local client, address = {}, applet.f:src()
@@ -69,9 +84,9 @@ core.register_cli({ "show", "refused" }, "show refused : answers to large bodies
   end
 end)
 
--- <name>|<status>|<reason>|<message>|<header>|<value>, divided by ~
+-- <name>|<code of gRPC>|<status>|<reason>|<message>|<header>|<value>, divided by ~
 for entry in os.getenv("REFUSALS"):gmatch("[^~]+") do
-  local service, status, reason, message, name, value =
-    entry:match("^([^|]*)|(%d+)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$")
-  core.register_service(service, "http", refuse(tonumber(status), reason, message, name, value))
+  local service, code, status, reason, message, name, value =
+    entry:match("^([^|]*)|(%d+)|(%d+)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$")
+  core.register_service(service, "http", refuse(code, tonumber(status), reason, message, name, value))
 end

@@ -8,12 +8,13 @@
 | `<path>:<bucket>` | route |
 | `<path>@<version>` | route |
 | `known` | `1` |
+| `grpc/<endpoint>` | the path that its calls become |
 
 Paths are `/api/v1/service/<endpoint>/score` and, with one bucket, `…/swagger.json`: a path finds its entry at once.
 
-A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`, and `|plain` where no replica has a
-gate; backend is a slot of this process or the hop to another one. One map, so that one commit changes everything at
-once.
+A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`, and its marks: `|rpc` where replicas
+speak gRPC, `|plain` where no replica has a gate, `|once` where nothing is sent again. Backend is a slot of this process
+or the hop to another one. One map, so that one commit changes everything at once.
 """
 
 import json
@@ -26,6 +27,7 @@ from types import MappingProxyType
 from aks_inference_runtime.api.endpoint import LONGEST_MS, AuthMode
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.traffic import HUNDREDTHS
+from aks_inference_runtime.router.calls import GRPC, RPC
 from aks_inference_runtime.router.cors import cors_entries
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
 from aks_inference_runtime.router.peers import KNOWN, ONCE, PLAIN
@@ -58,16 +60,24 @@ def queue_timeout_ms(version: VersionRoute) -> int:
     return min(wanted, LONGEST_MS)
 
 
-def route(version: VersionRoute, slot: Slot, *, once: bool = False) -> str:
-    """A route as the first process has it. `once`: what is lost is not sent again."""
+def route(version: VersionRoute, slot: Slot, *, ends: str = "") -> str:
+    """A route as the first process has it. `ends`: of its endpoint (`_ends`)."""
     requests = version.requests
     backend = slot.backend if slot.process == 0 else f"hop{slot.process}"
     # HAProxy takes none of the new state where one timer is too long, so that one endpoint would stop all others.
     backstop = min(requests.scoring_timeout_ms, LONGEST_MS) + min(requests.max_request_wait_time, LONGEST_MS)
     backstop += BACKSTOP_MS
     plain = bool(version.replicas) and all(replica.control is None for replica in version.replicas)
-    ends = PLAIN * plain + ONCE * once
+    if plain:
+        ends = PLAIN + ends
     return f"{backend}|{slot.backend}|{backstop}|{requests.max_queued_requests}|{version.name}{ends}"
+
+
+def _ends(endpoint: EndpointRoute) -> str:
+    """How its routes end: what is lost of it is not sent again; a call is none that HAProxy could keep."""
+    if endpoint.grpc:
+        return RPC + ONCE
+    return "" if endpoint.retry_lost_requests else ONCE
 
 
 def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
@@ -84,13 +94,11 @@ def table(
     for endpoint in state.endpoints.values():
         if endpoint.owner is None:
             found = [
-                route(v, slots[VersionKey(endpoint.name, v.name)], once=not endpoint.retry_lost_requests)
-                for v in endpoint.versions
+                route(v, slots[VersionKey(endpoint.name, v.name)], ends=_ends(endpoint)) for v in endpoint.versions
             ]
         else:
-            found = [f"{peer_backend(numbers[endpoint.owner])}||||{v.name}" for v in endpoint.versions]
-        if endpoint.owner is not None and not endpoint.retry_lost_requests:
-            found = [text + ONCE for text in found]
+            peer = peer_backend(numbers[endpoint.owner])
+            found = [f"{peer}||||{v.name}{_ends(endpoint)}" for v in endpoint.versions]
         entries.update(_endpoint(endpoint, found))
     return entries
 
@@ -108,7 +116,7 @@ def token_rules(state: RouterState) -> dict[str, TokenRules]:
 def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: int) -> dict[str, str]:
     """What a process with slots serves for other routers: `<path>@<version>` → route."""
     return {
-        f"/api/v1/service/{endpoint.name}/{file}@{v.name}": route(v, slot, once=not endpoint.retry_lost_requests)
+        f"/api/v1/service/{endpoint.name}/{file}@{v.name}": route(v, slot, ends=_ends(endpoint))
         for endpoint in state.endpoints.values()
         if endpoint.owner is None
         for v in endpoint.versions
@@ -129,6 +137,8 @@ def _endpoint(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
     parts = buckets(endpoint.versions)
     largest = max(range(len(routes)), key=lambda index: endpoint.versions[index].traffic)
     entries: dict[str, str] = {}
+    if endpoint.grpc:
+        entries[f"{GRPC}{endpoint.name}"] = f"/api/v1/service/{endpoint.name}/score"
     for file, chosen in (("score", parts), ("swagger.json", [largest])):
         path = f"/api/v1/service/{endpoint.name}/{file}"
         entries[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint(endpoint)}"

@@ -11,7 +11,7 @@ from aks_inference_runtime.router.gate.alarms import Alarms
 from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.settings import GateSettings
 from aks_inference_runtime.router.gate.telemetry import Request, Telemetry
-from aks_inference_runtime.router.gate.upstream import UpstreamPool
+from aks_inference_runtime.router.gate.upstream import Pool
 
 
 class RouterSide(Protocol):
@@ -40,7 +40,7 @@ class Context:
     settings: GateSettings
     version: bytes
     admission: Admission
-    pool: UpstreamPool
+    pool: Pool
     loop: asyncio.AbstractEventLoop
     when_acknowledged: Callable[[float, Callable[[], None]], None]
     """Calls back once every watcher has acknowledged the newest state, or after so many seconds."""

@@ -9,7 +9,7 @@ from aks_inference_runtime.router.gate.answering import HELD_SECONDS, Answer
 from aks_inference_runtime.router.gate.context import Context, RequestHead, RouterSide
 from aks_inference_runtime.router.gate.deadline import LATE_SECONDS
 from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, CUT, LEFT_CODE, SLOW_READER
-from aks_inference_runtime.router.gate.upstream import UpstreamConnection
+from aks_inference_runtime.router.gate.upstream import Upstream
 
 ACKNOWLEDGE_SECONDS = 0.05
 """How long an answer waits until the router's agent has taken the slot away; then it goes out anyway."""
@@ -34,7 +34,7 @@ class Exchange:
         self._side: RouterSide | None = side
         self._request = request
         self._ticket = Ticket(self._start)
-        self._upstream: UpstreamConnection | None = None
+        self._upstream: Upstream | None = None
         self._pending: list[bytes] = []
         self._body_bytes = 0
         self._body_done = False
@@ -229,7 +229,7 @@ class Exchange:
             self._answer(side, wire.ELSEWHERE, "replica-lost", "the replica cannot be reached")
         self._c.admission.finish(self._ticket, served=False)
 
-    def _connected(self, upstream: UpstreamConnection) -> None:
+    def _connected(self, upstream: Upstream) -> None:
         side = self._side
         if side is None:
             # Nothing went out yet and nobody waits: the replica need not see this request.

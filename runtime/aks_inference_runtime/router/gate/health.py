@@ -63,7 +63,16 @@ async def accepts(address: Address) -> bool:
 
 
 async def healthy(settings: GateSettings) -> bool:
-    """Whether the health path answers 200."""
+    """Whether the health path answers 200, or the health service of gRPC that it serves."""
+    if settings.health_protocol == "grpc":
+        # Most gates never load it.
+        from aks_inference_runtime.router.gate.grpc_health import serves
+
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await serves(settings.health)
+        except OSError:
+            return False
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             reader, writer = await settings.health.open()

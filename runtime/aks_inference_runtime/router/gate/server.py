@@ -23,7 +23,7 @@ from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
 from aks_inference_runtime.router.gate.sockets import Sockets
 from aks_inference_runtime.router.gate.telemetry import Telemetry
 from aks_inference_runtime.router.gate.tracing import Tracer
-from aks_inference_runtime.router.gate.upstream import UpstreamPool
+from aks_inference_runtime.router.gate.upstream import Pool, UpstreamPool
 
 STANDARD_OUTPUT = 1
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Gate:
         self.departed = Departed()
         self.sockets = Sockets(loop)
         self.alarms = Alarms(loop)
-        self.pool = UpstreamPool(settings.upstream, settings.max_concurrent, self.sockets)
+        self.pool, connection_class = _spoken(settings, self.sockets)
         self.lines = Lines(STANDARD_OUTPUT, partial(_lost, settings)) if settings.access_log else None
         log = self.lines.put if self.lines is not None else None
         self.telemetry = Telemetry(_labels(settings), log, _tracer(settings))
@@ -66,7 +66,7 @@ class Gate:
             telemetry=self.telemetry,
             ahead_s=self.watchers.ahead_s,
         )
-        self.listener = Listener(settings.listen, partial(RouterConnection, context, self.connections, self.sockets))
+        self.listener = Listener(settings.listen, partial(connection_class, context, self.connections, self.sockets))
 
     @property
     def port(self) -> int:
@@ -142,6 +142,17 @@ class Gate:
         """Returns when nothing runs or waits any more."""
         while self.admission.running or self.admission.waiting:  # noqa: ASYNC110 - only at the end; counting is hot
             await asyncio.sleep(0.05)
+
+
+def _spoken(settings: GateSettings, sockets: Sockets) -> tuple[Pool, type[RouterConnection]]:
+    """What speaks with the replica, and with the router."""
+    if settings.protocol == "http":
+        return UpstreamPool(settings.upstream, settings.max_concurrent, sockets), RouterConnection
+    # Most gates never load it.
+    from aks_inference_runtime.router.gate.call_connection import CallRouterConnection
+    from aks_inference_runtime.router.gate.h2_upstream import CallPool
+
+    return CallPool(settings.upstream, settings.max_concurrent, sockets), CallRouterConnection
 
 
 def _labels(settings: GateSettings) -> dict[str, str]:

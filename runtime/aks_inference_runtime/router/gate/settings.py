@@ -1,7 +1,7 @@
 """What a gate is told and what it reports."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,11 +27,15 @@ class GateSettings(Wire):
     upstream_port: int | None = Field(None, ge=1, le=65_535)
     upstream_path: Path | None = None
     """The replica: its Unix socket or its port, one of them."""
+    protocol: Literal["http", "grpc"] = "http"
+    """What the replica speaks: HTTP/1.1, or gRPC (HTTP/2 in clear by prior knowledge), whose calls have own paths."""
     score_path: str = "/score"
     swagger_path: str = "/swagger.json"
     health_path: str = "/"
     health_port: int | None = Field(None, ge=1, le=65_535)
     """None: the upstream's port or path."""
+    health_protocol: Literal["http", "grpc"] = "http"
+    """`grpc`: by gRPC's health checking protocol; a server without it is ready once it answers any call."""
     max_concurrent: int = Field(1, ge=1)
     """Requests at once at the replica (replica_max_concurrent_requests)."""
     scoring_timeout_ms: int = Field(60_000, ge=1)

@@ -50,6 +50,40 @@ class ResponseSink(Protocol):
         """Whether the replica takes more of the request's body."""
 
 
+class Upstream(Protocol):
+    """A connection to the replica, as an exchange uses it."""
+
+    request_whole: bool
+
+    def begin(self, sink: ResponseSink, *, head_request: bool) -> None:
+        """The next response on this connection goes to the sink."""
+
+    def write(self, data: bytes) -> None:
+        """Sends a piece of the request."""
+
+    def end(self) -> None:
+        """Nothing more of the request comes."""
+
+    def pause(self, on: bool) -> None:
+        """Whether the response is not read on."""
+
+    def close(self) -> None:
+        """Closes without waiting; nothing more is told to the sink."""
+
+
+class Pool(Protocol):
+    """Connections to one replica."""
+
+    def idle(self) -> Upstream | None:
+        """A connection that can be used again, if there is one."""
+
+    async def connect(self) -> Upstream:
+        """A new connection. Raises OSError (also at the deadline)."""
+
+    def close(self) -> None:
+        """Closes what is idle."""
+
+
 class UpstreamConnection:
     """One connection to the replica, with at most one request on it. Implements `sockets.Watched`.
 
