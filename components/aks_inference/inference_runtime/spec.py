@@ -10,7 +10,7 @@ from pydantic import Field
 from aks_inference.findings import Finding, Severity
 from aks_inference.images.registry import RegistryPlan, plan_registry
 from aks_inference.inference_runtime.tls import TlsPlan, plan_tls, url_of
-from aks_inference.kubernetes import Manifest
+from aks_inference.manifests import Manifest
 from aks_inference.names import NAMESPACE
 from aks_inference.values import (
     Counts,

@@ -49,8 +49,11 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
         return None, findings
     plain, late = endpoint_fields(spec)
     # One version: what describes the service stands on the endpoint alone.
-    bare = version.version.model_copy(update={"description": None, "tags": {}, "properties": {}})
-    version = with_insights(replace(version, version=bare, late={}), spec)
+    told = version.version
+    if version.late or told.description is not None or told.tags or told.properties:
+        bare = told.model_copy(update={"description": None, "tags": {}, "properties": {}})
+        version = replace(version, version=bare, late={})
+    version = with_insights(version, spec)
     endpoint = build_endpoint(name, spec, [version], {**plain, "properties": spec.properties})
     notes = list(version.notes)
     if spec.blobfuse_enabled is not None:
