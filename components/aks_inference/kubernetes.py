@@ -3,15 +3,15 @@
 The kubernetes SDK for Python is not needed for that; its plugin is (or the embedded engine's own provider).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 
+from aks_inference.manifests import WAIT_FOR_READY, Manifest, logical, named
+
+__all__ = ["WAIT_FOR_READY", "KubernetesObject", "KubernetesProvider", "Manifest", "logical", "named"]
 KUBERNETES_VERSION = "4.34.2"
 """Of the plugin: server-side apply, waits by the annotation `pulumi.com/waitFor`."""
-WAIT_FOR_READY = {"pulumi.com/waitFor": "condition=Ready"}
-Manifest = dict[str, Any]
 
 
 class KubernetesProvider(pulumi.ProviderResource):
@@ -45,19 +45,3 @@ class KubernetesObject(pulumi.CustomResource):
         """As it was when the object was ready."""
         value: pulumi.Output[Any] = pulumi.get(self, "status")
         return value
-
-
-def named(api_version: str, kind: str, name: str, namespace: str | None, **more: Any) -> Manifest:  # noqa: ANN401 - JSON
-    """A manifest with its metadata; `labels` and `annotations` go there, the rest beside it."""
-    metadata: Manifest = {"name": name}
-    if namespace is not None:
-        metadata["namespace"] = namespace
-    for key in ("labels", "annotations"):
-        if found := more.pop(key, None):
-            metadata[key] = dict(found)
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **more}
-
-
-def logical(manifest: Mapping[str, Any]) -> str:
-    """A short name for a manifest among the others of a component."""
-    return f"{manifest['kind'].lower()}-{manifest['metadata']['name']}"

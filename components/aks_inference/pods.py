@@ -1,6 +1,6 @@
 """What all pods of this package have in common: labels, security, spread, and who may reach them. Pure."""
 
-from aks_inference.kubernetes import Manifest, named
+from aks_inference.manifests import Manifest, named
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import GROUP
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aks_inference.findings import Finding
@@ -140,9 +141,15 @@ def _of_cluster(cluster: "Cluster") -> TargetChoice:
     )
 
 
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> LocalTarget | KubernetesTarget:
+    """The services of a cluster name the same text. Raises InvalidInput."""
+    return parse_target(text)
+
+
 def _of_text(text: str, *, hidden: bool = False) -> tuple[TargetChoice | None, list[Finding]]:
     try:
-        target = parse_target(text)
+        target = _parsed(text)
     except InvalidInput as error:
         rule = "is a secret text that is no target" if hidden else str(error)
         return None, [Finding(("target",), rule, "pass the `target` output of a cluster component")]

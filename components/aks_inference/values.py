@@ -198,13 +198,13 @@ def _known_names(spec: type[Spec], given: Mapping[str, object]) -> tuple[dict[st
     raw: dict[str, object] = {}
     written: dict[str, str] = {}
     findings = []
-    camel = _camel_names(spec)
+    camel, fields = _camel_names(spec), spec.model_fields
     for key, value in given.items():
         if value is None:
             continue
         name = camel.get(key, key)
-        if name not in spec.model_fields:
-            findings.append(Finding((Verbatim(key),), "is not known here", did_you_mean(str(key), spec.model_fields)))
+        if name not in fields:
+            findings.append(Finding((Verbatim(key),), "is not known here", did_you_mean(str(key), fields)))
         elif name in raw:
             findings.append(
                 Finding((Verbatim(key),), f"is given twice: as `{written[name]}` and `{key}`", "give it once")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aks_inference.documents.reading import COMPONENTS
 from aks_inference_provider.cli.check import run
 
 CLUSTER = """
@@ -85,6 +86,34 @@ def test_references(check: Check) -> None:
     assert "(here)" in found[0]["mend"]
 
 
+JOB = """
+component: TrainingJob
+name: ridge
+args: {target: here, entryScript: score.py, sourceDirectory: %s%s}
+"""
+OF_JOB = "component: RegisteredModel\nname: ridge\nargs: {target: here, jobOutputs: '%s', modelPath: model.txt}\n"
+
+
+def test_training_jobs(check: Check) -> None:
+    assert check(
+        LOCAL, JOB % (".", ""), OF_JOB % "${ridge.outputsPath}", OF_JOB.replace("ridge", "old") % "jobs/1"
+    ) == (0, [])
+    code, found = check(LOCAL, JOB % ("nowhere", ", gpuCores: 1"), OF_JOB % "${other}")
+    assert code == 1
+    assert {(one["component"], one["path"]) for one in found} == {
+        ("TrainingJob", "sourceDirectory"),
+        ("TrainingJob", "gpuCores"),
+        ("RegisteredModel", "jobOutputs"),
+    }
+    assert "(ridge)" in found[-1]["mend"]
+
+
+def test_every_component_can_be_checked() -> None:
+    import aks_inference
+
+    assert {one.__name__ for one in aks_inference.COMPONENTS} == set(COMPONENTS)
+
+
 @pytest.mark.parametrize(
     ("text", "path", "message"),
     [
@@ -128,7 +157,10 @@ def test_the_text_for_people(check: Check, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_the_short_way_loads_neither_pulumi_nor_the_runtimes_commands(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("\n---\n".join([CLUSTER % 3, LOCAL, SERVICE % ("one", "here")]))
+    with_runtime = (CLUSTER % 3).replace("pluginMode: overlay}", "pluginMode: overlay}, runtime: {image: 'r:1'}")
+    (tmp_path / "c.yaml").write_text(
+        "\n---\n".join([with_runtime, LOCAL, SERVICE % ("one", "scoring") + "  image: i:1"])
+    )
     program = (
         "import sys; from aks_inference_provider.cli import main\n"
         "sys.argv[1:] = ['check', 'c.yaml']\n"

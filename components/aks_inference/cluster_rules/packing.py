@@ -103,8 +103,12 @@ def pack(groups: Sequence[NodeGroup], workloads: Iterable[Workload]) -> Packing:
     ordered = sorted(wanted, key=lambda workload: (-_share(workload.each, total), workload.name))
     bins = [_Bin(index, _amounts(group.each), group.nodes, False) for index, group in enumerate(groups) if group.nodes]
     pending = []
+    allowed: dict[object, list[bool]] = {}
     for workload in ordered:
-        placed = _place(workload, groups, bins)
+        key = (tuple(workload.node_selector.items()), workload.tolerations)
+        if key not in allowed:
+            allowed[key] = [may_run_on(workload, group) for group in groups]
+        placed = _place(workload, allowed[key], bins)
         if placed < workload.replicas:
             pending.append(Pending(workload.name, placed, workload.replicas, _reason(workload, groups, bins)))
     used: dict[str, int] = {}
@@ -124,9 +128,9 @@ def may_run_on(workload: Workload, group: NodeGroup) -> bool:
     return all(any(_bears(bearing, taint) for bearing in workload.tolerations) for taint in _hard(group.taints))
 
 
-def _place(workload: Workload, groups: Sequence[NodeGroup], bins: list[_Bin]) -> int:
+def _place(workload: Workload, allowed: Sequence[bool], bins: list[_Bin]) -> int:
+    """How many replicas found a place. `allowed`: whether they may run on each group."""
     each, left = _amounts(workload.each), workload.replicas
-    allowed = [may_run_on(workload, group) for group in groups]
     index = 0
     while left and index < len(bins):
         one = bins[index]

@@ -1,9 +1,10 @@
 """The documents of a run, checked together: services on the clusters that they name."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cache
 from typing import Any
 
 from aks_inference.documents.reading import Document
@@ -32,6 +33,7 @@ def check_documents(documents: Sequence[Document], today: date) -> list[Outcome]
     outcomes = [Outcome(document) for document in documents]
     targets: dict[str, str] = {}
     models: dict[str, str] = {}
+    jobs = [one.document.name for one in outcomes if one.document.component == "TrainingJob"]
     for outcome in outcomes:
         document = outcome.document
         if document.component in CLUSTERS:
@@ -43,6 +45,7 @@ def check_documents(documents: Sequence[Document], today: date) -> list[Outcome]
     for outcome in outcomes:
         if outcome.document.component not in CLUSTERS:
             args, findings = _linked(outcome.document.args, targets, models)
+            findings += _no_job(args, jobs)
             _plan(outcome, args, today)
             # What the reference means is said; that it is no target is then no news.
             paths = {finding.path for finding in findings}
@@ -115,6 +118,12 @@ def _rollout(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list
     return plan_rollout(name, args)
 
 
+def _job(name: str, args: Mapping[str, Any], today: date) -> tuple[Any, list[Finding]]:
+    from aks_inference.training_job.spec import plan_job
+
+    return plan_job(name, args)
+
+
 _PLANNERS: dict[str, Callable[[str, Mapping[str, Any], date], tuple[Any, list[Finding]]]] = {
     "AksInferenceCluster": _aks,
     "InferenceRuntime": _runtime,
@@ -122,15 +131,22 @@ _PLANNERS: dict[str, Callable[[str, Mapping[str, Any], date], tuple[Any, list[Fi
     "RegisteredModel": _model,
     "ModelWebService": _service,
     "ControlledRolloutEndpoint": _rollout,
+    "TrainingJob": _job,
 }
 
 
 def _snake(component: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments under their Python names; the planners look some up before they are converted."""
+    names = _names(component)
+    return {names.get(key, key): value for key, value in args.items() if value is not None}
+
+
+@cache
+def _names(component: str) -> Mapping[str, str]:
+    """The arguments by their names in camelCase."""
     from pydantic.alias_generators import to_camel
 
-    names = {to_camel(name): name for name in _fields(component)}
-    return {names.get(key, key): value for key, value in args.items() if value is not None}
+    return {to_camel(name): name for name in _fields(component)}
 
 
 def _fields(component: str) -> Iterable[str]:
@@ -154,6 +170,10 @@ def _fields(component: str) -> Iterable[str]:
         from aks_inference.service.spec import ModelWebServiceSpec as Service
 
         return Service.model_fields
+    if component == "TrainingJob":
+        from aks_inference.training_job.spec import TrainingJobSpec as Job
+
+        return Job.model_fields
     from aks_inference.rollout.spec import ControlledRolloutEndpointSpec as Rollout
 
     return Rollout.model_fields
@@ -206,6 +226,15 @@ def _linked(
             findings.append(Finding(("target",), rule, f"give one of them ({known}), or a cluster's target", target))
             linked["target"] = format_target(LocalTarget(name="-", state_directory="/"))
     return _with_models(linked, models), findings
+
+
+def _no_job(args: Mapping[str, Any], jobs: Sequence[str]) -> Iterator[Finding]:
+    """A reference to outputs of a job that is not here; another text is a folder."""
+    for given in (args.get("job_outputs"), args.get("jobOutputs")):
+        if isinstance(given, str) and _REFERENCE.fullmatch(given) and _name(given) not in jobs:
+            rule = "is the name of no TrainingJob in these documents"
+            known = ", ".join(jobs) or "none is there"
+            yield Finding(("job_outputs",), rule, f"give one of them ({known}), or a folder", given)
 
 
 def _with_models(value: Any, models: Mapping[str, str]) -> Any:  # noqa: ANN401 - any JSON

@@ -15,6 +15,7 @@ COMPONENTS = (
     "RegisteredModel",
     "ModelWebService",
     "ControlledRolloutEndpoint",
+    "TrainingJob",
 )
 KEYS = ("component", "name", "args")
 _LARGEST_FILE = 10_000_000

@@ -16,7 +16,7 @@ from aks_inference.inference_runtime.vault import (
     provider_class,
     secret_findings,
 )
-from aks_inference.kubernetes import Manifest, named
+from aks_inference.manifests import Manifest, named
 from aks_inference.pods import labels
 from aks_inference.service.code import absolute
 from aks_inference.values import is_late

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pulumi
-
 from aks_inference.findings import Finding
-from aks_inference.kubernetes import Manifest, named
+from aks_inference.manifests import Manifest, named
 from aks_inference.pods import (
     MONITORING_LABEL,
     RESTRICTED,
@@ -169,6 +167,8 @@ def _digest(vault: VaultPlan) -> Any:  # noqa: ANN401 - a text or an output of o
     parts = (secret.host, secret.name, secret.version, vault.client_id, vault.tenant_id)
     if not any(is_late(part) for part in parts):
         return _hash(parts)
+    import pulumi  # not for checks without a stack
+
     return pulumi.Output.all(*parts).apply(_hash)
 
 

@@ -22,6 +22,8 @@ class Bindings:
     """Names that functions bind by `global`, if they are called."""
     unknown: bool = False
     """Whether the module may have further names: a star import, `exec`, `__getattr__` and the like."""
+    in_expressions: bool = False
+    """Whether an expression binds names (`:=`) at all: few modules have one, and to look for them takes long."""
 
     def may_have(self, name: str) -> bool:
         """Whether the module may have the name."""
@@ -38,13 +40,29 @@ class Bindings:
 def bindings_of(tree: ast.Module) -> Bindings:
     """Goes through the statements in their order; what stands under a condition may happen or not."""
     found = Bindings()
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Global):
             found.elsewhere |= frozenset(node.names)
+        elif isinstance(node, ast.NamedExpr):
+            found.in_expressions = True
         found.unknown = found.unknown or _opens(node)
     _block(tree.body, found, surely=True)
     found.unknown = found.unknown or found.may_have("__getattr__")
     return found
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All of them, in no order; without `ctx`, which is a node too and half of what `ast.walk` goes through."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        for name in node._fields:
+            value = None if name == "ctx" else getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                pending.append(value)
+            elif isinstance(value, list):
+                pending += [item for item in value if isinstance(item, ast.AST)]
 
 
 def _opens(node: ast.AST) -> bool:
@@ -65,7 +83,7 @@ def _block(statements: Sequence[ast.stmt], found: Bindings, *, surely: bool) -> 
 
 
 def _statement(statement: ast.stmt, found: Bindings, *, surely: bool) -> None:
-    for name in _in_expressions(statement):
+    for name in _in_expressions(statement) if found.in_expressions else ():
         found.bind(name, None, surely=False)
     for name in _names_of(statement):
         found.bind(name, None, surely=surely)

@@ -27,21 +27,40 @@ SOURCE: PropertyPath = ("source_directory",)
 
 def absolute(path: str) -> Path:
     """A path as given, from the program's working directory; links are kept."""
-    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - resolve() would follow links
+    return _path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - resolve() would follow links
+
+
+@lru_cache(maxsize=1024)
+def _path(text: str) -> Path:
+    """Services of a program name the same few: taking a path apart costs more than looking at its file."""
+    return Path(text)
+
+
+@lru_cache(maxsize=1024)
+def _within(source: Path, entry_script: str) -> tuple[Path, str | None]:
+    """The script, and its name below its folder; None: it lies outside."""
+    script = Path(os.path.normpath(source / entry_script))
+    return script, script.relative_to(source).as_posix() if script.is_relative_to(source) else None
 
 
 def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | None, list[Finding]]:
     """The code of a version, and what is wrong with it. Reads the files."""
+    read, findings = read_content(entry_script, source_directory)
+    return (None if read is None else read[0]), findings
+
+
+def read_content(entry_script: str, source_directory: str | None) -> tuple[tuple[Code, Content] | None, list[Finding]]:
+    """The code of a version with what its files come to, and what is wrong with it. Reads the files."""
+    name: str | None
     if source_directory is not None:
         source = absolute(source_directory)
         if not os.path.isdir(source):  # noqa: PTH112 - Path.is_dir() raises where a name is too long
             rule = "is not a directory" if os.path.exists(source) else f"does not exist ({source})"  # noqa: PTH110
             return None, [Finding(SOURCE, rule, "give the folder that holds the entry script", source_directory)]
-        script = Path(os.path.normpath(source / entry_script))
-        if not script.is_relative_to(source):
+        script, name = _within(source, entry_script)
+        if name is None:
             rule = f"lies outside of @source_directory {source_directory}"
             return None, [Finding(ENTRY, rule, "give the path relative to it", entry_script)]
-        name = script.relative_to(source).as_posix()
     else:
         source, script = None, absolute(entry_script)
         name = str(script)
@@ -52,7 +71,7 @@ def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | N
     except (InvalidInput, OSError) as error:
         return None, [Finding(SOURCE if source else ENTRY, str(error), "make every file readable")]
     code = Code(source_directory=str(source) if source else None, entry_script=name, digest=content.digest)
-    return code, list(_large(source_directory, content)) if source else []
+    return (code, content), list(_large(source_directory, content)) if source else []
 
 
 def _large(given: str | None, content: Content) -> Iterator[Finding]:

@@ -52,12 +52,12 @@ def _marks(folder: str) -> Iterator[Mark]:
                 yield from _marks(entry.path)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _folder(source: str, marks: tuple[Mark, ...]) -> Content:
     return _content(directory_files(Path(source)))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _script(script: str, mark: Mark) -> Content:
     path = Path(script)
     return _content({path.name: path})

@@ -9,7 +9,7 @@ from typing import Any
 
 from aks_inference.findings import Finding, Severity, in_file, under
 from aks_inference.packages import completed
-from aks_inference.service.code import absolute, read_code
+from aks_inference.service.code import absolute, read_content
 from aks_inference.service.environment import (
     LOCAL_ONLY,
     ReadEnvironment,
@@ -58,6 +58,8 @@ class Inference:
 
     code: Code
     environment: ReadEnvironment
+    code_bytes: int = 0
+    """Of all files of the code; 0 where it is no user's own."""
 
 
 def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]:
@@ -124,27 +126,30 @@ def _read(raw: Mapping[str, object], built: bool) -> tuple[Inference | None, lis
     spec, findings = got.spec, list(got.findings)
     environment, wrong = _image_environment(spec) if built else _environment(spec)
     findings += wrong
-    code = None
+    found = None
     # A text without a character is no script either, and told as one that does not exist.
     if spec.entry_script is not None and got.whole("source_directory"):
-        code, wrong = read_code(spec.entry_script, spec.source_directory)
+        found, wrong = read_content(spec.entry_script, spec.source_directory)
         findings += wrong
-    sound = not any(f.severity is Severity.ERROR for f in findings)
-    return (Inference(code, environment) if code is not None and sound else None), findings
+    if found is None or any(f.severity is Severity.ERROR for f in findings):
+        return None, findings
+    code, content = found
+    return Inference(code, environment, content.size_bytes), findings
 
 
 def _environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:
     """Of packages alone: what a process can have."""
     findings = [*_beside(spec), *_legacy(spec)]
+    if spec.environment is None and not spec.conda_file:
+        return ReadEnvironment(), findings
     base = absolute(spec.source_directory or ".")
     if spec.environment is not None:
         environment, wrong = read_environment(spec.environment, base)
         return environment, [*findings, *under(("environment",), wrong)]
-    if spec.conda_file:
-        packages, wrong = conda_file(base / spec.conda_file, spec.conda_file)
-        environment = ReadEnvironment(Environment(pip_packages=tuple(dict.fromkeys(packages))))
-        return environment, [*findings, *under(("conda_file",), completed(wrong, packages))]
-    return ReadEnvironment(), findings
+    given = spec.conda_file or ""
+    packages, wrong = conda_file(base / given, given)
+    environment = ReadEnvironment(Environment(pip_packages=tuple(dict.fromkeys(packages))))
+    return environment, [*findings, *under(("conda_file",), completed(wrong, packages))]
 
 
 def _image_environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference.findings import Finding, Severity
-from aks_inference.service.folders import content_of
 from aks_inference.service.settings import VersionSettings
 from aks_inference_runtime.api.content import directory_files
 from aks_inference_runtime.api.endpoint import Code, Container
@@ -56,9 +55,8 @@ def code_files(code: Code) -> dict[str, Path]:
     return directory_files(Path(code.source_directory))
 
 
-def code_rules(code: Code) -> Iterator[Finding]:
-    """What of the code does not fit a ConfigMap. Reads the sizes."""
-    size = content_of(code.source_directory, code.entry_script).size_bytes
+def code_rules(size: int) -> Iterator[Finding]:
+    """What of the code does not fit a ConfigMap. `size`: of all its files in bytes."""
     if size > CODE_LIMIT_BYTES:
         most = CODE_LIMIT_BYTES // 1024
         rule = f"its folder holds {size / 1024:,.0f} KiB; a Kubernetes target takes {most} KiB of code"

@@ -5,6 +5,8 @@ azureml-v1.md 2.1); the last group is this package's own.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -143,15 +145,22 @@ AUTOSCALE = (
 )
 
 
+_resources_of = attrgetter(*Resources.model_fields)
+_requests_of = attrgetter(*Requests.model_fields)
+_probe_of = attrgetter(*Probe.model_fields)
+"""A part's fields have the names of the arguments."""
+
+
 def resources(settings: VersionSettings) -> Resources:
     """What one replica asks for."""
-    return Resources(
-        cpu_cores=settings.cpu_cores,
-        cpu_cores_limit=settings.cpu_cores_limit,
-        memory_gb=settings.memory_gb,
-        memory_gb_limit=settings.memory_gb_limit,
-        gpu_cores=settings.gpu_cores,
-    )
+    found: Resources = _part(Resources, _resources_of(settings))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _part(kind: Any, values: tuple[Any, ...]) -> Any:  # noqa: ANN401 - of any kind
+    """Checked once: the versions of a program differ in few of them."""
+    return kind(**dict(zip(kind.model_fields, values, strict=True)))
 
 
 def autoscales(settings: VersionSettings) -> bool:
@@ -164,17 +173,24 @@ def scaling(settings: VersionSettings) -> Scaling:
     given = {name: value for name in AUTOSCALE if (value := getattr(settings, name)) is not None}
     if settings.scale_to_zero:
         given["autoscale_min_replicas"] = 0
-    return Scaling(autoscale_enabled=autoscales(settings), num_replicas=settings.num_replicas, **given)
+    return _scaled(autoscales(settings), settings.num_replicas, tuple(given.items()))
+
+
+@lru_cache(maxsize=1024)
+def _scaled(autoscale: bool, replicas: int | None, given: tuple[tuple[str, Any], ...]) -> Scaling:
+    return Scaling(autoscale_enabled=autoscale, num_replicas=replicas, **dict(given))
 
 
 def requests(settings: VersionSettings) -> Requests:
     """How requests are admitted."""
-    return Requests(**{name: getattr(settings, name) for name in Requests.model_fields})
+    found: Requests = _part(Requests, _requests_of(settings))
+    return found
 
 
 def probe(settings: VersionSettings) -> Probe:
     """Liveness."""
-    return Probe(**{name: getattr(settings, name) for name in Probe.model_fields})
+    found: Probe = _part(Probe, _probe_of(settings))
+    return found
 
 
 def setting_rules(read: Read[Any]) -> Iterator[Finding]:

@@ -116,7 +116,7 @@ def _what_runs(
         findings += registry_rules(target)
     if inference is None:
         return None, PodImage(), findings
-    findings += layer_rules(inference.code) if built else code_rules(inference.code)
+    findings += layer_rules(inference.code) if built else code_rules(inference.code_bytes)
     return inference, PodImage(content=built_image(inference) if built else None), findings
 
 

@@ -16,8 +16,9 @@ _CHUNK = 1024 * 1024
 def file_digest(path: Path) -> str:
     """`sha256:<hex>` of one file's content."""
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
     with path.open("rb", buffering=0) as file:
+        # A small file needs no large buffer, which is written to before it is read into.
+        buffer = memoryview(bytearray(min(_CHUNK, os.fstat(file.fileno()).st_size + 1)))
         while size := file.readinto(buffer):
             digest.update(buffer[:size])
     return f"sha256:{digest.hexdigest()}"
