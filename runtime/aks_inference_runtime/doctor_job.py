@@ -1,8 +1,8 @@
-"""The doctor as Jobs in a cluster: one with the nodes' own network, one with that of pods."""
+"""The doctor as Jobs in a cluster: one with the nodes' own network, others with that of pods, where those run."""
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from aks_inference_runtime.doctor import Target
@@ -12,22 +12,34 @@ _SECONDS = 300
 _FOLDER = "/etc/aks-inference-doctor"
 
 
-def jobs(nodes: Iterable[Target], pods: Iterable[Target], image: str, namespace: str) -> dict[str, Any]:
-    """A List of ConfigMaps and Jobs. `nodes`: what nodes must reach; `pods`: what pods of the namespace must."""
+@dataclass(frozen=True)
+class Place:
+    """Where hosts are to be reached from."""
+
+    suffix: str
+    """Of the Job's name."""
+    namespace: str
+    targets: tuple[Target, ...]
+    host_network: bool = False
+    """The network of the node. Pod Security allows it in namespaces of the level `privileged` alone, which is what one
+    without labels is."""
+
+
+def jobs(places: Iterable[Place], image: str) -> dict[str, Any]:
+    """A List of ConfigMaps and Jobs. `image`: the runtime's."""
     items = []
-    for suffix, targets, host_network in (("nodes", nodes, True), ("pods", pods, False)):
-        listed = [asdict(target) for target in targets]
-        if not listed:
+    for place in places:
+        if not place.targets:
             continue
-        metadata = {"name": f"{NAME}-{suffix}", "namespace": namespace, "labels": {"app.kubernetes.io/name": NAME}}
+        listed = json.dumps([asdict(target) for target in place.targets])
+        metadata = {
+            "name": f"{NAME}-{place.suffix}",
+            "namespace": place.namespace,
+            "labels": {"app.kubernetes.io/name": NAME},
+        }
         items += [
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": metadata,
-                "data": {"targets.json": json.dumps(listed)},
-            },
-            _job(metadata, image, host_network),
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"targets.json": listed}},
+            _job(metadata, image, place.host_network),
         ]
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
@@ -51,6 +63,8 @@ def _job(metadata: Mapping[str, Any], image: str, host_network: bool) -> dict[st
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "hostNetwork": host_network,
+        # With the container's own: what the level `restricted` asks for, which the runtime's namespace has.
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         # Names as pods resolve them are those of the cluster's DNS; nodes ask that of the virtual network.
         "dnsPolicy": "Default" if host_network else "ClusterFirst",
         "containers": [container],

@@ -158,6 +158,56 @@ def test_jobs_for_the_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         run([str(file), "--job"])
 
 
+CLUSTER = (
+    "component: AksInferenceCluster\nname: prod\nargs: {location: westeurope, runtime: {image: 'own.example/r:1'}}\n"
+)
+SERVICE = """---
+component: ModelWebService
+name: %s
+args:
+  target: prod
+  namespace: %s
+  image: images.example:5000/scoring:1
+  inference_config: {entry_script: %s}
+"""
+
+
+def test_services_are_asked_for_where_they_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "score.py"
+    script.write_text("def init(): pass\ndef run(data): return data\n")
+    file = tmp_path / "all.yaml"
+    file.write_text(CLUSTER + SERVICE % ("one", "team-a", script) + SERVICE % ("two", "team-b", script))
+    assert run([str(file), "--job", "--image", "r:1", "--namespace", "runtime", "--node-namespace", "nodes"]) == 0
+    items = json.loads(capsys.readouterr().out)["items"]
+    placed = {(one["metadata"]["name"].rsplit("-", 1)[1], one["metadata"]["namespace"]): one for one in items[::2]}
+    assert set(placed) == {("nodes", "nodes"), ("pods", "runtime"), ("services", "team-a"), ("services", "team-b")}
+    hosts = {
+        place: {target["host"] for target in json.loads(one["data"]["targets.json"])} for place, one in placed.items()
+    }
+    # Nodes pull images, also those of the services; who fetches models is a pod of a service.
+    assert {"own.example", "images.example"} <= hosts["nodes", "nodes"]
+    assert hosts["services", "team-a"] == hosts["services", "team-b"]
+    assert any("storage account" in host for host in hosts["services", "team-a"])
+    assert not any("storage account" in host for host in hosts["pods", "runtime"])
+
+
+def test_an_attached_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its region is in no declaration; services name it as the declaration does."""
+    script = tmp_path / "score.py"
+    script.write_text("def init(): pass\ndef run(data): return data\n")
+    file = tmp_path / "attached.yaml"
+    attached = CLUSTER.replace("location: westeurope", "resourceGroup: rg, clusterName: shared")
+    file.write_text(attached + SERVICE % ("one", "team-a", script))
+    assert run([str(file), "--list"]) == 2
+    assert "give --location REGION" in capsys.readouterr().err
+    assert run([str(file), "--list", "--json", "--location", "northeurope"]) == 0
+    hosts = {host["host"] for host in json.loads(capsys.readouterr().out)}
+    assert {"mcr.microsoft.com", "own.example", "images.example"} <= hosts
+    assert run([str(file), "--job", "--image", "r:1", "--location", "northeurope"]) == 0
+    places = {one["metadata"]["namespace"] for one in json.loads(capsys.readouterr().out)["items"]}
+    assert "team-a" in places
+
+
 def test_what_a_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     listed = tmp_path / "targets.json"
     listed.write_text(json.dumps([{"host": "no-such-host.invalid", "port": 443, "protocol": "HTTPS", "phases": ["x"]}]))

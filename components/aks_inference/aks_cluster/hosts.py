@@ -106,7 +106,7 @@ def hosts_of(
 
 
 def attached_hosts(
-    plan: AttachPlan, location: str, api_server: str, others: StackNames = NO_NAMES
+    plan: AttachPlan, location: str, api_server: str | None, others: StackNames = NO_NAMES
 ) -> tuple[RequiredHost, ...]:
     """Of a cluster that exists; its add-ons are its own business, and not known."""
     names = replace(
