@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from aks_inference_runtime.router.gate import grpc_wire
 from aks_inference_runtime.router.gate.goaways import GoAways
+from aks_inference_runtime.router.gate.telemetry import Telemetry
 
 REPLICA = Path(__file__).with_name("grpc_replica.py")
 MESSAGE = b"\0\0\0\0\2{}"
@@ -62,6 +64,17 @@ def test_every_status_of_the_table_has_a_code() -> None:
     assert [grpc_wire.status_of(code) for code in (0, 5, 13, 14, 99)] == [200, 404, 500, 503, 500]
     assert grpc_wire.code_of([(b"grpc-status", b"5")]) == 5
     assert grpc_wire.code_of([(b"grpc-status", b"x"), (b"other", b"5")]) is None
+
+
+def test_the_line_of_a_call() -> None:
+    lines: list[str] = []
+    telemetry = Telemetry({"endpoint": "svc"}, lines.append)
+    record = grpc_wire.CallRecord(b"id", b"POST", b"/a.B/C", 0.25)
+    record.code = 5
+    telemetry.answered(record, grpc_wire.status_of(5), "", 0.1, 0.0)
+    told = json.loads(lines[0])
+    assert (told["path"], told["status"], told["grpc_status"], told["queue_ms"]) == ("/a.B/C", 404, 5, 250.0)
+    assert telemetry.answers[404, ""] == 1
 
 
 def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:

@@ -5,14 +5,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import jwt
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec
+from grpc_clients import CODE, NAMED, Client, refused
 
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.errors import RuntimeUnavailable
@@ -38,9 +41,9 @@ def away() -> set[str]:
     return set()
 
 
-@pytest_asyncio.fixture
-async def port(bed: Any, make_state: Callable[..., RouterState], away: set[str]) -> AsyncIterator[int]:
-    """Of a router whose endpoint asks for tokens; their clocks may differ by nothing."""
+@asynccontextmanager
+async def asking(state: RouterState, away: set[str], **changes: Any) -> AsyncIterator[int]:
+    """The port of a router whose endpoint asks for tokens; their clocks may differ by nothing."""
 
     async def fetch(url: str) -> dict[str, Any]:
         assert url == f"{ISSUER}/keys"
@@ -54,15 +57,21 @@ async def port(bed: Any, make_state: Callable[..., RouterState], away: set[str])
     router = HaproxyRouter(directory, port=front, cluster=cluster, fetch=fetch)
     try:
         await router.start()
-        (endpoint,) = make_state({"A": (10_000, [await bed.replica()])}).endpoints.values()
+        (endpoint,) = state.endpoints.values()
         rules = TokenRules(ISSUER, ("scoring",), f"{ISSUER}/keys", skew_s=0)
         tenure = Tenure(Phase.HOLDING, Epoch(1, "a"))
-        endpoint = replace(endpoint, auth=AuthMode.TOKEN, token=rules, tenure=tenure)
+        endpoint = replace(endpoint, auth=AuthMode.TOKEN, token=rules, tenure=tenure, **changes)
         await router.apply(RouterState({"svc": endpoint}))
         yield front
     finally:
         await router.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest_asyncio.fixture
+async def port(bed: Any, make_state: Callable[..., RouterState], away: set[str]) -> AsyncIterator[int]:
+    async with asking(make_state({"A": (10_000, [await bed.replica()])}), away) as front:
+        yield front
 
 
 async def test_good_and_bad_tokens(bed: Any, port: int) -> None:
@@ -104,3 +113,19 @@ async def test_an_issuer_that_is_away_is_no_wrong_token(
     away.clear()
     assert (await bed.ask(port=port, key=token(60))).status == 200
     assert (await bed.replicas[0].stats())["served"] == 1
+
+
+@pytest.mark.long
+async def test_tokens_of_calls(bed: Any, make_state: Callable[..., RouterState], away: set[str]) -> None:
+    stub = Path(__file__).with_name("grpc_replica.py")
+    replica = await bed.replica(stub=stub, protocol="grpc", healthProtocol="grpc")
+    async with (
+        asking(make_state({"A": (10_000, [replica])}), away, grpc=True) as front,
+        grpc.aio.insecure_channel(f"127.0.0.1:{front}") as channel,
+    ):
+        client = Client(channel, NAMED)
+        good = (*NAMED, ("authorization", f"Bearer {token(60)}"))
+        assert json.loads(await client.score(metadata=good)) == {"length": 2}
+        bad = (*NAMED, ("authorization", f"Bearer {token(-5)}"))
+        assert (await refused(client.score(metadata=bad)))[:2] == (CODE.UNAUTHENTICATED, "auth")
+        assert (await refused(client.score()))[:2] == (CODE.UNAUTHENTICATED, "auth")
