@@ -1,10 +1,13 @@
 """What dies and hangs while requests come: two router pods, five replicas, two autoscalers, a real API server.
 
 One fault every few seconds at 70 % load. Killed are the owner's HAProxy, a replica, the autoscaler's leader, a router
-pod; stopped HAProxy, agent, gate and, for a while, the API server. What a kubelet would start again is started again a
-second later; everything else must come back by itself. Clients open a connection for each request and repeat nothing.
+pod; stopped HAProxy, agent, gate and, for a while, the API server; cut is the way between the routers, or to a replica,
+for a moment or until it counts as lost. What a kubelet would start again is started again a second later; everything
+else must come back by itself. Clients open a connection for each request and repeat nothing.
 
-    ./bench/run chaos [--quick] [--json]      8 faults; else those of the README, for half an hour
+    ./bench/run chaos [--quick] [--json]      10 faults; else those of the README, for half an hour
+
+Paths are cut where `chaos_paths` can; elsewhere the result says why not.
 """
 
 import asyncio
@@ -19,39 +22,53 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench.chaos_bed import REPLICAS, SERVICE_MS, Chaos, Records, chaos_bed
+from bench import chaos_paths
+from bench.chaos_bed import REPLICAS, ROUTERS, SERVICE_MS, Chaos, Records, chaos_bed
 from bench.harness import machine, run_bench, versions
 
-TO_REACH = {"over_admissions": 0, "success": 0.999, "gap_p99_ms": 1_000, "lost_endpoints": 0}
+TO_REACH = {"over_admissions": 0, "success": 0.999, "gap_p99_ms": 1_000, "lost_endpoints": 0, "unanswered": 0}
 RATE = 0.7 * REPLICAS * 1_000 / SERVICE_MS
 PAUSE_S, QUICK_PAUSE_S = 30.0, 3.0
 """Of the API server."""
 STOPPED_S = 2.0
 """Before who is stopped goes on, as after a liveness probe or a full disk."""
+CUT_S = 2.0
+"""A path that comes back: what is on it goes on."""
+APART_S = 7.0
+"""One that stays away: what is on it is given up after five seconds."""
 WITHIN_S = 0.1
 """What was due so long before a fault may be under way when it comes."""
 SPACING_S, QUICK_SPACING_S = 5.0, 2.5
 FULL = {"owner killed": 160, "owner stopped": 40, "replica killed": 20, "replica stopped": 20, "leader killed": 20}
 FULL |= {"router killed": 20, "agent stopped": 20, "API server stopped": 3}
+CUTS = {"routers cut": 6, "routers apart": 4, "replica cut": 6, "replica lost": 4}
+QUICK_CUTS = {"routers cut": 1, "replica cut": 1}
 QUICK = {"owner killed": 3, "owner stopped": 1, "replica killed": 1, "leader killed": 1, "router killed": 1}
 QUICK |= {"API server stopped": 1}
 
 
 async def measure(*, quick: bool) -> dict[str, Any]:
-    """The whole measurement."""
-    if quick:
-        return await faults(QUICK, QUICK_SPACING_S, QUICK_PAUSE_S, quick=True)
-    return await faults(FULL, SPACING_S, PAUSE_S, quick=False)
+    """The whole measurement. Its process gets a network of its own where that can be."""
+    why_not = chaos_paths.enter()
+    plan, cuts = (QUICK, QUICK_CUTS) if quick else (FULL, CUTS)
+    plan = plan if why_not else plan | cuts
+    spacing_s, pause_s = (QUICK_SPACING_S, QUICK_PAUSE_S) if quick else (SPACING_S, PAUSE_S)
+    result = await faults(plan, spacing_s, pause_s, quick=quick, cutting=not why_not)
+    return result | ({"no_cuts": why_not} if why_not else {})
 
 
-async def faults(plan: Mapping[str, int], spacing_s: float, pause_s: float, *, quick: bool) -> dict[str, Any]:
+async def faults(
+    plan: Mapping[str, int], spacing_s: float, pause_s: float, *, quick: bool, cutting: bool
+) -> dict[str, Any]:
     """So many of each, in an order that is drawn once and always the same."""
     described = machine()
     order = [name for name, times in plan.items() for _ in range(times)]
     Random(7).shuffle(order)
     at: list[tuple[float, str]] = []
     with tempfile.TemporaryDirectory(prefix="aksc-") as folder:
-        async with chaos_bed(Path(folder)) as bed:
+        if cutting:
+            chaos_paths.prepare(ROUTERS)
+        async with chaos_bed(Path(folder), groups=chaos_paths.groups(ROUTERS) if cutting else {}) as bed:
             load = await bed.load(RATE)
             await asyncio.sleep(spacing_s)
             for name in order:
@@ -90,6 +107,21 @@ async def one(bed: Chaos, name: str, pause_s: float) -> None:
             await stopped(bed.agent_pid(bed.owner), STOPPED_S)
         case "API server stopped":
             await stopped(bed.server_pid, pause_s)
+        case "routers cut" | "routers apart":
+            chaos_paths.cut_routers()
+            await healed(CUT_S if name == "routers cut" else APART_S)
+        case "replica cut" | "replica lost":
+            replica = bed.next_replica()
+            chaos_paths.cut_replica(replica.address, replica.ports[:2])
+            await healed(CUT_S if name == "replica cut" else APART_S)
+
+
+async def healed(seconds: float) -> None:
+    """The paths are open again after a while."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        chaos_paths.heal()
 
 
 async def stopped(pid: int, seconds: float) -> None:
@@ -119,6 +151,8 @@ def describe(records: Records, at: list[tuple[float, str]], most: list[int], los
         "success": round(len(good) / len(records), 5),
         "gap_p99_ms": round(sorted(gaps)[min(len(gaps) - 1, int(0.99 * len(gaps)))]),
         "lost_endpoints": lost,
+        "unanswered": sum(status == 0 and reason == "TimeoutError" for _, _, status, reason in records),
+        "slowest_ms": round(1_000 * max(answered - due for due, answered, _, _ in records)),
         "requests": len(records),
         "failed": {name: dict(counts) for name, counts in after.items()},
         "longest_gap_ms": worst,

@@ -127,10 +127,13 @@ class Chaos:
     """Of replicas."""
     cap: int = 1
     service_ms: float = SERVICE_MS
+    groups: dict[str, int] = field(default_factory=dict)
+    """Of the routers' processes; none: as this one."""
     _next: Any = None
 
     def __post_init__(self) -> None:
         self._next = cycle(range(self.number))
+        self.bed.groups = self.groups
 
     @property
     def server_pid(self) -> int:
@@ -160,9 +163,13 @@ class Chaos:
         """Of a router's agent."""
         return self.bed.routers[router].process.pid
 
+    def next_replica(self) -> Replica:
+        """One after the other."""
+        return self.replicas[next(self._next)]
+
     def gate_pid(self) -> int:
         """Of the next replica's gate."""
-        gate = self.replicas[next(self._next)].gate
+        gate = self.next_replica().gate
         assert gate is not None
         return gate.process.pid
 
@@ -231,7 +238,7 @@ class Chaos:
 
     async def kill_replica(self) -> None:
         """Gate and server of one, which a kubelet starts again."""
-        replica = self.replicas[next(self._next)]
+        replica = self.next_replica()
         await replica.look(self.session)
         await asyncio.to_thread(replica.end)
         await asyncio.sleep(BACK_S)

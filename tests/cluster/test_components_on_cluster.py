@@ -91,7 +91,7 @@ def test_the_whole_life(cluster, project, namespace, until):
     assert "readinessProbe" in gate
     assert "readinessProbe" not in scoring
     assert scoring["livenessProbe"]["initialDelaySeconds"] == 310
-    assert "tcpSocket" in scoring["livenessProbe"]
+    assert scoring["livenessProbe"]["httpGet"]["path"] == k8s.REPLICA_LIVENESS_PATH
     assert pod["terminationGracePeriodSeconds"] > 60
     (used, *_) = pod["volumes"]
     paths = {item["path"] for item in used["configMap"]["items"]}

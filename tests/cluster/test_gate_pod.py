@@ -1,4 +1,4 @@
-"""The gate as a pod runs it: its settings from variables, its control over TCP, the kubelet's three questions."""
+"""The gate as a pod runs it: its settings from variables, its control over TCP, the kubelet's questions."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.api.kubernetes import GATE_VARIABLE, REPLICA_VARIABLE
+from aks_inference_runtime.api.kubernetes import GATE_VARIABLE, REPLICA_LIVENESS_PATH, REPLICA_VARIABLE
 from aks_inference_runtime.kubernetes import gate as pod
 from testbed.processes import free_ports
 
@@ -172,3 +172,30 @@ async def test_what_prometheus_and_the_access_log_are_told(tmp_path, capfd):
     assert lines[1]["request_id"] == made
     assert {"status": 504, "reason": "scoring-timeout"}.items() <= lines[2].items()
     assert "secret" not in str(lines)
+
+
+async def test_a_replica_that_hangs_is_told_to_the_kubelet_and_one_that_works_is_not(tmp_path: Any) -> None:
+    release = asyncio.Event()
+    limits = {"scoringTimeoutMs": 200, "hungAfterMs": 300, "maxConcurrent": 2}
+    async with (
+        scoring(release) as upstream,
+        gate(upstream, tmp_path, **limits) as (address, _, questions),
+        aiohttp.ClientSession() as session,
+    ):
+        asked = questions + REPLICA_LIVENESS_PATH
+        await until(session, asked, 200)
+        await until(session, f"{questions}/readyz", 200)
+        async with session.post(f"{address}/score", data=b"{}") as answer:
+            assert answer.status == 504
+        await until(session, asked, 503)
+        assert await status(session, f"{questions}/livez") == 200, "the gate is well"
+        # It comes back: then it was not hung, and is asked no more.
+        release.set()
+        await until(session, asked, 200)
+
+
+async def test_a_replica_whose_port_takes_no_connection_is_told_to_the_kubelet(tmp_path: Any) -> None:
+    (closed,) = free_ports(1)
+    async with gate(closed, tmp_path) as (_, _, questions), aiohttp.ClientSession() as session:
+        await until(session, f"{questions}/livez", 200)
+        assert await status(session, questions + REPLICA_LIVENESS_PATH) == 503

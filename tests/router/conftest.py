@@ -211,6 +211,12 @@ async def bed() -> AsyncIterator[Bed]:
 
 
 @pytest.fixture
+def make_bed() -> Callable[[], Bed]:
+    """For tests with an event loop of their own; who takes one closes it."""
+    return lambda: Bed(Path(tempfile.mkdtemp(prefix="aksr-")))
+
+
+@pytest.fixture
 def make_state() -> Callable[..., RouterState]:
     """A state with one endpoint `svc`: versions by name → (hundredths, replicas), settings by keyword."""
 

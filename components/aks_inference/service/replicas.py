@@ -26,6 +26,8 @@ _SCRIPT_FOLDER = "source"
 """Of an entry script without a folder of its own: a file cannot be mounted beside others."""
 _GRACE_S = 30
 """Beyond the longest score, for the rest of a pod's end."""
+_HUNG_ENDS_S = 10
+"""Between the signal and the end of a container that its liveness probe found hung."""
 _GIB = 2**30
 
 
@@ -255,6 +257,7 @@ def _gate(replica: Replica) -> Manifest:
         "maxConcurrent": requests.replica_max_concurrent_requests,
         "scoringTimeoutMs": requests.scoring_timeout_ms,
         "queueTimeoutMs": requests.max_request_wait_time,
+        "hungAfterMs": k8s.HUNG_AFTER_MS,
     }
     if replica.target.otlp_endpoint is not None:
         settings |= {"otlpEndpoint": replica.target.otlp_endpoint, "traceRatio": replica.target.trace_ratio}
@@ -328,7 +331,7 @@ def _custom(replica: Replica, custom: CustomImage) -> Manifest:
 
 def _answering(replica: Replica, told: Mapping[str, Any], mounted: list[Manifest]) -> Manifest:
     """What every container has that answers the gate. `told`: its variables."""
-    version, container, probe = replica.version, replica.container, replica.version.liveness_probe
+    version, probe = replica.version, replica.version.liveness_probe
     if replica.delivery is not None:
         told = {**told, "AZUREML_MODEL_DIR": replica.delivery.directory}
         mounted = [*mounted, *mounts(replica.delivery)]
@@ -336,14 +339,17 @@ def _answering(replica: Replica, told: Mapping[str, Any], mounted: list[Manifest
         "name": "scoring",
         "env": [{"name": n, "value": v} for n, v in sorted(told.items()) if n not in replica.hidden],
         "resources": _resources(version),
-        # Of the port alone: the scoring worker's own paths have no answer while it scores.
+        # Of the port, and of what the gate waits for: the scoring worker's own paths have no answer while it scores,
+        # and the port of one that hangs still takes connections.
         "livenessProbe": {
-            "tcpSocket": {"port": container.port},
+            "httpGet": {"path": k8s.REPLICA_LIVENESS_PATH, "port": k8s.GATE_READY_PORT, "scheme": "HTTP"},
             "periodSeconds": probe.period_seconds,
             "initialDelaySeconds": probe.initial_delay_seconds,
             "timeoutSeconds": probe.timeout_seconds,
             "successThreshold": 1,
             "failureThreshold": probe.failure_threshold,
+            # What hangs does not come back, however long it may end: `preStop` would wait for it.
+            "terminationGracePeriodSeconds": _HUNG_ENDS_S,
         },
         # The gate answers when nothing runs any more: only then the server is told to end.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drained", "port": k8s.GATE_READY_PORT, "scheme": "HTTP"}}},

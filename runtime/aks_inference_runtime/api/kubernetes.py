@@ -79,6 +79,11 @@ GATE_CONTROL_PORT = 8892
 """Replica: the gate's control, JSON lines over TCP."""
 GATE_READY_PORT = 8893
 """Replica: `GET /readyz` answers 200 when the gate is ready, else 503; the kubelet's readiness probe."""
+REPLICA_LIVENESS_PATH = "/livez/replica"
+"""At that port, of the scoring container: 200 while its port takes connections and what it was given comes back."""
+HUNG_AFTER_MS = 30_000
+"""Beyond its scoring timeout a score may be without a sign for so long: the scoring server ends one a second after it,
+a library that does not return may take longer."""
 
 GATE_VARIABLE = "AKS_INFERENCE_GATE"
 """Environment variable of the gate's container: GateSettings as JSON, without the replica's id."""

@@ -61,18 +61,24 @@ class Agent:
         )
         self.certificates = Informer(f"{namespace}/secrets", objects.tls_secret, wake, fields=f"type={TLS_TYPE}")
         self.solvers = Informer(f"{namespace}/pods", objects.solver_pod, wake, labels=f"{SOLVER_LABEL}=true")
+        self._informers: list[Informer[Any]] = [self.endpoints, self.slices, self.secrets, self.pods]
+        self._informers += [self.certificates, self.solvers]
         self._served: dict[str, EndpointSpec] = {}
         self.generations: dict[str, int] = {}
         """Endpoint → the newest generation that is served whole here."""
         self._applied: RouterState | None = None
+        self._settled: object = None
+        """What was known at the last round, if that left nothing to do."""
+        self._seen: object = None
+        self._built = RouterState()
+        """What is to be served, as it was worked out when things were as `_seen`."""
+        self._routes = routing.Routes()
         self._agreed_at: float | None = None
         self.owner_changes = 0
 
     async def run(self, api: Api, session: aiohttp.ClientSession) -> None:
         """Until cancelled. What it learns first: the API server's objects, then the other routers, then it is ready."""
-        informers: list[Informer[Any]] = [self.endpoints, self.slices, self.secrets, self.pods]
-        if self.settings.https_port is not None:
-            informers += [self.certificates, self.solvers]
+        informers = self._informers if self.settings.https_port is not None else self._informers[:4]
         async with asyncio.TaskGroup() as tasks:
             for informer in informers:
                 tasks.create_task(informer.run(api))
@@ -104,27 +110,49 @@ class Agent:
 
     async def step(self, session: aiohttp.ClientSession) -> bool:
         """One round; True while something is on the move."""
-        self._listen(session)
         view = self.heartbeats.view()
+        # With a thousand endpoints a round is work, and mostly nothing has changed since the last one.
+        words = {name: (heard.word, heard.held) for name, heard in view.heard.items()}
+        known = [informer.revision for informer in self._informers]
+        news = (known, view.live, view.candidates, words, self.router.news)
+        if news == self._settled:
+            return False
+        self._settled = None
+        moving = await self._round(session, view)
+        if not moving:
+            self._settled = news
+        return moving
+
+    async def _round(self, session: aiohttp.ClientSession, view: View) -> bool:
+        self._listen(session)
         endpoints = objects.served(self.endpoints.items)
         before = self.sharing.tenures
         parts = self.sharing.decide(endpoints, view, self._told(view))
+        held = self.sharing.held
         self.owner_changes += sum(
-            (name in self.sharing.held) != (before.get(name) is not None and before[name].epoch is not None)
+            (name in held) != (before.get(name) is not None and before[name].epoch is not None)
             for name in self.sharing.tenures
         )
-        state = self._state(endpoints, parts, view)
-        if state != self._applied:
+        seen = (*(informer.revision for informer in self._informers), view.live, parts)
+        if seen != self._seen:
+            self._built = self._state(endpoints, parts, view)
+            self._seen = seen
+        state = self._built
+        if state is not self._applied and state != self._applied:
             await self.router.apply(state)
-            self._applied = state
+        self._applied = state
         self.generations = {
-            name: endpoint.generation if self._served[name] == endpoint.spec else self.generations.get(name, 0)
+            name: endpoint.generation if self._in_force(endpoint) else self.generations.get(name, 0)
             for name, endpoint in endpoints.items()
         }
-        self.heartbeats.say(clock=self.sharing.clock, candidates=view.candidates, held=self.sharing.held)
+        self.heartbeats.say(clock=self.sharing.clock, candidates=view.candidates, held=held)
         if view.heard_all and not self.heartbeats.leaving:
             self.ready = True
         return not view.agreed or any(part.tenure.uses_replicas == (part.owner is not None) for part in parts.values())
+
+    def _in_force(self, endpoint: objects.Declared) -> bool:
+        spec = self._served[endpoint.name]
+        return spec is endpoint.spec or spec == endpoint.spec
 
     def _listen(self, session: aiohttp.ClientSession) -> None:
         others = {pod.name: pod for pod in self.pods.items.values() if pod.name != self.me}
@@ -148,14 +176,15 @@ class Agent:
     def _state(
         self, endpoints: Mapping[str, objects.Declared], parts: Mapping[str, routing.Part], view: View
     ) -> RouterState:
-        replicas = routing.replicas_of(self.slices.items.values())
+        replicas = self._routes.replicas(self.slices.items, self.slices.revision)
         digests = {found.endpoint: found.digests for found in self.secrets.items.values()}
         served = {}
         routes = {}
         for name, endpoint in endpoints.items():
             spec = served[name] = routing.next_spec(self._served.get(name), endpoint, replicas)
-            routes[name] = routing.route(endpoint, spec, replicas, digests.get(name, frozenset()), parts[name])
+            routes[name] = self._routes.route(endpoint, spec, replicas, digests.get(name, frozenset()), parts[name])
         self._served = served
+        self._routes.forget(but=routes)
         peers = {
             pod.name: Peer(pod.address, self.settings.owner_port, pod.name in view.live)
             for pod in self.pods.items.values()

@@ -1,12 +1,14 @@
 """`python -m aks_inference_runtime.kubernetes.gate`: the gate of one pod, beside its scoring server.
 
-As on this machine, but the control socket is a TCP port too (routers are in other pods), and the kubelet asks three
-questions: `/livez`, `/readyz`, and `/drained`, whose answer comes when nothing runs any more. `/metrics` is there for
-Prometheus; a line for each request goes to standard output.
+As on this machine, but the control socket is a TCP port too (routers are in other pods), and the kubelet asks four
+questions: `/livez`, `/readyz`, `/drained`, whose answer comes when nothing runs any more, and `/livez/replica`, of the
+other container: only the gate knows what that was given and did not answer. `/metrics` is there for Prometheus; a line
+for each request goes to standard output.
 """
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -20,11 +22,13 @@ from aks_inference_runtime.api.kubernetes import (
     GATE_CONTROL_PORT,
     GATE_READY_PORT,
     GATE_VARIABLE,
+    REPLICA_LIVENESS_PATH,
     REPLICA_VARIABLE,
 )
 from aks_inference_runtime.kubernetes.gate_measures import gate_metrics
 from aks_inference_runtime.kubernetes.metrics import CONTENT_TYPE
 from aks_inference_runtime.router.gate.control import ControlConnection
+from aks_inference_runtime.router.gate.health import accepts
 from aks_inference_runtime.router.gate.lines import logging_never_waits
 from aks_inference_runtime.router.gate.server import Gate, serving
 from aks_inference_runtime.router.gate.settings import GateSettings
@@ -36,6 +40,7 @@ _LOOK_S = 0.1
 _QUIET_LOOKS = 3
 """In a row without a request: one may be on its way between two looks."""
 _QUESTION_S = 5.0
+_log = logging.getLogger(__name__)
 
 
 def settings_of(environment: Mapping[str, str], control: Path = CONTROL_SOCKET) -> GateSettings:
@@ -93,6 +98,8 @@ class Questions:
         match path:
             case b"/livez":
                 return "200 OK"
+            case path if path == REPLICA_LIVENESS_PATH.encode():
+                return "200 OK" if await self._replica_lives() else "503 Service Unavailable"
             case b"/readyz":
                 return "200 OK" if self._gate.ready else "503 Service Unavailable"
             case b"/drained":
@@ -100,6 +107,12 @@ class Questions:
                 return "200 OK"
             case _:
                 return "404 Not Found"
+
+    async def _replica_lives(self) -> bool:
+        if self._gate.admission.hung:
+            _log.warning("the replica is hung: no answer to what it was given, long after the scoring timeout")
+            return False
+        return await accepts(self._gate.settings.upstream)
 
     async def _drained(self) -> None:
         await asyncio.sleep(self._notice_s)

@@ -43,6 +43,8 @@ class Informer(Generic[T]):
         self._labels = labels
         self._fields = fields
         self._jitter = jitter
+        self.revision = 0
+        """Grows with each change of what is kept."""
         self._items: dict[str, T] = {}
         self._listed = asyncio.Event()
 
@@ -89,7 +91,7 @@ class Informer(Generic[T]):
         self._items = items
         self._listed.set()
         if changed:
-            self._changed()
+            self._tell()
         return version
 
     def _kept(self, found: Object) -> T | None:
@@ -110,7 +112,11 @@ class Informer(Generic[T]):
         else:
             self._items[key] = kept
         if kept != before:
-            self._changed()
+            self._tell()
+
+    def _tell(self) -> None:
+        self.revision += 1
+        self._changed()
 
 
 def _key(found: Object) -> str:

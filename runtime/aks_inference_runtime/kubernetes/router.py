@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -116,6 +117,9 @@ async def _leave(agent: Agent, again: asyncio.Event) -> None:
 
 def main() -> int:
     """See `entry.serve`."""
+    # A connection to each gate: containerd 2 gives a container 1,024 files unless it asks for more.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return entry.serve("router", lambda: run(pod.settings(), pod.pod(), connection.find(), pod.router_token()), _loop)
 
 

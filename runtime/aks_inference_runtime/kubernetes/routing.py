@@ -1,6 +1,6 @@
-"""What a router serves, from what the API server shows and what the router owns. Pure."""
+"""What a router serves, from what the API server shows and what the router owns. Pure but for a memory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Protocol
@@ -85,6 +85,37 @@ def route(
         retry_lost_requests=endpoint.spec.retry_lost_requests,
         grpc=endpoint.spec.protocol is Protocol.GRPC,
     )
+
+
+class Routes:
+    """Remembers what was worked out: of many endpoints few change at a time."""
+
+    def __init__(self) -> None:
+        self._replicas: Replicas = {}
+        self._revision: int | None = None
+        self._known: dict[str, tuple[object, EndpointRoute]] = {}
+
+    def replicas(self, slices: Mapping[str, Slice], revision: int) -> Replicas:
+        """As `replicas_of`. `revision`: another one with each change of the slices."""
+        if revision != self._revision:
+            self._replicas, self._revision = replicas_of(slices.values()), revision
+        return self._replicas
+
+    def route(
+        self, endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str], part: Part
+    ) -> EndpointRoute:
+        """As the function `route`; the same object while nothing of it changes."""
+        there = [of_version(replicas, endpoint, version.name) for version in spec.versions]
+        given = (endpoint, spec, there, digests, part)
+        known = self._known.get(endpoint.name)
+        if known is None or known[0] != given:
+            known = self._known[endpoint.name] = (given, route(endpoint, spec, replicas, digests, part))
+        return known[1]
+
+    def forget(self, but: Collection[str]) -> None:
+        """All endpoints but these."""
+        for name in self._known.keys() - set(but):
+            del self._known[name]
 
 
 def _version(version: EndpointVersion, traffic: int, replicas: tuple[ReplicaEndpoint, ...]) -> VersionRoute:

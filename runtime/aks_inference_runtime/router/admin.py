@@ -15,7 +15,7 @@ PAYLOAD_BYTES = 12_000
 """HAProxy takes a command with its payload only if it fits its buffer of 16 KiB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ServerRow:
     """A server as `show stat` has it."""
 
@@ -28,7 +28,7 @@ class ServerRow:
     total: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BackendRow:
     """A backend as `show stat` has it."""
 
@@ -62,6 +62,11 @@ class Stat:
             {b: rows for b, rows in before.servers.items() if b not in self.backends} | dict(self.servers),
             {**before.counts, **self.counts},
         )
+
+    def has_requests(self, backend: str) -> bool:
+        """Whether some wait in it, or run."""
+        row = self.backends.get(backend)
+        return bool(row and row.queued) or any(server.current for server in self.servers.get(backend, ()))
 
     @property
     def idle(self) -> bool:

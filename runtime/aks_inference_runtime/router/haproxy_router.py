@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, RuntimeUnavailable
@@ -24,6 +24,7 @@ from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.process import sockets_directory, write_private
 from aks_inference_runtime.router.readers import Readers
+from aks_inference_runtime.router.served import Served
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
 from aks_inference_runtime.router.tls import Tls
@@ -81,8 +82,7 @@ class HaproxyRouter:
         self._directory = directory
         self._sockets = sockets or sockets_directory(directory)
         self.url = f"http://{host}:{port}"
-        paths = Paths(directory, self._sockets)
-        self._paths = paths
+        self._paths = paths = Paths(directory, self._sockets)
         self._memory = directory / "slots.json"
         self._fleet = Fleet(
             paths, host, port, find_haproxy(haproxy), layout, cluster, tokens=fetch is not None, tls=tls
@@ -95,7 +95,7 @@ class HaproxyRouter:
         self._answers = Answers(paths, self._fleet.admin)
         self._readers = Readers(self._fleet.admin)
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid, port if cluster is None else None)
-        self._versions: dict[VersionKey, ServedVersion] = {}
+        self._versions = Served()
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}
         """The maps that processes have; none: not known."""
@@ -105,6 +105,7 @@ class HaproxyRouter:
         self._restart_after: dict[str, float] = {}
         self._quiet_until = 0.0
         """While no process shows a change, there is nothing to do before that."""
+        self.news = 0  # grows with each claim, orphan and readiness that a gate tells
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -126,38 +127,29 @@ class HaproxyRouter:
         """See `model.Router`. Raises InvalidInput for names or shares that cannot be served."""
         routes.check(state)
         async with self._lock:
-            await self._declare(state)
+            changed = await self._declare(state)
             await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
         # Among several routers time counts more: a gate that is heard later joins later.
         wait_s = GATE_SECONDS if self._fleet.cluster is None else 0.0
         waits = [version.heard(wait_s) for version in self._versions.values()]
         await asyncio.gather(*waits)
         async with self._lock:
-            await self._reconcile()
+            await self._reconcile(changed)
 
     def load(self) -> Mapping[VersionKey, VersionLoad]:
         """See `model.Router`."""
         oldest = asyncio.get_running_loop().time() - STALE_SECONDS
         fresh = {number: seen for number, seen in self._observed.items() if seen.at > oldest}
-        loads = {key: version.load(fresh) for key, version in self._versions.items() if version.route is not None}
-        return {key: load for key, load in loads.items() if load is not None}
+        served = ((key, version) for key, version in self._versions.items() if version.route is not None)
+        return {key: load for key, version in served if (load := version.load(fresh)) is not None}
 
     def waiting(self, endpoint: str, since: float = 0.0) -> int | None:
-        """Requests that wait here for an endpoint, also for one that was handed over.
-
-        None: that was not looked at since then (the loop's clock).
-        """
-        versions = [version for key, version in self._versions.items() if key.endpoint == endpoint]
-        processes = {slot.process for version in versions for slot in version.slots}
-        if any(number not in self._observed or self._observed[number].at <= since for number in processes):
-            return None
-        return sum(version.queued(self._observed) for version in versions)
+        """Requests that wait here for an endpoint, also one handed over; None: not looked at since (loop's clock)."""
+        return self._versions.waiting(endpoint, self._observed, since)
 
     def claims(self, endpoint: str) -> tuple[int, Epoch | None]:
         """What the gates of an endpoint tell: the highest epoch, and a claim above this router's own."""
-        versions = [version for key, version in self._versions.items() if key.endpoint == endpoint]
-        above = max((e for version in versions if (e := version.superseded_by) is not None), default=None)
-        return max((version.highest_epoch for version in versions), default=0), above
+        return self._versions.claims(endpoint)
 
     @property
     def answers(self) -> Mapping[AnswerKey, int]:
@@ -206,8 +198,10 @@ class HaproxyRouter:
 
     # --- declaring
 
-    async def _declare(self, state: RouterState) -> None:
+    async def _declare(self, state: RouterState) -> Collection[VersionKey] | None:
+        """Which versions have changed; None: possibly all."""
         self._answers.declare(state)
+        before = self._versions.signs()
         served = [endpoint for endpoint in state.endpoints.values() if endpoint.owner is None]
         wanted = {VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in served for v in e.versions}
         slots = await self._assign(wanted)
@@ -227,7 +221,7 @@ class HaproxyRouter:
             declared = state.endpoints.get(key.endpoint)
             version.take(declared.tenure if declared is not None else version.tenure)
         # New replicas are servers before the first request can be sent to them.
-        await self._reconcile()
+        await self._reconcile(self._versions.changed(before))
         await self._neighbours.declare(state.peers)
         await self._listener.declare(state.certificate, state.solvers)
         if self._fleet.cluster is not None:
@@ -239,7 +233,9 @@ class HaproxyRouter:
             if key not in wanted:
                 version.withdraw()
         await self._observe()
-        await self._reconcile()
+        changed = self._versions.changed(before)
+        await self._reconcile(changed)
+        return changed
 
     async def _assign(self, wanted: Mapping[VersionKey, int]) -> Mapping[VersionKey, Slot]:
         current = {key: v.slots[-1] for key, v in self._versions.items() if v.slots and v.route is not None}
@@ -286,7 +282,7 @@ class HaproxyRouter:
 
     async def _gate_changed(self, replica_id: str) -> None:
         """A gate reports orphans or readiness: its caps follow at once, before it goes on."""
-        self._quiet_until = 0.0
+        self._quiet_until, self.news = 0.0, self.news + 1
         for version in tuple(self._versions.values()):
             if replica_id in version.replicas:
                 try:
@@ -295,15 +291,18 @@ class HaproxyRouter:
                     # The watch over the gate must go on; the next round repeats the command.
                     log.warning("replica %s: %s", replica_id, error)
 
-    async def _reconcile(self) -> None:
-        for key, version in tuple(self._versions.items()):
+    async def _reconcile(self, only: Collection[VersionKey] | None = None) -> None:
+        for key in tuple(self._versions) if only is None else only:
+            if (version := self._versions.get(key)) is None:
+                continue
             await version.reconcile(self._observed, self._servers)
             if version.tenure == AWAY and version.route is None and self._fleet.cluster is not None:
                 await version.pass_on(self._paths.socket("p0", "again"), self._observed, self._servers)
             if version.over:
                 await version.close()
                 del self._versions[key]
-        await self._hints.update(self._versions.values(), self._observed, self._leavers.counts())
+        if only is None:
+            await self._hints.update(self._versions.values(), self._observed, self._leavers.counts())
 
     async def _watch(self) -> None:
         """Observes and repairs until cancelled."""
@@ -319,21 +318,22 @@ class HaproxyRouter:
                     moved = await self._observe()
                     if moved or moving or loop.time() >= self._quiet_until:
                         self._quiet_until = loop.time() + REPEAT_SECONDS
-                        await self._round()
+                        await self._round(self._versions.turn(loop.time(), self._observed))
             except Exception:  # without this task nothing would be restarted or observed any more
                 log.exception("the router's agent could not do its round; it tries again")
             if loop.time() - rotated > ROTATE_SECONDS:
                 rotated = loop.time()
                 self._fleet.rotate_logs()
 
-    async def _round(self) -> None:
+    async def _round(self, only: Collection[VersionKey] | None) -> None:
         await self._leavers.look(self._observed)
-        await self._reconcile()
+        await self._reconcile(only)
         await self._listener.again()
-        await self._readers.look(held for version in self._versions.values() for held in version.held(self._observed))
+        versions = [self._versions[key] for key in (self._versions if only is None else only) if key in self._versions]
+        await self._readers.look(held for version in versions for held in version.held(self._observed))
         await self._hints.look_at_refused(self._versions.values(), self._fleet.admins())
         await self._answers.count(self._fleet.layouts, self._versions.values())
-        for version in self._versions.values():
+        for version in versions:
             version.left(self._leavers.of(version.slots))
             version.watch_closely(self._observed)
 
@@ -394,6 +394,7 @@ class HaproxyRouter:
             # Not suppress(CancelledError): that would swallow a cancellation of the caller too.
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._neighbours.close()
         for version in self._versions.values():
             await version.close()
-        self._versions.clear()
+        self._versions = Served()

@@ -1,11 +1,19 @@
 """The other routers as the first process reaches them: their numbers, addresses, and which of them are given up."""
 
+import asyncio
+import logging
 from collections.abc import Mapping
 
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.model import Peer
 from aks_inference_runtime.router.peers import MAX_PEERS, backend
+
+PROBE_S = 0.5
+"""For a connection to a router that nobody hears, and between two of them."""
+PROBES = 4
+"""That fail one after the other, until what it has in hand is not waited for."""
+_log = logging.getLogger(__name__)
 
 
 class Neighbours:
@@ -15,6 +23,7 @@ class Neighbours:
         self._fleet = fleet
         self._told: dict[int, Peer] = {}
         self.numbers: dict[str, int] = {}
+        self._probes: dict[int, asyncio.Task[None]] = {}
 
     async def declare(self, peers: Mapping[str, Peer]) -> None:
         """These are the others, and no more. Raises OperationFailed for more than there is room for."""
@@ -28,6 +37,7 @@ class Neighbours:
                     raise OperationFailed(f"more than {MAX_PEERS + 1} routers")
                 self.numbers[name] = number
         wanted = {self.numbers[name]: peer for name, peer in peers.items()}
+        self._probe(wanted)
         self._fleet.cluster = self._fleet.cluster.at({n: (p.host, p.port) for n, p in wanted.items() if p.alive})
         commands = [f"set server {backend(n)}/next state maint" for n in gone if n not in wanted and n in self._told]
         for number, peer in wanted.items():
@@ -43,3 +53,38 @@ class Neighbours:
             if "p0" not in self._fleet.dead():
                 raise
         self._told = wanted
+
+    def close(self) -> None:
+        """Asks nobody any more."""
+        self._probe({})
+
+    def _probe(self, wanted: Mapping[int, Peer]) -> None:
+        silent = {number: peer for number, peer in wanted.items() if not peer.alive}
+        for number in self._probes.keys() - silent.keys():
+            self._probes.pop(number).cancel()
+        for number, peer in silent.items():
+            if number not in self._probes:
+                self._probes[number] = asyncio.create_task(self._until_lost(number, peer))
+
+    async def _until_lost(self, number: int, peer: Peer) -> None:
+        """Whom nobody hears may only have an agent that hangs, and answer all the same. Where no connection is taken
+        either, its machine is lost or the way to it: requests there would wait for HAProxy's own timeout."""
+        failed = 0
+        while failed < PROBES:
+            await asyncio.sleep(PROBE_S)
+            failed = 0 if await _reached(peer) else failed + 1
+        _log.warning("router at %s cannot be reached; what it has is sent to others", peer.host)
+        try:
+            await self._fleet.first().run(f"shutdown sessions server {backend(number)}/next")
+        except RuntimeUnavailable as error:
+            _log.info("%s", error)
+
+
+async def _reached(peer: Peer) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(peer.host, peer.port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -1,13 +1,15 @@
 """How the agent looks at HAProxy's figures: often at what is in use, rarely at all.
 
-HAProxy serves nobody while it writes them, and a process has hundreds of prepared slots.
+HAProxy serves nobody while it writes them, and a process has hundreds of prepared slots. Where hundreds are in use, the
+backends' counts tell which of them have moved, and only those are looked at.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Mapping
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
-from aks_inference_runtime.router.admin import AdminSocket, Stat
+from aks_inference_runtime.router.admin import AdminSocket, Counts, Stat
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import Observation
@@ -16,11 +18,21 @@ ALL_SECONDS = 1.0
 """Between looks at all slots and ways to other processes."""
 MOST_SLOTS = 24
 """Asked for one by one; with more of them all are asked for at once."""
+SLOT = re.compile(r"s\d+")
+"""Name of a slot's backend."""
 
 
 def partial(used: Collection[int], since_all_s: float) -> bool:
     """Whether a look at these slots only is enough."""
     return len(used) <= MOST_SLOTS and since_all_s < ALL_SECONDS
+
+
+def moved_slots(before: Stat, counts: Counts) -> Collection[int] | None:
+    """The slots that have other counts than before, or requests; None: too many to be asked for one by one."""
+    found = [backend for backend, row in counts.items() if before.counts.get(backend) != row]
+    found += [backend for backend in before.backends.keys() - set(found) if before.has_requests(backend)]
+    numbers = sorted(int(backend[1:]) for backend in found if SLOT.fullmatch(backend))
+    return numbers if len(numbers) <= MOST_SLOTS else None
 
 
 class Observer:
@@ -55,13 +67,17 @@ class Observer:
         before, admin = self.seen.get(process), self._admin_of(process)
         since = clock() - self._all_at.get(process, 0.0)
         only = numbers if before is not None and not everything and partial(numbers, since) else None
-        if before is not None and before.stat.idle and not self._servers.unsure(process):
-            counts = await admin.counts(only)
-            if all(before.stat.counts.get(backend) == row for backend, row in counts.items()):
+        if before is not None and not self._servers.unsure(process):
+            idle = before.stat.idle
+            often = only is None and not everything and since < ALL_SECONDS
+            counts = await admin.counts(only) if idle or often else {}
+            if idle and all(before.stat.counts.get(backend) == row for backend, row in counts.items()):
                 self.seen[process] = before.still(clock())
                 if only is None:
                     self._all_at[process] = clock()
                 return False
+            if often:
+                only = moved_slots(before.stat, counts)
         stat = await admin.stat(only)
         if before is not None and only is not None and _told(stat, only):
             stat = stat.over(before.stat)

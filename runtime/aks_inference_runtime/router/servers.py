@@ -94,6 +94,13 @@ class Servers:
         servers.pop(replica_id, None)
         return True
 
+    async def cut(self, slot: Slot, replica_id: str) -> None:
+        """Ends the requests that a server has; nothing of the replica is waited for."""
+        try:
+            await self._admin_of(slot.process).run(f"shutdown sessions server {slot.backend}/{replica_id}")
+        except RuntimeUnavailable:
+            self._unsure.add(slot)
+
     async def _send(self, slot: Slot, commands: list[str]) -> None:
         self._under_way[slot] += 1
         try:

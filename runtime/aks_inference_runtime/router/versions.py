@@ -47,6 +47,7 @@ class Observation:
 
 
 Observations = Mapping[int, Observation]
+Sign = tuple[VersionRoute | None, tuple[Slot, ...], Tenure | None]
 
 
 class ServedVersion:
@@ -71,6 +72,15 @@ class ServedVersion:
         self.requests_total = 0
         self.rejected_total = 0
         self._refused: dict[Slot, int] = {}
+
+    @property
+    def sign(self) -> Sign:
+        """What it is declared to be, where, and what this router may do."""
+        return self.route, tuple(self.slots), self.tenure
+
+    def has_requests(self, seen: Observations) -> bool:
+        """Whether some wait, or run."""
+        return any(slot.process in seen and seen[slot.process].stat.has_requests(slot.backend) for slot in self.slots)
 
     @property
     def moving(self) -> bool:
@@ -141,7 +151,7 @@ class ServedVersion:
 
     def watch_closely(self, seen: Observations) -> None:
         """Asks the gates for their figures where requests are under way."""
-        if any(self._queued(slot, seen) or any(self._current(slot, seen).values()) for slot in self.slots):
+        if self.has_requests(seen):
             for gate in self._gates.values():
                 gate.look_closely()
 
@@ -165,6 +175,8 @@ class ServedVersion:
         self._count(seen)
         for replica_id in (*self.replicas, *self._leaving):
             await self.reconcile_replica(replica_id, seen, servers)
+            if (gate := self._gates.get(replica_id)) is not None and gate.lost:
+                await self._give_up(replica_id, seen, servers)
         for slot in self.slots:
             for replica_id in tuple(servers.of(slot)):
                 gone = replica_id not in self.replicas and not self._current(slot, seen).get(replica_id)
@@ -199,6 +211,12 @@ class ServedVersion:
         # First what goes down: a replica is never counted in two slots at once.
         for slot, cap in sorted(wanted.items(), key=lambda item: item[1]):
             await servers.set_cap(slot, replica_id, replica.address, cap, gated=replica.control is not None)
+
+    async def _give_up(self, replica_id: str, seen: Observations, servers: Servers) -> None:
+        """What a lost replica has is sent elsewhere, or answered 502: HAProxy would wait for its own timeout."""
+        for slot in self.slots:
+            if self._current(slot, seen).get(replica_id):
+                await servers.cut(slot, replica_id)
 
     def _view(self, replica_id: str, views: list[SlotView]) -> ReplicaView:
         replica = self.replicas.get(replica_id)

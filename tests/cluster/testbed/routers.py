@@ -72,6 +72,8 @@ class Bed:
     settings: Path = Path()
     token: Path = Path()
     agent_port: int = 0
+    groups: dict[str, int] = field(default_factory=dict)
+    """Of the processes of routers that have one of their own, by which their packets can be told."""
 
     def begin(self) -> None:
         self.http_port, self.https_port, self.owner_port, self.agent_port = free_ports(4)
@@ -175,7 +177,8 @@ class Bed:
         }
         environment.pop("KUBERNETES_SERVICE_HOST", None)
         command = [sys.executable, "-m", "aks_inference_runtime.kubernetes.router"]
-        one = Running(name, command, self.folder / f"{name}.log", env=environment)
+        group = {"group": self.groups[name]} if name in self.groups else {}
+        one = Running(name, command, self.folder / f"{name}.log", env=environment, **group)
         self.routers[name] = one
         self.running.append(one)
 

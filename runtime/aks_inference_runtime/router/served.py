@@ -1,0 +1,66 @@
+"""All versions that a router serves."""
+
+from collections.abc import Mapping
+
+from aks_inference_runtime.router.model import VersionKey
+from aks_inference_runtime.router.ownership import Epoch
+from aks_inference_runtime.router.versions import Observations, ServedVersion, Sign
+
+MANY = 100
+"""Versions, from which on a round costs more than it may: some microseconds for each replica, ten times a second."""
+EVERYBODY_SECONDS = 1.0
+
+
+class Served(dict[VersionKey, ServedVersion]):
+    """All versions, also by endpoint: of thousands of them each is asked for ten times a second.
+
+    Where there are many, a round is about those of which something is to be done; all have their turn now and then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of: dict[str, dict[str, ServedVersion]] = {}
+        self._everybody = 0.0
+
+    def __setitem__(self, key: VersionKey, version: ServedVersion) -> None:
+        super().__setitem__(key, version)
+        self._of.setdefault(key.endpoint, {})[key.version] = version
+
+    def __delitem__(self, key: VersionKey) -> None:
+        super().__delitem__(key)
+        del self._of[key.endpoint][key.version]
+        if not self._of[key.endpoint]:
+            del self._of[key.endpoint]
+
+    def of(self, endpoint: str) -> list[ServedVersion]:
+        """An endpoint's."""
+        return list(self._of.get(endpoint, {}).values())
+
+    def claims(self, endpoint: str) -> tuple[int, Epoch | None]:
+        """What the gates of an endpoint tell: the highest epoch, and a claim above this router's own."""
+        versions = self.of(endpoint)
+        above = max((e for version in versions if (e := version.superseded_by) is not None), default=None)
+        return max((version.highest_epoch for version in versions), default=0), above
+
+    def waiting(self, endpoint: str, seen: Observations, since: float) -> int | None:
+        """Requests that wait here for an endpoint; None: that was not looked at since then."""
+        versions = self.of(endpoint)
+        processes = {slot.process for version in versions for slot in version.slots}
+        if any(number not in seen or seen[number].at <= since for number in processes):
+            return None
+        return sum(version.queued(seen) for version in versions)
+
+    def signs(self) -> dict[VersionKey, Sign]:
+        """What each is now, for `changed`."""
+        return {key: version.sign for key, version in self.items()}
+
+    def changed(self, before: Mapping[VersionKey, Sign]) -> list[VersionKey] | None:
+        """Those that are not as they were; None: all, where there are few."""
+        return [key for key, version in self.items() if before.get(key) != version.sign] if len(self) > MANY else None
+
+    def turn(self, now: float, seen: Observations) -> list[VersionKey] | None:
+        """Whose round it is: of those with requests, or on the move; None: everybody's."""
+        if len(self) <= MANY or now >= self._everybody:
+            self._everybody = now + EVERYBODY_SECONDS
+            return None
+        return [key for key, version in self.items() if version.moving or version.has_requests(seen)]

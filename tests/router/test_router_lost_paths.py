@@ -1,0 +1,156 @@
+"""A replica or a router that nobody hears any more, and whose connections do not end: its machine, or the way to it, is
+lost. What it has in hand is not waited for until HAProxy's own timeout."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aks_inference_runtime.router import gates, neighbours
+from aks_inference_runtime.router.gate import GateStatus
+from aks_inference_runtime.router.gates import GateWatch
+from aks_inference_runtime.router.model import Peer, RouterState
+from aks_inference_runtime.router.neighbours import Neighbours
+from aks_inference_runtime.router.peers import Cluster
+from testbed.processes import free_ports
+
+Make = Callable[..., RouterState]
+SOON_S = 20.0
+"""Far below `scoring_timeout_ms`, which is a minute."""
+
+
+@pytest.mark.parametrize(("again", "status", "reason"), [(True, 200, None), (False, 502, "replica-lost")])
+async def test_what_a_silent_gate_has_is_not_waited_for(
+    bed: Any, make_state: Make, monkeypatch: pytest.MonkeyPatch, again: bool, status: int, reason: str | None
+) -> None:
+    monkeypatch.setattr(gates, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(gates, "LOST_TRIES", 1)
+    replicas = [await bed.replica(queueTimeoutMs=10_000) for _ in range(2)]
+    router = await bed.router()
+    state = make_state({"A": (10_000, replicas)}, max_request_wait_time=10_000)
+    endpoint = replace(state.endpoints["svc"], retry_lost_requests=again)
+    await router.apply(RouterState({"svc": endpoint}))
+    asked = asyncio.create_task(bed.ask(x_sleep_ms="1000"))
+    async with asyncio.timeout(15):
+        while not (busy := [one for one in replicas if (await one.status()).running]):
+            await asyncio.sleep(0.01)
+    busy[0].gate.send_signal(signal.SIGSTOP)
+    answer = await asked
+    assert (answer.status, answer.reason) == (status, reason)
+    assert answer.seconds < SOON_S
+    # The other one serves, and this one does as well when it goes on.
+    assert (await bed.ask()).status == 200
+    busy[0].gate.send_signal(signal.SIGCONT)
+
+    async def both() -> bool:
+        load = next(iter(router.load().values()), None)
+        return load is not None and load.ready_replicas == 2
+
+    await bed.until(both)
+    assert (await bed.ask()).status == 200
+    assert [(await one.stats())["most"] for one in replicas] == [1, 1]
+
+
+async def test_an_agent_that_stood_still_gives_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(gates, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(gates, "ASK_SECONDS", 0.02)
+    counts = {"max_concurrent": 1, "running": 0, "orphans": 0, "waiting": 0, "served_total": 0}
+    line = GateStatus(replica_id="r1", port=0, ready=True, **counts).model_dump_json(by_alias=True).encode() + b"\n"
+    speaks = True
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.readline():
+            if speaks and "op" in json.loads(asked):
+                writer.write(line)
+        writer.close()
+
+    async def act(_: str) -> None:
+        lost.append(watch.lost)
+
+    lost: list[bool] = []
+    server = await asyncio.start_unix_server(serve, str(tmp_path / "gate"))
+    watch = GateWatch("r1", tmp_path / "gate", act)
+    try:
+        await watch.first(15)
+        for _ in range(3):
+            time.sleep(0.4)
+            assert not watch.lost
+            async with asyncio.timeout(15):
+                while watch.status is None or len(lost) < 2:
+                    assert not watch.lost
+                    await asyncio.sleep(0)
+        speaks = False
+        async with asyncio.timeout(15):
+            while not watch.lost:
+                await asyncio.sleep(0.01)
+        speaks = True
+        async with asyncio.timeout(15):
+            while watch.lost:
+                await asyncio.sleep(0.01)
+    finally:
+        await watch.close()
+        server.close()
+
+
+class Fleet:
+    """Of a router that shares the work; remembers what HAProxy was told."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster()
+        self.told: list[str] = []
+
+    def admin(self, _: int) -> Any:
+        return SimpleNamespace(run=self.run)
+
+    def first(self) -> Any:
+        return self.admin(0)
+
+    async def run(self, command: str) -> str:
+        self.told.append(command)
+        return ""
+
+    @property
+    def given_up(self) -> list[str]:
+        return [command for command in self.told if command.startswith("shutdown sessions")]
+
+
+async def test_a_router_without_a_voice_is_given_up_when_it_cannot_be_reached_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbours, "PROBE_S", 0.02)
+    asked = 0
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    taken = server.sockets[0].getsockname()[1]
+    (free,) = free_ports(1)
+    fleet = Fleet()
+    others = Neighbours(fleet)  # type: ignore[arg-type]
+    hangs, gone = Peer("127.0.0.1", taken, alive=False), Peer("127.0.0.1", free, alive=False)
+    await others.declare({"hangs": hangs, "gone": gone, "well": Peer("127.0.0.1", free)})
+    async with asyncio.timeout(15):
+        while not fleet.given_up or asked < 2 * neighbours.PROBES:
+            await others.declare({"hangs": hangs, "gone": gone, "well": Peer("127.0.0.1", free)})
+            await asyncio.sleep(0.01)
+    assert fleet.given_up == [f"shutdown sessions server peer{others.numbers['gone']}/next"]
+    # Heard again, and lost again.
+    await others.declare({"gone": replace(gone, alive=True)})
+    await others.declare({"gone": gone})
+    async with asyncio.timeout(15):
+        while len(fleet.given_up) < 2:
+            await asyncio.sleep(0.01)
+    others.close()
+    server.close()
+    await server.wait_closed()

@@ -1,0 +1,141 @@
+"""A router's agent with many endpoints works out what has changed, and nothing else."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL, RuntimeSettings
+from aks_inference_runtime.kubernetes import objects, routing
+from aks_inference_runtime.kubernetes.agent import Agent
+from aks_inference_runtime.router.model import RouterState
+from aks_inference_runtime.router.ownership import AWAY
+
+CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
+
+
+class Router:
+    """Remembers what it was told, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.news = 0
+        self.applied: list[RouterState] = []
+        self.asked = 0
+        self.refuses = False
+
+    async def apply(self, state: RouterState) -> None:
+        if self.refuses:
+            raise RuntimeError("not now")
+        self.applied.append(state)
+
+    def claims(self, _: str) -> tuple[int, None]:
+        self.asked += 1
+        return 0, None
+
+    def waiting(self, _: str, since: float = 0.0) -> int:
+        return 0
+
+
+def endpoint(name: str, wait_ms: int = 500, generation: int = 1) -> dict[str, Any]:
+    requests = {"maxRequestWaitTime": wait_ms}
+    version = {"name": "blue", "isDefault": True, "trafficPercentile": 100, "code": CODE, "requests": requests}
+    metadata = {"namespace": "ns", "name": name, "uid": f"uid-{name}", "generation": generation}
+    return {"metadata": metadata, "spec": {"versions": [version]}}
+
+
+def replicas(name: str, *uids: str) -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": "ns", "name": name, "labels": {ENDPOINT_LABEL: name, VERSION_LABEL: "blue"}},
+        "ports": [{"name": "gate", "port": 8891}, {"name": "gate-control", "port": 8892}],
+        "endpoints": [{"addresses": ["10.0.0.1"], "targetRef": {"uid": uid}} for uid in uids],
+    }
+
+
+@pytest_asyncio.fixture
+async def agent() -> Agent:
+    made = Agent("me", RuntimeSettings(), Router())
+    for name in ("one", "two"):
+        made.endpoints._take("ADDED", endpoint(name))
+        made.slices._take("ADDED", replicas(name, f"{name}-1"))
+    return made
+
+
+async def settled(agent: Agent) -> Any:
+    """Rounds until nothing is on the move; the router, whose counts begin anew."""
+    for _ in range(5):
+        if not await agent.step(SimpleNamespace()):
+            break
+    else:
+        raise AssertionError("it does not settle")
+    router: Any = agent.router
+    router.asked = 0
+    return router
+
+
+async def test_a_round_without_news_asks_nobody(agent: Agent) -> None:
+    router = await settled(agent)
+    assert agent.ready
+    (*_, state) = router.applied
+    assert {name: e.owner for name, e in state.endpoints.items()} == {"one": None, "two": None}
+    before = len(router.applied)
+    for _ in range(3):
+        assert not await agent.step(SimpleNamespace())
+    assert (router.asked, len(router.applied)) == (0, before)
+    # A gate tells something new: it is looked at, and there is nothing to tell the router.
+    router.news += 1
+    await settled(agent)
+    assert len(router.applied) == before
+
+
+async def test_what_has_not_changed_stays_the_same_object(agent: Agent) -> None:
+    router = await settled(agent)
+    before = router.applied[-1]
+    agent.slices._take("MODIFIED", replicas("one", "one-1", "one-2"))
+    await settled(agent)
+    after = router.applied[-1]
+    assert [r.id for r in after.endpoints["one"].versions[0].replicas] == ["one-1", "one-2"]
+    assert after.endpoints["two"] is before.endpoints["two"]
+    assert not await agent.step(SimpleNamespace())
+    agent.endpoints._take("DELETED", endpoint("two"))
+    await settled(agent)
+    assert set(router.applied[-1].endpoints) == {"one"}
+    assert set(agent.generations) == {"one"}
+
+
+async def test_what_the_router_refused_is_told_again(agent: Agent) -> None:
+    router = await settled(agent)
+    router.refuses = True
+    agent.endpoints._take("MODIFIED", endpoint("one", wait_ms=700, generation=2))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not now"):
+            await agent.step(SimpleNamespace())
+    assert agent.generations["one"] == 1
+    router.refuses = False
+    await settled(agent)
+    assert agent.generations["one"] == 2
+
+
+@pytest.fixture
+def agent_parts() -> Any:
+    declared = objects.declared(endpoint("one"))
+    assert declared is not None
+    found = objects.slice_of(replicas("one", "one-1"))
+    assert found is not None
+    there = routing.replicas_of([found])
+    return routing.Routes(), (declared, declared.spec, there, frozenset(), routing.Part(None, AWAY))
+
+
+def test_routes_are_remembered_until_something_of_them_changes(agent_parts: Any) -> None:
+    routes, given = agent_parts
+    first = routes.route(*given)
+    assert routes.route(*given) is first
+    endpoint_, spec, there, _, part = given
+    other = routes.route(endpoint_, spec, there, frozenset({"d" * 64}), part)
+    assert other.key_digests == {"d" * 64}
+    away = routing.Part("b", part.tenure)
+    assert routes.route(endpoint_, spec, there, frozenset(), away).owner == "b"
+    fewer = routes.route(endpoint_, spec, {}, frozenset(), part)
+    assert fewer.versions[0].replicas == ()
+    routes.forget(but=())
+    assert routes.route(*given) is not first
