@@ -3,6 +3,7 @@
 -- see it. So the answer goes out first, and what comes after it is read and dropped, within bounds; beyond them the
 -- connection is closed.
 local MOST_BYTES = 256 * 1024 * 1024
+local FIRST_BYTES = 1024 * 1024
 local MOST_SECONDS = tonumber(os.getenv("REFUSED_SECONDS"))
 
 -- Of those whose rest is being dropped: where the client is, and since when. `receive` returns only with 64 KiB or at the
@@ -15,12 +16,33 @@ local NO_CALL = "no such gRPC endpoint: name one in the metadata x-aks-inference
 -- Those of full queues, by backend: HAProxy counts only what it denies itself.
 local counts = {}
 
+-- Reads on until so many bytes are dropped; whether the body is over.
+local function drop(applet, entry, most)
+  while entry.dropped < most and core.now().sec - entry.began < MOST_SECONDS do
+    local data = applet:receive(65536)
+    if data == nil or #data == 0 then
+      return true
+    end
+    entry.dropped = entry.dropped + #data
+  end
+  return false
+end
+
 local function refuse(code, status, reason, message, name, value)
   local text = '{"message": "' .. message .. '"}'
   return function(applet)
     local retry, route = applet:get_var("txn.retry"), applet:get_var("txn.route")
     -- A gRPC call is answered with a head alone, which has another status in the end (`config.py`).
     local call = applet:get_var("txn.grpc") or (route and route:match("^[^|]*|[^|]*|[^|]*|[^|]*|[^|]*|rpc"))
+    local client, address = {}, applet.f:src()
+    local source = address and address .. ":" .. applet.f:src_port() or "unix"
+    local entry = { source = source, began = core.now().sec, dropped = 0 }
+    -- Over HTTP/2 an answer that is whole just before its request is may be cut off (CANCEL), and who writes reads, too.
+    if not call and applet.length <= FIRST_BYTES and applet.f:fc_http_major() == 2 then
+      draining[client] = entry
+      drop(applet, entry, applet.length)
+      draining[client] = nil
+    end
     applet:set_status(status)
     applet:add_header("content-length", tostring(call and 0 or #text))
     applet:add_header("x-aks-inference-reason", reason)
@@ -47,17 +69,10 @@ local function refuse(code, status, reason, message, name, value)
       return
     end
     applet:send(text)
-    local began, dropped = core.now().sec, 0
-    local client, address = {}, applet.f:src()
-    local entry = { source = address and address .. ":" .. applet.f:src_port() or "unix", began = began }
     draining[client] = entry
-    while dropped < MOST_BYTES and core.now().sec - began < MOST_SECONDS do
-      local data = applet:receive(65536)
-      if data == nil or #data == 0 then
-        draining[client] = nil
-        return
-      end
-      dropped = dropped + #data
+    if drop(applet, entry, MOST_BYTES) then
+      draining[client] = nil
+      return
     end
     -- HAProxy would drop the rest by itself, without any bound: not read, it waits until the agent ends it.
     while true do
