@@ -78,10 +78,8 @@ def test_the_whole_life(cluster, project, namespace, until):
     assert time.monotonic() - begun < 120
 
     # What runs
-    assert (
-        api.get(f"/apis/apps/v1/namespaces/{runtime}/deployments/{k8s.ROUTER_NAME}").body["status"]["readyReplicas"]
-        == 3
-    )
+    router = api.get(f"/apis/apps/v1/namespaces/{runtime}/deployments/{k8s.ROUTER_NAME}").body
+    assert router["status"]["readyReplicas"] == 1, "as many as nobody said: the autoscaler does not run here"
     made = {d["metadata"]["name"]: d for d in api.get(deployments).body["items"]}
     assert set(made) == {"churn-default", "fraud-blue", "fraud-green"}
     assert made["fraud-blue"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}

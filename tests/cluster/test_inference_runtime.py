@@ -85,6 +85,9 @@ RIGHTS = [
     (k8s.AUTOSCALER_NAME, "patch", "apps", "deployments", "scale", OTHER, True),
     (k8s.AUTOSCALER_NAME, "patch", "apps", "deployments", "", OTHER, False),
     (k8s.AUTOSCALER_NAME, "delete", "", "pods", "", OTHER, False),
+    (k8s.AUTOSCALER_NAME, "patch", "", "pods", "resize", OWN, True),
+    (k8s.AUTOSCALER_NAME, "patch", "", "pods", "resize", OTHER, False),
+    (k8s.AUTOSCALER_NAME, "patch", "", "pods", "", OWN, False),
     (k8s.AUTOSCALER_NAME, "patch", "aks-inference.dev", "scoringendpoints", "status", OTHER, True),
     (k8s.AUTOSCALER_NAME, "patch", "aks-inference.dev", "scoringendpoints", "", OTHER, False),
     (k8s.AUTOSCALER_NAME, "get", "", "secrets", "", OWN, False),
@@ -125,14 +128,13 @@ def test_routers_are_spread_and_go_one_at_a_time():
     router = made["Deployment", k8s.ROUTER_NAME]
     keys = [c["topologyKey"] for c in router["spec"]["template"]["spec"]["topologySpreadConstraints"]]
     assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
-    assert router["spec"]["replicas"] == 3
+    assert "replicas" not in router["spec"], "the autoscaler's"
     assert made["PodDisruptionBudget", k8s.ROUTER_NAME]["spec"]["maxUnavailable"] == 1
     assert router["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 600, "a score of ten minutes survives"
 
 
 def test_a_cluster_for_development_has_one_of_each():
     made = {(m["kind"], m["metadata"]["name"]): m for m in workloads(planned(cluster_purpose="DevTest"))}
-    assert made["Deployment", k8s.ROUTER_NAME]["spec"]["replicas"] == 1
     assert made["Deployment", k8s.AUTOSCALER_NAME]["spec"]["replicas"] == 1
     assert ("PodDisruptionBudget", k8s.ROUTER_NAME) not in made
 

@@ -9,6 +9,8 @@ from aks_inference.cluster_rules.capacity import Resources
 from aks_inference.cluster_rules.fitting import SPOT_TAINT, FitReport, Service, fit_services
 from aks_inference.cluster_rules.packing import Verdict, Workload
 from aks_inference.findings import Finding, Severity
+from aks_inference.inference_runtime.routers import MEMORY_GIB, RoutersPlan, plan_routers
+from aks_inference.values import read
 
 if TYPE_CHECKING:
     from aks_inference.service.endpoint import EndpointPlan
@@ -19,12 +21,9 @@ GATE = Resources(cpu_m=50, memory_mib=64, pods=0)
 """Beside each replica, in its pod."""
 SHIPPING = Resources(cpu_m=10, memory_mib=64, pods=0)
 """Beside each replica that collects model data, too."""
-ROUTER = Resources(cpu_m=500, memory_mib=512)
 AUTOSCALER = Resources(cpu_m=100, memory_mib=128)
 CERTIFICATE = Resources(cpu_m=10, memory_mib=64)
 """The pod that keeps a Key Vault's certificate."""
-ROUTERS, MOST_ROUTERS = 3, 8
-"""Pods of the router: three so that one can be lost; it scales itself up, then out. One with purpose DevTest."""
 GPU_TOLERATION = "sku=gpu:NoSchedule"
 
 
@@ -57,16 +56,24 @@ def services_of(name: str, plan: "EndpointPlan") -> Iterator[Service]:
 
 def runtime_services(plan: ClusterPlan) -> tuple[Service, ...]:
     """The router and the autoscaler themselves, and what keeps a certificate."""
-    dev_test = plan.purpose is Purpose.DEV_TEST
-    routers = (1, 1) if dev_test else (ROUTERS, MOST_ROUTERS)
-    copies = 1 if dev_test else 2
+    routers, copies = _routers(plan), 1 if plan.purpose is Purpose.DEV_TEST else 2
+    # More cores than at first are asked for where they are free, and nowhere else.
+    each = Resources(cpu_m=round(routers.cores * 1000), memory_mib=round(MEMORY_GIB * 1024))
     found = (
-        Service(Workload("router", ROUTER, routers[1]), *routers),
+        Service(Workload("router", each, routers.most), routers.least, routers.most),
         Service(Workload("autoscaler", AUTOSCALER, copies), copies, copies),
     )
     if plan.spec.ssl_key_vault_secret_id is None:
         return found
     return (*found, Service(Workload("certificate", CERTIFICATE, 1), 1, 1))
+
+
+def _routers(plan: ClusterPlan) -> RoutersPlan:
+    # It loads what is about Kubernetes.
+    from aks_inference.inference_runtime.spec import InferenceRuntimeSpec
+
+    declared = {name: value for name, value in (plan.runtime or {}).items() if name.startswith("router_")}
+    return plan_routers(read(InferenceRuntimeSpec, {**declared, "cluster_purpose": plan.purpose.value}).spec)
 
 
 def fit(plan: ClusterPlan, endpoints: Mapping[K, "EndpointPlan"]) -> FitReport:

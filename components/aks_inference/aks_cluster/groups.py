@@ -163,6 +163,11 @@ class ClusterRuntimeSpec(Spec):
     registry: Any = None
     namespace: Any = None
     router_replicas: Any = None
+    router_max_replicas: Any = None
+    router_cores: Any = None
+    router_max_cores: Any = None
+    router_latency_threshold_ms: Any = None
+    router_scale_down_delay_seconds: Any = None
     service_annotations: Labels
     url: Any = None
     image_pull_secrets: Any = None

@@ -28,6 +28,20 @@ class InferenceRuntimeArgs(TypedDict):
     """Optional. FastProd, DenseProd or DevTest. DevTest has one router and one autoscaler. Default: FastProd."""
     router_replicas: NotRequired[int | None]
     """Optional. Router pods to begin with and at least. Default: 3; DevTest: 1, and no other value."""
+    router_max_replicas: NotRequired[int | None]
+    """Optional. Router pods at most: while routing is slow there is one more after the other, as far as the nodes have
+    room. Default: 8, or `router_replicas` if that is more; DevTest: 1, and no other value."""
+    router_cores: NotRequired[float | None]
+    """Optional. Cores that each router's pod asks for at first and at least, 0.1 to 3. Default: 0.25."""
+    router_max_cores: NotRequired[float | None]
+    """Optional. Cores that each may come to ask for while routing is slow, before there are more pods: where its node
+    has room and the cluster resizes pods in place (Kubernetes 1.33). Up to 3: a router is two processes of one thread,
+    and its agent. Default: 2, or `router_cores` if that is more; DevTest: `router_cores`, and no other value."""
+    router_latency_threshold_ms: NotRequired[float | None]
+    """Optional. Routing that takes longer for ten seconds, without any wait for a replica, is slow; 0.5 to 1,000 ms.
+    Default: 3."""
+    router_scale_down_delay_seconds: NotRequired[int | None]
+    """Optional. Less CPU used for so long takes cores, then pods away again, 30 to 86,400. Default: 300."""
     service_type: NotRequired[str | None]
     """Optional. How clients reach the router: LoadBalancer, NodePort or ClusterIP. Default: LoadBalancer."""
     service_annotations: NotRequired[Mapping[str, str] | None]

@@ -12,6 +12,7 @@ from aks_inference.images.registry import RegistryPlan
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.args import InferenceRuntimeArgs
 from aks_inference.inference_runtime.monitoring import monitoring
+from aks_inference.inference_runtime.routers import describe_routers
 from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.tls import describe_tls, dns_line, tls_objects
 from aks_inference.inference_runtime.vault import keeper
@@ -21,6 +22,7 @@ from aks_inference.pods import labels
 from aks_inference.resources import EndpointKeys
 from aks_inference.values import is_late
 from aks_inference_runtime.api.kubernetes import (
+    AUTOSCALER_NAME,
     ROUTER_COMPONENT,
     ROUTER_NAME,
     ROUTER_TOKEN_FIELD,
@@ -96,7 +98,10 @@ class InferenceRuntime(Cluster):
             rights += self._objects(provider, kept, [*base, *rights, *image])
         if plan.webhook is not None:
             rights += self._objects(provider, [_webhook(plan)], base)
-        parts = self._objects(provider, workloads(plan), [*base, *rights, *image])
+        # The autoscaler first: it says how many routers there are.
+        parts: list[_Part] = []
+        for manifest in workloads(plan):
+            parts += self._objects(provider, [manifest], [*base, *rights, *image, *_said_by(manifest, parts)])
         self._objects(provider, monitoring(plan.namespace, operator=plan.prometheus_operator), base)
         if not given:
             # One that is issued is waited for: the authority asks the routers, by the name.
@@ -178,6 +183,12 @@ class _Part(KubernetesObject):
         super().__init__(f"{prefix}-{self.logical}", manifest, opts)
 
 
+def _said_by(manifest: Manifest, before: Sequence[_Part]) -> list[_Part]:
+    """What says how many pods of a Deployment there are, where the Deployment does not."""
+    silent = manifest["kind"] == "Deployment" and "replicas" not in manifest["spec"]
+    return [part for part in before if silent and part.logical == f"deployment-{AUTOSCALER_NAME}"]
+
+
 def _address(status: Any) -> str:  # noqa: ANN401 - JSON
     """Of the load balancer."""
     balancer = (status or {}).get("loadBalancer") or {}
@@ -209,10 +220,11 @@ def _hidden(manifest: Manifest) -> Manifest:
 
 def describe(plan: RuntimePlan) -> list[str]:
     """The figures, for the preview."""
-    routers = f"{plan.routers} router{'s' * (plan.routers != 1)}"
+    routers = f"{plan.routers.least} router{'s' * (plan.routers.least != 1)}"
     autoscalers = f"{plan.autoscalers} autoscaler{'s' * (plan.autoscalers != 1)}, one leading"
     return [
         f"inference runtime {plan.name}, purpose {plan.purpose}, namespace {plan.namespace}: {routers}, {autoscalers}",
+        *describe_routers(plan.routers),
         f"reached by a Service of type {plan.service_type}{f' at {plan.url}' if plan.url else ''}",
         *(describe_tls(plan.tls) if plan.tls else ()),
         *([dns_line(plan.tls)] if plan.tls and DNS_LABEL not in plan.annotations else ()),

@@ -59,6 +59,9 @@ PANELS = (
     Panel("Endpoints by router", "sum by (pod) (aks_inference_owned_endpoints)"),
     Panel("Owner changes", "sum(rate(aks_inference_owner_changes_total[5m]))", "ops"),
     Panel("Routers alive", "min(aks_inference_routers_alive)"),
+    Panel("Routers wanted", "max(aks_inference_wanted_routers)"),
+    Panel("Cores wanted for each router", "max(aks_inference_wanted_router_cores)"),
+    Panel("Routing, by router", "aks_inference_routing_seconds", "s"),
 )
 ALERTS = (
     Alert(

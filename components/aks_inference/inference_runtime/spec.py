@@ -9,6 +9,7 @@ from pydantic import Field
 
 from aks_inference.findings import Finding, Severity
 from aks_inference.images.registry import RegistryPlan, plan_registry
+from aks_inference.inference_runtime.routers import DEV_TEST, RoutersPlan, plan_routers, router_findings
 from aks_inference.inference_runtime.tls import TlsPlan, plan_tls, url_of
 from aks_inference.manifests import Manifest
 from aks_inference.names import NAMESPACE
@@ -38,9 +39,6 @@ from aks_inference_runtime.api.kubernetes import (
 )
 from aks_inference_runtime.api.target import KubernetesTarget
 
-DEV_TEST = "DevTest"
-ROUTERS = 3
-"""Of azureml-fe on a cluster for production (source document 002)."""
 IDLE_TIMEOUT = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
 LONGEST_IDLE_MINUTES = "30"
 _FOLDER = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
@@ -66,6 +64,15 @@ class InferenceRuntimeSpec(Spec):
     namespace: Text = RUNTIME_NAMESPACE
     cluster_purpose: Purpose = Field("FastProd", description="use FastProd, DenseProd or DevTest")
     router_replicas: Annotated[Whole, Field(ge=1, le=100)] | None = Field(None, description="use 1 to 100")
+    router_max_replicas: Annotated[Whole, Field(ge=1, le=100)] | None = Field(None, description="use 1 to 100")
+    router_cores: Annotated[Number, Field(ge=0.1, le=3)] | None = Field(None, description="use 0.1 to 3")
+    router_max_cores: Annotated[Number, Field(ge=0.1, le=3)] | None = Field(None, description="use 0.1 to 3")
+    router_latency_threshold_ms: Annotated[Number, Field(ge=0.5, le=1_000)] | None = Field(
+        None, description="use 0.5 to 1000 ms"
+    )
+    router_scale_down_delay_seconds: Annotated[Whole, Field(ge=30, le=86_400)] | None = Field(
+        None, description="use 30 to 86400 seconds"
+    )
     service_type: ServiceType = Field("LoadBalancer", description="use LoadBalancer, NodePort or ClusterIP")
     service_annotations: Labels
     url: Text | None = None
@@ -99,7 +106,7 @@ class RuntimePlan:
     image: str
     namespace: str
     purpose: str
-    routers: int
+    routers: RoutersPlan
     service_type: str
     url: str | None
     kubeconfig: Any = None
@@ -147,8 +154,7 @@ class RuntimePlan:
             namespace=self.namespace,
             cluster_purpose=self.purpose,
             url=url,
-            router_min_pods=self.routers,
-            router_max_pods=self.routers,
+            **self.routers.settings,
             autoscaled_pools=dict(self.pools),
         )
 
@@ -202,10 +208,7 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
     if spec.namespace == "default":
         rule = "is shared: the router may read every Secret of its namespace"
         findings.append(Finding(("namespace",), rule, "give the runtime a namespace of its own", spec.namespace))
-    one = spec.cluster_purpose == DEV_TEST
-    if one and spec.router_replicas not in (None, 1):
-        rule = "DevTest has one router"
-        findings.append(Finding(("router_replicas",), rule, "leave it out, or use FastProd", spec.router_replicas))
+    findings += router_findings(got)
     if spec.url is not None and not spec.url.startswith(("https://", "http://")):
         findings.append(Finding(("url",), "is no web address", "begin it with https:// or http://", spec.url))
     if isinstance(spec.kubeconfig, str) and not is_late(spec.kubeconfig) and not spec.kubeconfig.strip():
@@ -235,7 +238,7 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         image=image,
         namespace=spec.namespace,
         purpose=spec.cluster_purpose,
-        routers=spec.router_replicas or (1 if one else ROUTERS),
+        routers=plan_routers(spec),
         service_type=spec.service_type,
         url=spec.url.rstrip("/") if spec.url else None,
         kubeconfig=spec.kubeconfig,

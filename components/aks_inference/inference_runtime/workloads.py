@@ -38,9 +38,6 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
     # A change of the settings makes new pods, one after the other.
     digest = settings.apply(_digest) if is_late(settings) else _digest(settings)
     yield _deployment(
-        plan, k8s.ROUTER_NAME, router, plan.routers, "router", ("250m", "256Mi"), _LONGEST_SCORE_S + 60, digest
-    )
-    yield _deployment(
         plan,
         k8s.AUTOSCALER_NAME,
         labels(k8s.AUTOSCALER_COMPONENT),
@@ -50,6 +47,8 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
         30,
         digest,
     )
+    # How many there are is the autoscaler's: a number here would set it back with each apply.
+    yield _deployment(plan, k8s.ROUTER_NAME, router, None, "router", plan.routers.asks, _LONGEST_SCORE_S + 60, digest)
     public = [{"name": "http", "port": 80, "targetPort": k8s.HTTP_PORT, "protocol": "TCP"}]
     if plan.tls is not None:
         public.append({"name": "https", "port": 443, "targetPort": k8s.HTTPS_PORT, "protocol": "TCP"})
@@ -65,7 +64,7 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
     ]
     peers = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": router, "ports": among}
     yield named("v1", "Service", k8s.ROUTER_PEERS_NAME, plan.namespace, labels=router, spec=peers)
-    if plan.routers > 1:
+    if plan.routers.most > 1:
         budget = {"maxUnavailable": 1, "selector": {"matchLabels": router}}
         yield named("policy/v1", "PodDisruptionBudget", k8s.ROUTER_NAME, plan.namespace, spec=budget)
 
@@ -85,7 +84,7 @@ def _deployment(
     plan: RuntimePlan,
     name: str,
     selected: dict[str, str],
-    replicas: int,
+    replicas: int | None,
     module: str,
     asks: tuple[str, str],
     grace_s: int,
@@ -139,7 +138,7 @@ def _deployment(
         **({"imagePullSecrets": plan.pull} if plan.pull else {}),
     }
     spec = {
-        "replicas": replicas,
+        **({} if replicas is None else {"replicas": replicas}),
         "selector": {"matchLabels": selected},
         # A new router is there before an old one goes.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},

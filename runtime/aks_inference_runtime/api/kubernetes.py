@@ -95,6 +95,9 @@ READY_CONDITION = "Ready"
 FAILED_REASON = "Failed"
 """Reason of `Ready=False` that does not mend itself: who waits may stop."""
 
+ROUTER_CORES = 0.25
+"""Request of a router's pod where nothing else is said."""
+
 _LONGEST_NAME = 63 - 11
 """Of a Deployment, so that its pods' names still are labels: a dash and ten characters of the template's hash."""
 _HASH_LENGTH = 8
@@ -122,7 +125,14 @@ class RuntimeSettings(Wire):
     agent_port: int = Field(AGENT_PORT, ge=0, le=65_535)
     router_min_pods: int = Field(1, ge=1)
     router_max_pods: int = Field(1, ge=1)
-    router_max_cores: int = Field(1, ge=1)
+    """The same as the minimum, for cores too: routers do not scale themselves."""
+    router_min_cores: float = Field(ROUTER_CORES, gt=0)
+    """That a router's pod asks for at first and at least."""
+    router_max_cores: float = Field(ROUTER_CORES, gt=0)
+    router_latency_threshold_ms: float = Field(3.0, gt=0)
+    """Routing that takes longer for `router_scale_up_delay_s` is a reason for more."""
+    router_scale_up_delay_s: float = Field(10.0, gt=0)
+    router_scale_down_delay_s: float = Field(300.0, gt=0)
     autoscaled_pools: dict[str, int] = Field(default_factory=dict)
     """Name of an autoscaled node pool (label `kubernetes.azure.com/agentpool`) → the most nodes that it may have."""
     retry_lost_requests: bool = True

@@ -12,7 +12,8 @@ from aks_inference_runtime.autoscaler.controller import Autoscaler
 from aks_inference_runtime.kubernetes import connection, entry, pod
 from aks_inference_runtime.kubernetes.client import connected
 from aks_inference_runtime.kubernetes.lease import Election
-from aks_inference_runtime.kubernetes.measures import autoscaler_metrics
+from aks_inference_runtime.kubernetes.measures import autoscaler_metrics, routers_metrics
+from aks_inference_runtime.kubernetes.router_scaling import RouterScaler
 from aks_inference_runtime.kubernetes.scaling import ClusterScaler
 from aks_inference_runtime.kubernetes.telling import Teller
 
@@ -24,12 +25,22 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
     teller = Teller(me.name, Path(webhook) if webhook else None)
     scaler = ClusterScaler(settings, lambda: election.leads, time.monotonic, teller)
     autoscaler = Autoscaler(scaler.reports, scaler)
+    routers = RouterScaler(
+        settings,
+        scaler,
+        scaler.reports.figures,
+        # Without nodes and pods nobody knows what fits.
+        lambda: election.leads and scaler.listed,
+        time.monotonic,
+        me.name,
+    )
 
     def metrics() -> str:
-        return autoscaler_metrics(election.leads, scaler.decisions, scaler.written, scaler.decided)
+        own = routers_metrics(routers.decision, routers.changes)
+        return autoscaler_metrics(election.leads, scaler.decisions, scaler.written, scaler.decided) + own
 
     async with connected(where) as api, aiohttp.ClientSession(read_bufsize=4 * 1024 * 1024) as session:
-        works = (election.run(api), scaler.run(api, session), autoscaler.run())
+        works = (election.run(api), scaler.run(api, session), autoscaler.run(), routers.run(api))
         try:
             await entry.until_told(works, me.address, settings.agent_port, lambda: scaler.listed, metrics)
         finally:

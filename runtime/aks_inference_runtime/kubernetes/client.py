@@ -19,6 +19,7 @@ QUIET_SECONDS = WATCH_SECONDS + 15.0
 PAGE = 500
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 
 Object = dict[str, Any]
 
@@ -58,9 +59,9 @@ class Api:
         """Replaces an object. Raises Conflict when it has changed meanwhile, and as `get`."""
         return await self._ask("PUT", path, {}, body)
 
-    async def patch(self, path: str, body: Object) -> Object:
-        """Merges into an object (RFC 7386). Raises as `get`."""
-        return await self._ask("PATCH", path, {}, body, MERGE)
+    async def patch(self, path: str, body: Object, kind: str = MERGE) -> Object:
+        """Merges into an object (RFC 7386; `STRATEGIC`: lists by their keys). Raises as `get`."""
+        return await self._ask("PATCH", path, {}, body, kind)
 
     async def apply(self, path: str, body: Object, manager: str) -> Object:
         """Server-side apply; what another manager set in our fields is taken over. Raises as `get`."""

@@ -5,6 +5,8 @@ from datetime import datetime
 from types import MappingProxyType
 
 from aks_inference_runtime.autoscaler.policy import Decision
+from aks_inference_runtime.autoscaler.routers import Decision as RoutersDecision
+from aks_inference_runtime.autoscaler.routers import Figures
 from aks_inference_runtime.kubernetes.agent import Agent
 from aks_inference_runtime.kubernetes.metrics import family
 from aks_inference_runtime.router.model import VersionKey
@@ -12,8 +14,9 @@ from aks_inference_runtime.router.model import VersionKey
 PREFIX = "aks_inference"
 
 
-def router_metrics(agent: Agent) -> str:
-    """Of a router: what it owns, how it goes there, who the others are."""
+def router_metrics(agent: Agent, figures: Figures | None = None) -> str:
+    """Of a router: what it owns, how it goes there, who the others are. `figures`: its own; None: not measured yet."""
+    own = () if figures is None else (figures,)
     loads = [(_labels(key), load) for key, load in agent.router.load().items()]
     view = agent.heartbeats.view()
     return "".join(
@@ -44,6 +47,13 @@ def router_metrics(agent: Agent) -> str:
                 f"{PREFIX}_owner_changes_total", "counter", "Endpoints taken or let go.", [({}, agent.owner_changes)]
             ),
             family(f"{PREFIX}_routers_alive", "gauge", "Routers, this one included.", [({}, len(view.live))]),
+            family(
+                f"{PREFIX}_routing_seconds",
+                "gauge",
+                "What routing takes, without any wait for a replica; median of a second.",
+                (({}, round(one.routing_ms / 1000, 6)) for one in own),
+            ),
+            family(f"{PREFIX}_router_cpu_cores", "gauge", "Used by all processes of it.", (({}, x.cores) for x in own)),
         ]
     )
 
@@ -81,6 +91,28 @@ def autoscaler_metrics(
                 "gauge",
                 "Replicas by the last decision.",
                 ((_labels(key), decision.replicas) for key, decision in decisions.items()),
+            ),
+        ]
+    )
+
+
+def routers_metrics(decision: RoutersDecision | None, changes: Mapping[str, int]) -> str:
+    """Of an autoscaler: what it wants of the routers. `changes`: by direction."""
+    sizes = () if decision is None else (decision.size,)
+    return "".join(
+        [
+            family(f"{PREFIX}_wanted_routers", "gauge", "Router pods.", (({}, x.pods) for x in sizes)),
+            family(
+                f"{PREFIX}_wanted_router_cores",
+                "gauge",
+                "That each router's pod asks for.",
+                (({}, x.cpu_m / 1000) for x in sizes),
+            ),
+            family(
+                f"{PREFIX}_router_scalings_total",
+                "counter",
+                "Changes of the routers' number and cores.",
+                (({"direction": direction}, count) for direction, count in sorted(changes.items())),
             ),
         ]
     )

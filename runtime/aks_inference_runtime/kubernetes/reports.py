@@ -11,11 +11,14 @@ from aiohttp import web
 from pydantic import Field, ValidationError
 
 from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.autoscaler.routers import Figures
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
 REPORT_S = 0.1
 STALE_S = 1.0
 """A router that has not reported for so long tells nothing: its versions' figures are missing, never zero."""
+FIGURES_STALE_S = 3.0
+"""A router's own figures come once a second."""
 AGAIN_S = 0.2
 PATH = "/v1/load"
 
@@ -34,6 +37,16 @@ class VersionReport(Wire):
     rejected_total: int
 
 
+class RouterReport(Wire):
+    """The router's own figures: see `autoscaler.routers.Figures`."""
+
+    number: int
+    """Another one with each measurement."""
+    routing_ms: float
+    cores: float
+    busiest: float
+
+
 class Report(Wire):
     """One line."""
 
@@ -42,6 +55,8 @@ class Report(Wire):
     """Versions that this router does not report any more."""
     generations: dict[str, int] = Field(default_factory=dict)
     """Endpoint → the newest generation that this router serves whole, where that changed. 0: it is gone."""
+    router: RouterReport | None = None
+    """Where it was measured again."""
 
 
 def difference(
@@ -80,19 +95,25 @@ def merged(before: Loads, report: Report) -> dict[VersionKey, VersionLoad]:
 
 
 async def stream(
-    request: web.Request, loads: Callable[[], Loads], generations: Callable[[], Mapping[str, int]]
+    request: web.Request,
+    loads: Callable[[], Loads],
+    generations: Callable[[], Mapping[str, int]],
+    figures: Callable[[], RouterReport | None] = lambda: None,
 ) -> web.StreamResponse:
     """The router's side of `GET /v1/load`."""
     answer = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
     await answer.prepare(request)
     before: Loads = {}
     served_before: Mapping[str, int] = {}
+    measured_before: RouterReport | None = None
     try:
         while True:
-            now, served = dict(loads()), dict(generations())
+            now, served, measured = dict(loads()), dict(generations()), figures()
             line = difference(before, now, served_before, served)
+            if measured != measured_before:
+                line = line.model_copy(update={"router": measured})
             await answer.write(line.model_dump_json(by_alias=True, exclude_defaults=True).encode() + b"\n")
-            before, served_before = now, served
+            before, served_before, measured_before = now, served, measured
             await asyncio.sleep(REPORT_S)
     except ConnectionError:
         return answer
@@ -106,6 +127,7 @@ class Reports:
         self._loads: dict[str, Loads] = {}
         self._at: dict[str, float] = {}
         self._generations: dict[str, dict[str, int]] = {}
+        self._figures: dict[str, tuple[Figures, float]] = {}
 
     def listen(self, session: aiohttp.ClientSession, routers: frozenset[str]) -> None:
         """To the routers at these URLs, and no more."""
@@ -114,6 +136,7 @@ class Reports:
             self._loads.pop(url, None)
             self._at.pop(url, None)
             self._generations.pop(url, None)
+            self._figures.pop(url, None)
         for url in routers - self._tasks.keys():
             self._tasks[url] = asyncio.create_task(self._hear(session, url))
 
@@ -134,6 +157,11 @@ class Reports:
             return 0
         return min(self._generations.get(url, {}).get(endpoint, 0) for url in self._tasks)
 
+    def figures(self, url: str) -> Figures | None:
+        """The newest of a router itself; None: not heard lately."""
+        found, at = self._figures.get(url, (None, 0.0))
+        return found if asyncio.get_running_loop().time() - at <= FIGURES_STALE_S else None
+
     async def close(self) -> None:
         """Ends listening."""
         for task in self._tasks.values():
@@ -153,7 +181,9 @@ class Reports:
                         loads = self._loads[url] = merged(loads, report)
                         generations |= report.generations
                         self._generations[url] = generations
-                        self._at[url] = asyncio.get_running_loop().time()
+                        now = self._at[url] = asyncio.get_running_loop().time()
+                        if (own := report.router) is not None:
+                            self._figures[url] = Figures(own.routing_ms, own.cores, own.busiest), now
             except (aiohttp.ClientError, TimeoutError, OSError, ValidationError, ValueError):
                 pass  # it is asked again; until then its figures grow old
             await asyncio.sleep(AGAIN_S)

@@ -18,6 +18,7 @@ from aks_inference_runtime.kubernetes.client import Api, connected
 from aks_inference_runtime.kubernetes.heartbeats import PATH as ROUTERS_PATH
 from aks_inference_runtime.kubernetes.measures import router_metrics
 from aks_inference_runtime.kubernetes.serving import answering
+from aks_inference_runtime.kubernetes.vitals import Vitals
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.tls import Tls
@@ -63,7 +64,7 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
         await router.start()
         agent = Agent(me.name, settings, router)
         try:
-            await _serve(agent, api, session, settings, me, asked, again)
+            await _serve(agent, Vitals(directory), api, session, settings, me, asked, again)
         finally:
             await agent.heartbeats.close()
             await router.stop()
@@ -71,6 +72,7 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
 
 async def _serve(
     agent: Agent,
+    vitals: Vitals,
     api: Api,
     session: aiohttp.ClientSession,
     settings: RuntimeSettings,
@@ -79,16 +81,17 @@ async def _serve(
     again: asyncio.Event,
 ) -> None:
     async def load(request: web.Request) -> web.StreamResponse:
-        return await reports.stream(request, agent.router.load, lambda: agent.generations)
+        return await reports.stream(request, agent.router.load, lambda: agent.generations, lambda: vitals.report)
 
     routes = (web.get(ROUTERS_PATH, agent.heartbeats.stream), web.get(reports.PATH, load))
     working = asyncio.create_task(agent.run(api, session))
+    measuring = asyncio.create_task(vitals.run())
     async with answering(
         me.address,
         settings.agent_port,
         alive=lambda: not working.done(),
         ready=lambda: agent.ready,
-        metrics=lambda: router_metrics(agent),
+        metrics=lambda: router_metrics(agent, vitals.figures),
         routes=routes,
     ):
         waiting = asyncio.create_task(asked.wait())
@@ -97,7 +100,8 @@ async def _serve(
         if not working.done():
             await _leave(agent, again)
         working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        measuring.cancel()
+        await asyncio.gather(working, measuring, return_exceptions=True)
         if not asked.is_set():
             working.result()
 

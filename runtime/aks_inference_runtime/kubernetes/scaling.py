@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -201,15 +201,33 @@ class ClusterScaler:
         return wanted
 
     def _room(self, work: workloads.Workload) -> int:
+        return self.room_for(work.need, spot=work.spot)
+
+    def room_for(self, need: room.Amounts, *, spot: bool = False) -> int:
+        """Further pods of this need that fit. `spot`: whether they may run on spot nodes."""
+        there, needs = self._all_taken()
+        wanted = sum(self._current(other, placed.work) for other, placed in self._versions().items())
+        # Replicas that are wanted and have no pod yet need their place too.
+        coming = [room.PodNeed("", need)] * max(0, wanted - there)
+        return room.room(need, self.there(), [*needs, *coming], self.settings.autoscaled_pools, spot=spot)
+
+    def there(self) -> Iterable[room.Node]:
+        """All nodes."""
+        return self.nodes.items.values()
+
+    def needs(self) -> list[room.PodNeed]:
+        """What all pods take, one entry a node."""
+        return self._all_taken()[1]
+
+    def other_scaler(self, namespace: str, name: str) -> str | None:
+        """The HorizontalPodAutoscaler of a Deployment."""
+        return workloads.fought_over(self.others.items).get((namespace, name))
+
+    def _all_taken(self) -> tuple[int, list[room.PodNeed]]:
         if self._taken is None:
             pods = self.pods.items.values()
             self._taken = sum(pod.version is not None for pod in pods), room.by_node(pod.need for pod in pods)
-        there, needs = self._taken
-        wanted = sum(self._current(other, placed.work) for other, placed in self._versions().items())
-        # Replicas that are wanted and have no pod yet need their place too.
-        coming = [room.PodNeed("", work.need)] * max(0, wanted - there)
-        nodes, limits = self.nodes.items.values(), self.settings.autoscaled_pools
-        return room.room(work.need, nodes, [*needs, *coming], limits, spot=work.spot)
+        return self._taken
 
     def _set(self, key: VersionKey, work: workloads.Workload, replicas: int) -> None:
         self._pending[key] = (replicas, self._clock())

@@ -1,0 +1,137 @@
+"""A router's own figures: how long routing takes, and how much CPU its processes use.
+
+Routing time is what HAProxy takes to answer a question on its admin socket: a process has one thread, which takes it in
+turn with the requests, and the answer never waits for a replica. It is asked of the process that clients reach and of
+those with slots, as a request passes both. HAProxy's own figures lack some of it: the length of a turn of its loop
+stays what one turn may take when more waits outside, and none of them knows how long the process waited for a core.
+"""
+
+import asyncio
+import json
+import logging
+import statistics
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.autoscaler.routers import Figures
+from aks_inference_runtime.kubernetes.reports import RouterReport
+from aks_inference_runtime.router.admin import AdminSocket
+from aks_inference_runtime.router.paths import Paths
+from aks_inference_runtime.router.process import sockets_directory
+
+ASK_S = 0.2
+WINDOW_S = 1.0
+"""The median over this long: this process is late now and then, too."""
+FRONT = "p0"
+QUESTION = "show version"
+LONGEST_S = 5.0
+"""Said of a process that does not answer."""
+_log = logging.getLogger(__name__)
+
+
+def summed(times: Mapping[str, list[float]]) -> float | None:
+    """Milliseconds at the first process and the slowest behind it, from seconds by process; None: not known."""
+    medians = {name: statistics.median(found) for name, found in times.items() if found}
+    if FRONT not in medians:
+        return None
+    return 1000 * (medians.pop(FRONT) + max(medians.values(), default=0.0))
+
+
+def used(before: Mapping[int, float], now: Mapping[int, float], own: int, elapsed_s: float) -> tuple[float, float]:
+    """Cores of all processes, and of the busiest one but `own`, from CPU seconds by pid."""
+    shares = {pid: max(0.0, now[pid] - before[pid]) / elapsed_s for pid in now.keys() & before.keys()}
+    return sum(shares.values()), max((share for pid, share in shares.items() if pid != own), default=0.0)
+
+
+class Vitals:
+    """Keeps the figures of the router whose files are in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._paths = Paths(directory, sockets_directory(directory))
+        self._sockets: dict[str, AdminSocket] = {}
+        self._times: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
+        """When, and seconds it took."""
+        self._own = psutil.Process()
+        self._cpu: dict[int, float] = {}
+        self._cpu_at = 0.0
+        self._told: RouterReport | None = None
+
+    @property
+    def figures(self) -> Figures | None:
+        """The newest."""
+        told = self._told
+        return None if told is None else Figures(told.routing_ms, told.cores, told.busiest)
+
+    @property
+    def report(self) -> RouterReport | None:
+        """The same, as it is told."""
+        return self._told
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        clock = asyncio.get_running_loop().time
+        pids: dict[str, int] = {}
+        looked = 0.0
+        while True:
+            if clock() - looked >= WINDOW_S:
+                looked = clock()
+                pids = self._processes()
+                self._tell(pids, looked)
+            await asyncio.gather(*(self._ask(name) for name in pids))
+            await asyncio.sleep(ASK_S)
+
+    async def _ask(self, name: str) -> None:
+        clock = asyncio.get_running_loop().time
+        socket = self._sockets.setdefault(name, AdminSocket(self._paths.socket(name, "admin")))
+        began = clock()
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                await socket.run(QUESTION)
+        except RuntimeUnavailable:
+            if clock() - began < WINDOW_S:
+                return  # it is being started
+        except TimeoutError:
+            pass
+        self._times[name].append((clock(), clock() - began))
+
+    def _processes(self) -> dict[str, int]:
+        found = {}
+        for path in self._paths.directory.glob("p[0-9]*.json"):
+            try:
+                found[path.stem] = int(json.loads(path.read_bytes())["pid"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _log.debug("%s: %r", path, error)
+        return found
+
+    def _tell(self, pids: Mapping[str, int], now: float) -> None:
+        before, since = self._cpu, now - self._cpu_at
+        self._cpu, self._cpu_at = self._seconds({*pids.values(), self._own.pid}), now
+        for name in [name for name in self._times if name not in pids]:
+            del self._times[name]
+        recent: dict[str, list[float]] = {}
+        for name, times in self._times.items():
+            while times and times[0][0] < now - WINDOW_S:
+                times.popleft()
+            recent[name] = [took for _, took in times]
+        took = summed(recent)
+        if took is None or not before:
+            return
+        cores, busiest = used(before, self._cpu, self._own.pid, since)
+        number = 1 if self._told is None else self._told.number + 1
+        self._told = RouterReport(
+            number=number, routing_ms=round(took, 3), cores=round(cores, 3), busiest=round(busiest, 3)
+        )
+
+    def _seconds(self, pids: set[int]) -> dict[int, float]:
+        found = {}
+        for pid in pids:
+            try:
+                times = (self._own if pid == self._own.pid else psutil.Process(pid)).cpu_times()
+            except psutil.Error:
+                continue
+            found[pid] = times.user + times.system
+        return found
