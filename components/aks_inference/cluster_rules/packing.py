@@ -134,7 +134,9 @@ def _place(workload: Workload, allowed: Sequence[bool], bins: list[_Bin]) -> int
     index = 0
     while left and index < len(bins):
         one = bins[index]
-        fit = _fit(one.free, each) if allowed[one.group] else 0
+        # Most nodes are too full: seen without a call.
+        room = one.free[0] >= each[0] and one.free[1] >= each[1] and allowed[one.group]
+        fit = _fit(one.free, each) if room else 0
         if fit == 0:
             index += 1
             continue

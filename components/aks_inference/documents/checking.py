@@ -225,7 +225,7 @@ def _linked(
             rule = "is the name of no cluster in these documents"
             findings.append(Finding(("target",), rule, f"give one of them ({known}), or a cluster's target", target))
             linked["target"] = format_target(LocalTarget(name="-", state_directory="/"))
-    return _with_models(linked, models), findings
+    return (_with_models(linked, models) if models else linked), findings
 
 
 def _no_job(args: Mapping[str, Any], jobs: Sequence[str]) -> Iterator[Finding]:
