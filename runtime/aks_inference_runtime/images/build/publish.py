@@ -13,10 +13,11 @@ from aks_inference_runtime.images.errors import RegistryError
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import BLOB_UNKNOWN, RegistryClient
 from aks_inference_runtime.images.registry.manifest import Descriptor
+from aks_inference_runtime.images.registry.transport import SMALL_BYTES
 from aks_inference_runtime.images.registry.upload import Sent, UploadSource
 
 PARALLEL = 4
-UNASKED_BYTES = 64 * 1024
+UNASKED_BYTES = SMALL_BYTES
 """Blobs up to this size are sent without asking for them before: the question costs as much."""
 
 

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 MAX_BODY = 4 * 1024 * 1024
 """Manifests and answers beyond this are refused (distribution specification: clients may expect 4 MiB)."""
 MAX_ERROR_BODY = 64 * 1024
+SMALL_BYTES = 64 * 1024
+"""What is read and sent at once."""
 MAX_REDIRECTS = 5
 MAX_RENEWALS = 2
 CONNECT_S = 10.0
@@ -79,6 +81,7 @@ class Transport:
         )
         self._tls = tls_context(options.ca_file)
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[tuple[str, str], str | None] = {}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -207,14 +210,20 @@ class Transport:
     ) -> "aiohttp.client._RequestContextManager":
         if self._session is None:
             raise RuntimeError("the transport is used outside of its context")
-        parts = urlsplit(url)
-        # Proxies only: aiohttp's own trust_env would also send what ~/.netrc holds.
-        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
         # aiohttp sends a stream piece by piece, large bytes at once; and it closes it, so each request has its own.
-        content = io.BytesIO(data) if isinstance(data, bytes) and data else data
+        content = io.BytesIO(data) if isinstance(data, bytes) and len(data) > SMALL_BYTES else data
         return self._session.request(
-            method, url, headers=headers, data=content, params=params, proxy=proxy, allow_redirects=False
+            method, url, headers=headers, data=content, params=params, proxy=self._proxy(url), allow_redirects=False
         )
+
+    def _proxy(self, url: str) -> str | None:
+        parts = urlsplit(url)
+        asked = parts.scheme, parts.hostname or ""
+        # The environment is read once for each host: all of it each time costs as much as a small request.
+        if asked not in self._proxies:
+            # Proxies only: aiohttp's own trust_env would also send what ~/.netrc holds.
+            self._proxies[asked] = None if proxy_bypass(asked[1]) else getproxies().get(parts.scheme)
+        return self._proxies[asked]
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 from aks_inference_runtime.images.errors import RegistryError, RegistryUnavailable
 from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS
 from aks_inference_runtime.images.registry.manifest import Descriptor
-from aks_inference_runtime.images.registry.transport import NETWORK_ERRORS, Answer, Transport, refusal
+from aks_inference_runtime.images.registry.transport import NETWORK_ERRORS, SMALL_BYTES, Answer, Transport, refusal
 
 _STARTED = frozenset({201, 202})
 _LOST = frozenset({404, 416})
@@ -129,7 +129,11 @@ class _Upload:
         return None, None
 
     async def _close(self, session: _Session) -> tuple[str | None, str | None]:
-        body = await asyncio.to_thread(self.source.read, session.offset, self.chunk)
+        left = self.blob.size - session.offset
+        if left <= SMALL_BYTES:
+            body = self.source.read(session.offset, self.chunk)
+        else:
+            body = await asyncio.to_thread(self.source.read, session.offset, self.chunk)
         headers = {"Content-Type": "application/octet-stream"}
         if session.offset:
             headers["Content-Range"] = f"{session.offset}-{session.offset + max(len(body), 1) - 1}"
