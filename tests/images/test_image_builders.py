@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from aks_inference_runtime.images import (
 )
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.errors import RegistryUnavailable
+from aks_inference_runtime.images.once import build_lock
 
 COMMAND = [sys.executable, "-c", "from aks_inference_runtime.images.cli import image_group; image_group()"]
 
@@ -117,6 +119,25 @@ async def test_two_processes_at_once_build_once(
     results = [json.loads(output) for output, _ in outputs]
     assert sorted(one["built"] for one in results) == [False, True]
     assert results[0]["image"] == results[1]["image"]
+
+
+async def test_who_is_waited_for_on_this_machine(tmp_path: Path) -> None:
+    told, waits = list[str](), asyncio.Event()
+
+    def says(who: str) -> None:
+        told.append(who)
+        waits.set()
+
+    async def second() -> bool:
+        async with build_lock(tmp_path, "key", says) as waited:
+            return waited
+
+    async with build_lock(tmp_path, "key", says) as first:
+        waiting = asyncio.create_task(second())
+        await asyncio.wait_for(waits.wait(), 30)
+    assert (first, await asyncio.wait_for(waiting, 30)) == (False, True)
+    (who,) = told
+    assert re.fullmatch(rf"process {os.getpid()} since \d\d:\d\d:\d\d UTC", who)
 
 
 async def test_killed_builder_holds_nobody_up(

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from aks_inference_runtime.images import BuildSettings, RegistryClient, RegistryPlace, ensure_image, read_environment
-from aks_inference_runtime.images.claim import BEAT, HOLDER, SUFFIX, Patience, claimed
+from aks_inference_runtime.images.claim import BEAT, BEGAN, HOLDER, SUFFIX, Mark, Patience, claimed, given_up, in_words
 from aks_inference_runtime.images.ensure import Ensured
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.reference import ImageReference
@@ -57,13 +59,16 @@ async def on_machines(
 def mark_of_another() -> Callable[..., Any]:
     """Writes one, and gives the image that it stands for."""
 
-    async def write(client: RegistryClient, wanted: tuple[RegistryPlace, dict[str, Any]], beat: str) -> ImageReference:
+    async def write(
+        client: RegistryClient, wanted: tuple[RegistryPlace, dict[str, Any]], beat: str, **more: str
+    ) -> ImageReference:
         place, environment = wanted
         target = place.image(image_key(read_environment(environment, Path())))
         mark = place.image(f"{target.tag}{SUFFIX}")
         empty = Descriptor(OCI_EMPTY, sha256(EMPTY_JSON), len(EMPTY_JSON))
         await client.push_blob(mark, empty, UploadSource.of(EMPTY_JSON))
-        await client.push_manifest(mark, image_manifest(empty, (), {HOLDER: "another", BEAT: beat}))
+        said = {HOLDER: "id-another\nname", BEAT: beat, **more}
+        await client.push_manifest(mark, image_manifest(empty, (), said))
         return target
 
     return write
@@ -82,7 +87,7 @@ async def test_several_machines_build_once(
         left = await marks(client, wanted[0])
     assert sorted(one.built for one in made) == [False, False, True]
     assert len({one.image for one in made}) == 1
-    assert sum("is being built by another machine; waiting for it" in line for line in said) == 2
+    assert sum(f"is being built by another machine ({platform.node()}) since" in line for line in said) >= 2
     assert left == []
 
 
@@ -111,7 +116,7 @@ async def test_a_registry_that_deletes_nothing(
     told: list[str] = []
     async with quick() as client:
         for name in ("a", "b"):
-            async with claimed(client, target, tmp_path / name, QUICK, lambda: told.append("waits")) as there:
+            async with claimed(client, target, tmp_path / name, QUICK, told.append) as there:
                 assert not there
         assert await marks(client, wanted[0]) == [f"some-key{SUFFIX}"]
     assert told == []
@@ -121,16 +126,86 @@ async def test_a_machine_that_died(
     quick: Callable[..., RegistryClient], wanted: Any, mark_of_another: Callable[..., Any], tmp_path: Path
 ) -> None:
     told: list[str] = []
-
-    def waits() -> None:
-        told.append("waits")
-
     async with quick() as client:
-        target = await mark_of_another(client, wanted, "1")
-        patience = Patience(poll_s=0.05, beat_s=60, stale_s=0.3)
-        async with asyncio.timeout(60), claimed(client, target, tmp_path, patience, waits) as there:
+        began = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+        target = await mark_of_another(client, wanted, "1", **{BEGAN: began.isoformat()})
+        patience = Patience(poll_s=0.05, beat_s=60, stale_s=0.3, tell_s=0.1)
+        async with asyncio.timeout(60), claimed(client, target, tmp_path, patience, told.append) as there:
             assert not there
-    assert told == ["waits"]
+    what = (target.tag or "")[:12]
+    assert told[0] == (
+        f"{what} is being built by another machine (anothername) since 09:30:00 UTC; waiting for it, "
+        "until 0 s after its last sign of life, for 2 h in all at most"
+    )
+    assert told[-1].startswith(f"{what}: anothername has said nothing for ")
+    assert told[-1].endswith("; it is built here")
+    assert all(f"{what}: waiting for anothername for " in line for line in told[1:-1])
+
+
+async def test_a_machine_that_died_yesterday(
+    quick: Callable[..., RegistryClient], wanted: Any, mark_of_another: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its mark tells, so nobody waits for it at all."""
+    told: list[str] = []
+    last = datetime.now(UTC) - timedelta(days=1)
+    async with quick() as client:
+        target = await mark_of_another(client, wanted, last.isoformat())
+        patience = Patience(poll_s=600, beat_s=60, stale_s=600)
+        async with asyncio.timeout(60), claimed(client, target, tmp_path, patience, told.append) as there:
+            assert not there
+    assert told == [
+        f"{(target.tag or '')[:12]}: anothername has said nothing since {last:%Y-%m-%d %H:%M:%S} UTC; it is built here"
+    ]
+
+
+async def test_a_machine_that_hangs(
+    quick: Callable[..., RegistryClient], wanted: Any, mark_of_another: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It says that it builds, and never comes to an end: others wait no longer than a build can take."""
+    patience, told = Patience(poll_s=0.05, beat_s=60, stale_s=120, longest_s=0.5), list[str]()
+    async with quick() as client:
+        target = await mark_of_another(client, wanted, "0")
+
+        async def beats() -> None:
+            number = 0
+            while True:
+                number += 1
+                await mark_of_another(client, wanted, str(number))
+                await asyncio.sleep(2)
+
+        other = asyncio.create_task(beats())
+        try:
+            async with asyncio.timeout(60), claimed(client, target, tmp_path, patience, told.append) as there:
+                assert not there
+        finally:
+            other.cancel()
+            await asyncio.gather(other, return_exceptions=True)
+    assert "anothername has not built it in " in told[-1]
+
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "waited_s", "beat_s", "reason"),
+    [
+        (0, 0, None, None),
+        (40, 7200, 340, None),
+        (41, 41, None, "vm-1 has said nothing for 41 s"),
+        (0, 7201, 0, "vm-1 has not built it in 2 h"),
+        (0, 0, 341, "vm-1 has said nothing since 2026-11-22 11:54:19 UTC"),
+        (0, 0, -86_400, None),
+    ],
+)
+def test_who_is_given_up(silent_s: float, waited_s: float, beat_s: float | None, reason: str | None) -> None:
+    """`beat_s`: how old its last word is by our clock; one that is ahead says nothing."""
+    beat = None if beat_s is None else NOW - timedelta(seconds=beat_s)
+    assert given_up(Mark("d", "id-vm-1", None, beat), silent_s, waited_s, NOW, Patience()) == reason
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (7200, "2 h")])
+def test_durations(seconds: float, text: str) -> None:
+    assert in_words(seconds) == text
 
 
 @pytest.mark.long
@@ -139,6 +214,10 @@ async def test_a_machine_that_lives(
 ) -> None:
     """It is waited for as long as it says that it builds, and then as long as one that died."""
     patience, told, over = Patience(poll_s=0.1, beat_s=60, stale_s=4), asyncio.Event(), asyncio.Event()
+
+    def says(_line: str) -> None:
+        told.set()
+
     async with quick() as client:
         target = await mark_of_another(client, wanted, "0")
 
@@ -150,7 +229,7 @@ async def test_a_machine_that_lives(
                 await asyncio.sleep(0.1)
 
         async def waits() -> float:
-            async with claimed(client, target, tmp_path, patience, told.set):
+            async with claimed(client, target, tmp_path, patience, says):
                 return asyncio.get_running_loop().time()
 
         other, waiting = asyncio.create_task(beats()), asyncio.create_task(waits())
@@ -167,12 +246,12 @@ async def test_a_mark_of_this_machine_holds_nobody_up(
     quick: Callable[..., RegistryClient], wanted: Any, tmp_path: Path
 ) -> None:
     """Its process died: who asks holds the lock of the key."""
-    target, told = wanted[0].image("some-key"), []
+    target, told = wanted[0].image("some-key"), list[str]()
     patience = Patience(poll_s=60, beat_s=60, stale_s=600)
     async with quick() as client:
-        killed = claimed(client, target, tmp_path, patience, lambda: told.append("waits"))
+        killed = claimed(client, target, tmp_path, patience, told.append)
         await killed.__aenter__()
-        async with asyncio.timeout(30), claimed(client, target, tmp_path, patience, lambda: told.append("waits")):
+        async with asyncio.timeout(30), claimed(client, target, tmp_path, patience, told.append):
             pass
         await killed.__aexit__(None, None, None)
     assert told == []

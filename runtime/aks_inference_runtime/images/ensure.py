@@ -103,8 +103,11 @@ async def _found_or_built(
         return _found(looked, notes)
     choice = choose(definition, settings.builder, no_tasks=settings.no_tasks(workspace.registry))
     lock = f"{looked.key}-{workspace.registry.replace(':', '_')}-{workspace.repository.replace('/', '_')}"
-    waiting = f"{looked.key[:12]} is being built by another process of this machine; waiting for it"
-    async with build_lock(settings.cache / "locks", lock, lambda: progress(waiting)) as waited:
+
+    def waiting(who: str) -> None:
+        progress(f"{looked.key[:12]} is being built on this machine by {who}; waiting for its end")
+
+    async with build_lock(settings.cache / "locks", lock, waiting) as waited:
         if waited or not settings.refresh:
             looked = await find(client, definition, workspace, shared, base_pins)
             if looked.found is not None:
@@ -112,8 +115,7 @@ async def _found_or_built(
         if settings.refresh:
             return await _built(client, definition, workspace, looked, base_pins, notes, settings, choice, progress)
         target, locks = workspace.image(looked.key), settings.cache / "locks"
-        elsewhere = f"{looked.key[:12]} is being built by another machine; waiting for it"
-        async with claimed(client, target, locks, settings.patience, lambda: progress(elsewhere)) as there:
+        async with claimed(client, target, locks, settings.patience, progress) as there:
             if there:
                 looked = await find(client, definition, workspace, shared, base_pins)
                 if looked.found is not None:
