@@ -45,7 +45,19 @@ def _containerd(name: str) -> Program:
 
 NEWER_RUNTIME = tuple(_containerd(name) for name in ("containerd", "containerd-shim-runc-v2", "ctr"))
 """A containerd that mounts images as volumes, which Debian's does not."""
-PROGRAMS = {program.name: program for program in (*API, *CONTROL, *FAKE_NODES, *NODE, *NEWER_RUNTIME)}
+CERT_MANAGER = tuple(Program(name, "cert-manager", f"./{name}") for name in ("controller", "acmesolver"))
+"""cert-manager's controllers, and what its pods answer challenges with."""
+
+
+def _pebble(name: str) -> Program:
+    return Program(name, "pebble", f"github.com/letsencrypt/pebble/v2/cmd/{name}")
+
+
+ACME = tuple(_pebble(name) for name in ("pebble", "pebble-challtestsrv"))
+"""A certificate authority for tests, by Let's Encrypt, and the name server that it asks."""
+PROGRAMS = {
+    program.name: program for program in (*API, *CONTROL, *FAKE_NODES, *NODE, *NEWER_RUNTIME, *CERT_MANAGER, *ACME)
+}
 
 
 def folder() -> Path:
@@ -57,8 +69,9 @@ def folder() -> Path:
 def place(program: Program) -> Path:
     """Where a program is, or will be: another place as soon as its module changes."""
     digest = hashlib.sha256()
-    for file in sorted((MODULES / program.module).glob("go.*")):
-        digest.update(file.read_bytes())
+    for file in sorted((MODULES / program.module).rglob("*")):
+        if file.is_file():
+            digest.update(file.read_bytes())
     return folder() / f"{program.module}-{digest.hexdigest()[:16]}" / program.name
 
 
@@ -87,9 +100,14 @@ def build(program: Program) -> Path:
         env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
         check=True,
     )
+    # What stands beside the source, not in the program: how kwok's nodes and pods live, cert-manager's definitions.
     if program.name == "kwok":
-        # How its nodes and pods live stands beside its source, not in the program.
         kwok_stages().write_text("\n---\n".join(path.read_text() for path in _stage_sources()))
+    elif program.name == "controller":
+        sources = sorted(
+            (_source("cert-manager", "github.com/cert-manager/cert-manager") / "deploy/crds").glob("*.yaml")
+        )
+        cert_manager_definitions().write_text("\n---\n".join(path.read_text() for path in sources))
     part.rename(target)
     return target
 
@@ -99,15 +117,20 @@ def kwok_stages() -> Path:
     return place(PROGRAMS["kwok"]).with_name("stages.yaml")
 
 
+def cert_manager_definitions() -> Path:
+    """The definitions of cert-manager's resources."""
+    return place(PROGRAMS["controller"]).with_name("definitions.yaml")
+
+
+def _source(module: str, path: str) -> Path:
+    """Where a module's own files are."""
+    command = ["go", "list", "-m", "-f", "{{.Dir}}", path]
+    found = subprocess.run(command, cwd=MODULES / module, capture_output=True, text=True, check=True)
+    return Path(found.stdout.strip())
+
+
 def _stage_sources() -> list[Path]:
-    found = subprocess.run(
-        ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"],
-        cwd=MODULES / "kwok",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    folder = Path(found.stdout.strip()) / "kustomize" / "stage"
+    folder = _source("kwok", "sigs.k8s.io/kwok") / "kustomize" / "stage"
     named = ("node/fast/node-*", "node/heartbeat-with-lease/node-*", "pod/fast/pod-*")
     return sorted(path for pattern in named for path in folder.glob(f"{pattern}.yaml"))
 
