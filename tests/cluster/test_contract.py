@@ -166,7 +166,7 @@ async def test_a_body_above_the_limit(client):
     host, _, port = client.address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port or 80))
     head = f"POST /api/v1/service/contract/score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-    writer.write(f"{head}Content-Length: {101 * 1024 * 1024}\r\n\r\n".encode())
+    writer.write(f"{head}Content-Length: {101_000_000}\r\n\r\n".encode())
     async with asyncio.timeout(10):
         answer = await reader.readuntil(b"\r\n\r\n")
     writer.close()

@@ -95,7 +95,7 @@ async def test_a_large_body_that_is_refused(bed, make_state, tmp_path, unused_po
     assert await asked("/nowhere", BODY, "key", unused_port) == 404
     assert await asked("/score", BODY, "wrong", unused_port) == 401
     if client is not by_chunks:
-        too_large = b"x" * (101 * 1024 * 1024)
+        too_large = b"x" * 101_000_000
         assert await asked(PATH, too_large, "key", bed.port) == 413
     assert await asked(PATH, BODY, "key", bed.port) == 200
     assert (await replica.stats())["served"] == 1
@@ -192,7 +192,7 @@ async def test_nobody_is_read_for_ever(bed, make_state, monkeypatch, length):
     assert sent < 2**29
 
 
-@pytest.mark.parametrize("length", [104_857_601, 3_000_000_000, 2**32 + 2, 9 * 10**18])
+@pytest.mark.parametrize("length", [100_000_001, 3_000_000_000, 2**32 + 2, 9 * 10**18])
 async def test_a_length_above_the_limit_is_refused_whatever_its_bits(bed, make_state, length):
     replica = await bed.replica("A")
     router = await bed.router()

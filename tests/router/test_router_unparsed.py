@@ -18,6 +18,8 @@ UNPARSED = {
     "a WebSocket without its key": (400, GET + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"),
     "a body of HTTP/1.0 GET": (413, GET.replace(b"1.1", b"1.0") + b"content-length: 3\r\n\r\nabc"),
 }
+TRAILERS = (b"content-length: 3", b"transfer-encoding: chunked")
+"""They frame a body, and may not stand behind it."""
 PARSED = {
     # Another protocol is not spoken: it is answered in this one.
     "an upgrade to HTTP/2": (200, GET + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"),
@@ -47,6 +49,19 @@ async def test_what_is_no_request_gets_a_page_without_a_reason(bed, make_state):
         assert b"content-type: text/html" in head, what
         assert b"x-aks-inference-reason" not in head, what
     assert (await replica.stats())["served"] == 0, "none of them reached the replica"
+
+
+async def test_a_trailer_that_frames_the_body_is_a_bad_request_and_costs_no_replica(bed, make_state):
+    replica = await bed.replica("A")
+    router = await bed.router()
+    await router.apply(make_state({"A": (10_000, [replica])}))
+    for trailer in TRAILERS:
+        data = HEAD + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n" + trailer + b"\r\n\r\n"
+        found, head = await sent(bed.port, data)
+        assert found == 400, trailer
+        assert b"x-aks-inference-reason: bad-request" in head, trailer
+        assert (await bed.ask()).status == 200
+    assert (await replica.stats())["served"] == len(TRAILERS), "none of them reached the replica"
 
 
 async def test_what_is_a_request_gets_an_answer_of_the_table(bed, make_state):

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-MEGABYTE = b"x" * 1024 * 1024
+MEGABYTE = b"x" * 1_000_000
 
 
 @pytest.fixture

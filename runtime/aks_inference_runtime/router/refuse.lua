@@ -3,7 +3,6 @@
 -- see it. So the answer goes out first, and what comes after it is read and dropped, within bounds; beyond them the
 -- connection is closed.
 local MOST_BYTES = 256 * 1024 * 1024
-local FIRST_BYTES = 1024 * 1024
 local MOST_SECONDS = tonumber(os.getenv("REFUSED_SECONDS"))
 
 -- Of those whose rest is being dropped: where the client is, and since when. `receive` returns only with 64 KiB or at the
@@ -37,8 +36,9 @@ local function refuse(code, status, reason, message, name, value)
     local client, address = {}, applet.f:src()
     local source = address and address .. ":" .. applet.f:src_port() or "unix"
     local entry = { source = source, began = core.now().sec, dropped = 0 }
-    -- Over HTTP/2 an answer that is whole just before its request is may be cut off (CANCEL), and who writes reads, too.
-    if not call and applet.length <= FIRST_BYTES and applet.f:fc_http_major() == 2 then
+    -- Over HTTP/2 an answer that is whole before its request is ends with CANCEL once that is, not with its own end: for
+    -- many clients a failure. So what would be read and dropped after it, is before.
+    if not call and applet.length <= MOST_BYTES and applet.f:fc_http_major() == 2 then
       draining[client] = entry
       drop(applet, entry, applet.length)
       draining[client] = nil

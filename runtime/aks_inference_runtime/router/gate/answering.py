@@ -61,6 +61,11 @@ class Answer:
         """Whether what is here should wait for more."""
         return not self.sent and self._bytes < HELD_BYTES and (self._length_known or not self._bytes)
 
+    @property
+    def too_late(self) -> bool:
+        """Whether no other answer can be given any more."""
+        return self.sent
+
     def take(self) -> bytes:
         """What is held."""
         held, self._held = b"".join(self._held), []

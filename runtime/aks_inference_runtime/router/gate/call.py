@@ -29,6 +29,11 @@ class CallAnswer(Answer):
 
     __slots__ = ()
 
+    @property
+    def too_late(self) -> bool:
+        """Never: the trailers say how it went."""
+        return False
+
     def take_ended(self, trailers: wire.Headers) -> bytes:
         """What is held, with the end."""
         if self._chunked:

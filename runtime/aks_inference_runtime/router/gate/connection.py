@@ -29,6 +29,7 @@ FIRST_BYTES = 16_384
 MORE_BYTES = 65_536
 OURS = wire.HOP_BY_HOP | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.KEEP_HEADER, wire.REQUEST_ID}
 """Of the connection; of the router, for the gate; and what the gate says anew."""
+NOT_PASSED_ON = OURS | {wire.SCRIPT_NAME}
 NOT_WAITED = Waited()
 TOO_LARGE = "the request's head is too large"
 HIGH_BYTES = 65_536
@@ -177,7 +178,7 @@ class RouterConnection:
             return
         path, mark, query = self._url.partition(b"?")
         target = settings.swagger_path if path.endswith(b"/swagger.json") else settings.score_path
-        kept = wire.passed_on(self._headers, OURS)
+        kept = wire.passed_on(self._headers, NOT_PASSED_ON)
         queue = NOT_WAITED
         self._waited = turn is not None
         if turn is not None:
@@ -373,8 +374,11 @@ class RouterConnection:
 
     def _malformed(self) -> None:
         if self._exchange is not None:
-            # The body broke off or a second request came too early: nobody can be answered in order any more.
-            self._gone()
+            if self._request_whole:
+                # A second request came too early: nobody can be answered in order any more.
+                self._gone()
+            else:
+                self._exchange.malformed()
             return
         self.write(wire.answer(400, "bad-request", "the request is not valid HTTP/1.1", self._c.settings.version))
         self.done()

@@ -94,6 +94,10 @@ class Exchange:
         if self._ticket.running and not self._out.begun:
             self._arm_scoring()
 
+    def malformed(self) -> None:
+        """The rest of the request is none: a trailer that says how long the body is, a chunk without its size."""
+        self._give_up(400, "bad-request", "the request is not valid HTTP/1.1")
+
     def router_gone(self) -> None:
         """Nobody waits for the answer any more."""
         if self._side is None:
@@ -161,13 +165,7 @@ class Exchange:
         self._c.admission.finish(self._ticket)
 
     def response_malformed(self, what: str) -> None:
-        if self._out.sent and self._side is not None:
-            side, self._side = self._side, None
-            side.abort()
-            self._tell(self._out.status, CUT)
-            self._orphan()
-        else:
-            self._give_up(502, "replica-lost", what)
+        self._give_up(502, "replica-lost", what)
 
     def upstream_lost(self, *, unread: bool) -> None:
         self._disarm()
@@ -309,9 +307,7 @@ class Exchange:
             self._arm(rest, self._check_stall)
         else:
             side, self._side = self._side, None
-            side.abort()
-            self._tell(self._out.status, CUT)
-            self._orphan()
+            self._cut(side)
 
     def _check_hung(self) -> None:
         """Of an orphan: the replica has its time for the score and some more, and then is taken for hung."""
@@ -339,6 +335,9 @@ class Exchange:
         side, self._side = self._side, None
         if side is None:
             return
+        if self._out.too_late:
+            self._cut(side)
+            return
         if self._leave():
             self._disarm()
             self._answer(side, status, reason, message)
@@ -346,6 +345,12 @@ class Exchange:
         self._tell(status, reason)
         self._orphan()
         self._c.when_acknowledged(ACKNOWLEDGE_SECONDS, partial(self._answer, side, status, reason, message))
+
+    def _cut(self, side: RouterSide) -> None:
+        """In the middle of an answer there is no other."""
+        side.abort()
+        self._tell(self._out.status, CUT)
+        self._orphan()
 
     def _leave(self) -> bool:
         """Whether the replica has nothing of it, and never will."""

@@ -18,6 +18,8 @@ SINCE_HEADER = b"x-aks-inference-since"
 """Since when it waits, and how long it may: `<ms since 1970 by the router's clock>+<ms>`."""
 KEEP_HEADER = b"x-aks-inference-keep"
 """The router says that its next request may come on the same connection."""
+SCRIPT_NAME = b"script_name"
+"""With it a proxy tells gunicorn where an application is mounted, which answers 500 when the path is elsewhere."""
 REQUEST_ID = b"x-request-id"
 """Of the client, or made by the gate: in the replica's request, the answer and the access log."""
 MAX_HEAD_BYTES = 65_536
