@@ -33,7 +33,8 @@ class _ProviderResource(pulumi.CustomResource):
 
 
 class LocalRuntime(_ProviderResource):
-    """The runtime on this machine. Inputs: `name`, `port`, `stateDirectory`, `haproxy`."""
+    """The runtime on this machine. Inputs: `name`, `port`, `stateDirectory`, `haproxy`, `stateWebhook`, `otlpEndpoint`,
+    `traceRatio`, `accessLog`, `metricsPort`."""
 
     _token = f"{PACKAGE}:index:LocalRuntime"
     _outputs = ("target", "url", "stateDirectory")

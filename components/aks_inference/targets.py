@@ -36,6 +36,8 @@ class TargetChoice:
     """Its component, where that is in sight."""
     state_directory: str | None = None
     """Of a local target, as far as it is known."""
+    metrics_port: int | None = None
+    """The same."""
 
     @property
     def on_cluster(self) -> bool:
@@ -138,6 +140,7 @@ def _of_cluster(cluster: "Cluster") -> TargetChoice:
         getattr(cluster, "_kubernetes", None),
         cluster,
         getattr(cluster, "_state_directory", None),
+        getattr(cluster, "_metrics_port", None),
     )
 
 

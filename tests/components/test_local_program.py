@@ -143,3 +143,55 @@ def test_arguments_as_a_dict(run_program: Callable[..., Any]) -> None:
     assert runtime.request.protect is True
     assert runtime.request.retainOnDelete is True
     assert runtime.request.customTimeouts.create == "9m"
+
+
+def test_who_is_told_what_goes_on(run_program: Callable[..., Any]) -> None:
+    outcome = run_program(
+        """
+        import pulumi
+        from aks_inference import LocalInferenceCluster
+        LocalInferenceCluster("one", state_webhook=pulumi.Output.from_input("https://hooks/a"), access_log=True,
+                              otlp_endpoint="http://127.0.0.1:4318", metrics_port=9464)
+        LocalInferenceCluster("two", port=8899, state_webhook="https://hooks/b")
+        """,
+        preview=False,
+    )
+    assert outcome.code == 0, outcome.error
+    one, two = sorted(outcome.engine.of("LocalRuntime"), key=lambda r: r.name)
+    assert one.inputs == {
+        "name": "one",
+        "port": 8890,
+        "stateWebhook": {**SECRET, "value": "https://hooks/a"},
+        "otlpEndpoint": "http://127.0.0.1:4318",
+        "traceRatio": 0.1,
+        "accessLog": True,
+        "metricsPort": 9464,
+    }
+    assert two.inputs == {"name": "two", "port": 8899, "stateWebhook": {**SECRET, "value": "https://hooks/b"}}
+    component, _ = sorted(outcome.engine.of("LocalInferenceCluster"), key=lambda r: r.name)
+    assert component.inputs["stateWebhook"] == {**SECRET, "value": "https://hooks/a"}
+
+
+def test_ports_of_metrics_that_collide(run_program: Callable[..., Any]) -> None:
+    outcome = run_program("""
+        from aks_inference import LocalInferenceCluster, ModelWebService
+        one = LocalInferenceCluster("one", metrics_port=9464)
+        LocalInferenceCluster("two", port=9464)
+        LocalInferenceCluster("three", port=8892, metrics_port=8890)
+        LocalInferenceCluster("four", port=8893, metrics_port=9464)
+        ModelWebService("service", target=one, port=9464, inference_config={"entry_script": "score.py"})
+    """)
+    assert outcome.code == 1
+    mend = "give one of them another port"
+    assert outcome.error.splitlines() == [
+        "5 errors; nothing was changed",
+        'LocalInferenceCluster "two":',
+        f"  port = 9464: is the metrics_port of LocalInferenceCluster 'one'; {mend}",
+        'LocalInferenceCluster "three":',
+        f"  metrics_port = 8890: is also that of LocalInferenceCluster 'one'; {mend}",
+        'LocalInferenceCluster "four":',
+        f"  metrics_port = 9464: is also that of LocalInferenceCluster 'one'; {mend}",
+        f"  metrics_port = 9464: is also that of LocalInferenceCluster 'two'; {mend}",
+        'ModelWebService "service":',
+        "  port = 9464: is the port of the cluster's metrics; choose another port, or leave it out",
+    ]

@@ -36,7 +36,7 @@ from aks_inference_runtime.local.process import STATE_VARIABLE, kill_all, marked
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.supervisor import Supervisor
 from aks_inference_runtime.router.gate.client import GateClient
-from aks_inference_runtime.router.model import ReplicaTarget, RouterState, VersionKey, VersionLoad
+from aks_inference_runtime.router.model import AnswerKey, ReplicaTarget, RouterState, VersionKey, VersionLoad
 from testbed.processes import free_ports
 
 SCRIPT = """
@@ -59,6 +59,7 @@ class StandInRouter:
         self.state = RouterState()
         self.history: list[RouterState] = []
         self.loads: dict[VersionKey, VersionLoad] = {}
+        self.answers: dict[AnswerKey, int] = {}
         self.started = False
 
     async def start(self) -> None:

@@ -22,6 +22,14 @@ from aks_inference_runtime.api.client import (
 )
 from aks_inference_runtime.api.errors import Conflict, NotFound, OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.status import ServiceState
+from aks_inference_runtime.api.supervisor import Observing
+from testbed.processes import free_ports
+
+
+async def scrape(session: aiohttp.ClientSession, port: int) -> str:
+    async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        return await answer.text()
 
 
 async def test_deployed_served_and_gone(local: Any, score: Any) -> None:
@@ -41,6 +49,20 @@ async def test_deployed_served_and_gone(local: Any, score: Any) -> None:
         assert (code, body["answer"], body["files"]) == (200, 1, ["weights.bin"])
         assert body["folder"].endswith("/azureml-models/weights/1")
         assert (await score(session, status, "wrong"))[:2] == (401, "auth")
+        # The gate that runs already is told to log; Prometheus asks for what it and the router counted.
+        port = free_ports(1)[0]
+        await local.client.put_observing(Observing(access_log=True, metrics_port=port))
+        log = next((local.state / "logs" / "svc").glob("*/*.log"))
+        async with asyncio.timeout(30):
+            while '"request_id"' not in log.read_text():
+                assert (await score(session, status, await local.key("svc")))[0] == 200
+            refused = 'aks_inference_answers_total{endpoint="svc",version="",code="401",reason="auth"} 1'
+            served = f'aks_inference_answers_total{{endpoint="svc",version="ver-a",replica="{log.stem}",code="200"'
+            while refused not in (told := await scrape(session, port)):
+                await asyncio.sleep(0.05)
+        assert served in told
+        for sample in ("ready_replicas", "wanted_replicas"):
+            assert f'aks_inference_{sample}{{endpoint="svc",version="ver-a"}} 1' in told
     again = await local.client.put_endpoint(submission)
     assert (again.generation, again.observed_generation) == (1, 1)
     with pytest.raises(Conflict, match="used by svc"):

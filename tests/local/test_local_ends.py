@@ -13,8 +13,7 @@ from aks_inference_runtime.api.client import destroy
 from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorRecord
 from aks_inference_runtime.local import remains
 from aks_inference_runtime.local.files import write_wire
-from aks_inference_runtime.local.records import StatePaths
-from aks_inference_runtime.local.supervisor import remove_state
+from aks_inference_runtime.local.records import StatePaths, remove_state
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])

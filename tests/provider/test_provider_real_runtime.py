@@ -22,7 +22,9 @@ import pulumi
 from aks_inference import LocalInferenceCluster, ModelWebService, RegisteredModel
 
 config = pulumi.Config()
-cluster = LocalInferenceCluster("local", port=config.require_int("port"), state_directory=config.require("state"))
+cluster = LocalInferenceCluster(
+    "local", port=config.require_int("port"), state_directory=config.require("state"),
+    metrics_port=config.get_int("metrics") or None, state_webhook=config.get("hook") or None)
 model = RegisteredModel("m", target=cluster, model_path="model.bin")
 common = {"target": cluster, "models": [model], "num_replicas": 1}
 service = ModelWebService("good", inference_config={"entry_script": "score.py", "source_directory": "source"}, **common)
@@ -147,3 +149,40 @@ def test_a_port_in_use_is_named(stack: Any) -> None:
     assert str(stack.port) in said
     assert "Traceback" not in said
     assert "LocalEndpoint" not in stack.run("stack", "export")
+
+
+def metrics(port: int) -> str | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return answer.read().decode()
+    except urllib.error.URLError:
+        return None
+
+
+@pytest.mark.long
+def test_who_is_told_what_goes_on_is_changed_in_place(stack: Any) -> None:
+    stack.up()
+    outputs, port = stack.outputs(), free_ports(1)[0]
+    served = {process.pid for process in of(stack.state)}
+    stack.configure(metrics=str(port), hook="http://127.0.0.1:9/s3cret")
+    preview = stack.preview()
+    operations = {step["urn"].rsplit(":", 1)[-1]: step["op"] for step in preview["steps"]}
+    assert operations["local"] == "update"
+    assert operations["good"] == "same"
+    assert "s3cret" not in json.dumps([step for step in preview["steps"] if "LocalRuntime" in step["urn"]])
+    said = stack.up()
+    assert "s3cret" not in said
+    assert score(outputs) == (200, {"weights": "one"})
+    assert 'aks_inference_answers_total{endpoint="good"' in (metrics(port) or "")
+    assert served <= {process.pid for process in of(stack.state)}, "nothing was restarted"
+    assert set(stack.preview()["changeSummary"]) == {"same"}
+    # A port that somebody has is refused by the preview.
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        stack.configure(metrics=str(held.getsockname()[1]))
+        said = stack.up(code=1)
+    assert "metricsPort" in said
+    assert "is in use by process" in said
+    stack.configure(metrics="0", hook="")
+    stack.up()
+    assert metrics(port) is None
+    assert not (stack.state / "webhook").exists()

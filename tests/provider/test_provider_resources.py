@@ -17,7 +17,10 @@ from provider_inputs import NONE, SOME, Json, endpoint, kinds, leaves, put
 @pytest.mark.parametrize("kind", ["LocalRuntime", "Model", "LocalEndpoint"])
 def test_each_leaf_in_each_form(plugin: Any, supervisor: Any, model_file: Path, values: Any, kind: str) -> None:
     given: Json = {
-        "LocalRuntime": {"name": "local", "port": 9000.0, "stateDirectory": "/s", "haproxy": "/bin/haproxy"},
+        "LocalRuntime": {
+            "name": "local", "port": 9000.0, "stateDirectory": "/s", "haproxy": "/bin/haproxy",
+            "stateWebhook": "https://hooks/a", "otlpEndpoint": "http://c:4318", "traceRatio": 0.5, "accessLog": True,
+        },
         "Model": {
             "target": supervisor.target, "name": "m", "path": str(model_file), "tags": {"a": "b"}, "description": "d",
             "properties": {"c": "d"}, "framework": "Onnx", "frameworkVersion": "1",
@@ -49,7 +52,10 @@ def test_each_leaf_in_each_form(plugin: Any, supervisor: Any, model_file: Path, 
             outputs = plugin.create(kind, checked.inputs, preview=True).outputs
             assert values.plain(outputs[path[0]]) == values.plain(checked.inputs[path[0]]), (path, form)
             hidden = outputs[path[0]] != values.plain(outputs[path[0]])
-            assert hidden == ("secret" in form or path[0] in ("primaryKey", "secondaryKey")), (path, form)
+            assert hidden == ("secret" in form or path[0] in ("primaryKey", "secondaryKey", "stateWebhook")), (
+                path,
+                form,
+            )
 
 
 class TestLocalRuntime:
@@ -74,6 +80,25 @@ class TestLocalRuntime:
             "stateDirectory": "'here' is not absolute; give an absolute path",
             "haproxy": "must be a string, not 3",
         }
+
+    def test_who_is_told_what_is_checked(self, plugin: Any) -> None:
+        news = {
+            "name": "local", "port": 9000, "metricsPort": 9000, "stateWebhook": "hooks/s3cret",
+            "otlpEndpoint": "c:4318", "traceRatio": 2, "accessLog": "yes",
+        }  # fmt: skip
+        assert plugin.check("LocalRuntime", news, {"name": "local", "port": 9000}).failures == {
+            "metricsPort": "9000 is the router's own port; give another",
+            "stateWebhook": "is no web address; begin it with http:// or https://",
+            "otlpEndpoint": "is no web address; begin it with http:// or https://",
+            "traceRatio": "2 is no share: 0 to 1",
+            "accessLog": "must be a boolean, not a string",
+        }
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            taken = {"name": "local", "port": 9000, "metricsPort": listener.getsockname()[1]}
+            said = plugin.check("LocalRuntime", taken, {"name": "local", "port": 9000}).failures
+            assert f"is in use by process {os.getpid()}" in said["metricsPort"]
+            # The own supervisor has it.
+            assert not plugin.check("LocalRuntime", taken, taken).failures
 
     def test_a_port_that_somebody_else_has_is_refused_before_anything_is_made(self, plugin: Any) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -160,6 +185,7 @@ class TestLocalRuntime:
             ({"stateDirectory": "/t"}, {"stateDirectory": "UPDATE_REPLACE"}),
             ({"name": "other"}, {"name": "UPDATE_REPLACE"}),
             ({"haproxy": "/usr/sbin/haproxy"}, {"haproxy": "ADD"}),
+            ({"stateWebhook": "https://h", "accessLog": True}, {"stateWebhook": "ADD", "accessLog": "ADD"}),
             ({}, {}),
         ],
     )

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from aks_inference_runtime.router.answers import AnswerKey
 from aks_inference_runtime.router.gate.deadline import waited
 from aks_inference_runtime.router.gate.telemetry import (
     BOUNDS_S,
@@ -19,7 +18,7 @@ from aks_inference_runtime.router.gate.telemetry import (
     Telemetry,
     request_id,
 )
-from aks_inference_runtime.router.model import RouterState
+from aks_inference_runtime.router.model import AnswerKey, RouterState
 
 
 async def test_answers_of_the_router_itself(

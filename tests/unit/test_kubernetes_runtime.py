@@ -11,12 +11,12 @@ from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
 from aks_inference_runtime.kubernetes import objects, reports, routing, workloads
 from aks_inference_runtime.kubernetes.lease import DURATION_S, Seen, free
-from aks_inference_runtime.kubernetes.metrics import family
 from aks_inference_runtime.kubernetes.quantities import quantity
 from aks_inference_runtime.kubernetes.room import Node, PodNeed, node_of, requests_of, room
 from aks_inference_runtime.kubernetes.sharing import Sharing, Told
 from aks_inference_runtime.kubernetes.status import Facts, status_of
 from aks_inference_runtime.kubernetes.words import SILENCE_S, Heard, View, Word, view
+from aks_inference_runtime.observability.prometheus import family
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, owner_of
 

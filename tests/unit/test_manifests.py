@@ -20,8 +20,8 @@ def test_the_files_are_written_from_the_code() -> None:
 
 def metrics() -> tuple[set[str], set[str]]:
     """Names of families, and of the histograms among them."""
-    folder = ROOT / "runtime/aks_inference_runtime/kubernetes"
-    source = "".join((folder / name).read_text() for name in ("measures.py", "gate_measures.py"))
+    files = ("kubernetes/measures.py", "observability/gates.py", "observability/versions.py")
+    source = "".join((ROOT / "runtime/aks_inference_runtime" / name).read_text() for name in files)
     known = {f"aks_inference_{name}" for name in re.findall(r"\{PREFIX\}_(\w+)", source)}
     histograms = {f"aks_inference_{n}" for n in re.findall(r'histogram\(\s*f"\{PREFIX\}_(\w+)"', source)}
     return known, histograms

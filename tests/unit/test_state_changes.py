@@ -15,8 +15,8 @@ from aks_inference.inference_runtime.monitoring import monitoring, rules
 from aks_inference.inference_runtime.spec import plan_runtime
 from aks_inference.inference_runtime.workloads import workloads
 from aks_inference_runtime.api.errors import OperationFailed
-from aks_inference_runtime.kubernetes import telling
 from aks_inference_runtime.kubernetes.telling import Change, Teller
+from aks_inference_runtime.observability import changes
 
 CHANGE = Change(
     namespace="team-a",
@@ -68,7 +68,7 @@ async def hook() -> AsyncIterator[tuple[str, list[Any], list[int]]]:
 
 async def test_an_event_and_a_webhook(tmp_path: Path, hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     url, got, statuses = hook
-    monkeypatch.setattr(telling, "PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(changes, "PAUSES_S", (0.01, 0.01, 0.01))
     statuses += [500, 429]
     file = tmp_path / "url"
     file.write_text(f"{url}\n")
@@ -98,7 +98,7 @@ async def test_what_cannot_be_told_holds_nothing_up(
     tmp_path: Path, hook: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     url, _, statuses = hook
-    monkeypatch.setattr(telling, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(changes, "PAUSES_S", (0.01,))
     statuses += [500, 500]
     file = tmp_path / "url"
     file.write_text(url)

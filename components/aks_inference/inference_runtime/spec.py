@@ -1,7 +1,7 @@
 """The rules of an InferenceRuntime."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from aks_inference.inference_runtime.routers import DEV_TEST, RoutersPlan, plan_
 from aks_inference.inference_runtime.tls import TlsPlan, plan_tls, url_of
 from aks_inference.manifests import Manifest
 from aks_inference.names import NAMESPACE
+from aks_inference.observed import TRACE_RATIO, observed_findings
 from aks_inference.values import (
     Counts,
     Flag,
@@ -20,7 +21,6 @@ from aks_inference.values import (
     Leaf,
     Number,
     Object,
-    Read,
     Spec,
     Text,
     Texts,
@@ -42,8 +42,6 @@ from aks_inference_runtime.api.target import KubernetesTarget
 IDLE_TIMEOUT = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
 LONGEST_IDLE_MINUTES = "30"
 _FOLDER = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
-TRACE_RATIO = 0.1
-"""Of the requests whose caller does not decide: enough to see where time goes, little to send."""
 MODEL_CACHE = "/var/cache/aks-inference/models"
 DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
 TLS_SECRETS = (TLS_NAME, ISSUED_TLS_NAME)
@@ -213,7 +211,9 @@ def plan_runtime(name: str, declared: Mapping[str, Any]) -> tuple[RuntimePlan | 
         findings.append(Finding(("url",), "is no web address", "begin it with https:// or http://", spec.url))
     if isinstance(spec.kubeconfig, str) and not is_late(spec.kubeconfig) and not spec.kubeconfig.strip():
         findings.append(Finding(("kubeconfig",), "is empty", "give its content or path, or leave it out"))
-    findings += _observed(got)
+    findings += observed_findings(
+        spec.state_webhook, spec.otlp_endpoint, spec.trace_ratio, whole=got.whole("otlp_endpoint", "trace_ratio")
+    )
     store, wrong = _store(spec.model_store)
     findings += wrong
     if spec.model_cache and not _FOLDER.fullmatch(spec.model_cache):
@@ -264,19 +264,6 @@ def _tls_secrets(tls: TlsPlan) -> tuple[str, ...]:
     if tls.vault is not None:
         return (VAULT_TLS_NAME, *TLS_SECRETS)
     return TLS_SECRETS if tls.certificate is not None else TLS_SECRETS[::-1]
-
-
-def _observed(got: Read[InferenceRuntimeSpec]) -> Iterator[Finding]:
-    """The rules of who is told what goes on."""
-    spec = got.spec
-    hook = spec.state_webhook
-    if hook is not None and not is_late(hook) and not hook.startswith(("https://", "http://")):
-        yield Finding(("state_webhook",), "is no web address", "begin it with https://")
-    if spec.otlp_endpoint is not None and not spec.otlp_endpoint.startswith(("https://", "http://")):
-        mend = "begin it with http:// or https://"
-        yield Finding(("otlp_endpoint",), "is no web address", mend, spec.otlp_endpoint)
-    if spec.trace_ratio is not None and spec.otlp_endpoint is None and got.whole("otlp_endpoint", "trace_ratio"):
-        yield Finding(("trace_ratio",), "has no effect without @otlp_endpoint", "add @otlp_endpoint", spec.trace_ratio)
 
 
 def _own_image(registry: RegistryPlan) -> tuple[str | None, list[Finding]]:

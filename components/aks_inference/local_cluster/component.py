@@ -49,6 +49,7 @@ class LocalInferenceCluster(Cluster):
         plan, findings = plan_local(declared)
         self._local = True
         self._port = plan.port if plan else None
+        self._metrics_port = plan.metrics_port if plan else None
         self._directory = plan.state_directory if plan else None
         self._state_directory = _state_directory(name, plan) if current_program() and plan else None
         findings += self._shared(name)
@@ -65,6 +66,7 @@ class LocalInferenceCluster(Cluster):
             "port": plan.port,
             "stateDirectory": plan.state_directory,
             "haproxy": plan.haproxy,
+            **_observing(plan),
         }
         runtime = LocalRuntime(name, inputs, self._child(delete_before_replace=True))
         self.target, self.url, self.state_directory = runtime.target, runtime.url, runtime.state_directory
@@ -84,6 +86,12 @@ class LocalInferenceCluster(Cluster):
             whose = f"is also that of LocalInferenceCluster {other._resource_name!r}"
             if self._port is not None and other._port == self._port:
                 findings.append(Finding(("port",), whose, "give one of them another port", self._port))
+            ports = {other._port, other._metrics_port}
+            if self._metrics_port is not None and self._metrics_port in ports:
+                findings.append(Finding(("metrics_port",), whose, "give one of them another port", self._metrics_port))
+            if self._port is not None and self._port == other._metrics_port:
+                rule = f"is the @metrics_port of LocalInferenceCluster {other._resource_name!r}"
+                findings.append(Finding(("port",), rule, "give one of them another port", self._port))
             if self._directory is not None and other._directory == self._directory:
                 findings.append(Finding(("state_directory",), whose, "give each its own folder", self._directory))
         return findings
@@ -92,3 +100,17 @@ class LocalInferenceCluster(Cluster):
 def _state_directory(name: str, plan: LocalPlan) -> str:
     """As the resource chooses it, when its state says nothing else."""
     return plan.state_directory or str(default_state_directory(f"{pulumi.get_project()}-{pulumi.get_stack()}-{name}"))
+
+
+def _observing(plan: LocalPlan) -> dict[str, Any]:
+    """What differs from the defaults: others stay as they were declared before there were these."""
+    told: dict[str, Any] = {}
+    if plan.webhook is not None:
+        told["stateWebhook"] = pulumi.Output.secret(plan.webhook)
+    if plan.otlp_endpoint is not None:
+        told |= {"otlpEndpoint": plan.otlp_endpoint, "traceRatio": plan.trace_ratio}
+    if plan.access_log:
+        told["accessLog"] = True
+    if plan.metrics_port is not None:
+        told["metricsPort"] = plan.metrics_port
+    return told

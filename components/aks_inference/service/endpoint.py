@@ -127,6 +127,9 @@ def endpoint_rules(read: Read[Any], target: TargetChoice | None) -> Iterator[Fin
     if settings.port is not None and target is not None and settings.port == target.port:
         rule = "is the port of the cluster itself"
         yield Finding(("port",), rule, "choose another port, or leave it out", settings.port)
+    if settings.port is not None and target is not None and settings.port == target.metrics_port:
+        rule = "is the port of the cluster's metrics"
+        yield Finding(("port",), rule, "choose another port, or leave it out", settings.port)
 
 
 def _auth(settings: EndpointSettings) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from aks_inference_runtime.api.supervisor import (
     EndpointSubmission,
     LocalSettings,
     ModelRegistration,
+    Observing,
     Problem,
     SupervisorInfo,
     SupervisorRecord,
@@ -120,6 +121,10 @@ class SupervisorClient:
     async def info(self) -> SupervisorInfo:
         """Who answers. Raises RuntimeUnavailable when nobody does."""
         return await self._ask("GET", "/info", TypeAdapter(SupervisorInfo), timeout_s=SIGN_OF_LIFE_S)
+
+    async def put_observing(self, wanted: Observing) -> None:
+        """Who is told what goes on, from now on. Raises Conflict for a port that somebody has."""
+        await self._ask("PUT", "/observing", _NONE, wanted.to_wire())
 
     async def put_model(self, m: ModelRegistration) -> ModelRecord:
         """Stores files. The same name, content, framework and properties: the same version; else the next integer."""

@@ -12,6 +12,8 @@ from aks_inference_runtime.api.models import MODEL_NAME, ModelFacts
 API_PREFIX = "/v1"
 RECORD_VERSION = 1
 """Of the files in a state directory. A newer one is refused, never rewritten."""
+OBSERVING_FILE = "observing.json"
+"""In a state directory: an ObservingRecord; not there: nobody is told anything."""
 DEFAULT_PORT = 8890
 """The example port of Azure ML's documentation for local services."""
 
@@ -37,6 +39,21 @@ class LocalSettings(Wire):
     """Of the router, on 127.0.0.1."""
     haproxy: str | None = None
     """Path of another HAProxy binary (2.8 or newer)."""
+
+
+class Observing(Wire):
+    """Who is told what goes on in a local cluster; by default nobody. Can be changed while it runs."""
+
+    state_webhook: str | None = Field(None, repr=False)
+    """Secret. Where each changed state of an endpoint is told to."""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector of the requests' traces; None: nothing is traced."""
+    trace_ratio: float = Field(0.1, ge=0, le=1)
+    """Of the requests whose caller does not decide it."""
+    access_log: bool = False
+    """Whether gates write a line for each request into their replica's log."""
+    metrics_port: int | None = Field(None, ge=1, le=65_535)
+    """On 127.0.0.1: `/metrics`; None: nowhere."""
 
 
 class SupervisorInfo(Wire):
@@ -82,6 +99,12 @@ class ModelRegistration(ModelFacts):
     """Absolute path of a file or folder."""
     child_paths: tuple[str, ...] = ()
     """Of a folder: only these files or folders of it."""
+
+
+class ObservingRecord(Observing):
+    """`observing.json`. The webhook's address stands in a file of its own."""
+
+    record_version: int = RECORD_VERSION
 
 
 class EndpointSubmission(Wire):

@@ -25,8 +25,8 @@ from aks_inference_runtime.api.kubernetes import (
     REPLICA_LIVENESS_PATH,
     REPLICA_VARIABLE,
 )
-from aks_inference_runtime.kubernetes.gate_measures import gate_metrics
-from aks_inference_runtime.kubernetes.metrics import CONTENT_TYPE
+from aks_inference_runtime.observability.gates import gate_metrics
+from aks_inference_runtime.observability.prometheus import CONTENT_TYPE
 from aks_inference_runtime.router.gate.control import ControlConnection
 from aks_inference_runtime.router.gate.health import accepts
 from aks_inference_runtime.router.gate.lines import logging_never_waits
@@ -91,8 +91,7 @@ class Questions:
     def _metrics(self) -> bytes:
         settings = self._gate.settings
         labels = {"endpoint": settings.endpoint, "version": settings.version}
-        lines = self._gate.lines
-        return gate_metrics(self._gate.telemetry, labels, 0 if lines is None else lines.dropped).encode()
+        return gate_metrics([(labels, self._gate.reporting.figures())]).encode()
 
     async def _status(self, path: bytes) -> str:
         match path:

@@ -8,39 +8,23 @@ from aks_inference_runtime.autoscaler.policy import Decision
 from aks_inference_runtime.autoscaler.routers import Decision as RoutersDecision
 from aks_inference_runtime.autoscaler.routers import Figures
 from aks_inference_runtime.kubernetes.agent import Agent
-from aks_inference_runtime.kubernetes.metrics import family
+from aks_inference_runtime.observability.prometheus import PREFIX, family
+from aks_inference_runtime.observability.versions import answer_samples, decision_metrics, load_metrics
 from aks_inference_runtime.router.model import VersionKey
-
-PREFIX = "aks_inference"
 
 
 def router_metrics(agent: Agent, figures: Figures | None = None) -> str:
     """Of a router: what it owns, how it goes there, who the others are. `figures`: its own; None: not measured yet."""
     own = () if figures is None else (figures,)
-    loads = [(_labels(key), load) for key, load in agent.router.load().items()]
     view = agent.heartbeats.view()
     return "".join(
         [
-            family(f"{PREFIX}_busy", "gauge", "Requests at replicas.", ((k, x.busy) for k, x in loads)),
-            family(f"{PREFIX}_queued", "gauge", "Requests that wait.", ((k, x.queued) for k, x in loads)),
-            family(f"{PREFIX}_ready_replicas", "gauge", "Usable replicas.", ((k, x.ready_replicas) for k, x in loads)),
-            family(
-                f"{PREFIX}_requests_total", "counter", "Requests that came.", ((k, x.requests_total) for k, x in loads)
-            ),
-            family(
-                f"{PREFIX}_rejected_total",
-                "counter",
-                "Requests that the router answered with 429 or 503.",
-                ((k, x.rejected_total) for k, x in loads),
-            ),
+            load_metrics(agent.router.load()),
             family(
                 f"{PREFIX}_answers_total",
                 "counter",
                 "Answers of the router itself by status and reason.",
-                (
-                    ({"endpoint": k.endpoint, "version": k.version, "code": str(k.code), "reason": k.reason}, count)
-                    for k, count in sorted(agent.router.answers.items())
-                ),
+                answer_samples(agent.router.answers),
             ),
             family(f"{PREFIX}_owned_endpoints", "gauge", "Endpoints held here.", [({}, len(agent.sharing.held))]),
             family(
@@ -76,22 +60,7 @@ def autoscaler_metrics(
         [
             family(f"{PREFIX}_autoscaler_leader", "gauge", "1 for the one that scales.", [({}, int(leader))]),
             family(f"{PREFIX}_scale_writes_total", "counter", "Scales that were written.", [({}, written)]),
-            family(
-                f"{PREFIX}_decisions_total",
-                "counter",
-                "Decisions by direction.",
-                (
-                    ({**_labels(key), "direction": direction}, count)
-                    for key, counts in decided.items()
-                    for direction, count in sorted(counts.items())
-                ),
-            ),
-            family(
-                f"{PREFIX}_wanted_replicas",
-                "gauge",
-                "Replicas by the last decision.",
-                ((_labels(key), decision.replicas) for key, decision in decisions.items()),
-            ),
+            decision_metrics(decisions, decided),
         ]
     )
 
@@ -116,7 +85,3 @@ def routers_metrics(decision: RoutersDecision | None, changes: Mapping[str, int]
             ),
         ]
     )
-
-
-def _labels(key: VersionKey) -> dict[str, str]:
-    return {"endpoint": key.endpoint, "version": key.version}

@@ -25,6 +25,7 @@ from aks_inference_runtime.api.kubernetes import (
 )
 from aks_inference_runtime.autoscaler.controller import ScalingTarget
 from aks_inference_runtime.autoscaler.policy import Decision, Rules
+from aks_inference_runtime.autoscaler.tally import direction
 from aks_inference_runtime.kubernetes import objects, room, workloads
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.informer import Informer
@@ -168,7 +169,7 @@ class ClusterScaler:
             return
         found = placed.work
         present = self._current(key, found)
-        before[_direction(present, decision.replicas)] += 1
+        before[direction(present, decision.replicas)] += 1
         if decision.replicas == present:
             # What keeps it from growing is always told; how many requests there are is not: that changes all the time.
             if ROOM_IS_FOR in decision.reason or not self._last_scaling.get(key, "").count(" → "):
@@ -364,10 +365,6 @@ class ClusterScaler:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _direction(present: int, wanted: int) -> str:
-    return "hold" if wanted == present else "up" if wanted > present else "down"
 
 
 def rules_of(version: EndpointVersion) -> Rules:

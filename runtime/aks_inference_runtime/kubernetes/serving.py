@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from aks_inference_runtime.kubernetes.metrics import CONTENT_TYPE
+from aks_inference_runtime.observability.prometheus import CONTENT_TYPE
 
 
 @asynccontextmanager

@@ -67,13 +67,17 @@ def _name_problems(path: str, name: str) -> Iterator[str]:
         )
 
 
-def check_port(endpoint: ScoringEndpoint, router_port: int, others: Mapping[str, int], held: bool) -> None:
+def check_port(
+    endpoint: ScoringEndpoint, router_port: int, others: Mapping[str, int], held: bool, metrics_port: int | None = None
+) -> None:
     """Raises Conflict when an endpoint's own port is taken; `held`: it is this endpoint's already."""
     port = endpoint.spec.port
     if port is None:
         return
     if port == router_port:
         raise Conflict(f"spec.port: {port} is the router's own port; give another")
+    if port == metrics_port:
+        raise Conflict(f"spec.port: {port} is the port of the metrics; give another")
     for name, taken in others.items():
         if taken == port:
             raise Conflict(f"spec.port: {port} is the port of endpoint {name}; give another")

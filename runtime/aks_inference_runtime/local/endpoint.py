@@ -91,14 +91,15 @@ class EndpointController:
         low, high = scaling.autoscale_min_replicas, scaling.autoscale_max_replicas
         return min(max(self._scale.get(version.name, low), low), high)
 
-    def scale(self, version: str, replicas: int, reason: str) -> None:
-        """The autoscaler's decision."""
+    def scale(self, version: str, replicas: int, reason: str) -> int:
+        """The autoscaler's decision. Returns how many replicas were wanted before."""
         present = next((self.wanted(v) for v in self.record.endpoint.spec.versions if v.name == version), replicas)
         self._reasons[version] = f"{replicas}: {reason}"
         self._scale[version] = replicas
         if present != replicas:
             self._scaling[version] = f"{time.strftime('%H:%M:%S')} {present} → {replicas}: {reason}"
             self.wake()
+        return present
 
     def scalable(self) -> list[EndpointVersion]:
         """The versions that the autoscaler looks after: those that were ready once."""

@@ -1,13 +1,23 @@
 """What the supervisor keeps on disk."""
 
+import logging
+import shutil
 from pathlib import Path
 
 from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
-from aks_inference_runtime.api.supervisor import RECORD_VERSION, EndpointKeys
+from aks_inference_runtime.api.supervisor import OBSERVING_FILE, RECORD_VERSION, EndpointKeys
+from aks_inference_runtime.local.files import remove_tree
 
 STATE_FOLDERS = ("models", "stores", "code", "endpoints", "keys", "replicas", "apps", "logs")
-STATE_FILES = ("supervisor.log", "supervisor.log.1", "supervisor.lock", "supervisor.json")
+WEBHOOK_FILE = "webhook"
+"""Its address, a secret."""
+TOLD_FILE = "told.json"
+STATE_FILES = (
+    *(OBSERVING_FILE, WEBHOOK_FILE, TOLD_FILE),
+    *("supervisor.log", "supervisor.log.1", "supervisor.lock", "supervisor.json"),
+)
+_log = logging.getLogger(__name__)
 
 
 class EndpointRecord(Wire):
@@ -26,6 +36,13 @@ class KeysRecord(EndpointKeys):
     """`keys/<name>.json`."""
 
     record_version: int = RECORD_VERSION
+
+
+class ToldRecord(Wire):
+    """`told.json`: the state of each endpoint that the webhook was told last."""
+
+    record_version: int = RECORD_VERSION
+    states: dict[str, str]
 
 
 class ReplicaRecord(Wire):
@@ -66,3 +83,19 @@ class StatePaths:
         """Makes the folders that are missing."""
         for name in STATE_FOLDERS:
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def remove_state(paths: StatePaths) -> None:
+    """Removes all files of a cluster, and only its own. The record goes last: it is what leads to the rest."""
+    root: Path = paths.root
+    for name in STATE_FOLDERS:
+        remove_tree(root / name)
+    shutil.rmtree(paths.run, ignore_errors=True)
+    for name in STATE_FILES:
+        (root / name).unlink(missing_ok=True)
+    try:
+        root.rmdir()
+    except FileNotFoundError:
+        pass  # another one was faster
+    except OSError:
+        _log.warning("%s is kept: it holds files of others", root)

@@ -23,8 +23,7 @@ from aks_inference_runtime.api.process import is_running
 from aks_inference_runtime.local.files import read_wire
 from aks_inference_runtime.local.keeper import end_keepers
 from aks_inference_runtime.local.process import kill_all, marked
-from aks_inference_runtime.local.records import ReplicaRecord, StatePaths
-from aks_inference_runtime.local.supervisor import remove_state
+from aks_inference_runtime.local.records import ReplicaRecord, StatePaths, remove_state
 
 LOCK_WAIT_S = 20.0
 SERVER_GRACE_S = 10.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference_runtime.api.endpoint import EndpointVersion
-from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.status import ReplicaState, ReplicaStatus
 from aks_inference_runtime.local import limits
 from aks_inference_runtime.local.environments import BuiltEnvironment
@@ -22,7 +23,7 @@ from aks_inference_runtime.local.process import REPLICA_VARIABLE, STATE_VARIABLE
 from aks_inference_runtime.local.records import ReplicaRecord, StatePaths
 from aks_inference_runtime.router.gate.address import Address
 from aks_inference_runtime.router.gate.client import GateClient
-from aks_inference_runtime.router.gate.settings import GateSettings
+from aks_inference_runtime.router.gate.settings import GateSettings, Reported
 from aks_inference_runtime.router.model import ReplicaTarget
 from aks_inference_runtime.scoring.server import MODEL_DATA_SCRIPT, collecting, command, variables
 
@@ -39,6 +40,7 @@ _INHERITED = frozenset(
     {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 )
 """Of the supervisor's variables those that a model may need; the others may hold secrets."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,15 @@ class Replica:
     """A running replica as the supervisor sees it."""
 
     def __init__(
-        self, record: ReplicaRecord, server: ManagedProcess, gate: ManagedProcess, changed: Callable[[], None]
+        self,
+        record: ReplicaRecord,
+        server: ManagedProcess,
+        gate: ManagedProcess,
+        changed: Callable[[], None],
+        reported: Callable[[], Reported],
+        told: Reported | None,
     ) -> None:
+        """`reported`: what its gate is to tell of requests; `told`: what it was told to; None: that is not known."""
         self.record = record
         self.id = record.id
         self.ready = False
@@ -75,6 +84,8 @@ class Replica:
         self._server = server
         self._gate = gate
         self._changed = changed
+        self._reported = reported
+        self._told = told
         self._wake = asyncio.Event()
         self._watch = asyncio.create_task(self._watching(), name=f"watch {self.id}")
 
@@ -182,6 +193,7 @@ class Replica:
             if status.hung and not self.hung:
                 self.hung = True
                 self._changed()
+            await self._tell(client)
         if (ready, heard) == (self.ready, self.heard):
             return
         now = time.monotonic()
@@ -193,8 +205,23 @@ class Replica:
             self.unready_since = self.unready_since or now
         self._changed()
 
+    async def _tell(self, client: GateClient) -> None:
+        wanted = self._reported()
+        if wanted == self._told:
+            return
+        try:
+            await client.report(wanted)
+        except RuntimeUnavailable:
+            return  # the next look tries again
+        except OperationFailed as error:
+            # A gate of an earlier release; the next one takes it.
+            _log.warning("%s", error)
+        self._told = wanted
 
-def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> Replica:
+
+def start(
+    plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None], reported: Callable[[], Reported]
+) -> Replica:
     """Starts both processes. Raises OSError or OperationFailed (the record cannot be written)."""
     number = secrets.token_hex(5)
     replica = f"{plan.version.name}-{number}"
@@ -212,10 +239,11 @@ def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> 
     # Before the processes: whatever happens next, the record or their mark leads to them.
     write_wire(record_path(paths, replica), record, then="")
     server = gate = None
+    told = reported()
     try:
         with Address(server_socket(record)).listen(_BACKLOG) as listener:
             server = _start_server(plan, record, paths, listener)
-            gate = _start_gate(plan, record, paths)
+            gate = _start_gate(plan, record, paths, told)
         record = record.model_copy(
             update={
                 "server_pid": server.pid,
@@ -232,16 +260,16 @@ def start(plan: ReplicaPlan, paths: StatePaths, changed: Callable[[], None]) -> 
                 process.alive()
         remove_files(record, paths)
         raise
-    return Replica(record, server, gate, changed)
+    return Replica(record, server, gate, changed, reported, told)
 
 
-def adopt(record: ReplicaRecord, changed: Callable[[], None]) -> Replica | None:
+def adopt(record: ReplicaRecord, changed: Callable[[], None], reported: Callable[[], Reported]) -> Replica | None:
     """The replica of a record when both of its processes still run."""
     server = ManagedProcess(record.server_pid, record.server_mark)
     gate = ManagedProcess(record.gate_pid, record.gate_mark)
     if not (server.alive() and gate.alive()):
         return None
-    return Replica(record, server, gate, changed)
+    return Replica(record, server, gate, changed, reported, None)
 
 
 def record_path(paths: StatePaths, replica: str) -> Path:
@@ -305,9 +333,11 @@ def _start_server(
         return ManagedProcess.start(arguments, environment, plan.app_root, record.log, (descriptor,))
 
 
-def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths) -> ManagedProcess:
+def _start_gate(plan: ReplicaPlan, record: ReplicaRecord, paths: StatePaths, told: Reported) -> ManagedProcess:
     settings = GateSettings(
+        **told.model_dump(),
         replica_id=record.id,
+        endpoint=plan.endpoint,
         version=plan.version.name,
         listen_path=gate_socket(record),
         upstream_path=server_socket(record),

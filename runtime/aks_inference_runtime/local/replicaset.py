@@ -17,6 +17,7 @@ from aks_inference_runtime.local.files import remove_tree
 from aks_inference_runtime.local.models import ModelStore
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.replica import Replica, ReplicaPlan, start
+from aks_inference_runtime.router.gate.settings import Reported
 from aks_inference_runtime.scoring.server import INIT_EXIT_CODE, start_deadline_s
 
 MAX_START_FAILURES = 3
@@ -51,6 +52,8 @@ class Host:
     """Replicas on the whole machine that were started a moment ago and are not ready yet."""
     drain: Callable[[Replica, float], Coroutine[None, None, None]]
     """Takes a replica off the router and waits for its requests, at most so many seconds."""
+    reported: Callable[[], Reported]
+    """What gates tell of requests now."""
 
     def room(self, request: Resources) -> int:
         """How many more replicas fit."""
@@ -221,7 +224,7 @@ class ReplicaSet:
         assert self._app_root is not None  # noqa: S101 - as above
         plan = ReplicaPlan(self.endpoint, self.version, self.template, self._environment, self._app_root)
         try:
-            replica = start(plan, self._host.paths, self._changed)
+            replica = start(plan, self._host.paths, self._changed, self._host.reported)
         except (OSError, AksInferenceError) as error:
             self._failure(f"a replica cannot be started: {error}")
             return False

@@ -27,9 +27,9 @@ from aks_inference_runtime.local.checks import HOST, holder, require_free
 from aks_inference_runtime.local.files import write_text, write_wire
 from aks_inference_runtime.local.keeper import kept
 from aks_inference_runtime.local.process import STATE_VARIABLE
-from aks_inference_runtime.local.records import StatePaths
+from aks_inference_runtime.local.records import StatePaths, remove_state
 from aks_inference_runtime.local.server import Api
-from aks_inference_runtime.local.supervisor import Supervisor, remove_state
+from aks_inference_runtime.local.supervisor import Supervisor
 from aks_inference_runtime.router.model import Router
 
 LOCK_WAIT_S = 20.0

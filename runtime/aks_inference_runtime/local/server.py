@@ -20,6 +20,7 @@ from aks_inference_runtime.api.supervisor import (
     API_PREFIX,
     EndpointSubmission,
     ModelRegistration,
+    Observing,
     SupervisorInfo,
 )
 from aks_inference_runtime.local.logs import LogPaths, follow
@@ -54,6 +55,7 @@ class Api:
         app.add_routes(
             [
                 web.get(f"{p}/info", self._get_info),
+                web.put(f"{p}/observing", self._put_observing),
                 web.get(f"{p}/models", self._get_models),
                 web.post(f"{p}/models", self._post_model),
                 web.get(f"{p}/models/{{name}}/{{version:\\d+}}", self._get_model),
@@ -71,6 +73,10 @@ class Api:
 
     async def _get_info(self, _: web.Request) -> web.Response:
         return _json(self._info)
+
+    async def _put_observing(self, request: web.Request) -> web.Response:
+        await _unbroken(self._supervisor.observer.observe(await _body(request, Observing)))
+        return web.Response(body=b"null", content_type="application/json")
 
     async def _get_models(self, _: web.Request) -> web.Response:
         models = await asyncio.to_thread(self._supervisor.models.all)

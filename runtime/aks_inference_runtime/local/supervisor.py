@@ -6,7 +6,6 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from aks_inference_runtime.api.client import refuse_newer
 from aks_inference_runtime.api.endpoint import Resources, ScoringEndpoint
@@ -25,11 +24,10 @@ from aks_inference_runtime.local.environments import EnvironmentStore, cache_roo
 from aks_inference_runtime.local.files import read_wire, remove_tree, write_wire
 from aks_inference_runtime.local.keeper import KEEPER
 from aks_inference_runtime.local.models import ModelStore
+from aks_inference_runtime.local.observer import Observer
 from aks_inference_runtime.local.process import kill_all, marked
 from aks_inference_runtime.local.publisher import Publisher
 from aks_inference_runtime.local.records import (
-    STATE_FILES,
-    STATE_FOLDERS,
     EndpointRecord,
     KeysRecord,
     ReplicaRecord,
@@ -55,6 +53,7 @@ class Supervisor:
         self.models = ModelStore(paths.models)
         self._codes = CodeStore(paths.code)
         self._router = router
+        self.observer = Observer(paths.root, router, self._present, self._replicas)
         self._host = Host(
             paths=paths,
             environments=EnvironmentStore(cache_root()),
@@ -64,6 +63,7 @@ class Supervisor:
             used=self._used,
             starting=self._starting,
             drain=self._drain,
+            reported=self.observer.reported,
         )
         self._endpoints: dict[str, EndpointController] = {}
         self._publisher = Publisher(router, self._router_state)
@@ -83,6 +83,7 @@ class Supervisor:
         records = [read_wire(path, EndpointRecord) for path in sorted(self.paths.endpoints.glob("*.json"))]
         keys = {path.stem: read_wire(path, KeysRecord) for path in self.paths.keys.glob("*.json")}
         replicas = self._replica_records()
+        self.observer.load()
         for record in records:
             name = record.endpoint.metadata.name
             self._endpoints[name] = self._controller(record, keys.get(name))
@@ -94,13 +95,14 @@ class Supervisor:
             else:
                 endpoint.run()
         scaler = Autoscaler(self._router, self)
-        for work in (scaler.run(), self._publisher.keep_trying(), self._rotate()):
+        for work in (scaler.run(), self._publisher.keep_trying(), self._rotate(), self.observer.run()):
             self._tasks.append(asyncio.create_task(work))
 
     async def detach(self) -> None:
         """Ends the supervisor alone: all that serves goes on, and the next one takes it over."""
         await self._end_tasks()
         await asyncio.gather(*(endpoint.close(None) for endpoint in self._endpoints.values()))
+        await self.observer.close()
         await self._publisher.close()
         await self._router.detach()
 
@@ -112,6 +114,7 @@ class Supervisor:
                 await asyncio.gather(*(endpoint.close(SHUTDOWN_DRAIN_S) for endpoint in self._endpoints.values()))
         except TimeoutError:
             _log.error("not all ended in order in time; the rest is killed")
+        await self.observer.close()
         await self._publisher.close()
         await self._router.stop()
         await asyncio.to_thread(lambda: kill_all(marked(self.paths.root)))
@@ -189,6 +192,7 @@ class Supervisor:
         await self._publisher.publish()
         await endpoint.close(endpoint.longest_request_s())
         self._endpoints.pop(name, None)
+        self.observer.tally.forget(name)
         for folder in (self.paths.apps / name, self.paths.logs / name):
             await asyncio.to_thread(remove_tree, folder)
         (self.paths.keys / f"{name}.json").unlink(missing_ok=True)
@@ -252,7 +256,8 @@ class Supervisor:
     def scale(self, key: VersionKey, decision: Decision) -> None:
         """The autoscaler's decision."""
         if (endpoint := self._endpoints.get(key.endpoint)) is not None:
-            endpoint.scale(key.version, decision.replicas, decision.reason)
+            present = endpoint.scale(key.version, decision.replicas, decision.reason)
+            self.observer.tally.add(key, present, decision)
 
     # --- inside
 
@@ -275,7 +280,7 @@ class Supervisor:
         adopted: set[str] = set()
         for record in records:
             endpoint = self._endpoints.get(record.endpoint)
-            replica = adopt(record, endpoint.wake) if endpoint is not None else None
+            replica = adopt(record, endpoint.wake, self._host.reported) if endpoint is not None else None
             if replica is not None and endpoint is not None and endpoint.adopt(replica):
                 adopted.add(record.id)
             elif replica is not None:
@@ -308,15 +313,22 @@ class Supervisor:
         to_come = [v.resources for endpoint in self._endpoints.values() for v in endpoint.versions_to_come()]
         return room(self._host.machine, self._used() + to_come, request)
 
+    def _replicas(self) -> list[Replica]:
+        return [replica for endpoint in self._endpoints.values() for replica in endpoint.replicas()]
+
+    def _present(self) -> list[EndpointView]:
+        return [self.view(endpoint) for endpoint in self._endpoints.values() if not endpoint.record.deleting]
+
     def _starting(self) -> int:
-        return sum(replica.just_started for e in self._endpoints.values() for replica in e.replicas())
+        return sum(replica.just_started for replica in self._replicas())
 
     def _check_port(self, endpoint: ScoringEndpoint, present: EndpointController | None) -> None:
         name = endpoint.metadata.name
         ports = {n: e.record.endpoint.spec.port for n, e in self._endpoints.items() if n != name}
         others = {n: port for n, port in ports.items() if port is not None}
         held = present is not None and present.record.endpoint.spec.port == endpoint.spec.port
-        check_port(endpoint, self.settings.port, others, held)
+        metrics = self.observer.observing.metrics_port
+        check_port(endpoint, self.settings.port, others, held, metrics)
 
     @staticmethod
     def _keys(submission: EndpointSubmission, present: EndpointController | None) -> KeysRecord | None:
@@ -361,7 +373,7 @@ class Supervisor:
     async def _rotate(self) -> None:
         while True:
             await asyncio.sleep(ROTATE_S)
-            files = [replica.record.log for e in self._endpoints.values() for replica in e.replicas()]
+            files = [replica.record.log for replica in self._replicas()]
             for path in (*files, self.paths.root / "supervisor.log"):
                 try:
                     await asyncio.to_thread(logs.rotate, path)
@@ -382,19 +394,3 @@ def _next(present: EndpointController | None, endpoint: ScoringEndpoint, keys: E
     if present.record.endpoint == endpoint and present.keys == keys:
         return present.record
     return present.record.model_copy(update={"endpoint": endpoint, "generation": present.record.generation + 1})
-
-
-def remove_state(paths: StatePaths) -> None:
-    """Removes all files of a cluster, and only its own. The record goes last: it is what leads to the rest."""
-    root: Path = paths.root
-    for name in STATE_FOLDERS:
-        remove_tree(root / name)
-    shutil.rmtree(paths.run, ignore_errors=True)
-    for name in STATE_FILES:
-        (root / name).unlink(missing_ok=True)
-    try:
-        root.rmdir()
-    except FileNotFoundError:
-        pass  # another one was faster
-    except OSError:
-        _log.warning("%s is kept: it holds files of others", root)

@@ -143,8 +143,23 @@ class VersionLoad:
     """429 and 503 by the router."""
 
 
+class AnswerKey(NamedTuple):
+    """What of a router's own answers is counted."""
+
+    endpoint: str
+    """Empty: none, or one that is gone."""
+    version: str
+    """Empty: refused before one was drawn."""
+    code: int
+    reason: str
+
+
 class Router(Protocol):
     """One router instance on this host."""
+
+    @property
+    def answers(self) -> Mapping[AnswerKey, int]:
+        """How often it answered by itself, since its agent began."""
 
     async def start(self) -> None:
         """Starts the data plane, or takes over the one that already runs in the same directory."""

@@ -7,16 +7,23 @@ sends requests. The highest claim holds. The others are told first; once they ha
 `{"op": "status", "clock": <ms since 1970>}` also says what the clock shows by which its HAProxy stamps requests.
 
 `{"gone": [<turn>]}` names requests that are still to come and whose clients have left.
+
+Only on the gate's own socket, which nobody but its owner can enter: `{"op": "figures"}` is answered with what it
+counted; `{"op": "report", "accessLog": …, "otlpEndpoint": …, "traceRatio": …}` with the status: from then on these are
+told of its requests.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
+from pydantic import ValidationError
+
 from aks_inference_runtime.router.gate.departed import Departed
-from aks_inference_runtime.router.gate.settings import GateStatus
+from aks_inference_runtime.router.gate.reporting import Reporting
+from aks_inference_runtime.router.gate.settings import GateStatus, Reported
 from aks_inference_runtime.router.ownership import Epoch, may_claim
 
 MAX_LINE_BYTES = 65_536
@@ -138,9 +145,11 @@ class Watchers:
 class ControlConnection(asyncio.Protocol):
     """One client of the control socket."""
 
-    def __init__(self, watchers: Watchers, departed: Departed) -> None:
+    def __init__(self, watchers: Watchers, departed: Departed, reporting: Reporting | None = None) -> None:
+        """`reporting`: what the gate's owner may ask for; None: whoever speaks here is not its owner."""
         self._watchers = watchers
         self._departed = departed
+        self._reporting = reporting
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
 
@@ -183,8 +192,20 @@ class ControlConnection(asyncio.Protocol):
                 self._watchers.acknowledge(self, seq)
             case {"gone": list(turns)}:
                 self._departed.add(map(str, turns))
+            case {"op": "figures"} if self._reporting is not None:
+                self.send(self._reporting.figures().model_dump_json(by_alias=True).encode() + b"\n")
+            case {"op": "report", **wanted} if self._reporting is not None:
+                self._report(self._reporting, wanted)
             case _:
                 self._refuse("unknown request; known: op=status, op=watch, op=claim, ack=<seq>, gone=[<turn>]")
+
+    def _report(self, reporting: Reporting, wanted: Mapping[object, object]) -> None:
+        try:
+            reporting.report(Reported.model_validate(wanted))
+        except ValidationError as error:
+            self._refuse(f"report: {error.errors()[0]['msg']}")
+        else:
+            self.send(self._watchers.line(self))
 
     def _refuse(self, message: str) -> None:
         self.send(json.dumps({"error": message}).encode() + b"\n")

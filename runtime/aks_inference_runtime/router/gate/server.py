@@ -1,13 +1,10 @@
 """One gate: the data listener, the control socket, the watch over the replica's health."""
 
 import asyncio
-import json
 import logging
 import os
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 
 from aks_inference_runtime.router.gate import health
@@ -17,15 +14,12 @@ from aks_inference_runtime.router.gate.connection import RouterConnection
 from aks_inference_runtime.router.gate.context import Context
 from aks_inference_runtime.router.gate.control import ControlConnection, Watchers
 from aks_inference_runtime.router.gate.departed import Departed
-from aks_inference_runtime.router.gate.lines import Lines
 from aks_inference_runtime.router.gate.listener import Listener
+from aks_inference_runtime.router.gate.reporting import Reporting
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
 from aks_inference_runtime.router.gate.sockets import Sockets
-from aks_inference_runtime.router.gate.telemetry import Telemetry
-from aks_inference_runtime.router.gate.tracing import Tracer
 from aks_inference_runtime.router.gate.upstream import Pool, UpstreamPool
 
-STANDARD_OUTPUT = 1
 _log = logging.getLogger(__name__)
 
 
@@ -47,9 +41,8 @@ class Gate:
         self.sockets = Sockets(loop)
         self.alarms = Alarms(loop)
         self.pool, connection_class = _spoken(settings, self.sockets)
-        self.lines = Lines(STANDARD_OUTPUT, partial(_lost, settings)) if settings.access_log else None
-        log = self.lines.put if self.lines is not None else None
-        self.telemetry = Telemetry(_labels(settings), log, _tracer(settings))
+        self.reporting = Reporting(settings)
+        self.telemetry = self.reporting.telemetry
         context = Context(
             settings=settings,
             version=settings.version.encode(),
@@ -155,53 +148,33 @@ def _spoken(settings: GateSettings, sockets: Sockets) -> tuple[Pool, type[Router
     return CallPool(settings.upstream, settings.max_concurrent, sockets), CallRouterConnection
 
 
-def _labels(settings: GateSettings) -> dict[str, str]:
-    return {"endpoint": settings.endpoint, "version": settings.version, "replica": settings.replica_id}
-
-
-def _tracer(settings: GateSettings) -> Tracer | None:
-    if settings.otlp_endpoint is None:
-        return None
-    labels = {f"aks_inference.{name}": value for name, value in _labels(settings).items()}
-    return Tracer(settings.otlp_endpoint, labels, settings.trace_ratio, random.Random())  # noqa: S311 - no secret
-
-
-def _lost(settings: GateSettings, count: int) -> str:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return json.dumps({**_labels(settings), "time": at, "lines_lost": count})
-
-
 @asynccontextmanager
 async def serving(settings: GateSettings) -> AsyncIterator[Gate]:
     """A gate that listens until the block ends. Raises OSError when a port or path cannot be had."""
     loop = asyncio.get_running_loop()
     gate = Gate(settings)
     gate.listener.open()
+    gate.reporting.report(settings.reported)
     settings.control.unlink(missing_ok=True)
     mask = os.umask(0o177)
     try:
         control = await loop.create_unix_server(
-            lambda: ControlConnection(gate.watchers, gate.departed), str(settings.control)
+            lambda: ControlConnection(gate.watchers, gate.departed, gate.reporting), str(settings.control)
         )
     finally:
         os.umask(mask)
     watching = asyncio.create_task(health.watch(settings, gate.looked, gate.doubt, lambda: gate.admission.running > 0))
-    works = [watching]
-    if gate.telemetry.tracer is not None:
-        works.append(asyncio.create_task(gate.telemetry.tracer.send()))
     try:
         yield gate
     finally:
         gate.listener.close()
         control.close()
-        for work in works:
-            work.cancel()
-        await asyncio.gather(*works, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
         for connection in tuple(gate.connections):
             connection.close()
         gate.alarms.close()
         gate.pool.close()
         gate.sockets.close()
-        if gate.lines is not None:
-            await asyncio.to_thread(gate.lines.close)
+        await gate.reporting.close()
         settings.control.unlink(missing_ok=True)

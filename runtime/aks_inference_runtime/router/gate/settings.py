@@ -12,7 +12,18 @@ MAX_BODY_BYTES = 100_000_000
 """Azure ML's limit of a request body at the router, 100 MB, read so that 101 MB are too many whatever a megabyte is."""
 
 
-class GateSettings(Wire):
+class Reported(Wire):
+    """Whom a gate tells of each request."""
+
+    access_log: bool = False
+    """A line of JSON on standard output for each request."""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector (OTLP over HTTP): `http://collector:4318`; None: nothing is traced."""
+    trace_ratio: float = Field(1.0, ge=0, le=1)
+    """Of the requests whose caller did not decide it."""
+
+
+class GateSettings(Reported):
     """Settings of one gate, as the JSON file that its process is started with."""
 
     replica_id: str
@@ -51,12 +62,6 @@ class GateSettings(Wire):
     """How long an answer may wait for its reader: at once, and in all beyond what 50 kB/s allow. Then it is cut."""
     endpoint: str = ""
     """Of the version: for metrics and the access log."""
-    access_log: bool = False
-    """A line of JSON on standard output for each request."""
-    otlp_endpoint: str | None = None
-    """OpenTelemetry collector (OTLP over HTTP): `http://collector:4318`; None: nothing is traced."""
-    trace_ratio: float = Field(1.0, ge=0, le=1)
-    """Of the requests whose caller did not decide it."""
     control: Path
     """Path of the control socket (at most 100 bytes)."""
 
@@ -65,6 +70,11 @@ class GateSettings(Wire):
         if (self.upstream_port is None) == (self.upstream_path is None):
             raise ValueError("give one of upstreamPort and upstreamPath")
         return self
+
+    @property
+    def reported(self) -> Reported:
+        """Whom it tells from its start on."""
+        return Reported(access_log=self.access_log, otlp_endpoint=self.otlp_endpoint, trace_ratio=self.trace_ratio)
 
     @property
     def listen(self) -> Address:
@@ -106,3 +116,24 @@ class GateStatus(Wire):
     epoch: int = 0
     owner: str = ""
     """The claim that holds (ownership.Epoch): where several routers share a replica, who may send to it."""
+
+
+class HistogramFigures(Wire):
+    """What was observed."""
+
+    counts: tuple[int, ...]
+    """By bucket (`telemetry.BOUNDS_S`, and what is above them all)."""
+    sum: float
+
+
+class GateFigures(Wire):
+    """What a gate counted since it began."""
+
+    answers: tuple[tuple[int, str, int], ...]
+    """Status, reason (empty: the model's own status), how often."""
+    served: HistogramFigures
+    """Seconds from the moment that the replica has the request until its last byte."""
+    waited: HistogramFigures
+    """Seconds in the router's queue, of what reached the replica."""
+    lines_lost: int
+    """Of the access log."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import count
 
+from aks_inference_runtime.router.gate.settings import GateFigures, HistogramFigures
 from aks_inference_runtime.router.gate.tracing import Trace, Tracer
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -43,6 +44,10 @@ class Histogram:
         self.counts[bisect_left(BOUNDS_S, seconds)] += 1
         self.sum += seconds
 
+    def figures(self) -> HistogramFigures:
+        """So far."""
+        return HistogramFigures(counts=tuple(self.counts), sum=self.sum)
+
 
 class Telemetry:
     """Of one gate. Totals since it began."""
@@ -66,10 +71,18 @@ class Telemetry:
         self._labels = dict(labels)
         self._log = log
 
-    @property
-    def logs(self) -> bool:
-        """Whether lines are wanted."""
-        return self._log is not None
+    def tell(self, log: Callable[[str], None] | None, tracer: Tracer | None) -> None:
+        """From now on these are told; see the arguments of the constructor."""
+        self._log, self.tracer = log, tracer
+
+    def figures(self, lines_lost: int = 0) -> GateFigures:
+        """Totals, as they are told."""
+        return GateFigures(
+            answers=tuple((code, reason, count) for (code, reason), count in sorted(self.answers.items())),
+            served=self.served.figures(),
+            waited=self.waited.figures(),
+            lines_lost=lines_lost,
+        )
 
     def answered(self, request: "Request", code: int, reason: str, served_s: float | None, wall_s: float) -> None:
         """One request is over. `served_s`: None, the replica did not get it. `wall_s`: now, since 1970."""

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 Labels = Mapping[str, str]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "aks_inference"
+"""Of all names."""
 
 
 def family(name: str, kind: str, text: str, samples: Iterable[tuple[Labels, float]]) -> str:
@@ -13,15 +15,21 @@ def family(name: str, kind: str, text: str, samples: Iterable[tuple[Labels, floa
 
 
 def histogram(
-    name: str, text: str, labels: Labels, bounds: Sequence[float], counts: Sequence[int], total: float
+    name: str, text: str, bounds: Sequence[float], samples: Iterable[tuple[Labels, Sequence[int], float]]
 ) -> str:
-    """One histogram. `counts`: by bucket, one more than there are bounds; not yet summed up."""
-    below, lines = 0, []
-    for bound, count in zip([*map(str, bounds), "+Inf"], counts, strict=True):
-        below += count
-        lines.append(f"{name}_bucket{_labels({**labels, 'le': bound})} {below}")
-    lines += [f"{name}_sum{_labels(labels)} {_number(total)}", f"{name}_count{_labels(labels)} {below}"]
-    return "\n".join([f"# HELP {name} {text}", f"# TYPE {name} histogram", *lines, ""])
+    """One histogram with all its samples; nothing without samples.
+
+    `samples`: labels, counts by bucket (one more than there are bounds, not yet summed up) and the sum of what was
+    observed.
+    """
+    lines = []
+    for labels, counts, total in samples:
+        below = 0
+        for bound, count in zip([*map(str, bounds), "+Inf"], counts, strict=True):
+            below += count
+            lines.append(f"{name}_bucket{_labels({**labels, 'le': bound})} {below}")
+        lines += [f"{name}_sum{_labels(labels)} {_number(total)}", f"{name}_count{_labels(labels)} {below}"]
+    return "\n".join([f"# HELP {name} {text}", f"# TYPE {name} histogram", *lines, ""]) if lines else ""
 
 
 def _labels(labels: Labels) -> str:
