@@ -1,6 +1,7 @@
 """A supervisor that dies or hangs: it comes back, or is told, or is destroyed with all that it started."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -23,7 +24,13 @@ COMMAND = Path(sys.executable).with_name("aks-inference")
 
 
 def keepers(local: Any) -> list[psutil.Process]:
-    return [p for p in marked(local.state) if p.environ().get(REPLICA_VARIABLE) == KEEPER]
+    found = []
+    for process in marked(local.state):
+        # One may end between the two looks.
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(REPLICA_VARIABLE) == KEEPER:
+                found.append(process)
+    return found
 
 
 async def a_keeper(local: Any, but: set[int] | None = None) -> psutil.Process:
