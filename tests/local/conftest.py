@@ -35,8 +35,9 @@ from aks_inference_runtime.local.keeper import end_keepers
 from aks_inference_runtime.local.process import STATE_VARIABLE, kill_all, marked
 from aks_inference_runtime.local.records import StatePaths
 from aks_inference_runtime.local.supervisor import Supervisor
+from aks_inference_runtime.router.answers import AnswerKey
 from aks_inference_runtime.router.gate.client import GateClient
-from aks_inference_runtime.router.model import AnswerKey, ReplicaTarget, RouterState, VersionKey, VersionLoad
+from aks_inference_runtime.router.model import ReplicaTarget, RouterState, VersionKey, VersionLoad
 from testbed.processes import free_ports
 
 SCRIPT = """

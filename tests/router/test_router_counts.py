@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aks_inference_runtime.router.answers import AnswerKey
 from aks_inference_runtime.router.gate.deadline import waited
 from aks_inference_runtime.router.gate.telemetry import (
     BOUNDS_S,
@@ -18,7 +19,7 @@ from aks_inference_runtime.router.gate.telemetry import (
     Telemetry,
     request_id,
 )
-from aks_inference_runtime.router.model import AnswerKey, RouterState
+from aks_inference_runtime.router.model import RouterState
 
 
 async def test_answers_of_the_router_itself(

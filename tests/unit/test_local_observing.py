@@ -16,8 +16,9 @@ from aks_inference_runtime.autoscaler.tally import Tally
 from aks_inference_runtime.local.telling import Seen, look
 from aks_inference_runtime.observability.gates import gate_metrics
 from aks_inference_runtime.observability.versions import answer_samples, decision_metrics, load_metrics
+from aks_inference_runtime.router.answers import AnswerKey
 from aks_inference_runtime.router.gate.telemetry import BOUNDS_S, Request, Telemetry
-from aks_inference_runtime.router.model import AnswerKey, VersionKey, VersionLoad
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import ValidationError
-from pydantic.alias_generators import to_camel
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.local_observing import OBSERVING, kept, observing_failures, observing_of
 from aks_inference_provider.wire import UNKNOWN, derive, plain, whole_numbers
 from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, destroy, launch, read_record
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, RuntimeHung, RuntimeUnavailable
@@ -24,7 +23,6 @@ from aks_inference_runtime.api.supervisor import (
     DEFAULT_PORT,
     OBSERVING_FILE,
     Observing,
-    ObservingRecord,
     default_state_directory,
 )
 from aks_inference_runtime.api.target import LocalTarget, format_target
@@ -54,24 +52,7 @@ INPUTS = (
         "Optional. Absolute path of another HAProxy binary (2.8 or newer). Default: the one that comes with the "
         "package. A change restarts the cluster.",
     ),
-    Field(
-        "stateWebhook",
-        Kind.STRING,
-        "Optional. Where each changed state of an endpoint is told to (a POST of JSON). Default: nowhere.",
-        secret=True,
-    ),
-    Field(
-        "otlpEndpoint",
-        Kind.STRING,
-        "Optional. OpenTelemetry collector (OTLP over HTTP) of the requests' traces. Default: nothing is traced.",
-    ),
-    Field(
-        "traceRatio",
-        Kind.NUMBER,
-        "Optional. Share of the requests whose caller does not decide it that are traced, 0 to 1. Default 0.1.",
-    ),
-    Field("accessLog", Kind.BOOLEAN, "Optional. A line of JSON for each request in its replica's log. Default false."),
-    Field("metricsPort", Kind.INTEGER, "Optional. Port of `/metrics` on 127.0.0.1. Default: none."),
+    *OBSERVING,
     Field("running", Kind.BOOLEAN, "That it should run; after a refresh, whether it does.", computed=True),
 )
 OUTPUTS = (
@@ -100,24 +81,11 @@ def check(urn: Urn, olds: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[d
             failures.append(Failure(key, f"{number:g} is no port: 1 to 65535"))
     if metrics is not None and metrics != UNKNOWN and metrics == {**news, **defaults}.get("port"):
         failures.append(Failure("metricsPort", f"{metrics:g} is the router's own port; give another"))
-    failures += _observing_failures(news)
+    failures += observing_failures(news)
     for key, path in (("stateDirectory", directory), ("haproxy", haproxy)):
         if isinstance(path, str) and path != UNKNOWN and not Path(path).is_absolute():
             failures.append(Failure(key, f"{path!r} is not absolute; give an absolute path"))
     return defaults, failures
-
-
-def _observing_failures(news: Mapping[str, Any]) -> list[Failure]:
-    failures = []
-    for key in ("stateWebhook", "otlpEndpoint"):
-        address = news.get(key)
-        if isinstance(address, str) and address != UNKNOWN and not address.startswith(("https://", "http://")):
-            # What is given may be a secret.
-            failures.append(Failure(key, "is no web address; begin it with http:// or https://"))
-    ratio = news.get("traceRatio")
-    if isinstance(ratio, int | float) and not isinstance(ratio, bool) and not 0 <= ratio <= 1:
-        failures.append(Failure("traceRatio", f"{ratio:g} is no share: 0 to 1"))
-    return failures
 
 
 def _default_directory(urn: Urn, olds: Mapping[str, Any], name: str) -> str:
@@ -149,10 +117,10 @@ def obstacle_on(port: int, directories: Collection[str]) -> str | None:
         return None
     with contextlib.suppress(psutil.Error, OSError):
         if holder := _holder(port):
+            if any(_is_supervisor(holder.pid, each) for each in directories):
+                return None
             command = holder.cmdline()
             if any(text.startswith(folder) for each in directories for folder in _folders(each) for text in command):
-                return None
-            if any(_is_supervisor(holder.pid, each) for each in directories):
                 return None
             if owner := state_of_router(command):
                 return of_another(port, HOST, owner)
@@ -232,15 +200,16 @@ class LocalRuntime:
         if isinstance(known.get("stateDirectory"), str):
             self._before[urn.text] = known["stateDirectory"]
         wanted = plain({**news, **defaults})
-        own = {each for each in (wanted.get("stateDirectory"), self._before.get(urn.text)) if isinstance(each, str)}
-        if not failures:
-            for key in ("port", "metricsPort"):
-                port = wanted.get(key)
-                same = bool(known) and known.get(key) in ((port, None) if key == "port" else (port,))
-                if port in (None, UNKNOWN) or same:
-                    continue
-                if obstacle := await asyncio.to_thread(obstacle_on, int(port), own):
-                    failures.append(Failure(key, obstacle))
+        port, directory = wanted.get("port"), wanted.get("stateDirectory")
+        metrics = wanted.get("metricsPort")
+        if not failures and metrics not in (None, UNKNOWN, known.get("metricsPort")):
+            folders = {each for each in (directory, self._before.get(urn.text)) if isinstance(each, str)}
+            if obstacle := await asyncio.to_thread(obstacle_on, int(metrics), folders):
+                failures.append(Failure("metricsPort", obstacle))
+        if not failures and port != UNKNOWN and not (known and known.get("port") in (port, None)):
+            own = {each for each in (directory, self._before.get(urn.text)) if isinstance(each, str)}
+            if obstacle := await asyncio.to_thread(obstacle_on, int(port), own):
+                failures.append(Failure("port", obstacle))
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -265,7 +234,7 @@ class LocalRuntime:
         """Starts the supervisor, or finds it running; one that is cancelled while it starts is ended again."""
         settings = _settings(plain(inputs))
         found = await _running(settings.state_directory)
-        start = asyncio.ensure_future(self._start(operation, settings, _observing(plain(inputs)), found=found))
+        start = asyncio.ensure_future(self._start(operation, settings, observing_of(plain(inputs)), found=found))
         try:
             await asyncio.shield(start)
         except asyncio.CancelledError:
@@ -302,7 +271,7 @@ class LocalRuntime:
         if plain(state.inputs).get("haproxy") != settings.haproxy and await _running(state.id):
             operation.progress.status("restarting with another HAProxy")
             await SupervisorClient(state.id).shutdown(remove=False)
-        await self._start(operation, settings, _observing(plain(inputs)))
+        await self._start(operation, settings, observing_of(plain(inputs)))
         return computed(inputs)
 
     async def read(self, operation: Operation, state: State) -> State | None:
@@ -314,7 +283,7 @@ class LocalRuntime:
             return state
         if record is None:
             return None
-        declared = state.inputs or {**record.settings.to_wire(), **await asyncio.to_thread(_kept, state.id)}
+        declared = state.inputs or {**record.settings.to_wire(), **await asyncio.to_thread(kept, state.id)}
         inputs = {**declared, "running": await _running(state.id)}
         return State(state.id, inputs, {**inputs, **computed(inputs)})
 
@@ -331,20 +300,6 @@ def _settings(inputs: Mapping[str, Any]) -> LocalSettings:
         port=int(inputs["port"]),
         haproxy=inputs.get("haproxy"),
     )
-
-
-def _observing(inputs: Mapping[str, Any]) -> Observing:
-    given = {field: inputs.get(to_camel(field)) for field in Observing.model_fields}
-    return Observing.model_validate({field: value for field, value in given.items() if value is not None})
-
-
-def _kept(directory: str) -> dict[str, Any]:
-    """What was declared of who is told what, but for the secret."""
-    with contextlib.suppress(OSError, ValidationError):
-        found = ObservingRecord.model_validate_json((Path(directory) / OBSERVING_FILE).read_text())
-        kept = found.model_dump(by_alias=True, exclude_defaults=True, exclude={"record_version"})
-        return {**kept, "traceRatio": found.trace_ratio} if found.otlp_endpoint is not None else kept
-    return {}
 
 
 async def _running(directory: str) -> bool:

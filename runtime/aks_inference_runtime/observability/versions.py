@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from aks_inference_runtime.autoscaler.policy import Decision
 from aks_inference_runtime.observability.prometheus import PREFIX, Labels, family
-from aks_inference_runtime.router.model import AnswerKey, VersionKey, VersionLoad
+from aks_inference_runtime.router.answers import AnswerKey
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
 
 def load_metrics(loads: Mapping[VersionKey, VersionLoad]) -> str:

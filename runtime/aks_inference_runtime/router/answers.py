@@ -13,11 +13,12 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.config import ANSWERS
-from aks_inference_runtime.router.model import AnswerKey, RouterState, VersionKey
+from aks_inference_runtime.router.model import RouterState, VersionKey
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.routes import fingerprint
 from aks_inference_runtime.router.slots import Slot
@@ -26,7 +27,20 @@ from aks_inference_runtime.router.versions import ServedVersion
 LOOK_SECONDS = 2.0
 """Between looks: who gets its slot meanwhile gets what was counted for the one before, and a process that dies takes
 what came since with it."""
+
+
 _log = logging.getLogger(__name__)
+
+
+class AnswerKey(NamedTuple):
+    """What is counted."""
+
+    endpoint: str
+    """Empty: none, or one that is gone."""
+    version: str
+    """Empty: refused before one was drawn."""
+    code: int
+    reason: str
 
 
 class Answers:

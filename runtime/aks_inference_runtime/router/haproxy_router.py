@@ -10,13 +10,13 @@ from pathlib import Path
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, RuntimeUnavailable
 from aks_inference_runtime.router import routes
 from aks_inference_runtime.router.admin import word
-from aks_inference_runtime.router.answers import Answers
+from aks_inference_runtime.router.answers import AnswerKey, Answers
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
 from aks_inference_runtime.router.listener import Listener
-from aks_inference_runtime.router.model import AnswerKey, RouterState, VersionKey, VersionLoad
+from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
 from aks_inference_runtime.router.neighbours import Neighbours
 from aks_inference_runtime.router.observing import Observer
 from aks_inference_runtime.router.ownership import AWAY, Epoch

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aks_inference_runtime.api.certificates import Certificate
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, Requests
 from aks_inference_runtime.router.ownership import Tenure
+
+if TYPE_CHECKING:
+    from aks_inference_runtime.router.answers import AnswerKey
 
 
 class VersionKey(NamedTuple):
@@ -143,22 +146,11 @@ class VersionLoad:
     """429 and 503 by the router."""
 
 
-class AnswerKey(NamedTuple):
-    """What of a router's own answers is counted."""
-
-    endpoint: str
-    """Empty: none, or one that is gone."""
-    version: str
-    """Empty: refused before one was drawn."""
-    code: int
-    reason: str
-
-
 class Router(Protocol):
     """One router instance on this host."""
 
     @property
-    def answers(self) -> Mapping[AnswerKey, int]:
+    def answers(self) -> Mapping["AnswerKey", int]:
         """How often it answered by itself, since its agent began."""
 
     async def start(self) -> None:
