@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorRecord
 from provider_inputs import NONE, SOME, Json, endpoint, kinds, leaves, put
 
 
@@ -151,8 +152,19 @@ class TestLocalRuntime:
                 said = plugin.check("LocalRuntime", other).failures
                 assert said["port"].startswith(f"{port} on 127.0.0.1 is that of another local cluster of yours")
                 assert str(theirs) in said["port"]
+                assert "aliases" not in said["port"], "nothing is known of that cluster"
+                settings = LocalSettings(name="former", state_directory=str(theirs), port=port)
+                theirs.mkdir(mode=0o700)
+                record = SupervisorRecord(settings=settings, run_directory=str(run))
+                (theirs / "supervisor.json").write_text(record.model_dump_json(by_alias=True))
+                said = plugin.check("LocalRuntime", other).failures
+                assert said["port"].endswith('aliases=[pulumi.Alias(name="former")]: it then replaces it')
                 # Its own, for which there is no state yet; and that which is replaced by one in another folder.
-                assert not plugin.check("LocalRuntime", {**other, "stateDirectory": str(theirs)}).failures
+                own = {**other, "stateDirectory": str(theirs)}
+                said = plugin.check("LocalRuntime", own).failures
+                assert said["stateDirectory"].startswith(f'{theirs} is that of the local cluster "former"')
+                assert said["stateDirectory"].endswith('aliases=[pulumi.Alias(name="former")]: it then replaces it')
+                assert not plugin.check("LocalRuntime", {**own, "name": "former"}).failures
                 olds = {**other, "stateDirectory": str(theirs), "running": True}
                 assert not plugin.check("LocalRuntime", other, olds).failures
                 assert not plugin.check("LocalRuntime", other).failures

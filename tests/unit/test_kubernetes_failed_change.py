@@ -7,6 +7,8 @@ import pytest
 
 from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.api.errors import AksInferenceError, NotFound
+from aks_inference_runtime.cli.cluster import view_of
+from aks_inference_runtime.cli.show import note
 from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.status import Facts, status_of
@@ -34,14 +36,19 @@ FORBIDDEN = 'pods "x" is forbidden: violates PodSecurity "baseline:latest": host
 
 
 def told(
-    pods: list[ReplicaPod], *, templates: tuple[Template, ...] = (), known_s: float = 60, **workload: Any
+    pods: list[ReplicaPod],
+    *,
+    templates: tuple[Template, ...] = (),
+    known_s: float = 60,
+    before: dict[str, Any] | None = None,
+    **workload: Any,
 ) -> dict[str, Any]:
     spec = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
     usual = {"replicas": 1, "ready": 1, "updated": 1, "total": 1, "current": True, "overdue": False}
     work = Workload("ns", "svc-blue", VERSION, need={}, **{**usual, **workload})
     return status_of(
         Facts(
-            endpoint=Declared("ns", "svc", "uid", 3, "2026-01-01T00:00:00Z", spec),
+            endpoint=Declared("ns", "svc", "uid", 3, "2026-01-01T00:00:00Z", spec, before),
             name_in_use=False,
             workloads={VERSION: work},
             pods={VERSION: pods},
@@ -73,6 +80,33 @@ def test_what_the_condition_says(pods: list[ReplicaPod], workload: dict[str, Any
     (condition,) = told(pods, **workload)["conditions"]
     assert condition["reason"] == reason
     assert ("numpi" in condition["message"]) is (reason == "Failed")
+
+
+READY_2 = {"type": "Ready", "status": "True", "observedGeneration": 2}
+
+
+@pytest.mark.parametrize(
+    ("pods", "workload", "before", "served", "said"),
+    [
+        ([SERVES], {}, None, 3, ""),
+        ([SERVES, CRASHES], {"updated": 1, "total": 2}, None, 0, ""),
+        ([SERVES, CRASHES], {"updated": 1, "total": 2}, {"servedGeneration": 2}, 2, "2 still serves: 3 failed (blue)"),
+        # As an autoscaler wrote it that did not know the field.
+        ([SERVES], {"updated": 0}, {"conditions": [READY_2]}, 2, "2 still serves: 3 is not ready yet"),
+        ([CRASHES], {"ready": 0}, {"servedGeneration": 2}, 2, ""),
+        ([], {"ready": 0}, {"servedGeneration": 3}, 3, ""),
+    ],
+    ids=["served", "never served", "a change that failed", "on its way", "nothing serves", "served before"],
+)
+def test_what_served_before_is_remembered_and_told_as_on_this_machine(
+    pods: list[ReplicaPod], workload: dict[str, Any], before: dict[str, Any] | None, served: int, said: str
+) -> None:
+    found = told(pods, before=before, **workload)
+    assert found["servedGeneration"] == served
+    spec = {"versions": [{"name": "blue", "isDefault": True, "code": CODE}]}
+    metadata = {"name": "svc", "namespace": "ns", "uid": "uid", "generation": 3}
+    status = view_of({"metadata": metadata, "spec": spec, "status": found}, []).status
+    assert note(status) == (f"generation {said}" if said else "")
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,16 @@ def workloads(pods: Iterable[Object], replica_sets: Iterable[Object]) -> set[Wor
     return found
 
 
+def marked(mark: str) -> dict[str, Any]:
+    """What moves a Deployment: its pods are made anew, and bear the mark."""
+    return {"spec": {"template": {"metadata": {"annotations": {MOVED_ANNOTATION: mark}}}}}
+
+
+def mark_of(pod: Object) -> str:
+    """Of the move that it was made by; empty: none."""
+    return str((pod["metadata"].get("annotations") or {}).get(MOVED_ANNOTATION, ""))
+
+
 def waiting(pods: Iterable[Object]) -> list[str]:
     """Pods that find no node, with the scheduler's reason."""
     found = []

@@ -123,10 +123,39 @@ def obstacle_on(port: int, directories: Collection[str]) -> str | None:
             if any(text.startswith(folder) for each in directories for folder in _folders(each) for text in command):
                 return None
             if owner := state_of_router(command):
-                return of_another(port, HOST, owner)
+                return f"{of_another(port, HOST, owner)}{_renamed(owner)}"
             return _used(port, f"process {holder.pid} ({holder.name()})")
     # Another user's, or it ended this moment.
     return _used(port, "another process") if _in_use(port) else None
+
+
+def folder_of_another(directory: str, name: str) -> str | None:
+    """Why a new cluster cannot have a state directory: one of another name has it."""
+    former = _name_of(Path(directory))
+    if former is None or name in (former, UNKNOWN):
+        return None
+    return (
+        f'{directory} is that of the local cluster "{former}"; give another folder, or destroy that cluster first'
+        f"{_renamed(Path(directory))}"
+    )
+
+
+def _renamed(directory: Path) -> str:
+    """To the engine a component with another name is another one, which comes before the former one goes."""
+    name = _name_of(directory)
+    if name is None:
+        return ""
+    return (
+        f'; if it is this cluster under its former name "{name}", give this one the resource option '
+        f'aliases=[pulumi.Alias(name="{name}")]: it then replaces it'
+    )
+
+
+def _name_of(directory: Path) -> str | None:
+    with contextlib.suppress(AksInferenceError):
+        if record := read_record(directory, missing_ok=True):
+            return record.settings.name
+    return None
 
 
 def _used(port: int, holder: str) -> str:
@@ -194,7 +223,7 @@ class LocalRuntime:
         """By URN the state directory it has: a replacement is checked a second time, then without what it replaces."""
 
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
-        """See `check`; for a new cluster, and one that moves, looks whether somebody else has the port."""
+        """See `check`; for a new cluster, and one that moves, looks whether others have the port or the folder."""
         known = plain(olds)
         defaults, failures = check(urn, known, plain(news))
         if isinstance(known.get("stateDirectory"), str):
@@ -210,6 +239,9 @@ class LocalRuntime:
             own = {each for each in (directory, self._before.get(urn.text)) if isinstance(each, str)}
             if obstacle := await asyncio.to_thread(obstacle_on, int(port), own):
                 failures.append(Failure("port", obstacle))
+        new = not known and self._before.get(urn.text) != directory
+        if not failures and new and (taken := await asyncio.to_thread(folder_of_another, directory, wanted["name"])):
+            failures.append(Failure("stateDirectory", taken))
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ LONGEST_S = 1800.0
 OTHERS_S = 120.0
 """So long pods that are not ours hold a pool back; AKS ends them with their nodes."""
 POLL_S = 2.0
+MOST_MOVES = 5
+"""Of one Deployment: its pods may tolerate cordoned nodes, and would come back for ever."""
 
 Object = Mapping[str, Any]
 
@@ -53,7 +56,8 @@ class Drain:
     ) -> None:
         self._api, self._pool, self._progress = api, pool, progress
         self._poll_s, self._now, self._begun, self._longest_s = poll_s, now, now(), longest_s
-        self._moved: set[rules.Workload] = set()
+        self._moved: defaultdict[rules.Workload, list[str]] = defaultdict(list)
+        """What its pods were marked with, each time that it was moved."""
 
     async def run(self) -> None:
         """Returns when the nodes are empty. Raises ResourceFailed, with the nodes open again."""
@@ -105,11 +109,17 @@ class Drain:
     async def _move(self, own: Sequence[Object]) -> None:
         spaces = {str(pod["metadata"]["namespace"]) for pod in own}
         sets = [one for space in spaces for one in await self._replica_sets(space)]
-        for workload in sorted(rules.workloads(own, sets) - self._moved):
-            marked = {"metadata": {"annotations": {rules.MOVED_ANNOTATION: f"{time.time():.0f}"}}}
+        found = {(workload, rules.mark_of(pod)) for pod in own for workload in rules.workloads([pod], sets)}
+        for workload in sorted({workload for workload, mark in found if self._to_move(workload, mark)}):
+            mark = f"{time.time():.0f}"
             with contextlib.suppress(NotFound):
-                await self._api.patch(workload.path, {"spec": {"template": marked}})
-            self._moved.add(workload)
+                await self._api.patch(workload.path, rules.marked(mark))
+            self._moved[workload].append(mark)
+
+    def _to_move(self, workload: rules.Workload, mark: str) -> bool:
+        """Whether it was not moved yet; or a pod of the last move was put here, by a scheduler that had not heard."""
+        marks = self._moved[workload]
+        return not marks or (mark == marks[-1] and len(marks) < MOST_MOVES)
 
     async def _evict(self, pod: Object) -> None:
         space, name = str(pod["metadata"]["namespace"]), rules.name_of(pod)

@@ -140,6 +140,12 @@ def _status() -> Schema:
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["name"],
     }
+    properties["servedGeneration"] = {
+        "type": "integer",
+        "format": "int64",
+        "minimum": 0,
+        "description": "The newest generation that was served whole.",
+    }
     properties["replicas"] = {"type": "string", "description": "Ready and wanted replicas of all versions: `3/4`."}
     properties["conditions"] = {
         "type": "array",

@@ -272,7 +272,7 @@ def view_of(found: Object, pods: Sequence[Object]) -> EndpointView:
                 **{name: told[name] for name in ("state", "scoringUri", "swaggerUri", "message") if name in told},
                 "name": metadata["name"],
                 "generation": metadata.get("generation", 0),
-                "observedGeneration": _served_generation(told),
+                "observedGeneration": _served_generation(told, int(metadata.get("generation") or 0)),
                 "versions": [_version(v, metadata, pods) for v in told.get("versions") or ()],
             }
         )
@@ -285,9 +285,14 @@ def view_of(found: Object, pods: Sequence[Object]) -> EndpointView:
     return EndpointView(endpoint=endpoint, status=status)
 
 
-def _served_generation(told: Object) -> int:
+def _served_generation(told: Object, generation: int) -> int:
+    """The one that is served whole; else an older one that was, while any of its replicas are ready; else 0."""
     ready: Object = next((c for c in told.get("conditions") or () if c.get("type") == "Ready"), {})
-    return int(ready.get("observedGeneration") or 0) if ready.get("status") == "True" else 0
+    if ready.get("status") == "True":
+        return int(ready.get("observedGeneration") or 0)
+    before = int(told.get("servedGeneration") or 0)
+    serves = any(version.get("replicasReady") for version in told.get("versions") or ())
+    return before if serves and before < generation else 0
 
 
 def _version(told: Object, metadata: Object, pods: Sequence[Object]) -> Object:

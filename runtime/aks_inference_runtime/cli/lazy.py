@@ -6,8 +6,21 @@ from typing import Any
 
 import click
 
+_SENTENCE = 1_000
+"""Characters, which no first sentence has."""
 
-class LazyGroup(click.Group):
+
+class WholeHelp(click.Group):
+    """Its help says the whole first sentence of each command, on as many lines as it takes; click's own cuts it."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(_SENTENCE)) for name, one in found if one is not None and not one.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class LazyGroup(WholeHelp):
     """`lazy`: by command, `module:attribute`. An attribute that is a group takes `--json` behind its name, too."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, str], **options: Any) -> None:  # noqa: ANN401 - as click has it

@@ -19,6 +19,7 @@ from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound
 from aks_inference_runtime.api.models import Framework
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.cli.context import Context, command
+from aks_inference_runtime.cli.lazy import WholeHelp
 from aks_inference_runtime.models.filters import Filter, matching
 from aks_inference_runtime.models.progress import size_text
 
@@ -71,7 +72,7 @@ _store = click.option(
 )
 
 
-@click.group("models")
+@click.group("models", cls=WholeHelp)
 def models_group() -> None:
     """Registered models: what there is, what is in it, a copy of it, removing it.
 
@@ -190,11 +191,12 @@ async def delete_command(context: Context, model: str, store: str | None) -> int
 
 
 def _table(records: Sequence[ModelRecord]) -> Table:
-    table = Table("model", "version", "framework", "size", "stored", "tags", box=None, pad_edge=False)
+    table = Table("model", "version", "framework", "size", "stored (UTC)", "tags", box=None, pad_edge=False)
     for record in records:
         framework = " ".join(filter(None, (record.framework, record.framework_version)))
         size, tags = size_text(record.size_bytes), _labels(record.tags)
-        table.add_row(record.name, str(record.version), framework, size, record.created_time, tags)
+        stored = record.created_time[:16].replace("T", " ")
+        table.add_row(record.name, str(record.version), framework, size, stored, tags)
     return table
 
 

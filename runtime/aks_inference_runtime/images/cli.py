@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
+from aks_inference_runtime.cli.lazy import WholeHelp
 from aks_inference_runtime.images.build.acr import azure_build, resource_problem
 from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
@@ -112,7 +113,7 @@ def _registries(command: Command) -> Command:
     return registry(shared(tier(command)))
 
 
-@click.group("image")
+@click.group("image", cls=WholeHelp)
 def image_group() -> None:
     """Images of environments: their key, where they are, building them.
 
@@ -246,7 +247,11 @@ def build_command(
 async def _read(environment: str) -> EnvironmentDefinition:
     if environment in curated.NAMES:
         return read_environment({"name": environment}, Path())
-    return await asyncio.to_thread(read_file, Path(environment))
+    path = Path(environment)
+    if not path.suffix and not await asyncio.to_thread(path.exists):
+        names = ", ".join(curated.NAMES)
+        raise InvalidInput(f"{environment}: is neither a file nor a curated environment; those are {names}")
+    return await asyncio.to_thread(read_file, path)
 
 
 async def _key(

@@ -69,6 +69,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
     return {
         "state": state.value,
         "observedGeneration": endpoint.generation,
+        "servedGeneration": endpoint.generation if ready else served_before(endpoint.status or {}),
         "scoringUri": scoring_uri,
         "swaggerUri": swagger_uri,
         "message": message,
@@ -76,6 +77,18 @@ def status_of(facts: Facts) -> dict[str, Any]:
         "versions": [version.model_dump(mode="json", by_alias=True, exclude={"replicas"}) for version in versions],
         "conditions": [_condition(facts, ready=ready, reason=reason, message=message)],
     }
+
+
+def served_before(status: Mapping[str, Any]) -> int:
+    """The newest generation that was served whole, by what was written last; 0: none."""
+    ready = ready_condition(status)
+    now = int(ready.get("observedGeneration") or 0) if ready.get("status") == "True" else 0
+    return max(now, int(status.get("servedGeneration") or 0))
+
+
+def ready_condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a status; empty where it has none."""
+    return next((c for c in status.get("conditions") or () if c.get("type") == READY_CONDITION), {})
 
 
 def _addresses(facts: Facts) -> tuple[str, str]:
@@ -157,9 +170,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
 
 def _condition(facts: Facts, *, ready: bool, reason: str, message: str) -> dict[str, Any]:
     word = "True" if ready else "False"
-    before: Mapping[str, Any] = next(
-        (c for c in (facts.endpoint.status or {}).get("conditions") or () if c.get("type") == READY_CONDITION), {}
-    )
+    before = ready_condition(facts.endpoint.status or {})
     return {
         "type": READY_CONDITION,
         "status": word,
