@@ -120,6 +120,25 @@ def in_file(name: str, argument: str, findings: Iterable[Finding]) -> Iterator[F
         yield replace(finding, path=(argument,), rule=rule, mend=mend, place=finding.place or place)
 
 
+def as_written(finding: Finding, given: object) -> Finding:
+    """The same finding with its path as the caller wrote it in `given`, also where both spellings are mixed."""
+    # A place within an argument begins with the argument's own name.
+    return finding if finding.place else replace(finding, path=_written(finding.path, given))
+
+
+def _written(path: Path, given: object) -> Path:
+    parts: list[str | int] = []
+    for part in path:
+        if isinstance(part, int):
+            given = given[part] if isinstance(given, list | tuple) and part < len(given) else None
+            parts.append(part)
+            continue
+        written = next((one for one in (part, to_camel(part)) if isinstance(given, Mapping) and one in given), None)
+        given = given[written] if isinstance(given, Mapping) and written is not None else None
+        parts.append(part if written is None else Verbatim(written))
+    return tuple(parts)
+
+
 def show_path(path: Path, casing: Casing) -> str:
     """`versions[1].trafficPercentile`; an empty path is the component itself."""
     text = ""

@@ -97,6 +97,13 @@ class ImageVolumes(_ProviderResource):
     _outputs = ()
 
 
+class ClusterObjects(_ProviderResource):
+    """Namespace and definition of a runtime, as they were before it. Inputs: `namespace`, `kubeconfig`, `context`."""
+
+    _token = f"{PACKAGE}:index:ClusterObjects"
+    _outputs = ("found", "managers")
+
+
 class EndpointKeys(_ProviderResource):
     """The keys of an endpoint on a cluster. Inputs: `primaryKey`, `secondaryKey`, `keyVersion`."""
 

@@ -6,14 +6,14 @@ say that they are such; keys of free maps (labels, tags, environment variables) 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, NotRequired, Required, get_args, get_origin, get_type_hints, is_typeddict
 
 import pulumi
 from pydantic.alias_generators import to_camel, to_snake
 
-from aks_inference.findings import Casing, Finding, Path, Verbatim
+from aks_inference.findings import Casing, Finding, as_written
 
 _PULUMI_NAMES: dict[str, Any] = {"Output": pulumi.Output, "T": Any}
 """`pulumi.Input[…]` names its parts as texts, which only its own module can read."""
@@ -52,8 +52,7 @@ class Spelling:
 
     def as_written(self, finding: Finding) -> Finding:
         """The same finding with its path as the caller wrote it."""
-        # A place within an argument begins with the argument's own name.
-        return finding if finding.place else replace(finding, path=_as_written(finding.path, self.given))
+        return as_written(finding, self.given)
 
     def text(self, finding: Finding) -> str:
         """One line for people."""
@@ -79,19 +78,6 @@ def _argument_names(kind: object, value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _argument_names(_inside(kind, list), inner)
-
-
-def _as_written(path: Path, given: object) -> Path:
-    parts: list[str | int] = []
-    for part in path:
-        if isinstance(part, int):
-            given = given[part] if isinstance(given, list | tuple) and part < len(given) else None
-            parts.append(part)
-            continue
-        written = next((one for one in (part, to_camel(part)) if isinstance(given, Mapping) and one in given), None)
-        given = given[written] if isinstance(given, Mapping) and written is not None else None
-        parts.append(part if written is None else Verbatim(written))
-    return tuple(parts)
 
 
 def _name(fields: Mapping[str, object], key: object) -> object:

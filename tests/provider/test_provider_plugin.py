@@ -27,6 +27,7 @@ CUSTOM = (
     "ClusterGuard",
     "AttachedCluster",
     "PoolDrain",
+    "ClusterObjects",
     "EndpointKeys",
     "Image",
     "StoredModels",

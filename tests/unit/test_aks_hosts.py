@@ -93,3 +93,31 @@ def test_an_attached_one() -> None:
     assert isinstance(plan, AttachPlan)
     found = {one.host for one in attached_hosts(plan, "northeurope", "shared.hcp.northeurope.azmk8s.io")}
     assert {"shared.hcp.northeurope.azmk8s.io", "acme.azurecr.io", "mcr.microsoft.com"} <= found
+
+
+def test_who_issues_the_certificate_of_a_leaf_domain() -> None:
+    """The authority that is named, and the scoring name itself: it is asked for by HTTP."""
+    runtime = {"image": "acme.azurecr.io/runtime:1", "acme_server": "https://issuer.example:8443/dir"}
+    leaf = {"leaf_domain_label": "churn", "runtime": runtime}
+    own, _ = plan_cluster("prod", {"location": "westeurope", **leaf}, date(2026, 11, 21))
+    other, _ = plan_cluster("a", {"resource_group": "g", "cluster_name": "c", **leaf}, date(2026, 11, 21))
+    assert isinstance(own, ClusterPlan)
+    assert isinstance(other, AttachPlan)
+    name = "churn<suffix>.westeurope.cloudapp.azure.com"
+    for hosts in (hosts_of(own, ()), attached_hosts(other, "westeurope", None)):
+        found = {(one.host, one.port, one.protocol): one for one in hosts}
+        assert found["issuer.example", 8443, "HTTPS"].needed_for == "certificate of the leaf domain label"
+        assert found[name, 443, "HTTPS"].needed_for == "scoring address"
+        assert "by cert-manager first" in found[name, 80, "HTTP"].needed_for
+        assert not any("letsencrypt" in one.host for one in hosts)
+
+
+def test_an_attached_one_with_a_name_of_its_own() -> None:
+    secret = "https://keys.vault.azure.net/certificates/scoring"
+    tls = {"ssl_cname": "scoring.example.com", "ssl_key_vault_secret_id": secret}
+    given = {"resource_group": "g", "cluster_name": "c", "runtime": {"image": "runtime:1"}, **tls}
+    plan, findings = plan_cluster("a", given, date(2026, 11, 21))
+    assert isinstance(plan, AttachPlan), findings
+    found = {(one.host, one.port) for one in attached_hosts(plan, "westeurope", None)}
+    assert ("scoring.example.com", 443) in found
+    assert ("scoring.example.com", 80) not in found

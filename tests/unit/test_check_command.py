@@ -73,6 +73,15 @@ def test_paths_are_in_the_casing_of_the_document(check: Check) -> None:
         (CLUSTER % 2).replace("agentCount", "agent_count").replace("vmSize", "vm_size").replace("pluginM", "plugin_m")
     )
     assert [one["path"] for one in check(text)[1]] == ["agent_count"]
+
+
+def test_paths_are_the_documents_where_it_mixes_both(check: Check) -> None:
+    text = (
+        (CLUSTER % 2)
+        .replace("agentCount", "agent_count")
+        .replace("pluginMode: o", "podCidr: 10.0.0.0/16, pluginMode: o")
+    )
+    assert [one["path"] for one in check(text)[1]] == ["agent_count", "network.podCidr"]
     assert [one["path"] for one in check(CLUSTER % 2)[1]] == ["agentCount"]
 
 

@@ -10,6 +10,7 @@ from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.spec import ClusterPlan
 from aks_inference.cluster_rules import Cluster, Phase, RequiredHost, StackNames, cloud_of, required_hosts
 from aks_inference.cluster_rules.kinds import parse_id
+from aks_inference.cluster_rules.model import Tls
 from aks_inference.values import is_late
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def hosts_of(
         api_server=api_server,
         scoring_host=plan.spec.ssl_cname,
         dns_servers=plan.network.spec.dns_servers,
-        acme=plan.spec.leaf_domain_label is not None,
+        acme=_authority(plan.spec.leaf_domain_label, plan.runtime),
         key_vault=_vault_host(plan.spec.ssl_key_vault_secret_id),
     )
     return required_hosts(plan.cluster, names)
@@ -112,10 +113,23 @@ def attached_hosts(
     names = replace(
         joined([runtime_names(plan.runtime), others]),
         api_server=api_server,
-        acme=plan.leaf_domain_label is not None,
+        scoring_host=_scoring_host(plan.runtime),
+        acme=_authority(plan.leaf_domain_label, plan.runtime),
         key_vault=_vault_host(plan.ssl_key_vault_secret_id),
     )
-    return required_hosts(Cluster(existing=True, location=location), names)
+    tls = Tls(leaf_domain_label=plan.leaf_domain_label)
+    return required_hosts(Cluster(existing=True, location=location, tls=tls), names)
+
+
+def _scoring_host(runtime: Mapping[str, Any] | None) -> str | None:
+    given = (runtime or {}).get("ssl_cname")
+    return given if isinstance(given, str) and not is_late(given) else None
+
+
+def _authority(label: str | None, runtime: Mapping[str, Any] | None) -> str | None:
+    """Who issues the certificate of a leaf domain."""
+    given = (runtime or {}).get("acme_server")
+    return given if label is not None and isinstance(given, str) else None
 
 
 def _vault_host(secret_id: str | None) -> str | None:

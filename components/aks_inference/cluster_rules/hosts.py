@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from aks_inference.cluster_rules.clouds import CloudNames, cloud_of
 from aks_inference.cluster_rules.model import Cluster
@@ -71,8 +72,13 @@ class StackNames:
     scoring_host: str | None = None
     key_vault: str | None = None
     dns_servers: tuple[str, ...] = ()
-    acme: bool = False
-    """The certificate is issued by ACME (leaf domain label)."""
+    acme: str | None = None
+    """Directory of the authority that issues a leaf domain's certificate. Default with a label: Let's Encrypt's."""
+
+
+_LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+_ISSUED = (Phase.ROUTER_START, Phase.ROUTER_RUNNING)
+_NOT_ISSUED = "no certificate is issued, or it is not renewed before it ends"
 
 
 @dataclass(frozen=True)
@@ -282,18 +288,21 @@ def _api_server(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Requi
 
 
 def _certificate(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iterator[RequiredHost]:
-    if names.acme or cluster.tls.leaf_domain_label is not None:
-        yield _own_host(
-            "acme-v02.api.letsencrypt.org",
-            (Phase.ROUTER_START, Phase.ROUTER_RUNNING),
-            (From.CLUSTER,),
-            "certificate of the leaf domain label",
-            "no certificate is issued, or it is not renewed before it ends",
-        )
     scoring = names.scoring_host or cluster.tls.cname
     if not scoring and cluster.tls.leaf_domain_label is not None:
         suffix = cloud.scoring.replace("<region>", cluster.region or "<region>")
         scoring = f"{cluster.tls.leaf_domain_label}<suffix>.{suffix}"
+    issued = names.acme or cluster.tls.leaf_domain_label is not None
+    if issued:
+        authority = urlsplit(names.acme or _LETS_ENCRYPT)
+        yield _own_host(
+            authority.hostname or "",
+            _ISSUED,
+            (From.CLUSTER,),
+            "certificate of the leaf domain label",
+            _NOT_ISSUED,
+            port=authority.port or 443,
+        )
     if scoring:
         yield _own_host(
             scoring,
@@ -302,12 +311,24 @@ def _certificate(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iter
             "scoring address",
             "clients cannot call the services",
         )
+    if scoring and issued:
+        why = (
+            "the authority's question for the certificate, by cert-manager first; the authority asks from the internet"
+        )
+        yield _own_host(scoring, _ISSUED, (From.CLUSTER,), why, _NOT_ISSUED, port=80, protocol="HTTP")
 
 
 def _own_host(
-    host: str, phases: tuple[Phase, ...], traffic: tuple[From, ...], needed_for: str, without_it: str
+    host: str,
+    phases: tuple[Phase, ...],
+    traffic: tuple[From, ...],
+    needed_for: str,
+    without_it: str,
+    *,
+    port: int = 443,
+    protocol: str = "HTTPS",
 ) -> RequiredHost:
-    return RequiredHost(host, 443, "HTTPS", phases, traffic, needed_for, without_it, _RUNTIME)
+    return RequiredHost(host, port, protocol, phases, traffic, needed_for, without_it, _RUNTIME)
 
 
 def _data_endpoint(registry: str, cluster: Cluster, cloud: CloudNames) -> str | None:

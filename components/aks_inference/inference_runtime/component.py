@@ -19,7 +19,7 @@ from aks_inference.inference_runtime.vault import keeper
 from aks_inference.inference_runtime.workloads import foundation, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.pods import labels
-from aks_inference.resources import EndpointKeys
+from aks_inference.resources import ClusterObjects, EndpointKeys
 from aks_inference.values import is_late
 from aks_inference_runtime.api.kubernetes import (
     AUTOSCALER_NAME,
@@ -85,7 +85,7 @@ class InferenceRuntime(Cluster):
         after = pulumi.ResourceOptions(depends_on=self._given_options.depends_on)
         options = pulumi.ResourceOptions.merge(self._child(), after)
         provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, options)
-        base = self._objects(provider, foundation(plan), ())
+        base = self._base(provider, plan, options)
         rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
         rights.append(self._router_token(provider, plan, base))
         image = self._image(plan)
@@ -118,6 +118,13 @@ class InferenceRuntime(Cluster):
         outputs = {"target": self.target, "url": self.url, "address": self.address, "namespace": self.namespace}
         self.register_outputs(outputs)
 
+    def _base(self, provider: KubernetesProvider, plan: RuntimePlan, options: pulumi.ResourceOptions) -> "list[_Part]":
+        """What may be there already. Who knows which was removes the rest at the end; so Pulumi itself does not."""
+        kubeconfig = None if plan.kubeconfig is None else pulumi.Output.secret(plan.kubeconfig)
+        given = {"namespace": plan.namespace, "kubeconfig": kubeconfig, "context": plan.context}
+        before = ClusterObjects(f"{self._resource_name}-cluster-objects", given, options)
+        return self._objects(provider, foundation(plan), [before], retain=True)
+
     def _image(self, plan: RuntimePlan) -> list[pulumi.Resource]:
         """The runtime's own image, where it is not given."""
         if plan.registry is None or not plan.builds:
@@ -126,9 +133,14 @@ class InferenceRuntime(Cluster):
         return [image_resource(f"{self._resource_name}-image", plan.registry, content, self._child())]
 
     def _objects(
-        self, provider: KubernetesProvider, manifests: Iterable[Manifest], after: Sequence[pulumi.Resource]
+        self,
+        provider: KubernetesProvider,
+        manifests: Iterable[Manifest],
+        after: Sequence[pulumi.Resource],
+        *,
+        retain: bool = False,
     ) -> "list[_Part]":
-        options = pulumi.ResourceOptions(provider=provider, depends_on=list(after))
+        options = pulumi.ResourceOptions(provider=provider, depends_on=list(after), retain_on_delete=retain or None)
         options = pulumi.ResourceOptions.merge(self._child(), options)
         return [_Part(self._resource_name, manifest, options) for manifest in manifests]
 

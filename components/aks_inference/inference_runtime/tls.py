@@ -24,8 +24,6 @@ from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.certificates import Certificate, Part, judge
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
-ACCOUNT_NAME = "aks-inference-acme-account"
-"""Secret with the key of the account at the certificate authority; cert-manager makes it."""
 SOLVER_CLASS = "aks-inference"
 """No ingress controller has it: the router itself passes challenges on."""
 _CERT_MANAGER = "cert-manager.io/v1"
@@ -215,7 +213,7 @@ def tls_objects(tls: TlsPlan, namespace: str) -> Iterator[Manifest]:
         }
         yield named("v1", "Secret", k8s.TLS_NAME, namespace, labels=router, type=k8s.TLS_TYPE, data=data)
         return
-    account = {"privateKeySecretRef": {"name": ACCOUNT_NAME}, "server": tls.acme_server}
+    account = {"privateKeySecretRef": {"name": k8s.ACME_ACCOUNT_NAME}, "server": tls.acme_server}
     if tls.acme_email is not None:
         account["email"] = tls.acme_email
     solver = {"http01": {"ingress": {"ingressClassName": SOLVER_CLASS, "serviceType": "ClusterIP"}}}

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from aks_inference.documents import Document, Outcome, Problem, check_documents, read_files
-from aks_inference.findings import Casing, Finding, Severity, show_value
+from aks_inference.findings import Casing, Finding, Severity, as_written, show_value
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -43,8 +43,14 @@ def _day(text: str) -> date:
 
 def _of_outcome(outcome: Outcome) -> Iterator[dict[str, Any]]:
     document = outcome.document
-    for finding in sorted(outcome.findings, key=lambda one: one.severity is not Severity.ERROR):
+    for finding in _findings(outcome):
         yield _entry(document.file, document.component, document.casing, finding)
+
+
+def _findings(outcome: Outcome) -> list[Finding]:
+    """Errors first; paths as the document has them."""
+    errors_first = sorted(outcome.findings, key=lambda one: one.severity is not Severity.ERROR)
+    return [as_written(finding, outcome.document.args) for finding in errors_first]
 
 
 def _of_problem(problem: Problem) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def _print(problems: Sequence[Problem], outcomes: Sequence[Outcome], entries: Se
     for outcome in outcomes:
         if outcome.findings:
             print(f"{_title(outcome.document)}:")
-        for finding in sorted(outcome.findings, key=lambda one: one.severity is not Severity.ERROR):
+        for finding in _findings(outcome):
             print(f"  {finding.severity}: {finding.text(outcome.document.casing)}")
     errors = sum(entry["severity"] == Severity.ERROR for entry in entries)
     warnings = len(entries) - errors

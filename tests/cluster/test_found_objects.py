@@ -1,0 +1,240 @@
+"""A namespace or the definition that was in the cluster before the runtime: told, used, and left as it was."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aks_inference_provider.errors import ResourceFailed
+from aks_inference_provider.progress import EngineLog, Progress
+from aks_inference_provider.resources.base import Caution, Operation, State, Urn
+from aks_inference_provider.resources.cluster_objects import DEFINITION, ClusterObjects
+from aks_inference_provider.wire import UNKNOWN
+from aks_inference_runtime.api import kubernetes as k8s
+from aks_inference_runtime.api.crd import CRD_NAME, crd
+from aks_inference_runtime.api.endpoint import API_VERSION, KIND
+from testbed.project import Project
+
+URN = Urn.parse("urn:pulumi:dev::shop::aks-inference:index:ClusterObjects::runtime-cluster-objects")
+OPERATION = Operation(URN, Progress(EngineLog(""), URN.text))
+MANAGER = "pulumi-kubernetes-0123abcd"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+ONES = ClusterObjects()
+
+
+@pytest.fixture
+def inputs(cluster: Any, namespace: str) -> dict[str, Any]:
+    return {"namespace": namespace, "kubeconfig": str(cluster.kubeconfig)}
+
+
+def space(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+
+
+def remembered(live: dict[str, Any]) -> dict[str, Any]:
+    """What an object is, for whoever has it."""
+    metadata = {name: live["metadata"].get(name) for name in ("uid", "labels", "annotations", "finalizers")}
+    managers = sorted(one["manager"] for one in live["metadata"]["managedFields"])
+    return copy.deepcopy({"metadata": metadata, "spec": live.get("spec"), "managers": managers})
+
+
+async def test_what_is_there_is_told_used_and_let_go(cluster: Any, namespace: str, inputs: dict[str, Any]) -> None:
+    path = f"/api/v1/namespaces/{namespace}"
+    assert cluster.api.merge(path, {"metadata": {"labels": {"team": "a"}}}).status == 200
+    before = {one: remembered(cluster.api.get(one).body) for one in (path, DEFINITION)}
+    said = await ONES.notes(inputs, None)
+    assert all(isinstance(one, Caution) for one in said)
+    assert [one.partition(" (since 20")[0] for one in said] == [
+        f"namespace: '{namespace}' is in the cluster already",
+        f"the definition {CRD_NAME} is in the cluster already",
+    ]
+    assert "labels team=a): its pods are held to Pod Security restricted" in said[0]
+    assert "; applied by test" in said[1]
+    made = await ONES.create(OPERATION, inputs)
+    assert made.id == namespace
+    assert made.computed == {"found": [path, DEFINITION], "managers": []}
+    # As Pulumi applies it.
+    assert cluster.api.apply(path, space(namespace), MANAGER).status == 200
+    assert cluster.api.apply(DEFINITION, crd(), MANAGER).status == 200
+    assert cluster.api.get(path).body["metadata"]["labels"].items() >= RESTRICTED.items()
+    # As the autoscaler and cert-manager leave it, beside what is not the runtime's.
+    secrets, leases = f"{path}/secrets", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    for name in (k8s.ISSUED_TLS_NAME, k8s.ACME_ACCOUNT_NAME, "theirs"):
+        assert cluster.api.create(secrets, {"metadata": {"name": name}}).status == 201
+    assert cluster.api.create(leases, {"metadata": {"name": k8s.AUTOSCALER_NAME}}).status == 201
+    state = State(made.id, inputs, {**inputs, **made.computed})
+    assert await ONES.notes(inputs, state) == [], "told once"
+    assert await ONES.update(OPERATION, state, inputs) == made.computed
+    await ONES.delete(OPERATION, state)
+    assert {one: remembered(cluster.api.get(one).body) for one in before} == before
+    left = [
+        one["metadata"]["name"]
+        for one in (*cluster.api.get(secrets).body["items"], *cluster.api.get(leases).body["items"])
+    ]
+    assert left == ["theirs"]
+
+
+async def test_what_another_stack_applied_stays_applied(cluster: Any, namespace: str, inputs: dict[str, Any]) -> None:
+    path, theirs = f"/api/v1/namespaces/{namespace}", "pulumi-kubernetes-99999999"
+    assert cluster.api.apply(path, space(namespace), theirs).status == 200
+    made = await ONES.create(OPERATION, inputs)
+    assert made.computed["managers"] == [f"{path} {theirs}"]
+    before = remembered(cluster.api.get(path).body)
+    assert cluster.api.apply(path, space(namespace), MANAGER).status == 200
+    await ONES.delete(OPERATION, State(made.id, inputs, {**inputs, **made.computed}))
+    assert remembered(cluster.api.get(path).body) == before
+
+
+@pytest.mark.long
+async def test_what_was_not_there_goes(cluster: Any, defined_again: None, inputs: dict[str, Any], until: Any) -> None:
+    inputs["namespace"] += "-new"
+    path = f"/api/v1/namespaces/{inputs['namespace']}"
+    cluster.api.delete(DEFINITION)
+    until(lambda: cluster.api.get(DEFINITION).status == 404)
+    assert await ONES.notes(inputs, None) == []
+    made = await ONES.create(OPERATION, inputs)
+    assert made.computed == {"found": [], "managers": []}
+    for one, body in ((path, space(inputs["namespace"])), (DEFINITION, crd())):
+        assert cluster.api.apply(one, body, MANAGER).status == 201
+    state = State(made.id, inputs, {**inputs, **made.computed})
+    if cluster.has_controllers:
+        # Who empties namespaces and definitions that go.
+        await ONES.delete(OPERATION, state)
+        assert [cluster.api.get(one).status for one in (path, DEFINITION)] == [404, 404]
+    await ONES.delete(OPERATION, state)
+
+
+async def test_others_keep_their_endpoints(
+    cluster: Any, defined_again: None, namespace: str, inputs: dict[str, Any], until: Any
+) -> None:
+    made = {"found": [f"/api/v1/namespaces/{namespace}"], "managers": []}
+    version = {
+        "name": "blue",
+        "isDefault": True,
+        "trafficPercentile": 100,
+        "code": {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"},
+    }
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "theirs"}, "spec": {"versions": [version]}}
+    where = f"/apis/{API_VERSION}/namespaces/{namespace}/scoringendpoints"
+    assert cluster.api.create(where, body).status == 201
+    await ONES.delete(OPERATION, State(namespace, inputs, {**inputs, **made}))
+    assert cluster.api.get(f"{where}/theirs").status == 200
+    assert not cluster.api.get(DEFINITION).body["metadata"].get("deletionTimestamp")
+
+
+async def test_a_runtime_from_before_is_this_ones(cluster: Any, namespace: str, inputs: dict[str, Any]) -> None:
+    """Stacks without a record: as they removed namespace and definition, they do."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{k8s.ROUTER_NAME}"
+    labels = {"matchLabels": {"app": "router"}}
+    template = {"metadata": {"labels": {"app": "router"}}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": k8s.ROUTER_NAME},
+        "spec": {"replicas": 0, "selector": labels, "template": template},
+    }
+    assert cluster.api.apply(path, body, MANAGER).status == 201
+    assert await ONES.notes(inputs, None) == []
+    assert (await ONES.create(OPERATION, inputs)).computed["found"] == []
+
+
+async def test_a_cluster_that_is_not_there(inputs: dict[str, Any]) -> None:
+    unknown = {**inputs, "kubeconfig": UNKNOWN}
+    nowhere = {**inputs, "kubeconfig": "/nowhere/kubeconfig"}
+    assert [await ONES.notes(one, None) for one in (unknown, nowhere)] == [[], []]
+    assert not (await ONES.check(URN, {}, unknown)).failures
+    with pytest.raises(ResourceFailed, match="not known what is in the cluster already"):
+        await ONES.create(OPERATION, nowhere)
+    with pytest.raises(ResourceFailed, match="if the cluster is gone: pulumi state delete"):
+        await ONES.delete(OPERATION, State("x", nowhere, {"found": [], "managers": []}))
+
+
+async def test_another_cluster_is_another_record(cluster: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "kubeconfig"
+    content = cluster.kubeconfig.read_text()
+    other.write_text(content)
+    state = State("x", inputs, inputs)
+
+    async def replaced(**more: Any) -> bool:
+        found = await ONES.diff(state, {**inputs, **more})
+        return any(one.replaces for one in found.properties.values())
+
+    assert not await replaced(kubeconfig=str(other))
+    assert await replaced(namespace="other")
+    other.write_text(content.replace(cluster.server, "https://other.example.com"))
+    assert await replaced(kubeconfig=str(other))
+
+
+PROGRAM = """
+import json, pathlib
+from aks_inference import InferenceRuntime
+
+told = json.loads(pathlib.Path("told.json").read_text())
+InferenceRuntime("runtime", image="runtime:1", kubeconfig=told["kubeconfig"], namespace=told["runtime"],
+                 service_type="ClusterIP", cluster_purpose="DevTest")
+"""
+
+
+@pytest.fixture
+def project(cluster: Any, fake_nodes: list[str], namespace: str, tmp_path: Path) -> Iterator[Project]:
+    runtime = f"runtime-{namespace[5:]}"
+    yield Project(tmp_path, PROGRAM, kubeconfig=str(cluster.kubeconfig), runtime=runtime)
+    for kind in ("clusterroles", "clusterrolebindings"):
+        for name in (k8s.ROUTER_NAME, k8s.AUTOSCALER_NAME):
+            cluster.api.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{runtime}:{name}")
+    cluster.api.delete(f"/api/v1/namespaces/{runtime}")
+
+
+@pytest.mark.long
+def test_a_runtime_in_a_namespace_of_others(cluster: Any, project: Project) -> None:
+    path = f"/api/v1/namespaces/{project.told['runtime']}"
+    labels = {"team": "a"}
+    body = {"metadata": {"name": project.told["runtime"], "labels": labels, "annotations": {"owner": "b"}}}
+    assert cluster.api.create("/api/v1/namespaces", body).status == 201
+    assert cluster.api.create(f"{path}/configmaps", {"metadata": {"name": "theirs"}, "data": {"a": "b"}}).status == 201
+    places = (path, DEFINITION, f"{path}/configmaps/theirs")
+    before = {one: remembered(cluster.api.get(one).body) for one in places}
+    shown = project.must("preview", "--stack", "dev")
+    assert f"namespace: '{project.told['runtime']}' is in the cluster already" in shown
+    assert f"the definition {CRD_NAME} is in the cluster already" in shown
+    project.up()
+    assert cluster.api.get(path).body["metadata"]["labels"].items() >= {**labels, **RESTRICTED}.items()
+    again = project.up()
+    assert " updated" not in again
+    assert " created" not in again
+    assert "is in the cluster already" not in again
+    project.must("destroy", "--yes", "--stack", "dev")
+    assert {one: remembered(cluster.api.get(one).body) for one in places} == before
+    assert cluster.api.get(f"/apis/apps/v1/namespaces/{project.told['runtime']}/deployments").body["items"] == []
+
+
+@pytest.mark.long
+def test_a_stack_from_before_records_were_kept(
+    cluster: Any, defined_again: None, project: Project, until: Callable[..., None]
+) -> None:
+    """It is taken over without a replacement, and destroy removes what it always did."""
+    cluster.api.delete(DEFINITION)
+    until(lambda: cluster.api.get(DEFINITION).status == 404)
+    project.up()
+    path = f"/api/v1/namespaces/{project.told['runtime']}"
+    there = {one: cluster.api.get(one).body["metadata"]["uid"] for one in (path, DEFINITION)}
+    (state,) = (project.folder.parent / "state").rglob("dev.json")
+    kept = json.loads(state.read_text())
+    resources = kept["checkpoint"]["latest"]["resources"]
+    (record,) = [one["urn"] for one in resources if one["type"].endswith(":ClusterObjects")]
+    resources.remove(next(one for one in resources if one["urn"] == record))
+    for one in resources:
+        one.pop("retainOnDelete", None)
+        one["dependencies"] = [urn for urn in one.get("dependencies") or () if urn != record]
+        for urns in (one.get("propertyDependencies") or {}).values():
+            urns[:] = [urn for urn in urns if urn != record]
+    state.write_text(json.dumps(kept))
+    shown = project.up()
+    assert "replace" not in shown
+    assert "is in the cluster already" not in shown
+    assert {one: cluster.api.get(one).body["metadata"]["uid"] for one in there} == there
+    project.must("destroy", "--yes", "--stack", "dev")
+    assert [cluster.api.get(one).status for one in there] == [404, 404]
