@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
@@ -28,6 +29,7 @@ from report import Report  # noqa: E402
 
 PROJECT = HERE.parent.parent.parent
 STACK_FILE = PROJECT / f"Pulumi.{STACK}.yaml"
+ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 async def place_of(options: argparse.Namespace, work: Path) -> Place:
@@ -79,6 +81,27 @@ async def _clear(story: steps.Story) -> None:
     shutil.rmtree(story.work, ignore_errors=True)
 
 
+def end_like_ctrl_c() -> None:
+    """A terminal that closes and SIGTERM end the story like Ctrl-C does: with everything cleaned up."""
+    terminals = [number for number in (0, 1, 2) if os.isatty(number)]
+
+    def end(number: int, _: object) -> None:
+        for one in ENDS:
+            # Of a closed terminal two tell: the system and the shell.
+            signal.signal(one, signal.SIG_IGN)
+        if number == signal.SIGHUP:
+            # What is written there from now on would fail, and the cleaning up with it.
+            null = os.open(os.devnull, os.O_RDWR)
+            for terminal in terminals:
+                os.dup2(null, terminal)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for one in ENDS:
+        # `nohup` wants it to go on.
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            signal.signal(one, end)
+
+
 def main() -> int:
     """Runs the story; 0 when every step did what it must, 1 when one did not, 130 after Ctrl-C."""
     options = arguments()
@@ -96,11 +119,11 @@ def main() -> int:
     passphrase.touch(mode=0o600)
     passphrase.write_text(secrets.token_urlsafe(24))
     report = Report(options.json)
-    # A terminal that closes and SIGTERM end the story like Ctrl-C does: with everything cleaned up.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    end_like_ctrl_c()
+    ending = ""
     try:
         engine = Engine(options.engine, PROJECT, work)
+        ending = f"{engine.destroy_command} && rm -r {shlex.quote(str(work))}"
         asyncio.run(begin(engine, report, work, options))
     except StoryError as error:
         print(f"\nquickstart: {error}", file=sys.stderr)
@@ -109,6 +132,9 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         print("\nquickstart: stopped", file=sys.stderr)
+        if STACK_FILE.exists():
+            # It was pressed again while that was under way.
+            print(f"not cleaned up; once nothing of it runs any more: {ending}", file=sys.stderr)
         return 130
     report.end("Done. The program is examples/quickstart/__main__.py; the README says how to go on.")
     return 0

@@ -154,12 +154,12 @@ async def roll_out(story: Story) -> None:
         )
         step.say(f"scoring {ROWS_FOR_SPLIT} more …")
         after = await score_each(uri, key, story.rows, ROWS_FOR_SPLIT, ROWS_PER_S)
-        step.say(f"{during.sent} rows while it was applied: {during.failed} failed; by version {dict(during.versions)}")
-        step.say(f"{after.sent} rows after: {after.failed} failed; by version {dict(after.versions)}")
+        step.say(f"{during.sent} rows while it was applied: {during.failed} failed; {_by_version(story, during)}")
+        step.say(f"{after.sent} rows after: {after.failed} failed; {_by_version(story, after)}")
         fair = within_binomial_bound(after.versions["boosted"], after.sent, 0.1)
         if not fair and not after.failed:
             # Chance alone is outside once in a thousand runs, and twice running once in a million.
-            step.say(f"by version {dict(after.versions)}, outside of the 99.9 % bound; {ROWS_FOR_SPLIT} more …")
+            step.say(f"{_by_version(story, after)}, outside of the 99.9 % bound; {ROWS_FOR_SPLIT} more …")
             after = await score_each(uri, key, story.rows, ROWS_FOR_SPLIT, ROWS_PER_S)
             fair = within_binomial_bound(after.versions["boosted"], after.sent, 0.1)
         step.say(f"10 % within the 99.9 % binomial bound: {'yes' if fair else 'no'}")
@@ -170,8 +170,13 @@ async def roll_out(story: Story) -> None:
             after=_figures(after),
             within_bound=fair,
         )
-        if during.failed or after.failed or not fair:
-            raise StoryError("requests failed, or the split is not what was declared")
+        failed = [
+            f"{one.failed} of {one.sent} requests failed: {_by_text(one)} {one.failures[:3]}"
+            for one in (during, after)
+            if one.failed
+        ]
+        if failed or not fair:
+            raise StoryError("; ".join(failed) or "the split is not what was declared")
 
 
 async def scale(story: Story) -> None:
@@ -256,7 +261,13 @@ def _differences(digest: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _figures(tally: Tally) -> dict[str, Any]:
-    return {"sent": tally.sent, "failed": tally.failed, "versions": dict(tally.versions)}
+    told = {"sent": tally.sent, "failed": tally.failed, "versions": dict(tally.versions)}
+    return {**told, "statuses": _by_text(tally), "failures": tally.failures[:3]} if tally.failed else told
+
+
+def _by_version(story: Story, tally: Tally) -> str:
+    """All versions in their order, also one that has not answered yet: who answers first is chance."""
+    return "by version " + ", ".join(f"{model.name} {tally.versions[model.name]}" for model in story.trained.models)
 
 
 def _by_text(tally: Tally) -> dict[str, int]:
