@@ -104,8 +104,15 @@ def placed(cluster: Any, namespace: str, until: Any, node: str, *workloads: dict
     for body in workloads:
         answer = cluster.api.create(f"/apis/apps/v1/namespaces/{namespace}/deployments", body)
         assert answer.status == 201, answer.message
-    wanted = sum(body["spec"]["replicas"] for body in workloads)
-    until(lambda: len(running(cluster, namespace, node)) == wanted)
+    wanted = {body["metadata"]["name"]: body["spec"]["replicas"] for body in workloads}
+    until(lambda: len(running(cluster, namespace, node)) == sum(wanted.values()))
+
+    # A Deployment counts its pods a moment after they are ready.
+    def available() -> dict[str, int]:
+        found = cluster.api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments").body["items"]
+        return {one["metadata"]["name"]: one["status"].get("availableReplicas", 0) for one in found}
+
+    until(lambda: available() == wanted)
     cluster.api.merge(f"/api/v1/nodes/{other}", {"spec": {"unschedulable": None}})
 
 

@@ -189,7 +189,16 @@ def test_cut_at_every_write_nothing_is_lost(tmp_path: Path, phase: str, after: b
     assert point > 3
 
 
-@pytest.mark.parametrize("phase", sorted(PHASES))
-@pytest.mark.parametrize("place", ["before", "after"])
+USUAL = {("create", "before"), ("create", "after"), ("replace", "after"), ("destroy", "before")}
+
+
+@pytest.mark.parametrize(
+    ("phase", "place"),
+    [
+        pytest.param(phase, place, marks=() if (phase, place) in USUAL else pytest.mark.long)
+        for phase in sorted(PHASES)
+        for place in ("before", "after")
+    ],
+)
 def test_cut_beside_the_providers_own_change_nothing_is_lost(tmp_path: Path, phase: str, place: str) -> None:
     assert cut_and_look(tmp_path / "cut", phase, CLOUD_CUT=place)

@@ -134,7 +134,8 @@ async def test_scales_up_and_down_with_load(local: Any, clients: Any) -> None:
 
 async def test_a_supervisor_killed_under_load_is_not_missed(local: Any, clients: Any) -> None:
     info = await local.launch()
-    status = await local.deploy(local.declared("svc"))
+    one = {"autoscale_enabled": False, "num_replicas": 1}
+    status = await local.deploy(local.declared("svc", scaling=one))
     before = status.versions[0].replicas
     async with clients(status, await local.key("svc"), 2) as load:
         local.kill_supervisor(info.pid)
@@ -146,7 +147,7 @@ async def test_a_supervisor_killed_under_load_is_not_missed(local: Any, clients:
         after = await local.until("svc", lambda s: s.versions[0].replicas_ready == 1)
         assert [r.id for r in after.versions[0].replicas] == [r.id for r in before]
         # It governs again: a change goes through.
-        await local.deploy(local.declared("svc", 2))
+        await local.deploy(local.declared("svc", 2, scaling=one))
         await load.at_least(20)
     assert set(load.seen) == {(200, None)}
 
@@ -182,6 +183,7 @@ async def test_a_replica_killed_under_load_is_replaced(
     assert sum(lost.values()) <= most, "what ran there, and what came before the router knew"
 
 
+@pytest.mark.long
 async def test_what_a_killed_supervisor_left_is_destroyed_too(local: Any) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))
@@ -223,6 +225,9 @@ async def test_two_at_once_start_one(local: Any) -> None:
     infos = await asyncio.gather(*(launch(local.settings) for _ in range(3)))
     local.run_directory = Path(infos[0].socket).parent
     assert len({info.pid for info in infos}) == 1
+    record = read_record(local.state)
+    assert record is not None
+    assert (str(record.socket), record.pid) == (infos[0].socket, infos[0].pid)
 
 
 async def test_a_full_disk_is_told_and_changes_nothing(local: Any, score: Any) -> None:
@@ -252,16 +257,10 @@ async def test_a_full_disk_is_told_and_changes_nothing(local: Any, score: Any) -
         disks.unmount()
 
 
+@pytest.mark.long
 async def test_names_at_their_limits(local: Any, score: Any) -> None:
     await local.launch()
     for name in ("abc", "a" + "-" * 30 + "9"):
         status = await local.deploy(local.declared(name, name="v" + "-" * 30 + "9" if len(name) > 3 else "v-1"))
         async with aiohttp.ClientSession() as session:
             assert (await score(session, status, await local.key(name)))[0] == 200
-
-
-async def test_the_record_names_the_socket(local: Any) -> None:
-    info = await local.launch()
-    record = read_record(local.state)
-    assert record is not None
-    assert (str(record.socket), record.pid) == (info.socket, info.pid)

@@ -26,6 +26,7 @@ def two_versions(local: Any, b_traffic: float | None, **spec: Any) -> EndpointSu
     )
 
 
+@pytest.mark.long
 async def test_a_version_comes_takes_over_and_goes_under_load(local: Any, clients: Any) -> None:
     await local.launch()
     status = await local.deploy(two_versions(local, None))
@@ -129,7 +130,7 @@ async def test_a_deleted_endpoint_finishes_what_is_under_way(local: Any, score: 
         await local.client.get_endpoint("svc")
 
 
-@pytest.mark.parametrize("how", ["shutdown", "power", "terminate"])
+@pytest.mark.parametrize("how", [pytest.param("shutdown", marks=pytest.mark.long), "power", "terminate"])
 async def test_what_is_declared_comes_back(local: Any, score: Any, how: str) -> None:
     info = await local.launch()
     status = await local.deploy(local.declared("svc"))

@@ -9,7 +9,7 @@ import pytest
 from aks_inference_runtime.api.process import process_mark
 
 
-@pytest.mark.parametrize("what", ["folder", "record"])
+@pytest.mark.parametrize("what", ["folder", pytest.param("record", marks=pytest.mark.long)])
 async def test_a_supervisor_without_a_record_ends_with_all_that_it_started(local: Any, what: str) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))

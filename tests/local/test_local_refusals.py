@@ -62,54 +62,52 @@ async def test_other_settings_are_refused(local: Any) -> None:
         await launch(LocalSettings(name="x", state_directory=str(local.root / "mine")))
 
 
-@pytest.mark.parametrize(
-    ("which", "damage"),
-    [
-        ("supervisor.json", '{"recordVersion": 99}'),
-        ("supervisor.json", "{"),
-        ("endpoints/svc.json", '{"recordVersion": 99}'),
-        ("endpoints/svc.json", "\x00\xff"),
-        ("keys/svc.json", ""),
-    ],
+DAMAGES = (
+    ("supervisor.json", '{"recordVersion": 99}'),
+    ("supervisor.json", "{"),
+    ("endpoints/svc.json", '{"recordVersion": 99}'),
+    ("endpoints/svc.json", "\x00\xff"),
+    ("keys/svc.json", ""),
 )
-async def test_a_damaged_or_newer_state_file_is_refused_and_nothing_destroyed(
-    local: Any, which: str, damage: str
-) -> None:
+
+
+async def test_a_damaged_or_newer_state_file_is_refused_and_nothing_destroyed(local: Any) -> None:
     info = await local.launch()
     submission = local.declared("svc", script="def init():\n    raise OSError\ndef run(d):\n    pass\n")
     await local.client.put_endpoint(submission)
     local.kill_supervisor(info.pid)
-    good = (local.state / which).read_bytes()
-    (local.state / which).write_text(damage)
     before = sorted(path for path in (local.state / "endpoints").iterdir())
-    with pytest.raises(InvalidInput, match="newer version" if "99" in damage else "damaged") as refused:
-        await launch(local.settings)
-    assert which.rpartition("/")[2] in str(refused.value)
-    assert (local.state / which).read_text() == damage
-    assert sorted(path for path in (local.state / "endpoints").iterdir()) == before
-    (local.state / which).write_bytes(good)
+    for which, damage in DAMAGES:
+        good = (local.state / which).read_bytes()
+        (local.state / which).write_text(damage)
+        with pytest.raises(InvalidInput, match="newer version" if "99" in damage else "damaged") as refused:
+            await launch(local.settings)
+        assert which.rpartition("/")[2] in str(refused.value)
+        assert (local.state / which).read_text() == damage
+        assert sorted(path for path in (local.state / "endpoints").iterdir()) == before
+        (local.state / which).write_bytes(good)
     await local.launch()
     assert (await local.status("svc")).generation == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"name": "ab"}, "3 to 32 characters"),
-        ({"name": "A" * 4}, "lower-case"),
-        ({"name": "a" * 33}, "3 to 32"),
-        ({"models": [{"name": "none", "version": 1}]}, "no model none:1 is stored"),
-        ({"environment": {"pip_packages": ["numpy ==", "x y"]}}, "'x y' is not a requirement"),
-        ({"traffic_percentile": 33.333}, "more than two decimals"),
-        ({"code": {"source_directory": "/nowhere", "entry_script": "s.py", "digest": "sha256:0"}}, "/nowhere"),
-        ({"code": {"source_directory": None, "entry_script": "/no/s.py", "digest": "sha256:0"}}, "does not exist"),
-    ],
+BAD_DECLARATIONS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"name": "ab"}, "3 to 32 characters"),
+    ({"name": "A" * 4}, "lower-case"),
+    ({"name": "a" * 33}, "3 to 32"),
+    ({"models": [{"name": "none", "version": 1}]}, "no model none:1 is stored"),
+    ({"environment": {"pip_packages": ["numpy ==", "x y"]}}, "'x y' is not a requirement"),
+    ({"traffic_percentile": 33.333}, "more than two decimals"),
+    ({"code": {"source_directory": "/nowhere", "entry_script": "s.py", "digest": "sha256:0"}}, "/nowhere"),
+    ({"code": {"source_directory": None, "entry_script": "/no/s.py", "digest": "sha256:0"}}, "does not exist"),
 )
-async def test_bad_declarations_are_refused_at_once(local: Any, change: dict[str, Any], says: str) -> None:
+
+
+async def test_bad_declarations_are_refused_at_once(local: Any) -> None:
     await local.launch()
-    with pytest.raises((InvalidInput, NotFound), match=says):
-        await local.client.put_endpoint(local.declared("svc", **change))
-    assert await local.client.endpoints() == []
+    for change, says in BAD_DECLARATIONS:
+        with pytest.raises((InvalidInput, NotFound), match=says):
+            await local.client.put_endpoint(local.declared("svc", **change))
+        assert await local.client.endpoints() == []
 
 
 async def test_code_that_changed_since_it_was_declared_is_refused(local: Any) -> None:
@@ -121,22 +119,23 @@ async def test_code_that_changed_since_it_was_declared_is_refused(local: Any) ->
     assert list((local.state / "code").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("script", "says"),
-    [
-        ("def run(", "SyntaxError"),
-        ("def init():\n    pass\n", "does not have a run"),
-        ("def init():\n    raise RuntimeError('no weights')\ndef run(data):\n    pass\n", "no weights"),
-    ],
+BAD_SCRIPTS = (
+    ("def run(", "SyntaxError"),
+    ("def init():\n    pass\n", "does not have a run"),
+    ("def init():\n    raise RuntimeError('no weights')\ndef run(data):\n    pass\n", "no weights"),
 )
-async def test_a_script_that_cannot_start_fails_with_its_log(local: Any, script: str, says: str) -> None:
+
+
+async def test_a_script_that_cannot_start_fails_with_its_log(local: Any) -> None:
     await local.launch()
-    with pytest.raises(OperationFailed, match=says) as failed:
-        await local.deploy(local.declared("bad", script=script))
-    assert "exit code 3" in str(failed.value)
-    assert (await local.status("bad")).state is ServiceState.FAILED
+    for number, (script, says) in enumerate(BAD_SCRIPTS):
+        with pytest.raises(OperationFailed, match=says) as failed:
+            await local.deploy(local.declared(f"bad-{number}", script=script))
+        assert "exit code 3" in str(failed.value)
+        assert (await local.status(f"bad-{number}")).state is ServiceState.FAILED
 
 
+@pytest.mark.long
 async def test_a_server_that_never_gets_healthy_is_given_up(local: Any) -> None:
     await local.launch()
     probe = {"initial_delay_seconds": 1, "period_seconds": 1, "failure_threshold": 1}

@@ -14,6 +14,7 @@ import aiohttp
 import psutil
 import pytest
 
+from aks_inference_runtime.api import client
 from aks_inference_runtime.api.client import destroy
 from aks_inference_runtime.api.errors import AksInferenceError, RuntimeHung, RuntimeUnavailable
 from aks_inference_runtime.api.launch import launch
@@ -100,10 +101,15 @@ async def test_what_a_keeper_starts_makes_no_cluster_that_was_destroyed(local: A
     assert not local.state.exists()
 
 
-async def test_a_hung_supervisor_is_told_within_its_deadline_and_can_be_destroyed(local: Any) -> None:
+async def test_a_hung_supervisor_is_told_within_its_deadline_and_can_be_destroyed(
+    local: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))
     os.kill(info.pid, signal.SIGSTOP)
+    # Of the command, which is a process of its own, they are what they are.
+    monkeypatch.setattr(client, "SIGN_OF_LIFE_S", 0.5)
+    monkeypatch.setattr(client, "REQUEST_TIMEOUT_S", 2.0)
     try:
         began = time.monotonic()
         cli = await asyncio.create_subprocess_exec(

@@ -92,6 +92,7 @@ def stack(make_stack: Callable[[str], Any], tmp_path: Path) -> Iterator[Any]:
         listener.bind(("127.0.0.1", made.port))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_service_from_declaration_to_answer(stack: Any) -> None:
     stack.up()
@@ -141,6 +142,7 @@ def test_generated_keys_survive_another_port_of_the_cluster(stack: Any) -> None:
     assert score(after) == (200, {"weights": "one"})
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_named(stack: Any) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", stack.port))

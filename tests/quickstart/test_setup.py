@@ -171,7 +171,11 @@ def test_each_step_is_told_once_and_what_is_there_is_told_not_at_all(checkout: C
 
 @pytest.mark.parametrize(
     ("sign", "place"),
-    [(signal.SIGKILL, "environment"), (signal.SIGINT, "packages"), (signal.SIGTERM, "packages")],
+    [
+        (signal.SIGKILL, "environment"),
+        (signal.SIGINT, "packages"),
+        pytest.param(signal.SIGTERM, "packages", marks=pytest.mark.long),
+    ],
 )
 def test_stopped_anywhere_the_next_run_goes_on(checkout: Checkout, sign: signal.Signals, place: str) -> None:
     checkout.open.clear()

@@ -312,7 +312,7 @@ async def test_a_damaged_or_newer_state_of_the_engine(system: Any, damage: str) 
     ("which", "damage", "says"),
     [
         ("supervisor.json", "{", "is damaged"),
-        ("endpoints/steady.json", '{"recordVersion": 99}', "newer version"),
+        pytest.param("endpoints/steady.json", '{"recordVersion": 99}', "newer version", marks=pytest.mark.long),
     ],
 )
 async def test_a_damaged_or_newer_state_of_the_supervisor(system: Any, which: str, damage: str, says: str) -> None:
@@ -351,6 +351,7 @@ def small_disks(tmp_path: Path) -> Any:
         disks.unmount()
 
 
+@pytest.mark.long
 async def test_full_disks(tmp_path: Path, small_disks: Any, new_system: Any) -> None:
     """The engine's state on one, the supervisor's on another."""
     for name in ("backend", "state"):

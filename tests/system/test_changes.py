@@ -7,11 +7,13 @@ import socket
 from typing import Any
 
 import aiohttp
+import pytest
 
 from aks_inference_runtime.api.supervisor import ModelRegistration
 from aks_inference_runtime.local.keeper import end_keepers
 
 
+@pytest.mark.long
 async def test_both_keys_are_rotated_without_a_failed_request(system: Any) -> None:
     try:
         async with system.load(2, "secondary-one") as load:
