@@ -242,7 +242,8 @@ def describe_tls(tls: TlsPlan) -> list[str]:
     else:
         lines.append(
             f"certificate: issued and renewed by cert-manager from {tls.acme_server}; cert-manager 1.12 or newer must "
-            f"be on the cluster, and the authority must reach the name on port 80"
+            f"be on the cluster (a new one has none: apply without TLS, install it, then add TLS), and the "
+            f"authority must reach the name on port 80"
         )
     return lines
 
