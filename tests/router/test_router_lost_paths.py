@@ -26,7 +26,10 @@ SOON_S = 20.0
 """Far below `scoring_timeout_ms`, which is a minute."""
 
 
-@pytest.mark.parametrize(("again", "status", "reason"), [(True, 200, None), (False, 502, "replica-lost")])
+@pytest.mark.parametrize(
+    ("again", "status", "reason"),
+    [(True, 200, None), pytest.param(False, 502, "replica-lost", marks=pytest.mark.long)],
+)
 async def test_what_a_silent_gate_has_is_not_waited_for(
     bed: Any, make_state: Make, monkeypatch: pytest.MonkeyPatch, again: bool, status: int, reason: str | None
 ) -> None:
@@ -64,13 +67,17 @@ async def test_an_agent_that_stood_still_gives_nobody_up(tmp_path: Path, monkeyp
     monkeypatch.setattr(gates, "ASK_SECONDS", 0.02)
     counts = {"max_concurrent": 1, "running": 0, "orphans": 0, "waiting": 0, "served_total": 0}
     line = GateStatus(replica_id="r1", port=0, ready=True, **counts).model_dump_json(by_alias=True).encode() + b"\n"
-    speaks = True
+    speaks, served = True, 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
         while asked := await reader.readline():
             if speaks and "op" in json.loads(asked):
                 writer.write(line)
         writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        served -= 1
 
     async def act(_: str) -> None:
         lost.append(watch.lost)
@@ -84,7 +91,7 @@ async def test_an_agent_that_stood_still_gives_nobody_up(tmp_path: Path, monkeyp
             time.sleep(0.4)
             assert not watch.lost
             async with asyncio.timeout(15):
-                while watch.status is None or len(lost) < 2:
+                while watch.status is None:
                     assert not watch.lost
                     await asyncio.sleep(0)
         speaks = False
@@ -98,6 +105,9 @@ async def test_an_agent_that_stood_still_gives_nobody_up(tmp_path: Path, monkeyp
     finally:
         await watch.close()
         server.close()
+        async with asyncio.timeout(15):
+            while served:
+                await asyncio.sleep(0.01)
 
 
 class Fleet:
