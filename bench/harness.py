@@ -59,20 +59,37 @@ def save(name: str, result: dict[str, Any]) -> Path:
     return path
 
 
+def progress(text: str) -> None:
+    """For who waits: on standard error, with the time of day."""
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
 def run_bench(
-    name: str, about: str, measure: Callable[..., Awaitable[dict[str, Any]]], table: Callable[[dict[str, Any]], str]
+    name: str,
+    about: str,
+    measure: Callable[..., Awaitable[dict[str, Any]]],
+    table: Callable[[dict[str, Any]], str],
+    *,
+    rounds: bool = False,
 ) -> None:
-    """What `bench/run NAME` does: measures, saves a full run, prints a table or one JSON object."""
+    """What `bench/run NAME` does: measures, saves a full run, prints a table or one JSON object.
+
+    `rounds`: it can be ended after some minutes, and goes on from there when it is run again; `left` in the result says
+    that it is not through.
+    """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="within 50 s")
     parser.add_argument("--json", action="store_true", help="one JSON object")
+    if rounds:
+        parser.add_argument("--minutes", type=float, help="ends after a round; the next run goes on from there")
     arguments = parser.parse_args()
 
     async def measured() -> dict[str, Any]:
-        return await measure(quick=arguments.quick)
+        more = {"minutes": arguments.minutes} if rounds else {}
+        return await measure(quick=arguments.quick, **more)
 
     result = asyncio.run(measured())
-    if not arguments.quick:
+    if not arguments.quick and not result.get("left"):
         save(name, result)
     print(json.dumps(result) if arguments.json else table(result))
 

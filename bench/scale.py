@@ -1,5 +1,7 @@
 """One router with a thousand endpoints and ten thousand replicas: what its agent needs, and what a change costs.
 
+A new endpoint with its replicas and key; and one whose replicas become ready after it is known, with a request waiting.
+
 A real API server has the objects; one process stands in for all gates, which have nothing to do but to be asked. The
 router owns everything: the most that there can be for one. `--quick`: 300 endpoints with 10 replicas each; else 1,000.
 
@@ -30,10 +32,14 @@ from aks_inference_runtime.kubernetes import reports
 from testbed.api import Api as SyncApi
 from testbed.routers import KEY, Bed, own_address
 
-TO_REACH = {"agent_memory_mb": 150, "not_served": 0}
+TO_REACH = {"agent_memory_mb": 150, "not_served": 0, "ready_to_serving_p99_ms": 200}
+WAIT_MS = 60_000
+"""How long a request waits for the first replica."""
 REPLICAS = 10
 ROUTER, ADDRESS = "router-0", "127.0.0.2"
 READY_S = 240.0
+SETTLE_S = 0.3
+"""A request that is not answered for so long waits."""
 BUSY_ENDPOINTS, BUSY_RATE = 40, 200.0
 SPACE = f"namespaces/{plane.NAMESPACE}"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -85,8 +91,13 @@ async def gates() -> AsyncIterator[list[int]]:
 async def declare(there: plane.Plane, names: list[str], ports: list[int]) -> None:
     """Endpoints, their replicas, then their keys' digests: the order in which a deployment makes them."""
     await there.make(f"/apis/{API_VERSION}/{SPACE}/scoringendpoints", map(plane.endpoint, names))
-    await there.make(f"/apis/discovery.k8s.io/v1/{SPACE}/endpointslices", (slice_of(name, ports) for name in names))
+    await become_ready(there, names, ports)
     await there.make(f"/api/v1/{SPACE}/secrets", map(secret_of, names))
+
+
+async def become_ready(there: plane.Plane, names: list[str], ports: list[int]) -> None:
+    """The replicas of these."""
+    await there.make(f"/apis/discovery.k8s.io/v1/{SPACE}/endpointslices", (slice_of(name, ports) for name in names))
 
 
 def secret_of(name: str) -> dict[str, Any]:
@@ -135,6 +146,7 @@ async def measured(
     try:
         idle = await share(pid, seconds)
         spent, times = await changes(there, bed, session, ports, samples, pid)
+        joined = [await join(there, bed, session, ports, f"late-{number}") for number in range(samples)]
         busy, answers = await load(bed, session, names[:BUSY_ENDPOINTS], seconds, pid)
     finally:
         listening.cancel()
@@ -149,6 +161,8 @@ async def measured(
         "change_cpu_ms": round(1_000 * max(0.0, spent) / samples),
         "change_to_served_p50_ms": round(sorted(times)[len(times) // 2]),
         "change_to_served_max_ms": round(max(times)),
+        "ready_to_serving_p50_ms": round(sorted(joined)[len(joined) // 2]),
+        "ready_to_serving_p99_ms": round(sorted(joined)[min(len(joined) - 1, int(0.99 * len(joined)))]),
         "start_s": round(started_s, 1),
     }
 
@@ -191,6 +205,26 @@ async def changes(
         times.append(1_000 * (time.perf_counter() - made))
     spent = (_ticks(pid) - before) / TICKS_PER_S - idle * (time.perf_counter() - began)
     return spent, times
+
+
+async def join(there: plane.Plane, bed: Bed, session: aiohttp.ClientSession, ports: list[int], name: str) -> float:
+    """Milliseconds from the word that an endpoint's replicas are ready until the request that waits is answered."""
+    body = plane.endpoint(name, requests={"maxRequestWaitTime": WAIT_MS})
+    await there.make(f"/apis/{API_VERSION}/{SPACE}/scoringendpoints", [body])
+    await there.make(f"/api/v1/{SPACE}/secrets", [secret_of(name)])
+    url = bed.url(ROUTER, name)
+    async with asyncio.timeout(READY_S):
+        while True:
+            asked = asyncio.create_task(ask(session, url))
+            done, _ = await asyncio.wait([asked], timeout=SETTLE_S)
+            if not done:
+                break  # it waits
+            await asyncio.sleep(0.01)
+        began = time.perf_counter()
+        await become_ready(there, [name], ports)
+        if (status := await asked) != 200:
+            raise RuntimeError(f"{name}: {status}")
+        return 1_000 * (time.perf_counter() - began)
 
 
 async def load(
@@ -241,7 +275,7 @@ def _ticks(pid: int) -> int:
 def table(result: Mapping[str, Any]) -> str:
     """For people."""
     keys = ("endpoints", "replicas", *TO_REACH, "idle_cpu_of_a_core", "busy_cpu_of_a_core", "change_cpu_ms")
-    keys = (*keys, "change_to_served_p50_ms", "change_to_served_max_ms", "start_s")
+    keys = (*keys, "change_to_served_p50_ms", "change_to_served_max_ms", "ready_to_serving_p50_ms", "start_s")
     goals = {key: f"   to reach {goal}" for key, goal in TO_REACH.items()}
     return "\n".join(f"{key:26}{result[key]}{goals.get(key, '')}" for key in keys)
 

@@ -3,6 +3,7 @@
 import base64
 import logging
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Declared:
     """A ScoringEndpoint."""
 
@@ -40,7 +41,7 @@ class Declared:
     """As it was last written; only the autoscaler keeps it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReplicaEndpoint:
     """A replica, as its EndpointSlice has it."""
 
@@ -53,7 +54,7 @@ class ReplicaEndpoint:
     terminating: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slice:
     """An EndpointSlice of a version."""
 
@@ -72,7 +73,7 @@ class RouterPod:
     node: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Digests:
     """The accepted keys of an endpoint."""
 
@@ -139,7 +140,8 @@ def slice_of(found: Object) -> Slice | None:
         if target.get("uid") and entry.get("addresses"):
             replicas.append(
                 ReplicaEndpoint(
-                    id=target["uid"],
+                    # HAProxy's figures and the gates name it too, again and again.
+                    id=sys.intern(target["uid"]),
                     address=entry["addresses"][0],
                     port=int(ports["gate"]),
                     control_port=int(ports.get("gate-control") or 0),

@@ -4,7 +4,8 @@ A slot is a prepared backend. `timeout queue` is a property of the backend, so a
 changes (also: scaled to zero and back) moves to another slot, and its old one is kept until its queue is empty.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +45,8 @@ DEFAULT_LAYOUT = Layout.of({500: 48, 60_000: 24, 100: 4, 1_000: 8, 2_000: 4, 5_0
 """Of the first process: many of the documented defaults (max_request_wait_time 500, cold_start_timeout_ms 60,000), some
 of what people set instead. What does not fit goes to further processes, one hop away."""
 SPARE = 8
-"""Slots beyond the need in a further process, per timeout."""
+"""Slots beyond the need in a further process, per timeout; where there are many, one in so many (`SPARE_SHARE`)."""
+SPARE_SHARE = 8
 MAX_PROCESSES = 32
 """Hops that the first process is prepared for."""
 
@@ -76,27 +78,31 @@ def assign(
     # A slot that a version leaves now is not free: requests may wait in it.
     taken = set(occupied) | set(current.values()) | set(slots.values())
     missing: dict[int, int] = {}
+    free: dict[int, Iterator[Slot]] = {}
     for key, timeout in wanted.items():
         if key in slots:
             continue
-        free = next((s for s in _all(layouts) if s not in taken and _timeout(layouts, s) == timeout), None)
-        if free is None:
+        found = next(free.setdefault(timeout, _free(layouts, timeout, taken)), None)
+        if found is None:
             missing[timeout] = missing.get(timeout, 0) + 1
         else:
-            slots[key] = free
-            taken.add(free)
+            slots[key] = found
     return Assignment(slots, missing)
 
 
-def layout_for(missing: Mapping[int, int]) -> Layout:
-    """Slots of a further process."""
-    return Layout.of({timeout: count + SPARE for timeout, count in missing.items()})
+def layout_for(missing: Mapping[int, int], present: Iterable[Layout] = ()) -> Layout:
+    """Slots of a further process. `present`: of the others."""
+    there = Counter(timeout for layout in present for timeout in layout.timeouts_ms)
+    return Layout.of(
+        {timeout: count + max(SPARE, (there[timeout] + count) // SPARE_SHARE) for timeout, count in missing.items()}
+    )
 
 
-def _all(layouts: Mapping[int, Layout]) -> Iterable[Slot]:
+def _free(layouts: Mapping[int, Layout], timeout: int, taken: Collection[Slot]) -> Iterator[Slot]:
     for process, layout in layouts.items():
-        for number in range(len(layout.timeouts_ms)):
-            yield Slot(process, number)
+        for number, found in enumerate(layout.timeouts_ms):
+            if found == timeout and (slot := Slot(process, number)) not in taken:
+                yield slot
 
 
 def _timeout(layouts: Mapping[int, Layout], slot: Slot) -> int:
