@@ -174,7 +174,7 @@ def namespace(bare_cluster: Cluster) -> Iterator[str]:
     bare_cluster.api.delete(f"/api/v1/namespaces/{name}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def until() -> Callable[..., None]:
     """`until(condition, seconds=30)`: waits for a condition with a deadline."""
     return eventually

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,15 +10,6 @@ import grpc.aio
 import pytest
 
 from aks_inference_runtime.api import kubernetes as k8s
-from aks_inference_runtime.images import (
-    Application,
-    BuildSettings,
-    RegistryClient,
-    RegistryPlace,
-    ensure_application,
-    ensure_image,
-    read_environment,
-)
 from testbed.images import ImageRegistry
 from testbed.project import Project
 
@@ -39,7 +29,7 @@ built = ModelWebService(
         "entry_script": "score.py", "source_directory": "code",
         "environment": {"pip_packages": ["humanize==4.12.3"], "environment_variables": {"GREETING": "hello"}}})
 custom = ModelWebService("custom", target=runtime, num_replicas=1, custom_image={
-    "image": told["custom"], "port": 9000, "score_path": "/v2/infer", "health_path": "/ready",
+    "image": told["custom"], "port": 9000, "score_path": "/v2/infer", "health_path": "/ready", "shm_size": "96m",
     "command": ["python3", "/var/azureml-app/custom/server.py"], "environment_variables": {"GREETING": "bonjour"}})
 calls = ModelWebService("calls", target=runtime, num_replicas=1, custom_image={
     "image": told["calls"], "port": 9000, "protocol": "grpc",
@@ -69,7 +59,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if self.path == "/ready" else 404, "")
     def do_POST(self):
         asked = self.rfile.read(int(self.headers["content-length"])).decode()
-        told = json.dumps([self.path.split("?")[0], os.environ["GREETING"], os.getuid(), json.loads(asked)])
+        shared = os.statvfs("/dev/shm")
+        where = [self.path.split("?")[0], os.environ["GREETING"], os.getuid(), shared.f_blocks * shared.f_frsize]
+        told = json.dumps([*where, json.loads(asked)])
         self.answer(200, told)
 http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Handler).serve_forever()
 """
@@ -101,29 +93,13 @@ def registry(tmp_path_factory):
     running.stop()
 
 
-async def _server_image(host: str, base: str, folder: Path, name: str, server: str, *packages: str) -> str:
-    """A small container of somebody else's, by our own builder: one file is added, and packages where it needs some."""
-    (folder / name).mkdir()
-    (folder / name / "server.py").write_text(server)
-    raw: dict[str, Any] = {"docker": {"baseImage": base}, "python": {"userManagedDependencies": True}}
-    if packages:
-        raw = {"docker": {"baseImage": base}, "pipPackages": list(packages)}
-    definition, place = read_environment(raw, folder), RegistryPlace.parse(host)
-    settings = BuildSettings(cache=folder / "cache")
-    async with RegistryClient() as client:
-        made = await ensure_image(client, definition, place, settings=settings)
-        application = Application("server.py", folder / name)
-        service = await ensure_application(client, made, definition, application, place, settings)
-    return str(service.image)
-
-
 @pytest.fixture(scope="module")
 def served(node, registry, tmp_path_factory):
     """The applied stack, what the preview and the first update said, and the router's address."""
     folder = tmp_path_factory.mktemp("images")
     base = registry.push_base()
-    custom = asyncio.run(_server_image(registry.host, base, folder, "custom", SERVER))
-    calls = asyncio.run(_server_image(registry.host, base, folder, "calls", GRPC_SERVER, "grpcio"))
+    custom = registry.push_server(base, folder, "custom", {"server.py": SERVER})
+    calls = registry.push_server(base, folder, "calls", {"server.py": GRPC_SERVER}, ["grpcio"])
     images = {"base": base, "custom": custom, "calls": calls}
     project = Project(folder, PROGRAM, kubeconfig=str(node.kubeconfig), registry=registry.host, **images)
     project.environment["XDG_CACHE_HOME"] = str(folder / "cache")
@@ -162,7 +138,8 @@ async def test_found_or_built_said_before_and_run(served):
 async def test_a_custom_image_answers_behind_the_router(served):
     project, _, _, address = served
     key = project.outputs()["custom"]["key"]
-    assert await score(address, "custom", key, {"a": [1]}) == ["/v2/infer", "bonjour", 10_001, {"a": [1]}]
+    told = await score(address, "custom", key, {"a": [1]})
+    assert told == ["/v2/infer", "bonjour", 10_001, 96 * 2**20, {"a": [1]}]
     uri = f"http://{address}/api/v1/service/custom/score"
     async with aiohttp.ClientSession() as session, session.post(uri, json={}) as answer:
         assert (answer.status, answer.headers["x-aks-inference-reason"]) == (401, "auth")

@@ -27,7 +27,8 @@ runtime = InferenceRuntime(
     kubeconfig=told["kubeconfig"], service_type="ClusterIP", cluster_purpose="DevTest")
 job = TrainingJob("ridge", target=runtime, entry_script="score.py", source_directory="code",
                   arguments=told["arguments"],
-                  environment={"pip_packages": ["humanize==4.12.3"], "environment_variables": {"ALPHA": "0.5"}})
+                  environment={"pip_packages": ["humanize==4.12.3"], "environment_variables": {"ALPHA": "0.5"},
+                               "docker": {"shm_size": "96m"}})
 model = RegisteredModel("ridge", store=told["store"], model_path="model.txt", job_outputs=job)
 pulumi.export("outputs", job.outputs_path)
 pulumi.export("model", model.model_id)
@@ -35,6 +36,8 @@ pulumi.export("model", model.model_id)
 TRAIN = """
 import humanize, os, pathlib, sys
 print("trains with", os.environ["ALPHA"], humanize.intcomma(12345), *sys.argv[1:], flush=True)
+shared = os.statvfs("/dev/shm")
+print("shared memory:", shared.f_blocks * shared.f_frsize, flush=True)
 pathlib.Path("outputs/inner").mkdir(parents=True)
 pathlib.Path("outputs/model.txt").write_text(" ".join(sys.argv[1:]))
 pathlib.Path("outputs/inner/large.bin").write_bytes(bytes(3_000_000))
@@ -81,6 +84,7 @@ def left(node) -> list[str]:
 def test_a_job_feeds_a_model(node, project):
     shown = project.up()
     assert "trains with 0.5 12,345 --rate 0.1" in shown
+    assert f"shared memory: {96 * 2**20}" in shown
     told = project.outputs()
     assert told["model"] == "ridge:1"
     outputs = Path(told["outputs"])

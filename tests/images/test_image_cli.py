@@ -37,7 +37,7 @@ def test_curated_name(no_docker_login: Path) -> None:
     assert run("key", "AzureML-Minimal", "--offline").exit_code == 0
     missing = run("key", "AzureML-Missing", "--offline")
     assert missing.exit_code == 1
-    assert "cannot be read" in missing.stderr
+    assert "is neither a file nor a curated environment; those are AzureML-" in missing.stderr
     assert "Traceback" not in missing.stderr
 
 

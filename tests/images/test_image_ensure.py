@@ -1,6 +1,7 @@
 """From a definition to an image in a real registry: found, built once, reproducible, described; by our own builder."""
 
 import gzip
+import importlib.util
 import io
 import json
 import os
@@ -300,6 +301,33 @@ async def test_package_without_a_wheel(
                 progress=lines.append,
             )
         assert lines, "the log went to the user as it came"
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+async def test_an_environment_without_pip(
+    registry: Any,
+    quick: Callable[..., RegistryClient],
+    push_base: Any,
+    packages: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bundled: bool,
+) -> None:
+    """uv makes such ones; Python's own copy of pip does, unless a distribution took that out too."""
+    there, gone = importlib.util.find_spec, {"pip"} if bundled else {"pip", "ensurepip"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else there(name))
+    async with quick() as client:
+        base = await push_base(client, f"{registry.host}/pipless/base:1")
+        where, settings = (
+            place(registry.host, f"pipless-{bundled}/env".lower()),
+            BuildSettings(cache=tmp_path / "cache"),
+        )
+        making = ensure_image(client, environment(base.reference, "beta"), where, settings=settings)
+        if bundled:
+            assert (await making).built
+        else:
+            with pytest.raises(BuildFailed, match=r"chosen by pip, and .* has none: install it there"):
+                await making
 
 
 async def test_base_without_python(

@@ -65,6 +65,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"custom_image": {"image": "vllm:1"}}, "custom_image.port: is required"),
     ({"custom_image": {**CUSTOM, "score_path": "score"}}, 'custom_image.score_path = "score": is no path'),
     ({"custom_image": {**CUSTOM, "image": "A B"}}, 'custom_image.image = "A B": is not '),
+    ({"custom_image": {**CUSTOM, "shm_size": "much"}}, 'custom_image.shm_size = "much": is not a size'),
+    (environment(docker={"shm_size": "0g"}), 'inference_config.environment.docker.shm_size = "0g": is not a size'),
+    (environment(docker={"shm_size": 2}), "inference_config.environment.docker.shm_size = 2: must be a text"),
+    (environment(docker={"arguments": ["--init"]}), "inference_config.environment.docker.arguments = ["),
     ({"custom_image": {**CUSTOM, "user": 0}}, "custom_image.user = 0: must be at least 1"),
     ({"custom_image": {**CUSTOM, "prot": 1}}, "custom_image.prot: is not known here; did you mean `port`?"),
 ]
@@ -124,8 +128,16 @@ def test_older_keys_mean_an_environment(project: Path) -> None:
 def pod_of(image: object = None, **arguments: Any) -> dict[str, Any]:
     found = planned(**arguments)
     (version,) = found.versions
+    run = version.image
     replica = Replica(
-        found.name, "default", version.version, CLUSTER, version.placing, image=image, custom=version.image.custom
+        found.name,
+        "default",
+        version.version,
+        CLUSTER,
+        version.placing,
+        image=image,
+        custom=run.custom,
+        shared_memory=run.shared_memory,
     )
     pod: dict[str, Any] = deployment(replica)["spec"]["template"]["spec"]
     return pod
@@ -155,6 +167,26 @@ def test_a_custom_image_in_a_pod() -> None:
     gate = pod["initContainers"][0]["env"][0]["value"]
     assert '"scorePath": "/v1/completions"' in gate
     assert '"upstreamPort": 8000' in gate
+
+
+@pytest.mark.parametrize(
+    ("arguments", "megabytes"),
+    [
+        ({"custom_image": {**CUSTOM, "shm_size": "2g"}}, 2048),
+        ({"custom_image": CUSTOM}, None),
+        (environment(docker={"shm_size": "64 MB"}), 64),
+        (environment(docker={"shmSize": "1.5Gb", "arguments": []}), 1536),
+        (environment(docker={"shm_size": "1048577"}), 2),
+        ({**environment(docker={"shm_size": "512m"}), "image": "given:1"}, 512),
+        (environment(), None),
+    ],
+)
+def test_shared_memory(arguments: dict[str, Any], megabytes: int | None) -> None:
+    pod = pod_of(**arguments)
+    found = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm"]
+    assert found == ([] if megabytes is None else [{"medium": "Memory", "sizeLimit": f"{megabytes}Mi"}])
+    (container,) = pod["containers"]
+    assert ({"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]) is (megabytes is not None)
 
 
 def test_the_registry_travels_with_the_target_and_its_password_is_not_shown() -> None:

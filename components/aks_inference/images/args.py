@@ -66,3 +66,6 @@ class CustomImageArgs(TypedDict):
     """Optional. Number of the user that it runs as, never 0. Default: 10001."""
     writable: NotRequired[bool | None]
     """Optional. Whether the container may write outside of `/tmp`. Default: false."""
+    shm_size: NotRequired[str | None]
+    """Optional. Shared memory (`/dev/shm`), such as `2g`; what is in it counts as memory of the replica. Default: the
+    node's, mostly 64 MB."""

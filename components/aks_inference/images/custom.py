@@ -13,6 +13,7 @@ from aks_inference.images.environment import plain_texts
 from aks_inference.service.environment import ReadEnvironment
 from aks_inference.service.inference import Inference
 from aks_inference.service.settings import PORT, Port
+from aks_inference.service.shared_memory import read_size
 from aks_inference.values import Flag, Leaf, Leaves, Read, Spec, Text, Texts, Whole, is_late, read
 from aks_inference_runtime.api.endpoint import Code, Container, Environment, Protocol
 
@@ -35,6 +36,7 @@ class CustomImageSpec(Spec):
     environment_variables: Leaves
     user: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(None, description="use a number above 0")
     writable: Flag = False
+    shm_size: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class CustomImage:
     arguments: tuple[str, ...] = ()
     user: int | None = None
     writable: bool = False
+    shared_memory: int | None = None
+    """MiB; None: the node's own."""
     variables: Mapping[str, str] = field(default_factory=dict)
     late_variables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,6 +73,8 @@ def read_custom(given: Mapping[str, Any]) -> tuple[CustomImage | None, list[Find
     findings = [*got.findings, *_rules(spec)]
     if got.whole("protocol"):
         findings += _protocol_rules(got)
+    shared_memory, wrong = read_size(spec.shm_size)
+    findings += under(("shm_size",), wrong)
     if findings or spec.port is None:
         return None, list(under(("custom_image",), findings))
     grpc = spec.protocol is Protocol.GRPC
@@ -91,6 +97,7 @@ def read_custom(given: Mapping[str, Any]) -> tuple[CustomImage | None, list[Find
         arguments=spec.arguments,
         user=spec.user,
         writable=spec.writable,
+        shared_memory=shared_memory,
         variables=plain_texts({name: value for name, value in variables.items() if not is_late(value)}),
         late_variables={name: value for name, value in variables.items() if is_late(value)},
     ), []

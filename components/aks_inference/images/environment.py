@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel, to_snake
 
-from aks_inference.findings import Finding
+from aks_inference.findings import Finding, under
 from aks_inference.findings import Path as PropertyPath
 from aks_inference.service.environment import ReadEnvironment, variable_findings
+from aks_inference.service.shared_memory import read_size
 from aks_inference.values import is_late
 from aks_inference_runtime.api.endpoint import Environment
 from aks_inference_runtime.api.errors import InvalidInput
@@ -35,6 +36,8 @@ def read_image_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadE
     if (late := next(_late(given), None)) is not None:
         findings.append(Finding(late, "must be known at preview, not an output of a resource", "give a plain value"))
         return ReadEnvironment(), findings
+    shared_memory, wrong = _container(given.get("docker"))
+    findings += wrong
     try:
         definition = read_environment(given, base)
     except InvalidInput as error:
@@ -44,7 +47,23 @@ def read_image_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadE
     environment = Environment(
         name=definition.name, pip_packages=definition.pip, environment_variables=plain_texts(plain)
     )
-    return ReadEnvironment(environment, late_variables, (), image_content(given, base)), findings
+    content = image_content(given, base)
+    return ReadEnvironment(environment, late_variables, (), content, shared_memory), findings
+
+
+def _container(docker: object) -> tuple[int | None, list[Finding]]:
+    """How the container is started, which the image does not hold: its shared memory."""
+    if not isinstance(docker, Mapping):
+        return None, []
+    findings = []
+    if docker.get("arguments"):
+        rule = "are of `docker run`, which starts no pods"
+        findings.append(Finding(("docker", "arguments"), rule, "leave them out", docker["arguments"]))
+    text = docker.get("shmSize")
+    if text is not None and not isinstance(text, str):
+        return None, [*findings, Finding(("docker", "shm_size"), "must be a text", "write for example 2g", text)]
+    size, wrong = read_size(text)
+    return size, [*findings, *under(("docker", "shm_size"), wrong)]
 
 
 def image_content(environment: Mapping[str, Any], base: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class PodImage:
     content: Mapping[str, Any] | None = None
     """To be found or built: what it holds, as an Image's inputs."""
     custom: "CustomImage | None" = None
+    shared_memory: int | None = None
+    """MiB; None: the node's own."""
 
 
 GIVEN = PodImage()

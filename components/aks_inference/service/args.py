@@ -42,7 +42,7 @@ class EnvironmentArgs(TypedDict):
     """Optional. `condaDependencies` or `condaDependenciesFile`; without an image with Python and pip packages only."""
     docker: NotRequired[Any]
     """Optional. Base image, Dockerfile, build context, steps, private registry, of images that are built; elsewhere
-    accepted as far as it asks for nothing that a process on this machine has not."""
+    accepted as far as it asks for nothing that a process on this machine has not. `shm_size`: of pods, such as `2g`."""
     spark: NotRequired[Any]
     """Optional. Accepted when empty."""
     databricks: NotRequired[Any]

@@ -19,6 +19,7 @@ from aks_inference.findings import Finding, under
 from aks_inference.findings import Path as PropertyPath
 from aks_inference.names import ENVIRONMENT_RESERVED
 from aks_inference.packages import completed, question
+from aks_inference.service.shared_memory import read_size
 from aks_inference.values import Anys, Flag, Leaves, Object, Part, Spec, Text, Texts, is_late, read
 from aks_inference_runtime.api.endpoint import Environment
 
@@ -84,7 +85,7 @@ class DockerSpec(Spec):
     base_dockerfile: Text | None = None
     build_context: Object | None = None
     shared_volumes: Flag = True
-    shm_size: Text = "2g"
+    shm_size: Text | None = None
     arguments: Texts = ()
     base_image_registry: Part
     platform: Part
@@ -128,6 +129,8 @@ class ReadEnvironment:
     notes: tuple[str, ...] = ()
     image: Mapping[str, Any] | None = None
     """Of an environment that becomes an image: what the image holds, as an Image's inputs."""
+    shared_memory: int | None = None
+    """MiB, of pods; None: the node's own."""
 
 
 def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnvironment, list[Finding]]:
@@ -141,7 +144,7 @@ def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnviron
         findings.append(Finding(("name",), rule, "choose another name; the content is what counts", spec.name))
     packages, python_findings = _python_packages(spec.python, base)
     findings += under(("python",), python_findings)
-    notes, docker_findings = _docker(spec.docker)
+    notes, shared_memory, docker_findings = _docker(spec.docker)
     findings += under(("docker",), docker_findings)
     findings += _other_parts(spec)
     for index, package in enumerate(spec.pip_packages):
@@ -151,7 +154,8 @@ def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnviron
     late = {key: value for key, value in spec.environment_variables.items() if is_late(value)}
     all_packages = tuple(dict.fromkeys([*curated, *spec.pip_packages, *packages]))
     environment = Environment(name=spec.name, pip_packages=all_packages, environment_variables=plain)
-    return ReadEnvironment(environment, late, tuple(notes)), completed(findings, all_packages)
+    read_one = ReadEnvironment(environment, late, tuple(notes), shared_memory=shared_memory)
+    return read_one, completed(findings, all_packages)
 
 
 def _name_alone(raw: Mapping[str, object]) -> bool:
@@ -266,7 +270,8 @@ def _requirement(at: PropertyPath, package: object) -> Iterator[Finding]:
             yield from question(at, requirement, package)
 
 
-def _docker(raw: Mapping[str, object]) -> tuple[list[str], list[Finding]]:
+def _docker(raw: Mapping[str, object]) -> tuple[list[str], int | None, list[Finding]]:
+    """Notes, the shared memory of pods in MiB, and what is wrong."""
     got = read(DockerSpec, raw)
     spec, findings = got.spec, list(got.findings)
     notes = []
@@ -285,7 +290,8 @@ def _docker(raw: Mapping[str, object]) -> tuple[list[str], list[Finding]]:
     if platform.spec.os.lower() != "linux":
         rule = "is not a system that replicas run on"
         findings.append(Finding(("platform", "os"), rule, "write Linux, or leave it out", platform.spec.os))
-    return notes, findings
+    shared_memory, wrong = read_size(spec.shm_size)
+    return notes, shared_memory, [*findings, *under(("shm_size",), wrong)]
 
 
 def _other_parts(spec: EnvironmentSpec) -> Iterator[Finding]:

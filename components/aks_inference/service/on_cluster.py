@@ -96,6 +96,7 @@ class ClusterEndpoint:
             delivery=self._delivery(planned, used),
             image=self._image(planned, used),
             custom=planned.image.custom,
+            shared_memory=planned.image.shared_memory,
         )
         service = self._object(replicas.service(replica))
         after: list[pulumi.Resource] = [service, *used]

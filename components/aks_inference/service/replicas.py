@@ -12,7 +12,7 @@ from aks_inference import pods
 from aks_inference.images.custom import CustomImage
 from aks_inference.kubernetes import WAIT_FOR_READY, Manifest, named
 from aks_inference.pods import GPU_TOLERATIONS, RESTRICTED, SPOT_TOLERATIONS, downward, pod_security, spread
-from aks_inference.service import data_pods
+from aks_inference.service import data_pods, shared_memory
 from aks_inference.service.model_pods import Delivery, fetching, mounts, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
 from aks_inference_runtime.api import kubernetes as k8s
@@ -48,6 +48,8 @@ class Replica:
     """Found or built, with the code in it; None: the container's own, beside which the code is mounted."""
     custom: CustomImage | None = None
     """In place of the scoring server."""
+    shared_memory: int | None = None
+    """MiB, of the container that answers; None: the node's own."""
 
     @property
     def name(self) -> str:
@@ -200,6 +202,8 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
             # Before the gate: nothing is answered from a pod that has no models yet.
             pod["initContainers"].insert(0, fetching(replica.delivery, replica.target))
         pod["volumes"] += volumes(replica.delivery, replica.target)
+    if replica.shared_memory is not None:
+        pod["volumes"].append(shared_memory.volume(replica.shared_memory))
     metadata: Manifest = {"labels": labels}
     if environment_digest is not None:
         metadata["annotations"] = {ENVIRONMENT_DIGEST: environment_digest}
@@ -335,6 +339,8 @@ def _answering(replica: Replica, told: Mapping[str, Any], mounted: list[Manifest
     if replica.delivery is not None:
         told = {**told, "AZUREML_MODEL_DIR": replica.delivery.directory}
         mounted = [*mounted, *mounts(replica.delivery)]
+    if replica.shared_memory is not None:
+        mounted = [*mounted, shared_memory.mount()]
     result: Manifest = {
         "name": "scoring",
         "env": [{"name": n, "value": v} for n, v in sorted(told.items()) if n not in replica.hidden],

@@ -101,7 +101,8 @@ def _what_runs(
         from aks_inference.images.custom import read_custom
 
         custom, wrong = read_custom(settings.custom_image)
-        return (custom.inference if custom else None), PodImage(custom=custom), [*custom_rules(settings), *wrong]
+        image = PodImage(custom=custom, shared_memory=custom.shared_memory if custom else None)
+        return (custom.inference if custom else None), image, [*custom_rules(settings), *wrong]
     built = builds(settings, target)
     config, file = settings.inference_config, settings.inference_config_file
     if _with_code(settings):
@@ -117,7 +118,8 @@ def _what_runs(
     if inference is None:
         return None, PodImage(), findings
     findings += layer_rules(inference.code) if built else code_rules(inference.code_bytes)
-    return inference, PodImage(content=built_image(inference) if built else None), findings
+    content = built_image(inference) if built else None
+    return inference, PodImage(content, shared_memory=inference.environment.shared_memory), findings
 
 
 def place_rules(settings: VersionSettings, target: TargetChoice | None) -> list[Finding]:

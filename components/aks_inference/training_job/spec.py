@@ -100,6 +100,7 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
         return JobPlan(name, target, inputs, environment, None, files, environment.notes), findings
     content = environment.image or {"environment": {}}
     image = {**content, "entryScript": spec.entry_script, "sourceDirectory": source}
+    inputs["sharedMemoryMb"] = environment.shared_memory
     return JobPlan(name, target, inputs, environment, image, files), findings
 
 

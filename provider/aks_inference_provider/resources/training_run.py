@@ -44,6 +44,7 @@ INPUTS = (
     Field("cpuCores", Kind.NUMBER, "Optional. On Kubernetes: cores that it asks for."),
     Field("memoryGb", Kind.NUMBER, "Optional. On Kubernetes: memory that it asks for, GB."),
     Field("gpuCores", Kind.INTEGER, "Optional. On Kubernetes: whole GPUs. Default: 0."),
+    Field("sharedMemoryMb", Kind.INTEGER, "Optional. On Kubernetes: /dev/shm, MiB. Default: the node's."),
     Field("serviceAccount", Kind.STRING, "Optional. On Kubernetes: of its pod. Default: none."),
     Field("pullSecrets", Kind.STRINGS, "Optional. On Kubernetes: names of Secrets. Default: none."),
     Field("digest", Kind.STRING, "`sha256:<hex>` over the project's files.", computed=True),
@@ -219,6 +220,7 @@ async def _run(operation: Operation, values: Mapping[str, Any]) -> Result:
             cpu_cores=values.get("cpuCores"),
             memory_gb=values.get("memoryGb"),
             gpu_cores=int(values.get("gpuCores") or 0),
+            shared_memory_mb=None if values.get("sharedMemoryMb") is None else int(values["sharedMemoryMb"]),
             service_account=values.get("serviceAccount"),
             pull_secrets=tuple(values.get("pullSecrets") or ()),
         )

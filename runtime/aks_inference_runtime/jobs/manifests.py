@@ -43,6 +43,8 @@ class Pod:
     cpu_cores: float | None = None
     memory_gb: float | None = None
     gpu_cores: int = 0
+    shared_memory_mb: int | None = None
+    """None: the node's own, mostly 64 MB: too little for workers that load data."""
     service_account: str | None = None
     pull_secrets: tuple[str, ...] = ()
 
@@ -90,6 +92,9 @@ def manifest(job: Job, pod: Pod) -> Object:
             },
         ],
     }
+    if pod.shared_memory_mb is not None:
+        sized = {"medium": "Memory", "sizeLimit": f"{pod.shared_memory_mb}Mi"}
+        template["volumes"].append({"name": "shm", "emptyDir": sized})
     labels = {LABEL: job.run_id}
     if pod.service_account is not None:
         template["serviceAccountName"] = pod.service_account
@@ -122,6 +127,9 @@ def _training(job: Job, pod: Pod) -> Object:
     if pod.memory_gb is not None:
         requests["memory"] = f"{round(pod.memory_gb * 1024)}Mi"
     limits = {"nvidia.com/gpu": str(pod.gpu_cores)} if pod.gpu_cores else {}
+    mounts = [{"name": "work", "mountPath": WORK}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+    if pod.shared_memory_mb is not None:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
     return {
         "name": TRAINING,
         "image": pod.image,
@@ -133,7 +141,7 @@ def _training(job: Job, pod: Pod) -> Object:
         ],
         "resources": {"requests": requests, "limits": limits},
         "securityContext": _RESTRICTED,
-        "volumeMounts": [{"name": "work", "mountPath": WORK}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        "volumeMounts": mounts,
     }
 
 

@@ -4,11 +4,21 @@ import asyncio
 import gzip
 import shutil
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from aks_inference_runtime.images import RegistryClient
+from aks_inference_runtime.images import (
+    Application,
+    BuildSettings,
+    RegistryClient,
+    RegistryPlace,
+    ensure_application,
+    ensure_image,
+    read_environment,
+)
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.manifest import (
     OCI_CONFIG,
@@ -19,7 +29,7 @@ from aks_inference_runtime.images.registry.manifest import (
     sha256,
 )
 from aks_inference_runtime.images.registry.upload import UploadSource
-from testbed import image
+from testbed import build, image
 from testbed.processes import BedError, Running, free_ports, wait_until
 
 
@@ -66,6 +76,32 @@ class ImageRegistry:
 
         asyncio.run(push())
         return str(reference)
+
+    def push_server(
+        self, base: str, folder: Path, name: str, files: Mapping[str, str], packages: Sequence[str] = ()
+    ) -> str:
+        """A container of somebody else's, by our own builder; gives its name. What is fetched is kept for the next run.
+
+        `files`: in `/var/azureml-app/<name>`; the first is its script.
+        """
+        raw: dict[str, Any] = {"docker": {"baseImage": base}, "python": {"userManagedDependencies": True}}
+        if packages:
+            raw = {"docker": {"baseImage": base}, "pipPackages": list(packages)}
+        (folder / name).mkdir()
+        for path, text in files.items():
+            (folder / name / path).write_text(text)
+        definition, place = read_environment(raw, folder), RegistryPlace.parse(self.host)
+        settings = BuildSettings(cache=build.folder() / "images")
+
+        async def push() -> str:
+            async with RegistryClient() as client:
+                made = await ensure_image(client, definition, place, settings=settings)
+                if not files:
+                    return str(made.image)
+                application = Application(next(iter(files)), folder / name)
+                return str((await ensure_application(client, made, definition, application, place, settings)).image)
+
+        return asyncio.run(push())
 
     def stop(self) -> None:
         """Ends it."""

@@ -6,6 +6,7 @@ Azure ML's images (reference: azureml-v1.md 6.3); `refresh` chooses anew.
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import os
 import platform as machine
@@ -62,7 +63,7 @@ async def _download(
 ) -> None:
     listed = folder / "requirements.txt"
     await asyncio.to_thread(listed.write_text, "".join(f"{line}\n" for line in (*options, *requirements)), "utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--dest", str(folder / "wheels"), "--only-binary=:all:"]
+    command = [*_pip(), "download", "--dest", str(folder / "wheels"), "--only-binary=:all:"]
     command += ["--implementation", "cp", "--python-version", target.python]
     command += ["--abi", target.tag, "--abi", "abi3", "--abi", "none", "--progress-bar", "off"]
     command += [f"--platform={name}" for name in target.pip_platforms]
@@ -76,6 +77,20 @@ async def _download(
         hint = f"each package needs a wheel for Python {target.python} on {target.platform} with glibc "
         hint += f"{'.'.join(map(str, target.glibc))}: pin a version that has one, or choose a builder with a build tool"
         raise BuildFailed(f"{error}\n{hint}") from None
+
+
+def _pip() -> list[str]:
+    """This interpreter's, or the one that Python itself brings along: environments that uv makes have none."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    if (bundle := importlib.util.find_spec("ensurepip")) is not None and bundle.origin is not None:
+        for wheel in sorted(Path(bundle.origin).parent.glob("_bundled/pip-*.whl")):
+            # A wheel of pip runs as it is.
+            return [sys.executable, str(wheel / "pip")]
+    raise BuildFailed(
+        f"packages are chosen by pip, and {sys.executable} has none: install it there (`uv pip install pip`, or "
+        "Debian's python3-pip)"
+    )
 
 
 def _markers_agree(target: Target) -> bool:
