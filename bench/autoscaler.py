@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from bench import control_plane as plane
-from bench.harness import ROOT, Bench, bench, machine, run_bench, versions
+from bench.harness import ROOT, Bench, bench, machine, progress, run_bench, versions
 
 from aks_inference_runtime.api.endpoint import API_VERSION
 from aks_inference_runtime.api.kubernetes import SETTINGS_VARIABLE
@@ -75,12 +75,14 @@ async def measure(*, quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="aksb-") as folder:
         async with bench() as started, plane.control_plane(Path(folder) / "plane") as there:
             names = [f"svc-{number:04}" for number in range(endpoints)]
+            progress(f"autoscaler: {endpoints} endpoints with {replicas} replicas each are declared")
             await objects(there, names, replicas)
             routers = Routers(names, busy=int(replicas * TARGET))
             async with telling(routers) as port:
                 process = start(started, there, port)
                 await ready(port, process)
                 await settled(there, routers)
+                progress("autoscaler: measured")
                 cost = await used(process.pid, seconds)
                 times = await scaled(there, routers, names[:samples], replicas)
     result: dict[str, Any] = {

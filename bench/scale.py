@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 from bench import control_plane as plane
-from bench.harness import ROOT, machine, run_bench, versions
+from bench.harness import ROOT, machine, progress, run_bench, versions
 
 from aks_inference_runtime.api.endpoint import API_VERSION
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, KEYS_FIELD, keys_secret_name
@@ -56,6 +56,7 @@ async def measure(*, quick: bool) -> dict[str, Any]:
             bed = Bed(cluster, plane.NAMESPACE, Path(folder), own_address())
             bed.begin()
             try:
+                progress(f"scale: {endpoints} endpoints with {REPLICAS} replicas each are declared")
                 await declare(there, names, ports)
                 async with aiohttp.ClientSession() as session:
                     result = await measured(there, bed, session, names, ports, seconds, samples)
@@ -137,10 +138,12 @@ async def measured(
 ) -> dict[str, Any]:
     """The figures, once all is served."""
     began = time.perf_counter()
+    progress("scale: the router begins")
     await asyncio.to_thread(bed.router, ROUTER, ADDRESS)
     await bed.ready(session, seconds=READY_S)
     await all_ready(bed, session, len(names) * REPLICAS)
     started_s = time.perf_counter() - began
+    progress(f"scale: all replicas are known after {started_s:.1f} s; changes and requests")
     pid = bed.routers[ROUTER].process.pid
     listening = asyncio.create_task(listen(bed, session))
     try:
