@@ -128,6 +128,7 @@ def test_a_service_from_declaration_to_answer(stack: Any) -> None:
     assert set(stack.preview()["changeSummary"]) == {"same"}
 
 
+@pytest.mark.long
 def test_generated_keys_survive_another_port_of_the_cluster(stack: Any) -> None:
     stack.up()
     before = stack.outputs()

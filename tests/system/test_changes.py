@@ -124,6 +124,24 @@ async def test_a_second_stack_on_the_same_port_is_refused(system: Any, new_syste
     assert not (other.state / "supervisor.json").exists()
 
 
+@pytest.mark.long
+async def test_a_renamed_cluster_is_told_of_aliases_which_replace_it(system: Any) -> None:
+    program = system.project / "__main__.py"
+    state = f'"{system.state}"'
+    text = program.read_text().replace('config.require("state")', state.replace("/state", "/state-of-renamed"))
+    program.write_text(text.replace('LocalInferenceCluster("local"', 'LocalInferenceCluster("renamed"'))
+    said = await asyncio.to_thread(system.run, "preview", code=None)
+    alias = 'aliases=[pulumi.Alias(name="local")]'
+    assert f'if it is this cluster under its former name "local", give this one the resource option {alias}' in said
+    with_alias = f'LocalInferenceCluster("renamed", opts=pulumi.ResourceOptions({alias})'
+    program.write_text(text.replace('LocalInferenceCluster("local"', with_alias))
+    steps = (await asyncio.to_thread(system.preview))["steps"]
+    runtime = {step["op"] for step in steps if "LocalRuntime::" in step["urn"]}
+    assert "create" not in runtime
+    assert any("replace" in op for op in runtime)
+    assert (await system.score()).status == 200
+
+
 async def test_what_a_killed_up_left_is_put_right_by_the_next(system: Any) -> None:
     slow = system.script("torn", "import time\ndef init():\n    time.sleep(2)\ndef run(data):\n    return 1\n")
 
