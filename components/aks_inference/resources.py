@@ -97,11 +97,11 @@ class ImageVolumes(_ProviderResource):
     _outputs = ()
 
 
-class ClusterObjects(_ProviderResource):
-    """Namespace and definition of a runtime, as they were before it. Inputs: `namespace`, `kubeconfig`, `context`."""
+class ClusterObject(_ProviderResource):
+    """What a runtime applies and may have found. Inputs: `kind`, `namespace`, `kubeconfig`, `context`."""
 
-    _token = f"{PACKAGE}:index:ClusterObjects"
-    _outputs = ("found", "managers")
+    _token = f"{PACKAGE}:index:ClusterObject"
+    _outputs = ("found", "managers", "cluster")
 
 
 class EndpointKeys(_ProviderResource):

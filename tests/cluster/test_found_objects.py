@@ -12,23 +12,24 @@ import pytest
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.progress import EngineLog, Progress
 from aks_inference_provider.resources.base import Caution, Operation, State, Urn
-from aks_inference_provider.resources.cluster_objects import DEFINITION, ClusterObjects, pulumis
+from aks_inference_provider.resources.cluster_object import CRD, DEFINITION, NAMESPACE, ClusterObject, pulumis
 from aks_inference_provider.wire import UNKNOWN
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.crd import CRD_NAME, crd
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND
 from testbed.project import Project
 
-URN = Urn.parse("urn:pulumi:dev::shop::aks-inference:index:ClusterObjects::runtime-cluster-objects")
+URN = Urn.parse("urn:pulumi:dev::shop::aks-inference:index:ClusterObject::runtime-found-namespace")
 OPERATION = Operation(URN, Progress(EngineLog(""), URN.text))
 MANAGER = "pulumi-kubernetes-0123abcd"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-ONES = ClusterObjects()
+ONE = ClusterObject()
 
 
 @pytest.fixture
 def inputs(cluster: Any, namespace: str) -> dict[str, Any]:
-    return {"namespace": namespace, "kubeconfig": str(cluster.kubeconfig)}
+    """Of the namespace's record."""
+    return {"kind": NAMESPACE, "namespace": namespace, "kubeconfig": str(cluster.kubeconfig)}
 
 
 def space(name: str) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def space(name: str) -> dict[str, Any]:
 
 def applied(cluster: Any) -> list[str]:
     """By the stacks of other tests, which may be there still."""
-    return [*pulumis(DEFINITION, cluster.api.get(DEFINITION).body)]
+    return pulumis(cluster.api.get(DEFINITION).body)
 
 
 def remembered(live: dict[str, Any]) -> dict[str, Any]:
@@ -48,20 +49,22 @@ def remembered(live: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_what_is_there_is_told_used_and_let_go(cluster: Any, namespace: str, inputs: dict[str, Any]) -> None:
-    path = f"/api/v1/namespaces/{namespace}"
+    path, definition = f"/api/v1/namespaces/{namespace}", {**inputs, "kind": CRD}
     assert cluster.api.merge(path, {"metadata": {"labels": {"team": "a"}}}).status == 200
     before = {one: remembered(cluster.api.get(one).body) for one in (path, DEFINITION)}
-    said = await ONES.notes(inputs, None)
-    assert all(isinstance(one, Caution) for one in said)
-    assert [one.partition(" (since 20")[0] for one in said] == [
-        f"namespace: '{namespace}' is in the cluster already",
-        f"the definition {CRD_NAME} is in the cluster already",
-    ]
-    assert "labels team=a): its pods are held to Pod Security restricted" in said[0]
-    assert re.search(r"; applied by (\S+, )*test[);]", said[1])
-    made = await ONES.create(OPERATION, inputs)
-    assert made.id == namespace
-    assert made.computed == {"found": [path, DEFINITION], "managers": applied(cluster)}
+    (own,), (shared,) = await ONE.notes(inputs, None), await ONE.notes(definition, None)
+    assert isinstance(own, Caution)
+    assert own.startswith(f"namespace: '{namespace}' is in the cluster already (since 20")
+    assert "labels team=a): its pods are held to Pod Security restricted" in own
+    assert isinstance(shared, Caution)
+    assert shared.startswith(f"the definition {CRD_NAME} is in the cluster already (since 20")
+    assert re.search(r"; applied by (\S+, )*test[);]", shared)
+    states = []
+    for given, name, managers in ((inputs, namespace, []), (definition, CRD_NAME, applied(cluster))):
+        made = await ONE.create(OPERATION, given)
+        assert made.id == name
+        assert (made.computed["found"], made.computed["managers"]) == (True, managers)
+        states.append(State(made.id, given, {**given, **made.computed}))
     # As Pulumi applies it.
     assert cluster.api.apply(path, space(namespace), MANAGER).status == 200
     assert cluster.api.apply(DEFINITION, crd(), MANAGER).status == 200
@@ -71,26 +74,22 @@ async def test_what_is_there_is_told_used_and_let_go(cluster: Any, namespace: st
     for name in (k8s.ISSUED_TLS_NAME, k8s.ACME_ACCOUNT_NAME, "theirs"):
         assert cluster.api.create(secrets, {"metadata": {"name": name}}).status == 201
     assert cluster.api.create(leases, {"metadata": {"name": k8s.AUTOSCALER_NAME}}).status == 201
-    state = State(made.id, inputs, {**inputs, **made.computed})
-    assert await ONES.notes(inputs, state) == [], "told once"
-    assert await ONES.update(OPERATION, state, inputs) == made.computed
-    await ONES.delete(OPERATION, state)
+    for state in states:
+        assert await ONE.notes(state.inputs, state) == [], "told once"
+        await ONE.delete(OPERATION, state)
     assert {one: remembered(cluster.api.get(one).body) for one in before} == before
-    left = [
-        one["metadata"]["name"]
-        for one in (*cluster.api.get(secrets).body["items"], *cluster.api.get(leases).body["items"])
-    ]
+    left = [one["metadata"]["name"] for path in (secrets, leases) for one in cluster.api.get(path).body["items"]]
     assert left == ["theirs"]
 
 
 async def test_what_another_stack_applied_stays_applied(cluster: Any, namespace: str, inputs: dict[str, Any]) -> None:
     path, theirs = f"/api/v1/namespaces/{namespace}", "pulumi-kubernetes-99999999"
     assert cluster.api.apply(path, space(namespace), theirs).status == 200
-    made = await ONES.create(OPERATION, inputs)
-    assert made.computed["managers"] == [f"{path} {theirs}", *applied(cluster)]
+    made = await ONE.create(OPERATION, inputs)
+    assert made.computed["managers"] == [theirs]
     before = remembered(cluster.api.get(path).body)
     assert cluster.api.apply(path, space(namespace), MANAGER).status == 200
-    await ONES.delete(OPERATION, State(made.id, inputs, {**inputs, **made.computed}))
+    await ONE.delete(OPERATION, State(made.id, inputs, {**inputs, **made.computed}))
     assert remembered(cluster.api.get(path).body) == before
 
 
@@ -100,23 +99,25 @@ async def test_what_was_not_there_goes(cluster: Any, defined_again: None, inputs
     path = f"/api/v1/namespaces/{inputs['namespace']}"
     cluster.api.delete(DEFINITION)
     until(lambda: cluster.api.get(DEFINITION).status == 404)
-    assert await ONES.notes(inputs, None) == []
-    made = await ONES.create(OPERATION, inputs)
-    assert made.computed == {"found": [], "managers": []}
-    for one, body in ((path, space(inputs["namespace"])), (DEFINITION, crd())):
+    for one, body, given in (
+        (path, space(inputs["namespace"]), inputs),
+        (DEFINITION, crd(), {**inputs, "kind": CRD}),
+    ):
+        assert await ONE.notes(given, None) == []
+        made = await ONE.create(OPERATION, given)
+        assert not made.computed["found"]
         assert cluster.api.apply(one, body, MANAGER).status == 201
-    state = State(made.id, inputs, {**inputs, **made.computed})
-    if cluster.has_controllers:
-        # Who empties namespaces and definitions that go.
-        await ONES.delete(OPERATION, state)
-        assert [cluster.api.get(one).status for one in (path, DEFINITION)] == [404, 404]
-    await ONES.delete(OPERATION, state)
+        state = State(made.id, given, {**given, **made.computed})
+        if cluster.has_controllers:
+            # Who empties what goes.
+            await ONE.delete(OPERATION, state)
+            assert cluster.api.get(one).status == 404
+            await ONE.delete(OPERATION, state)
 
 
 async def test_others_keep_their_endpoints(
-    cluster: Any, defined_again: None, namespace: str, inputs: dict[str, Any], until: Any
+    cluster: Any, defined_again: None, namespace: str, inputs: dict[str, Any]
 ) -> None:
-    made = {"found": [f"/api/v1/namespaces/{namespace}"], "managers": []}
     version = {
         "name": "blue",
         "isDefault": True,
@@ -126,7 +127,8 @@ async def test_others_keep_their_endpoints(
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "theirs"}, "spec": {"versions": [version]}}
     where = f"/apis/{API_VERSION}/namespaces/{namespace}/scoringendpoints"
     assert cluster.api.create(where, body).status == 201
-    await ONES.delete(OPERATION, State(namespace, inputs, {**inputs, **made}))
+    given = {**inputs, "kind": CRD}
+    await ONE.delete(OPERATION, State(CRD_NAME, given, {**given, "found": False, "managers": []}))
     assert cluster.api.get(f"{where}/theirs").status == 200
     assert not cluster.api.get(DEFINITION).body["metadata"].get("deletionTimestamp")
 
@@ -143,35 +145,47 @@ async def test_a_runtime_from_before_is_this_ones(cluster: Any, namespace: str, 
         "spec": {"replicas": 0, "selector": labels, "template": template},
     }
     assert cluster.api.apply(path, body, MANAGER).status == 201
-    assert await ONES.notes(inputs, None) == []
-    assert (await ONES.create(OPERATION, inputs)).computed["found"] == []
+    for kind in (NAMESPACE, CRD):
+        assert await ONE.notes({**inputs, "kind": kind}, None) == []
+        assert not (await ONE.create(OPERATION, {**inputs, "kind": kind})).computed["found"]
 
 
 async def test_a_cluster_that_is_not_there(inputs: dict[str, Any]) -> None:
     unknown = {**inputs, "kubeconfig": UNKNOWN}
     nowhere = {**inputs, "kubeconfig": "/nowhere/kubeconfig"}
-    assert [await ONES.notes(one, None) for one in (unknown, nowhere)] == [[], []]
-    assert not (await ONES.check(URN, {}, unknown)).failures
+    assert [await ONE.notes(one, None) for one in (unknown, nowhere)] == [[], []]
+    assert not (await ONE.check(URN, {}, unknown)).failures
     with pytest.raises(ResourceFailed, match="not known what is in the cluster already"):
-        await ONES.create(OPERATION, nowhere)
+        await ONE.create(OPERATION, nowhere)
     with pytest.raises(ResourceFailed, match="if the cluster is gone: pulumi state delete"):
-        await ONES.delete(OPERATION, State("x", nowhere, {"found": [], "managers": []}))
+        await ONE.delete(OPERATION, State("x", nowhere, {"found": False, "managers": []}))
 
 
-async def test_another_cluster_is_another_record(cluster: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
-    other = tmp_path / "kubeconfig"
-    content = cluster.kubeconfig.read_text()
-    other.write_text(content)
-    state = State("x", inputs, inputs)
+async def test_what_is_another_record(inputs: dict[str, Any]) -> None:
+    """Never for another way to a cluster: what was made would be removed under a runtime that serves."""
 
-    async def replaced(**more: Any) -> bool:
-        found = await ONES.diff(state, {**inputs, **more})
+    async def replaced(kind: str, **more: Any) -> bool:
+        old = {**inputs, "kind": kind}
+        found = await ONE.diff(State("x", old, old), {**old, **more})
+        assert found.properties or not more
         return any(one.replaces for one in found.properties.values())
 
-    assert not await replaced(kubeconfig=str(other))
-    assert await replaced(namespace="other")
-    other.write_text(content.replace(cluster.server, "https://other.example.com"))
-    assert await replaced(kubeconfig=str(other))
+    assert await replaced(NAMESPACE, namespace="other")
+    assert not await replaced(CRD, namespace="other"), "there is one definition"
+    for kind in (NAMESPACE, CRD):
+        assert not await replaced(kind)
+        assert not await replaced(kind, kubeconfig="/nowhere/kubeconfig")
+
+
+async def test_another_way_to_the_cluster(cluster: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "kubeconfig"
+    other.write_text(cluster.kubeconfig.read_text())
+    kept = {"found": False, "managers": [], "cluster": (await ONE.create(OPERATION, inputs)).computed["cluster"]}
+    new = {**inputs, "kubeconfig": str(other)}
+    assert await ONE.update(OPERATION, State("x", inputs, {**inputs, **kept}), new) == kept
+    elsewhere = {**kept, "cluster": "another"}
+    assert await ONE.update(OPERATION, State("x", inputs, {**inputs, **elsewhere}), inputs) == elsewhere
+    assert (await ONE.update(OPERATION, State("x", inputs, {**inputs, **elsewhere}), new))["found"]
 
 
 PROGRAM = """
@@ -230,13 +244,14 @@ def test_a_stack_from_before_records_were_kept(
     (state,) = (project.folder.parent / "state").rglob("dev.json")
     kept = json.loads(state.read_text())
     resources = kept["checkpoint"]["latest"]["resources"]
-    (record,) = [one["urn"] for one in resources if one["type"].endswith(":ClusterObjects")]
-    resources.remove(next(one for one in resources if one["urn"] == record))
+    records = {one["urn"] for one in resources if one["type"].endswith(":ClusterObject")}
+    assert len(records) == 2
+    resources[:] = [one for one in resources if one["urn"] not in records]
     for one in resources:
         one.pop("retainOnDelete", None)
-        one["dependencies"] = [urn for urn in one.get("dependencies") or () if urn != record]
+        one["dependencies"] = [urn for urn in one.get("dependencies") or () if urn not in records]
         for urns in (one.get("propertyDependencies") or {}).values():
-            urns[:] = [urn for urn in urns if urn != record]
+            urns[:] = [urn for urn in urns if urn not in records]
     state.write_text(json.dumps(kept))
     shown = project.up()
     assert "replace" not in shown

@@ -101,7 +101,7 @@ CHILDREN = {
     ],
     "InferenceRuntime": [
         "pulumi:providers:kubernetes",
-        PREFIX + "ClusterObjects",
+        *([PREFIX + "ClusterObject"] * 2),
         "kubernetes:core/v1:Namespace",
         "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition",
         *(

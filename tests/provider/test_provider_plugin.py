@@ -27,7 +27,7 @@ CUSTOM = (
     "ClusterGuard",
     "AttachedCluster",
     "PoolDrain",
-    "ClusterObjects",
+    "ClusterObject",
     "EndpointKeys",
     "Image",
     "StoredModels",

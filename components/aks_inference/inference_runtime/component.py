@@ -19,7 +19,7 @@ from aks_inference.inference_runtime.vault import keeper
 from aks_inference.inference_runtime.workloads import foundation, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.pods import labels
-from aks_inference.resources import ClusterObjects, EndpointKeys
+from aks_inference.resources import ClusterObject, EndpointKeys
 from aks_inference.values import is_late
 from aks_inference_runtime.api.kubernetes import (
     AUTOSCALER_NAME,
@@ -122,8 +122,12 @@ class InferenceRuntime(Cluster):
         """What may be there already. Who knows which was removes the rest at the end; so Pulumi itself does not."""
         kubeconfig = None if plan.kubeconfig is None else pulumi.Output.secret(plan.kubeconfig)
         given = {"namespace": plan.namespace, "kubeconfig": kubeconfig, "context": plan.context}
-        before = ClusterObjects(f"{self._resource_name}-cluster-objects", given, options)
-        return self._objects(provider, foundation(plan), [before], retain=True)
+        parts: list[_Part] = []
+        for manifest in foundation(plan):
+            inputs = {"kind": manifest["kind"], **given}
+            before = ClusterObject(f"{self._resource_name}-found-{manifest['kind'].lower()}", inputs, options)
+            parts += self._objects(provider, [manifest], [before], retain=True)
+        return parts
 
     def _image(self, plan: RuntimePlan) -> list[pulumi.Resource]:
         """The runtime's own image, where it is not given."""

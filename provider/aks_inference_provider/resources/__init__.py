@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aks_inference_provider.resources.aks_attached import AttachedCluster
 from aks_inference_provider.resources.aks_guard import ClusterGuard
 from aks_inference_provider.resources.base import CustomResource
-from aks_inference_provider.resources.cluster_objects import ClusterObjects
+from aks_inference_provider.resources.cluster_object import ClusterObject
 from aks_inference_provider.resources.endpoint_keys import EndpointKeys
 from aks_inference_provider.resources.image import Image
 from aks_inference_provider.resources.image_volumes import ImageVolumes
@@ -25,7 +25,7 @@ RESOURCES: Mapping[str, CustomResource] = {
         ClusterGuard(),
         AttachedCluster(),
         PoolDrain(),
-        ClusterObjects(),
+        ClusterObject(),
         EndpointKeys(),
         Image(),
         TrainingRun(),
