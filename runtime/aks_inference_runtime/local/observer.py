@@ -78,7 +78,8 @@ class Observer:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._serve()
+        async with self._changing:
+            await self._serve()
         await asyncio.sleep(FIRST_LOOK_S)
         while True:
             try:

@@ -214,8 +214,9 @@ class Replica:
         except RuntimeUnavailable:
             return  # the next look tries again
         except OperationFailed as error:
-            # A gate of an earlier release; the next one takes it.
-            _log.warning("%s", error)
+            # A gate of an earlier release, which tells nobody; the replica after this one does as it is told.
+            if wanted.access_log or wanted.otlp_endpoint is not None:
+                _log.warning("%s", error)
         self._told = wanted
 
 
