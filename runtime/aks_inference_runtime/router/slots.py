@@ -4,8 +4,7 @@ A slot is a prepared backend. `timeout queue` is a property of the backend, so a
 changes (also: scaled to zero and back) moves to another slot, and its old one is kept until its queue is empty.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,8 +44,7 @@ DEFAULT_LAYOUT = Layout.of({500: 48, 60_000: 24, 100: 4, 1_000: 8, 2_000: 4, 5_0
 """Of the first process: many of the documented defaults (max_request_wait_time 500, cold_start_timeout_ms 60,000), some
 of what people set instead. What does not fit goes to further processes, one hop away."""
 SPARE = 8
-"""Slots beyond the need in a further process, per timeout; where there are many, one in so many (`SPARE_SHARE`)."""
-SPARE_SHARE = 8
+"""Slots beyond the need in a further process, per timeout."""
 MAX_PROCESSES = 32
 """Hops that the first process is prepared for."""
 
@@ -90,12 +88,9 @@ def assign(
     return Assignment(slots, missing)
 
 
-def layout_for(missing: Mapping[int, int], present: Iterable[Layout] = ()) -> Layout:
-    """Slots of a further process. `present`: of the others."""
-    there = Counter(timeout for layout in present for timeout in layout.timeouts_ms)
-    return Layout.of(
-        {timeout: count + max(SPARE, (there[timeout] + count) // SPARE_SHARE) for timeout, count in missing.items()}
-    )
+def layout_for(missing: Mapping[int, int]) -> Layout:
+    """Slots of a further process."""
+    return Layout.of({timeout: count + SPARE for timeout, count in missing.items()})
 
 
 def _free(layouts: Mapping[int, Layout], timeout: int, taken: Collection[Slot]) -> Iterator[Slot]:
