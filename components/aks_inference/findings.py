@@ -159,7 +159,8 @@ def show_value(value: object) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        text = f"a {type(value).__name__}"
+        kind = type(value).__name__
+        text = f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
     text = _sendable(text)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 

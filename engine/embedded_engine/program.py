@@ -18,6 +18,8 @@ from embedded_engine.events import Diagnostic, Sink
 _RUNNER = Path(__file__).with_name("runner.py")
 # Exit status of the runner: it failed, and the engine knows why.
 _TOLD = 32
+# And: it ran to its end.
+_DONE = 33
 _END_LIMIT_S = 2.0
 # After it said that everything is registered, a program may take this long to end by itself.
 _LEAVE_LIMIT_S = 10.0
@@ -118,11 +120,18 @@ class Program:
         status = ended.result()
         if status == _TOLD:
             raise BailError("the program failed")
+        if status == _DONE or (status == 0 and self._finished.is_set()):
+            return
         if status < 0:
             raise EngineError(f"the program was ended by signal {signal.Signals(-status).name}")
-        if status:
-            text = f"an unhandled error occurred: program exited with non-zero exit code: {status}"
-            raise ProgramEndedError(text)
+        if status == 0:
+            # What it has not declared yet would be deleted.
+            raise EngineError(
+                "the program ended with 0 before it was complete (os._exit, sys.exit in an apply, or another program "
+                "in its place); nothing is deleted; let it end with its last line"
+            )
+        text = f"an unhandled error occurred: program exited with non-zero exit code: {status}"
+        raise ProgramEndedError(text)
 
     async def _read(self, stream: asyncio.StreamReader, severity: str) -> None:
         while True:

@@ -1,8 +1,8 @@
 """Runs a Pulumi program: the script that the program's own interpreter executes. Needs only the `pulumi` package.
 
 The first argument is a JSON object with what the program may know; the configuration comes in the environment, because
-it holds secrets. Exit status 0: done; 32: failed, and the engine has been told why; 1: failed with a message of the
-program's own (`pulumi.RunError`).
+it holds secrets. Exit status 33: done; 32: failed, and the engine has been told why; 1: failed with a message of the
+program's own (`pulumi.RunError`). 0 is never this script's own: something ended the process in its place.
 """
 
 import sys
@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TOLD = 32
+DONE = 33
 # Calls of the SDK block a thread each; waiting ones must not keep others from starting.
 _THREADS_PER_STEP = 4
 _PR_SET_PDEATHSIG = 1
@@ -72,11 +73,17 @@ def main() -> int:
         executor.shutdown(wait=False, cancel_futures=True)
         sys.stdout.flush()
         sys.stderr.flush()
-    return 0
+    return DONE
 
 
 def _execute(program: Path) -> None:
-    runpy.run_path(str(program), run_name="__main__")
+    try:
+        runpy.run_path(str(program), run_name="__main__")
+    except SystemExit as end:
+        # The body is over, well: what it has declared is still to be registered. Elsewhere (in an `apply`) `sys.exit()`
+        # cuts that off.
+        if end.code not in (None, 0):
+            raise
 
 
 def _trace(error: BaseException, folder: Path) -> str:

@@ -195,3 +195,15 @@ def test_ports_of_metrics_that_collide(run_program: Callable[..., Any]) -> None:
         'ModelWebService "service":',
         "  port = 9464: is the port of the cluster's metrics; choose another port, or leave it out",
     ]
+
+
+def test_a_binary_that_is_no_haproxy_is_told_at_preview(run_program: Callable[..., Any]) -> None:
+    outcome = run_program("""
+        from aks_inference import LocalInferenceCluster
+        LocalInferenceCluster("local", haproxy="true", state_directory="/dev/null/x")
+        LocalInferenceCluster("other", haproxy="true", port=8891)
+    """)
+    assert outcome.code == 1
+    assert "state_directory" in outcome.error, outcome.error
+    assert "is no HAProxy: `-vv` shows no version of it; give the path of an haproxy binary" in outcome.error
+    assert not outcome.engine.of("LocalRuntime")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from embedded_engine.cli import cli
+from embedded_engine.cli.app import cli
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 ROOT = "urn:pulumi:dev::tested::pulumi:pulumi:Stack::tested-dev"
@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_the_old_state(stack: Any, import_state: Callable[...
     )
     _, err = process.communicate(json.dumps({"version": 3, "deployment": deployment}), timeout=60)
     assert process.returncode not in (0, None)
-    assert "no room is left on the disk. What was stored before is whole." in err
+    assert "no room is left on the disk. What was stored before is whole. Make room and run it again." in err
     assert "Traceback" not in err
     assert {p: p.read_bytes() for p in stack.state_file.parent.iterdir()} == before
     assert list(stack.lock_folder.glob("*")) == []

@@ -41,6 +41,30 @@ def test_why_a_program_failed_is_told_without_machinery(lab: Lab, program: str, 
 
 
 @pytest.mark.parametrize(
+    "ends",
+    [
+        "os._exit(0)",
+        "os.execvp('true', ['true'])",
+        "pulumi.Output.from_input(1).apply(lambda _: os._exit(0))",
+        "pulumi.Output.from_input(1).apply(lambda _: sys.exit(0))",
+    ],
+)
+def test_a_program_that_ends_before_it_is_complete_deletes_nothing(lab: Lab, ends: str) -> None:
+    lab.up("Thing('a', value='1')")
+    lab.program(f"import os, sys; Thing('b', value='1'); {ends}")
+    for command in ("preview", "up"):
+        seen = lab.run(command, code=1)
+        assert seen.said("the program ended with 0 before it was complete"), seen.messages
+        assert "Delete a" not in seen.calls
+    assert "a" in lab.resources()
+
+
+def test_a_program_may_end_itself_with_sys_exit(lab: Lab) -> None:
+    lab.up("import sys; Thing('a', value='1'); sys.exit()")
+    assert "a" in lab.resources()
+
+
+@pytest.mark.parametrize(
     ("program", "what"),
     [
         ("pulumi.runtime.register_resource_transform(lambda args: None)", "stack transforms"),

@@ -1,5 +1,6 @@
 """The pure parts of the provider: values on the wire, types, differences, URNs."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from aks_inference_provider.resources.base import Urn
 from aks_inference_provider.resources.endpoint_rules import check_endpoint, traffic
 from aks_inference_provider.resources.local_endpoint import diff as endpoint_diff
 from aks_inference_provider.resources.local_endpoint import summary
+from aks_inference_provider.resources.local_runtime import LocalRuntime
 from aks_inference_provider.resources.targets import check_target, same_target
 from aks_inference_runtime.api.status import EndpointStatus, ServiceState, VersionStatus
 from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, format_target
@@ -276,3 +278,14 @@ def test_code_that_only_moved_is_no_change(change: dict[str, str], found: list[s
         return {"endpoint": {"metadata": {"name": "svc"}, "spec": {"versions": [{"name": "a", "code": code}]}}}
 
     assert sorted(endpoint_diff(inputs(code), inputs({**code, **change})).properties) == found
+
+
+async def test_a_default_folder_that_no_cluster_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+    urn = Urn.parse("urn:pulumi:dev::proj::aks-inference:index:LocalRuntime::local")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        news = {"name": "local", "port": float(free.getsockname()[1])}
+    (failure,) = (await LocalRuntime().check(urn, {}, news)).failures
+    assert failure.path == "stateDirectory"
+    assert "cannot be made: /dev/null is not a folder; give another folder" in str(failure)

@@ -40,6 +40,12 @@ def test_at_the_supervisor() -> None:
     (problem,) = _problems(both)
     assert problem.startswith("secondaryKey: is the same as the primary one")
     assert list(_problems(both.model_copy(update={"secondary_key": "other-key"}))) == []
+    # What is secret is known here at last.
+    endpoint.spec.versions[0].environment.environment_variables.update(A="x" * 200_000, B="x")
+    long = both.model_copy(update={"primary_key": "k" * 4_097, "secondary_key": None})
+    key, variable = _problems(long)
+    assert key.startswith("primaryKey: is longer than 4,096 characters")
+    assert variable.startswith("spec.versions.ver-a.environment.environmentVariables.A: has 200,003 bytes")
 
 
 OLD = ("old-primary", "old-secondary")

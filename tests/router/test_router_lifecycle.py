@@ -338,6 +338,7 @@ async def test_one_process_that_cannot_start_holds_nothing_else_up(bed, make_sta
         ("#!/bin/sh\necho 'HAProxy version 2.6.1'\n", "at least 2.8"),
         ("#!/bin/sh\necho 'HAProxy version 3.0.1'\n", "without Lua"),
         ("#!/bin/sh\nexit 3\n", "does not run"),
+        ("#!/bin/sh\nexit 0\n", "is no HAProxy"),
         ("", "does not run"),
     ],
 )

@@ -11,7 +11,7 @@ from aks_inference_provider.cli import doctor as declared
 from aks_inference_runtime import doctor
 from aks_inference_runtime.cli.commands import main
 from aks_inference_runtime.cli.numbers import NumberRange
-from embedded_engine.cli import cli as engine
+from embedded_engine.cli.app import cli as engine
 
 NUMBERS = (click.types.IntParamType, click.types.FloatParamType)
 NONE = ("nan", "-nan", "inf", "-inf", "1e999", "-1", "x", "")

@@ -12,6 +12,17 @@ COMMAND = Path(sys.executable).with_name("aks-inference")
 CLUSTER = "component: AksInferenceCluster\nargs: {location: westeurope, vmSize: Standard_D4s_v5, agentCount: 3}\n"
 SIMULATE = ("simulate", "--traffic", "constant:5", "--duration", "10", "--service-ms", "10")
 
+INTERRUPTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -53,6 +64,20 @@ def test_json_in_front_of_a_command(folder: Path, arguments: tuple[str, ...]) ->
     assert (first.returncode, first.stderr) == (0, "")
     json.loads(first.stdout)
     assert first.stdout == run(folder, *behind).stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("click", ["status"]), ("aks_inference_runtime.cli", ["status"]), ("aks_inference_provider.cli.check", ["check"])],
+)
+def test_ctrl_c_while_modules_are_loaded_is_a_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, arguments: list[str]
+) -> None:
+    """`sitecustomize` sends it as soon as the module is asked for."""
+    (folder / "sitecustomize.py").write_text(INTERRUPTING.format(module=module))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+    done = run(folder, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
 def closed(command: list[str | Path], folder: Path) -> tuple[int, str]:

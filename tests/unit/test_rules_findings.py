@@ -52,6 +52,11 @@ def test_texts() -> None:
     assert detail["reason"].startswith("i.json: cpuCoresLimit: 1: is below cpuCores 2")
 
 
+@pytest.mark.parametrize(("value", "shown"), [(object(), "an object"), (b"x", "a bytes"), (3.0, "3")])
+def test_values(value: object, shown: str) -> None:
+    assert show_value(value) == shown
+
+
 def test_one_text_for_a_program() -> None:
     one = ComponentFindings("ModelWebService", "svc", (Finding(("a",), "is wrong", "mend it"),))
     other = ComponentFindings("RegisteredModel", "m", (Finding(("b",), "is wrong", ""),))

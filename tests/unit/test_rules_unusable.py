@@ -1,16 +1,20 @@
 """Values that nothing can hold: too long, too deep, with characters that no text may have: findings, no exceptions."""
 
+import shutil
+import subprocess
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aks_inference.aks_cluster.spec import plan_cluster
 from aks_inference.findings import Casing, Severity, show_path, show_value
-from aks_inference.local_cluster.spec import plan_local
+from aks_inference.local_cluster.spec import haproxy_findings, plan_local
 from aks_inference.registered_model.spec import plan_model
 from aks_inference.sendable import unsendable
 from aks_inference.service.spec import plan_service
@@ -22,6 +26,8 @@ from aks_inference_runtime.api.endpoint import (
     Probe,
     Requests,
 )
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.haproxy import check_haproxy
 from aks_inference_runtime.router.model import VersionRoute
 from aks_inference_runtime.router.routes import BACKSTOP_MS, queue_timeout_ms, route
 from aks_inference_runtime.router.slots import Slot
@@ -189,6 +195,117 @@ def test_a_state_directory_that_cannot_be() -> None:
     _, findings = plan_local({"state_directory": "s" * 5_000})
     (found,) = findings
     assert found.text(Casing.SNAKE).endswith("cannot be looked at: File name too long; give another folder")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("", "is empty; give a folder, or leave it out for the default one"),
+        (" ", "is empty; give a folder"),
+        ("score.py", "is not a folder; give a folder"),
+        ("score.py/x", "cannot be made: {here}/score.py is not a folder; give another folder"),
+        ("/dev/null/x", "cannot be made: /dev/null is not a folder; give another folder"),
+        ("/proc", "is the kernel's own; give a folder of your own"),
+        ("/proc/x/y", "cannot be made: /proc cannot be written; give another folder"),
+        (".", "holds other files (score.py); destroying the cluster removes its state directory: give an empty or a"),
+        ("nowhere", "is a link that leads nowhere; remove the link, or give another folder"),
+        ("~nobody-of-this-name/x", "begins with a user that is not known here; give another folder"),
+    ],
+)
+def test_a_state_directory_that_no_cluster_can_have(here: Path, place: str, said: str) -> None:
+    if place == "nowhere":
+        (here / place).symlink_to(here / "gone")
+    before = sorted(here.rglob("*"))
+    _, findings = plan_local({"state_directory": place})
+    (found,) = findings
+    assert found.text(Casing.SNAKE).startswith(f'state_directory = "{place}": {said.format(here=here)}')
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_state_directory_that_a_cluster_can_have(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    (here / "empty").mkdir()
+    for name, file in (("begun", "supervisor.log"), ("own", "supervisor.json")):
+        (here / name).mkdir()
+        (here / name / file).write_text("{}")
+    (here / "own" / "router").mkdir()
+    before = sorted(here.rglob("*"))
+    for folder in ("new", "new/deep", "empty", "begun", "own", "~/new", "a\nb"):
+        plan, findings = plan_local({"state_directory": folder})
+        assert plan is not None, findings
+        assert plan.state_directory == str(here / folder.removeprefix("~/"))
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("haproxy", "said"),
+    [
+        ("", 'haproxy = "": does not exist'),
+        ("score.py", 'haproxy = "score.py": is not a program'),
+        ("true", "haproxy: {true} is no HAProxy: `-vv` shows no version of it"),
+        ("false", "haproxy: {false} does not run: it ended with 1"),
+    ],
+)
+def test_what_is_no_haproxy(haproxy: str, said: str) -> None:
+    paths = {name: shutil.which(name) for name in ("true", "false")}
+    plan, findings = plan_local({"haproxy": haproxy})
+    (found,) = haproxy_findings(plan) if plan else findings
+    mend = "give the path of an haproxy binary, 2.8 or newer"
+    assert found.text(Casing.SNAKE) == f"{said.format(**paths)}; {mend}"
+
+
+def test_a_document_that_is_looked_at_runs_nothing(here: Path) -> None:
+    program = here / "program"
+    program.write_text(f"#!/bin/sh\ntouch {here}/ran\n")
+    program.chmod(0o755)
+    plan, _ = plan_local({"haproxy": str(program)})
+    assert plan is not None
+    assert not (here / "ran").exists()
+    assert len(haproxy_findings(plan)) == 1
+    assert (here / "ran").exists()
+
+
+def test_a_binary_that_never_says_its_version_is_ended(here: Path) -> None:
+    silent = here / "silent"
+    silent.write_text(f"#!/bin/sh\necho $$ > {here}/pid\nsleep 600 & echo $! >> {here}/pid\nwait\n")
+    silent.chmod(0o755)
+    with pytest.raises(InvalidInput, match="did not say its version within 1 s"):
+        check_haproxy(str(silent), timeout_s=1)
+    for pid in (here / "pid").read_text().split():
+        for _ in range(1_000):
+            if not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE:
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail(f"{pid} is still there")
+
+
+@pytest.mark.parametrize("name", ["", "A=B", "A B", "É", "1A", "..", ".", "A\nB"])
+def test_what_is_not_the_name_of_a_variable(name: str) -> None:
+    (found,) = errors(inference_config={**SCRIPT, "environment": {"environment_variables": {name: "x"}}})
+    assert ": is not the name of a variable; use letters, digits and _" in found
+
+
+@pytest.mark.parametrize("name", ["A", "_a1", "my.var-1", ".A"])
+def test_what_is_the_name_of_a_variable(name: str) -> None:
+    assert errors(inference_config={**SCRIPT, "environment": {"environment_variables": {name: "x"}}}) == []
+
+
+def test_a_variable_as_long_as_a_process_can_be_given() -> None:
+    most = 128 * 1024 - len("V=") - 1
+    subprocess.run(["true"], env={"V": "x" * most}, check=True)
+    with pytest.raises(OSError, match="too long"):
+        subprocess.run(["true"], env={"V": "x" * (most + 1)}, check=True)
+
+    def told(value: str) -> list[str]:
+        return errors(inference_config={**SCRIPT, "environment": {"environment_variables": {"V": value}}})
+
+    assert told("x" * most) == []
+    assert told("x" * (most + 1)) == [
+        "inference_config.environment.environment_variables.V: has 131,073 bytes with its name; Linux gives a process "
+        "at most 131,072 in one variable: put the content into a file beside the script, and its name here"
+    ]
+    assert len(told("ü" * (most // 2 + 1))) == 1, "bytes, not characters"
 
 
 def test_texts_that_nobody_takes_are_found_wherever_they_stand() -> None:

@@ -7,7 +7,7 @@ import pulumi
 from aks_inference.component import NO_ARGS, Cluster, merged, unknown
 from aks_inference.findings import Finding
 from aks_inference.local_cluster.args import LocalInferenceClusterArgs
-from aks_inference.local_cluster.spec import LocalPlan, plan_local
+from aks_inference.local_cluster.spec import LocalPlan, haproxy_findings, plan_local
 from aks_inference.machine import this_machine
 from aks_inference.program import current_program, peers
 from aks_inference.resources import LocalRuntime
@@ -47,6 +47,7 @@ class LocalInferenceCluster(Cluster):
         """Arguments as a dict, or as keywords."""
         declared = merged(args, settings)
         plan, findings = plan_local(declared)
+        findings += haproxy_findings(plan) if plan else []
         self._local = True
         self._port = plan.port if plan else None
         self._metrics_port = plan.metrics_port if plan else None

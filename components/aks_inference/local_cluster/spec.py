@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -12,8 +13,12 @@ from aks_inference.findings import Finding
 from aks_inference.observed import TRACE_RATIO, observed_findings
 from aks_inference.service.code import absolute
 from aks_inference.values import Flag, Leaf, Number, Spec, Text, Whole, read
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.haproxy import check_haproxy
+from aks_inference_runtime.api.state_folder import folder_problem
 from aks_inference_runtime.api.target import LocalTarget
 
+_HAPROXY, _A_BINARY = ("haproxy",), "give the path of an haproxy binary, 2.8 or newer"
 DEFAULT_PORT: int = LocalTarget.model_fields["port"].default
 
 
@@ -51,21 +56,10 @@ def plan_local(declared: Mapping[str, Any]) -> tuple[LocalPlan | None, list[Find
     """The plan, or what is wrong."""
     got = read(LocalInferenceClusterSpec, declared)
     spec, findings = got.spec, list(got.findings)
-    directory = None
-    if spec.state_directory is not None:
-        directory = absolute(spec.state_directory)
-        try:
-            if directory.exists() and not directory.is_dir():
-                findings.append(Finding(("state_directory",), "is not a folder", "give a folder", spec.state_directory))
-        except OSError as error:
-            rule = f"cannot be looked at: {error.strerror}"
-            findings.append(Finding(("state_directory",), rule, "give another folder", spec.state_directory))
-    haproxy = None
-    if spec.haproxy is not None:
-        haproxy = shutil.which(spec.haproxy)
-        if haproxy is None:
-            rule = "is not a program" if os.path.exists(spec.haproxy) else "does not exist"  # noqa: PTH110 - a text
-            findings.append(Finding(("haproxy",), rule, "give the path of an haproxy binary", spec.haproxy))
+    directory, wrong = _directory(spec.state_directory)
+    findings += wrong
+    haproxy, wrong = _haproxy(spec.haproxy)
+    findings += wrong
     findings += observed_findings(
         spec.state_webhook, spec.otlp_endpoint, spec.trace_ratio, whole=got.whole("otlp_endpoint", "trace_ratio")
     )
@@ -84,3 +78,42 @@ def plan_local(declared: Mapping[str, Any]) -> tuple[LocalPlan | None, list[Find
         access_log=spec.access_log,
         metrics_port=spec.metrics_port,
     ), []
+
+
+def _directory(given: str | None) -> tuple[Path | None, list[Finding]]:
+    """The folder that is meant, and why it cannot be a cluster's; nothing is made."""
+    if given is None:
+        return None, []
+    at = ("state_directory",)
+    if not given.strip():
+        return None, [Finding(at, "is empty", "give a folder, or leave it out for the default one", given)]
+    directory = absolute(given)
+    if given.startswith("~") and os.path.expanduser(given) == given:  # noqa: PTH111 - Path's raises
+        return None, [Finding(at, "begins with a user that is not known here", "give another folder", given)]
+    try:
+        problem = folder_problem(directory)
+    except OSError as error:
+        problem = f"cannot be looked at: {error.strerror}", "give another folder"
+    except ValueError:
+        problem = None  # Characters that no path has are found wherever they stand.
+    return directory, [Finding(at, *problem, given)] if problem else []
+
+
+def _haproxy(given: str | None) -> tuple[str | None, list[Finding]]:
+    """The binary that is meant, and why it cannot be one."""
+    found = None if given is None else shutil.which(given)
+    if given is None or found is not None:
+        return found, []
+    rule = "is not a program" if os.path.exists(given) else "does not exist"  # noqa: PTH110 - a text
+    return None, [Finding(_HAPROXY, rule, _A_BINARY, given)]
+
+
+def haproxy_findings(plan: LocalPlan) -> list[Finding]:
+    """Why the binary cannot route. Runs it: for a program, never for a document that is only looked at."""
+    if plan.haproxy is None:
+        return []
+    try:
+        check_haproxy(plan.haproxy)
+    except InvalidInput as error:
+        return [Finding(_HAPROXY, str(error), _A_BINARY)]
+    return []

@@ -89,6 +89,10 @@ def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPl
     findings += wrong + list(_datasets(spec)) + list(_lineage(spec))
     path, wrong = _path(got, name) if spec.job_outputs is None else _in_outputs(spec)
     findings += wrong
+    if empty := list(_empty(spec)):
+        # Below a folder an empty path is the folder itself, and by itself the whole working directory.
+        findings += empty
+        path = None
     files: dict[str, Path] = {}
     local = path is not None and not is_remote(path) and spec.job_outputs is None
     if path is not None and local:
@@ -132,6 +136,14 @@ def _in_outputs(spec: RegisteredModelSpec) -> tuple[str, list[Finding]]:
             rule = "cannot be combined with @job_outputs"
             findings.append(Finding((argument,), rule, "leave it out", getattr(spec, argument)))
     return str(path), findings
+
+
+def _empty(spec: RegisteredModelSpec) -> Iterator[Finding]:
+    if spec.model_path is not None and not spec.model_path.strip():
+        yield Finding(("model_path",), "is empty", "give a file or folder", spec.model_path)
+    for index, child in enumerate(spec.child_paths):
+        if not child.strip():
+            yield Finding(("child_paths", index), "is empty", "name a file or folder inside @model_path", child)
 
 
 def _place(got: Read[RegisteredModelSpec]) -> Iterator[Finding]:

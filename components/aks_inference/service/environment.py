@@ -6,6 +6,7 @@ give (docker settings, Spark, another interpreter) is refused on the local targe
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from aks_inference.packages import completed, question
 from aks_inference.service.shared_memory import read_size
 from aks_inference.values import Anys, Flag, Leaves, Object, Part, Spec, Text, Texts, is_late, read
 from aks_inference_runtime.api.endpoint import Environment
+from aks_inference_runtime.api.variables import variable_problem
 
 DEFAULT_BASE_IMAGES = "mcr.microsoft.com/azureml/"
 """Azure ML's own images: an operating system and conda, nothing that a script would miss in a process."""
@@ -40,6 +42,8 @@ SET_BY_RUNTIME = {
     "AML_APP_INSIGHTS_ENABLED": "@enable_app_insights",
 }
 """Variables of the scoring server that the runtime sets itself (serving depends on them)."""
+_VARIABLE = re.compile(r"(?!\.\.|\.\Z)[-._A-Za-z][-._A-Za-z0-9]*")
+"""As Kubernetes has it; digits at the front, spaces and other alphabets no shell takes either."""
 
 
 class EnvironmentSpec(Spec):
@@ -311,10 +315,12 @@ def _other_parts(spec: EnvironmentSpec) -> Iterator[Finding]:
 
 
 def variable_findings(variables: Mapping[str, object]) -> Iterator[Finding]:
-    """Names that are none, and those that the runtime sets itself."""
-    for name in variables:
-        if not name or "=" in name or "\0" in name:
-            yield Finding(("environment_variables", name), "is not the name of a variable", "use letters, digits and _")
+    """Names that are none, those that the runtime sets itself, and what no process can be given."""
+    for name, value in variables.items():
+        at: PropertyPath = ("environment_variables", name)
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            yield Finding(at, "is not the name of a variable", "use letters, digits and _")
         elif name in SET_BY_RUNTIME:
-            rule = "is set by the runtime"
-            yield Finding(("environment_variables", name), rule, f"leave it out; use {SET_BY_RUNTIME[name]}")
+            yield Finding(at, "is set by the runtime", f"leave it out; use {SET_BY_RUNTIME[name]}")
+        elif isinstance(value, str) and (problem := variable_problem(name, value)):
+            yield Finding(at, *problem)

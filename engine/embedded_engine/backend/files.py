@@ -9,6 +9,7 @@ from pathlib import Path
 from embedded_engine.errors import StateWriteError
 
 _OWNER_ONLY = 0o600
+_FULL = "no room is left on the disk"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Writes all the bytes to the descriptor; another one can be put in its place to see what a failing disk does.
@@ -42,8 +43,10 @@ def write_atomically(path: Path, content: bytes, backup: Path | None = None, wri
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        reason = "no room is left on the disk" if error.errno in _NO_ROOM else error.strerror or str(error)
-        raise StateWriteError(f"{path} could not be written: {reason}. What was stored before is whole.") from error
+        reason = _FULL if error.errno in _NO_ROOM else error.strerror or str(error)
+        mend = " Make room and run it again." if reason == _FULL else ""
+        text = f"{path} could not be written: {reason}. What was stored before is whole.{mend}"
+        raise StateWriteError(text) from error
 
 
 def keep_as(path: Path, backup: Path) -> None:

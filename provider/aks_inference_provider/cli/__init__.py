@@ -6,6 +6,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from itertools import takewhile
 from typing import NoReturn, TextIO
@@ -19,6 +20,8 @@ _OWN = {
 
 CLOSED_PIPE = 141
 """As a shell says it of one that SIGPIPE ended."""
+INTERRUPTED = 130
+"""And of one that SIGINT ended."""
 
 
 def main() -> None:
@@ -29,6 +32,11 @@ def main() -> None:
             _run(sys.argv[1:])
         finally:
             _flush()
+    except KeyboardInterrupt:
+        # While modules are loaded: the commands have answers of their own.
+        with suppress(OSError):
+            os.write(2, b"error: interrupted\n")
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         _closed()
     except OSError as error:

@@ -44,15 +44,15 @@ from aks_inference_provider.wire import (
 from aks_inference_runtime.api.client import EndpointKeys, EndpointSubmission, SupervisorClient
 from aks_inference_runtime.api.endpoint import AuthMode, ScoringEndpoint
 from aks_inference_runtime.api.errors import NotFound, OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.api.keys import SHORTEST_KEY, kept_keys, key_problem
+from aks_inference_runtime.api.keys import LONGEST_KEY, SHORTEST_KEY, kept_keys, key_problem
 from aks_inference_runtime.api.status import EndpointStatus
 from aks_inference_runtime.api.target import LocalTarget, format_target
 
 DEFAULT_TIMEOUT_S = 600
 
 KEY_TEXT = (
-    f"Optional. At least {SHORTEST_KEY} characters that a header can carry. Default: generated, and kept from then on; "
-    "one that is left out again stays, too."
+    f"Optional. {SHORTEST_KEY} to {LONGEST_KEY:,} characters that a header can carry. Default: generated, and kept "
+    "from then on; one that is left out again stays, too."
 )
 INPUTS = (
     Field("target", Kind.STRING, "Required. The `target` of a LocalInferenceCluster.", required=True, replaces=True),

@@ -19,6 +19,7 @@ from aks_inference_provider.wire import UNKNOWN, derive, plain, whole_numbers
 from aks_inference_runtime.api.client import LocalSettings, SupervisorClient, destroy, launch, read_record
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, RuntimeHung, RuntimeUnavailable
 from aks_inference_runtime.api.owner import of_another, state_of_router
+from aks_inference_runtime.api.state_folder import folder_problem
 from aks_inference_runtime.api.supervisor import (
     DEFAULT_PORT,
     OBSERVING_FILE,
@@ -140,6 +141,15 @@ def folder_of_another(directory: str, name: str) -> str | None:
     )
 
 
+def _unusable(directory: str) -> str | None:
+    """Why the default folder cannot be had."""
+    try:
+        problem = folder_problem(Path(directory))
+    except OSError as error:
+        return f"{directory} cannot be looked at: {error.strerror}; give another folder"
+    return f"{directory} {'; '.join(problem)}" if problem else None
+
+
 def _renamed(directory: Path) -> str:
     """To the engine a component with another name is another one, which comes before the former one goes."""
     name = _name_of(directory)
@@ -242,6 +252,10 @@ class LocalRuntime:
         new = not known and self._before.get(urn.text) != directory
         if not failures and new and (taken := await asyncio.to_thread(folder_of_another, directory, wanted["name"])):
             failures.append(Failure("stateDirectory", taken))
+        # One that is given was looked at by the component.
+        default = "stateDirectory" in defaults and directory != UNKNOWN
+        if not failures and new and default and (problem := await asyncio.to_thread(_unusable, directory)):
+            failures.append(Failure("stateDirectory", problem))
         return Checked({**news, **defaults}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:

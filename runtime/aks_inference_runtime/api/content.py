@@ -82,7 +82,8 @@ def model_files(source: Path, child_paths: Sequence[str] = ()) -> dict[str, Path
             raise InvalidInput(f"childPaths: {source} is a file; child paths choose among the files of a folder")
         return {source.name: source}
     if not source.is_dir():
-        raise InvalidInput(f"path: {source} does not exist; give an existing file or folder")
+        rule = "is not a regular file or folder" if source.exists() else "does not exist"
+        raise InvalidInput(f"path: {source} {rule}; give an existing file or folder")
     everything = directory_files(source)
     chosen = _children(source, everything, child_paths) if child_paths else everything
     if not chosen:

@@ -4,6 +4,9 @@ import re
 
 SHORTEST_KEY = 8
 """Characters; generated keys have 32."""
+LONGEST_KEY = 4_096
+"""Characters. All header lines of a request together have 15 kB in HAProxy (`tune.bufsize` less `tune.maxrewrite`), and
+one line 8,190 bytes in common proxies and servers (nginx, aiohttp, gunicorn)."""
 _CARRIED = re.compile(r"[\x21-\x7e]+")
 
 
@@ -19,6 +22,8 @@ def key_problem(key: str) -> tuple[str, str] | None:
     if not _CARRIED.fullmatch(key):
         rule = "is empty, or has spaces or characters that no header can carry"
         return rule, "use letters, digits and punctuation (ASCII), or leave it out to have one generated"
+    if len(key) > LONGEST_KEY:
+        return f"is longer than {LONGEST_KEY:,} characters: no request could carry it", "give a shorter one"
     if len(key) < SHORTEST_KEY:
         rule = f"is shorter than {SHORTEST_KEY} characters and easily guessed"
         return rule, "give a longer one, or leave it out to have one generated"

@@ -20,11 +20,9 @@ from aks_inference_runtime.api.errors import (
     RuntimeUnavailable,
 )
 from aks_inference_runtime.api.problems import raise_problem
+from aks_inference_runtime.api.state_folder import FIRST_FILES, RECORD_FILE, folder_problem
 from aks_inference_runtime.api.supervisor import LocalSettings, Problem, SupervisorInfo
 
-RECORD_FILE = "supervisor.json"
-_FIRST_FILES = frozenset({"supervisor.log", "supervisor.lock"})
-"""What a start leaves that did not get far."""
 _MODULE = "aks_inference_runtime.local"
 _REMAINS_MODULE = "aks_inference_runtime.local.remains"
 _PASSED_ON = frozenset(
@@ -96,14 +94,8 @@ def _private_directory(directory: Path) -> None:
         found = directory.stat()
     except OSError as error:
         raise OperationFailed(f"stateDirectory: {directory} cannot be made: {error.strerror}") from None
-    if found.st_uid != os.getuid():
-        raise Conflict(f"stateDirectory: {directory} belongs to user {found.st_uid}; give a folder of your own")
-    content = {path.name for path in directory.iterdir()} - _FIRST_FILES
-    if content and RECORD_FILE not in content:
-        raise Conflict(
-            f"stateDirectory: {directory} holds other files ({', '.join(sorted(content)[:3])}); destroying the cluster "
-            f"removes its state directory: give an empty or a new folder"
-        )
+    if problem := folder_problem(directory):
+        raise Conflict(f"stateDirectory: {directory} {'; '.join(problem)}")
     if stat.S_IMODE(found.st_mode) & 0o077:
         directory.chmod(0o700)
 
@@ -112,7 +104,7 @@ def _clear(directory: Path) -> None:
     """Takes away what a first start left that failed: nobody would ever destroy it."""
     if (directory / RECORD_FILE).exists():
         return
-    for name in _FIRST_FILES:
+    for name in FIRST_FILES:
         (directory / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()

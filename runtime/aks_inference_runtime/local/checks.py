@@ -13,6 +13,7 @@ from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound
 from aks_inference_runtime.api.keys import SAME_KEYS, key_problem
 from aks_inference_runtime.api.supervisor import EndpointSubmission
 from aks_inference_runtime.api.traffic import hundredths
+from aks_inference_runtime.api.variables import variable_problem
 from aks_inference_runtime.local.models import ModelStore
 from aks_inference_runtime.scoring.requirements import canonical
 
@@ -53,6 +54,10 @@ def _problems(submission: EndpointSubmission) -> Iterator[str]:
             hundredths(version.traffic_percentile)
         except ValueError as error:
             yield f"{path}.trafficPercentile: {error}"
+        for name, value in version.environment.environment_variables.items():
+            # A secret one is known no earlier than here.
+            if problem := variable_problem(name, value):
+                yield f"{path}.environment.environmentVariables.{name}: {'; '.join(problem)}"
         try:
             canonical(version.environment.pip_packages)
         except InvalidInput as error:

@@ -19,9 +19,9 @@ from aiohttp import web
 
 from aks_inference_runtime.api.client import SupervisorClient, read_record
 from aks_inference_runtime.api.errors import Conflict, OperationFailed, RuntimeHung, RuntimeUnavailable
-from aks_inference_runtime.api.launch import RECORD_FILE
 from aks_inference_runtime.api.owner import OWNER_FILE, of_another, private, state_of_router
 from aks_inference_runtime.api.process import own_mark
+from aks_inference_runtime.api.state_folder import RECORD_FILE
 from aks_inference_runtime.api.supervisor import LocalSettings, SupervisorInfo, SupervisorRecord
 from aks_inference_runtime.local.checks import HOST, holder, require_free
 from aks_inference_runtime.local.files import write_text, write_wire
