@@ -139,3 +139,14 @@ def test_ctrl_c_at_a_terminal_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
     assert running_under(tmp_path) == []
     assert not STACK_FILE.exists()
+
+
+@pytest.mark.long
+def test_a_terminal_that_closes_leaves_nothing(terminal: type[Terminal], tmp_path: Path) -> None:
+    shown = terminal(str(ROOT / "quickstart"), TMPDIR=str(tmp_path))
+    shown.until(r"LocalRuntime\s+local created")
+    shown.hang_up()
+    assert shown.ended() == 130
+    assert list(tmp_path.iterdir()) == []
+    assert running_under(tmp_path) == []
+    assert not STACK_FILE.exists()
