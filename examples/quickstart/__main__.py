@@ -110,6 +110,8 @@ endpoint = ControlledRolloutEndpoint(
             "models": [models[name]],
             "inference_config": INFERENCE_CONFIG,
             "num_replicas": 1,
+            # While a version comes up beside it, a small machine has little left for the one that serves.
+            "max_request_wait_time": 10_000,
             **on_cluster,
         }
         for name, percent in traffic.items()

@@ -144,7 +144,7 @@ def endpoint(name: str = "svc", **changes: object) -> EndpointRoute:
 
 def test_the_table():
     slots = {VersionKey("svc", "A"): Slot(0, 3), VersionKey("svc", "B"): Slot(2, 1)}
-    table = routes.entries(endpoint(), routes.routes_of(endpoint(), slots))
+    table = routes.table(RouterState({"svc": endpoint()}), slots)
     path = "/api/v1/service/svc/score"
     assert table[path].startswith("key|10|1|")
     assert table[f"{'ab' * 32}#{table[path]}"] == "1"
@@ -152,8 +152,7 @@ def test_the_table():
     assert table[f"{path}@B"] == "hop2|s1|62500|1000|B"
     assert table["/api/v1/service/svc/swagger.json:0"] == "s3|s3|62500|1000|A"
     # A remembered key counts only as long as the set of keys is the same.
-    changed = endpoint(key_digests=frozenset({"cd" * 32}))
-    other = routes.entries(changed, routes.routes_of(changed, slots))
+    other = routes.table(RouterState({"svc": endpoint(key_digests=frozenset({"cd" * 32}))}), slots)
     assert other[path] != table[path]
 
 

@@ -188,16 +188,14 @@ def test_the_table_of_an_endpoint_that_takes_calls() -> None:
     slots = {VersionKey("svc", "A"): Slot(0, 3)}
     path = "/api/v1/service/svc/score"
     state = RouterState({"svc": endpoint})
-    table = routes.entries(endpoint, routes.routes_of(endpoint, slots))
+    table = routes.table(state, slots)
     assert table["grpc/svc"] == path
     assert table[f"{path}@A"] == "s3|s3|62500|1000|A|rpc|once"
     assert routes.owner_table(state, slots, 0)[f"{path}@A"].endswith("|A|rpc|once")
-    elsewhere = replace(endpoint, owner="b")
-    found = routes.entries(elsewhere, routes.routes_of(elsewhere, slots, {"b": 2}))
-    assert found[f"{path}@A"] == "peer2||||A|rpc|once"
+    elsewhere = RouterState({"svc": replace(endpoint, owner="b")})
+    assert routes.table(elsewhere, slots, {"b": 2})[f"{path}@A"] == "peer2||||A|rpc|once"
     # One that takes requests is no address of calls.
-    requests = replace(endpoint, grpc=False)
-    table = routes.entries(requests, routes.routes_of(requests, slots))
+    table = routes.table(RouterState({"svc": replace(endpoint, grpc=False)}), slots)
     assert "grpc/svc" not in table
     assert not table[f"{path}@A"].endswith("once")
 

@@ -16,14 +16,12 @@ REQUEST_SECONDS = 10.0
 WATCH_SECONDS = 240
 """A watch ends by itself and is begun again: a connection that died in silence is noticed."""
 QUIET_SECONDS = WATCH_SECONDS + 15.0
-PAGE = 200
+PAGE = 500
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 
 Object = dict[str, Any]
-Page = tuple[list[Object], str]
-"""Objects of a collection, and the resource version to watch from."""
 
 
 class Expired(AksInferenceError):
@@ -91,22 +89,14 @@ class Api:
 
     async def list(self, path: str, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
         """All objects of a collection and the resource version to watch from. Raises as `get`."""
-        items: list[Object] = []
-        version = ""
-        async for page, at in self.pages(path, labels, fields):
-            items += page
-            version = at
-        return items, version
-
-    async def pages(self, path: str, labels: str = "", fields: str = "") -> AsyncIterator[Page]:
-        """The same, a part at a time: of thousands of objects most callers keep little. Raises as `get`."""
         query = {"limit": str(PAGE)} | _selectors(labels, fields)
+        items: list[Object] = []
         while True:
             page = await self._ask("GET", path, query)
+            items += page.get("items") or []
             metadata = page.get("metadata") or {}
-            yield page.get("items") or [], str(metadata.get("resourceVersion", ""))
             if not metadata.get("continue"):
-                return
+                return items, str(metadata.get("resourceVersion", ""))
             query["continue"] = metadata["continue"]
 
     async def watch(

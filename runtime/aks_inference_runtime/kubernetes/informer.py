@@ -82,13 +82,11 @@ class Informer(Generic[T]):
                 pause = min(LONGEST_PAUSE_S, pause * 2)
 
     async def _list(self, api: Api) -> str:
-        items: dict[str, T] = {}
-        version = ""
-        async for objects, at in api.pages(self._path, self._labels, self._fields):
-            version = at
-            for found in objects:
-                if (kept := self._kept(found)) is not None:
-                    items[_key(found)] = kept
+        objects, version = await api.list(self._path, self._labels, self._fields)
+        items = {}
+        for found in objects:
+            if (kept := self._kept(found)) is not None:
+                items[_key(found)] = kept
         changed = items != self._items or not self._listed.is_set()
         self._items = items
         self._listed.set()

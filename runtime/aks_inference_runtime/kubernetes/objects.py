@@ -3,7 +3,6 @@
 import base64
 import logging
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Declared:
     """A ScoringEndpoint."""
 
@@ -41,7 +40,7 @@ class Declared:
     """As it was last written; only the autoscaler keeps it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReplicaEndpoint:
     """A replica, as its EndpointSlice has it."""
 
@@ -54,7 +53,7 @@ class ReplicaEndpoint:
     terminating: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Slice:
     """An EndpointSlice of a version."""
 
@@ -73,7 +72,7 @@ class RouterPod:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Digests:
     """The accepted keys of an endpoint."""
 
@@ -140,8 +139,7 @@ def slice_of(found: Object) -> Slice | None:
         if target.get("uid") and entry.get("addresses"):
             replicas.append(
                 ReplicaEndpoint(
-                    # HAProxy's figures and the gates name it too, again and again.
-                    id=sys.intern(target["uid"]),
+                    id=target["uid"],
                     address=entry["addresses"][0],
                     port=int(ports["gate"]),
                     control_port=int(ports.get("gate-control") or 0),

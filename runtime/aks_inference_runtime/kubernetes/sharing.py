@@ -27,7 +27,6 @@ class Sharing:
         self.me = me
         self.clock = 0
         self.tenures: dict[str, Tenure] = {}
-        self._parts: dict[str, Part] = {}
         self._owners: dict[str, str | None] = {}
         self._candidates: frozenset[str] = frozenset()
 
@@ -49,17 +48,13 @@ class Sharing:
         self.clock = max(
             [self.clock, *(t.highest for t in told.values()), *(h.word.clock for h in view.heard.values())]
         )
-        parts: dict[str, Part] = {}
+        parts = {}
         tenures = {}
         for endpoint in endpoints:
             owner = self.owner(endpoint, view)
             tenure = tenures[endpoint] = self._next(endpoint, owner, view, told.get(endpoint))
-            part = Part(None if owner in (None, self.me) else owner, tenure)
-            # The same object while it is the same: of a thousand few change.
-            parts[endpoint] = self._parts.get(endpoint, part)
-            if parts[endpoint] != part:
-                parts[endpoint] = part
-        self.tenures, self._parts = tenures, parts
+            parts[endpoint] = Part(None if owner in (None, self.me) else owner, tenure)
+        self.tenures = tenures
         return parts
 
     def _next(self, endpoint: str, owner: str | None, view: View, told: Told | None) -> Tenure:

@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -14,8 +13,6 @@ from aks_inference_runtime.router.slots import PUBLIC_ID, SLOT_ID
 COMMAND_SECONDS = 5.0
 PAYLOAD_BYTES = 12_000
 """HAProxy takes a command with its payload only if it fits its buffer of 16 KiB."""
-PIECE_BYTES = 64 * 1024
-"""Of an answer, which is read as it comes: of thousands of servers it is megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +115,6 @@ class AdminSocket:
             await self.must([f"add map @{version} {word(name)} <<\n{payload}"])
         await self.must([f"commit map @{version} {word(name)}"])
 
-    async def add_to_map(self, name: Path, entries: Mapping[str, str]) -> None:
-        """Adds entries with keys that the map has not yet."""
-        for payload in _payloads(entries):
-            await self.must([f"add map {word(name)} <<\n{payload}"])
-
     async def show_map(self, name: Path) -> dict[str, str]:
         """A map's content."""
         lines = (line.split(" ", 2) for line in (await self.run(f"show map {word(name)}")).splitlines())
@@ -130,41 +122,24 @@ class AdminSocket:
 
     async def stat(self, slots: Collection[int] | None = None) -> Stat:
         """Queue, counts and servers of these slots; None: of every backend."""
-        found = _Reader()
-        await self._show(6, slots, found.feed)
-        return found.stat()
+        return parse_stat(await self._show(6, slots))
 
     async def counts(self, slots: Collection[int] | None = None) -> Counts:
         """The backends' counts only: much less to tell and to read than `stat`."""
-        found = _Csv()
-        counts: dict[str, _Row] = {}
-
-        def take(data: bytes) -> None:
-            counts.update((row[0], _counts(row)) for row in found.rows(data))
-
-        await self._show(2, slots, take)
-        return counts
+        return {row[0]: _counts(row) for row in _rows(await self._show(2, slots))}
 
     async def connections(self) -> int:
         """Of clients, now."""
-        found = _Csv()
-        text = await self.run(f"show stat {PUBLIC_ID} 1 -1")
-        return sum(_int(row[3]) for row in found.rows(text.encode() + b"\n"))
+        return sum(_int(row[3]) for row in _rows(await self.run(f"show stat {PUBLIC_ID} 1 -1")))
 
-    async def _show(self, kinds: int, slots: Collection[int] | None, take: Callable[[bytes], None]) -> None:
-        command = f"show stat -1 {kinds} -1"
-        if slots is not None:
-            command = ";".join(f"show stat {SLOT_ID + number} {kinds} -1" for number in slots)
-        if command:
-            async with self._lock:
-                await self._read(command, take)
+    async def _show(self, kinds: int, slots: Collection[int] | None) -> str:
+        if slots is None:
+            return await self.run(f"show stat -1 {kinds} -1")
+        if not slots:
+            return ""
+        return await self.run(";".join(f"show stat {SLOT_ID + number} {kinds} -1" for number in slots))
 
     async def _run(self, command: str) -> str:
-        found: list[bytes] = []
-        await self._read(command, found.append)
-        return b"".join(found).decode(errors="replace").strip()
-
-    async def _read(self, command: str, take: Callable[[bytes], None]) -> None:
         asked = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
@@ -172,8 +147,7 @@ class AdminSocket:
                 try:
                     writer.write(command.encode() + b"\n")
                     await writer.drain()
-                    while data := await reader.read(PIECE_BYTES):
-                        take(data)
+                    data = await reader.read(-1)
                 finally:
                     writer.close()
         except OSError as error:
@@ -181,6 +155,7 @@ class AdminSocket:
                 self._silent_since = asked
             raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
         self._silent_since = None
+        return data.decode(errors="replace").strip()
 
 
 def word(path: Path | str) -> str:
@@ -195,70 +170,42 @@ _Row = tuple[str, ...]
 
 def parse_stat(text: str) -> Stat:
     """From the CSV of `show stat`."""
-    found = _Reader()
-    found.feed(text.encode() + b"\n")
-    return found.stat()
-
-
-class _Csv:
-    """The rows of `show stat`, as they come."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._pick: Callable[[list[str]], _Row] | None = None
-        self._last = 0
-
-    def rows(self, data: bytes) -> Iterator[_Row]:
-        """That have come whole."""
-        whole, _, self._rest = (self._rest + data).rpartition(b"\n")
-        for line in whole.decode(errors="replace").splitlines():
-            if line.startswith("#"):
-                # Several answers begin with the same header each.
-                if self._pick is None:
-                    names = line.removeprefix("# ").split(",")
-                    places = [names.index(column) for column in _COLUMNS]
-                    self._pick, self._last = itemgetter(*places), max(places) + 1
-            elif line and self._pick is not None:
-                yield self._pick(line.split(",", self._last))
-
-
-class _Reader:
-    """A `Stat`, as it comes. Names that stand in each answer are kept once."""
-
-    def __init__(self) -> None:
-        self._csv = _Csv()
-        self._backends: dict[str, BackendRow] = {}
-        self._servers: dict[str, list[ServerRow]] = {}
-        self._parked: dict[str, int] = {}
-        self._counts: dict[str, _Row] = {}
-
-    def feed(self, data: bytes) -> None:
-        """Takes a piece."""
-        for row in self._csv.rows(data):
-            self._take(row)
-
-    def stat(self) -> Stat:
-        """What has come."""
-        return Stat(self._backends, {backend: tuple(rows) for backend, rows in self._servers.items()}, self._counts)
-
-    def _take(self, row: _Row) -> None:
+    backends: dict[str, BackendRow] = {}
+    servers: dict[str, list[ServerRow]] = {}
+    parked: dict[str, int] = {}
+    counts: dict[str, _Row] = {}
+    for row in _rows(text):
         backend, name, queued, current, limit, total, denied, failed, status = row
-        backend = sys.intern(backend)
         if name == "BACKEND":
-            self._counts[backend] = _counts(row)
-            self._backends[backend] = BackendRow(
+            counts[backend] = _counts(row)
+            backends[backend] = BackendRow(
                 name=backend,
                 queued=_int(queued),
-                total=_int(total) - self._parked.get(backend, 0),
+                total=_int(total) - parked.get(backend, 0),
                 denied=_int(denied),
                 failed=_int(failed),
             )
         elif name == "park":
             # Its requests are the router's own; HAProxy lists servers before their backend.
-            self._parked[backend] = _int(total)
+            parked[backend] = _int(total)
         else:
-            row_of = ServerRow(backend, sys.intern(name), _int(current), _int(limit), sys.intern(status), _int(total))
-            self._servers.setdefault(backend, []).append(row_of)
+            row_of = ServerRow(backend, name, _int(current), _int(limit), status, _int(total))
+            servers.setdefault(backend, []).append(row_of)
+    return Stat(backends, {backend: tuple(rows) for backend, rows in servers.items()}, counts)
+
+
+def _rows(text: str) -> Iterable[_Row]:
+    header, *lines = text.removeprefix("# ").splitlines() or [""]
+    if not lines:
+        return
+    names = header.split(",")
+    places = [names.index(column) for column in _COLUMNS]
+    last = max(places) + 1
+    pick = itemgetter(*places)
+    for line in lines:
+        # Several answers begin with the same header each.
+        if line and not line.startswith("#"):
+            yield pick(line.split(",", last))
 
 
 def _counts(row: _Row) -> _Row:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.config import ANSWERS
-from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey
+from aks_inference_runtime.router.model import RouterState, VersionKey
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.routes import fingerprint
 from aks_inference_runtime.router.slots import Slot
@@ -53,16 +53,10 @@ class Answers:
         self._seen: dict[int, Mapping[str, str]] = {}
         self._next = 0.0
         self._endpoints: Mapping[str, str] = {}
-        self._fingerprints: dict[str, tuple[EndpointRoute, str]] = {}
 
     def declare(self, state: RouterState) -> None:
         """Whose fingerprints are whose."""
-        known = self._fingerprints
-        self._fingerprints = {
-            name: known[name] if name in known and known[name][0] is endpoint else (endpoint, fingerprint(endpoint))
-            for name, endpoint in state.endpoints.items()
-        }
-        self._endpoints = {found: name for name, (_, found) in self._fingerprints.items()}
+        self._endpoints = {fingerprint(endpoint): name for name, endpoint in state.endpoints.items()}
 
     async def count(self, processes: Iterable[int], versions: Iterable[ServedVersion]) -> None:
         """Looks, if it is time."""

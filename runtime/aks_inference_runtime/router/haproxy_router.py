@@ -16,7 +16,7 @@ from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
 from aks_inference_runtime.router.listener import Listener
-from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionLoad
+from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
 from aks_inference_runtime.router.neighbours import Neighbours
 from aks_inference_runtime.router.observing import Observer
 from aks_inference_runtime.router.ownership import AWAY, Epoch
@@ -27,7 +27,6 @@ from aks_inference_runtime.router.readers import Readers
 from aks_inference_runtime.router.served import Served
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
-from aks_inference_runtime.router.tables import Tables
 from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.tokens.keys import Fetch
 from aks_inference_runtime.router.tokens.verdicts import Verdicts
@@ -85,7 +84,6 @@ class HaproxyRouter:
         self.url = f"http://{host}:{port}"
         self._paths = paths = Paths(directory, self._sockets)
         self._memory = directory / "slots.json"
-        self._memorized = ""
         self._fleet = Fleet(
             paths, host, port, find_haproxy(haproxy), layout, cluster, tokens=fetch is not None, tls=tls
         )
@@ -99,8 +97,8 @@ class HaproxyRouter:
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid, port if cluster is None else None)
         self._versions = Served()
         self._adopted: dict[VersionKey, list[Slot]] = {}
-        self._tables = Tables(paths, self._fleet)
-        self._applied: Mapping[str, EndpointRoute] = {}
+        self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}
+        """The maps that processes have; none: not known."""
         self._observer = Observer(self._fleet.admin, self._servers)
         self._observed = self._observer.seen
         self._finishing = False
@@ -127,16 +125,16 @@ class HaproxyRouter:
 
     async def apply(self, state: RouterState) -> None:
         """See `model.Router`. Raises InvalidInput for names or shares that cannot be served."""
-        routes.check(state, self._applied)
+        routes.check(state)
         async with self._lock:
             changed = await self._declare(state)
             await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
-        self._applied = state.endpoints
         # Among several routers time counts more: a gate that is heard later joins later.
-        if self._fleet.cluster is None:
-            await asyncio.gather(*(version.heard(GATE_SECONDS) for version in self._versions.values()))
-            async with self._lock:
-                await self._reconcile(changed)
+        wait_s = GATE_SECONDS if self._fleet.cluster is None else 0.0
+        waits = [version.heard(wait_s) for version in self._versions.values()]
+        await asyncio.gather(*waits)
+        async with self._lock:
+            await self._reconcile(changed)
 
     def load(self) -> Mapping[VersionKey, VersionLoad]:
         """See `model.Router`."""
@@ -218,10 +216,7 @@ class HaproxyRouter:
                 # Withdrawn while no agent was here: its requests are still under way.
                 self._versions[key] = ServedVersion(key, self._gate_changed, left)
         self._adopted = {}
-        memory = routes.slots_to_json({key: v.slots for key, v in self._versions.items()})
-        if memory != self._memorized:
-            write_private(self._memory, memory)
-            self._memorized = memory
+        write_private(self._memory, routes.slots_to_json({key: v.slots for key, v in self._versions.items()}))
         for key, version in self._versions.items():
             declared = state.endpoints.get(key.endpoint)
             version.take(declared.tenure if declared is not None else version.tenure)
@@ -229,9 +224,11 @@ class HaproxyRouter:
         await self._reconcile(self._versions.changed(before))
         await self._neighbours.declare(state.peers)
         await self._listener.declare(state.certificate, state.solvers)
+        if self._fleet.cluster is not None:
+            await self._commit(1, routes.owner_table(state, slots, 1))
         if self._verdicts is not None:
             self._verdicts.declare(routes.token_rules(state))
-        await self._tables.commit(state, slots, self._neighbours.numbers, owners=self._fleet.cluster is not None)
+        await self._commit(0, routes.table(state, slots, self._neighbours.numbers))
         for key, version in self._versions.items():
             if key not in wanted:
                 version.withdraw()
@@ -259,7 +256,7 @@ class HaproxyRouter:
         return found.slots
 
     async def _remember(self, entry: str, good: bool) -> None:
-        """A token's digest gets into the map, or out of it. What a whole new map forgets is asked again."""
+        """A token's digest gets into the map, or out of it. What a change of the map forgets is asked again."""
         name = word(self._paths.routes("p0"))
         command = f"add map {name} {entry} 1" if good else f"del map {name} {entry}"
         try:
@@ -267,17 +264,32 @@ class HaproxyRouter:
         except RuntimeUnavailable as error:
             log.info("%s", error)
 
+    async def _commit(self, number: int, table: dict[str, str]) -> None:
+        if table == self._tables.pop(number, None):
+            self._tables[number] = table
+            return
+        name = self._paths.routes(f"p{number}")
+        # For a restart; the running process is told by its socket.
+        write_private(name, "".join(f"{key} {value}\n" for key, value in table.items()))
+        try:
+            await self._fleet.admin(number).replace_map(name, table)
+        except RuntimeUnavailable:
+            if f"p{number}" not in self._fleet.dead():
+                raise
+        self._tables[number] = table
+
     # --- keeping
 
-    async def _gate_changed(self, version: ServedVersion, replica_id: str) -> None:
+    async def _gate_changed(self, replica_id: str) -> None:
         """A gate reports orphans or readiness: its caps follow at once, before it goes on."""
         self._quiet_until, self.news = 0.0, self.news + 1
-        if replica_id in version.replicas:
-            try:
-                await version.reconcile_replica(replica_id, self._observed, self._servers)
-            except AksInferenceError as error:
-                # The watch over the gate must go on; the next round repeats the command.
-                log.warning("replica %s: %s", replica_id, error)
+        for version in tuple(self._versions.values()):
+            if replica_id in version.replicas:
+                try:
+                    await version.reconcile_replica(replica_id, self._observed, self._servers)
+                except AksInferenceError as error:
+                    # The watch over the gate must go on; the next round repeats the command.
+                    log.warning("replica %s: %s", replica_id, error)
 
     async def _reconcile(self, only: Collection[VersionKey] | None = None) -> None:
         for key in tuple(self._versions) if only is None else only:
@@ -365,7 +377,8 @@ class HaproxyRouter:
 
     async def _adopt(self) -> None:
         """Learns from running processes what they serve."""
-        await self._tables.adopt(self._fleet.layouts if self._fleet.cluster else {0})
+        for number in self._tables.keys() & (self._fleet.layouts.keys() if self._fleet.cluster else {0}):
+            self._tables[number] = await self._fleet.admin(number).show_map(self._paths.routes(f"p{number}"))
         with contextlib.suppress(OSError, ValueError):
             self._adopted = routes.slots_from_json(self._memory.read_text())
         await self._observe()

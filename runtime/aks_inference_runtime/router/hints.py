@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import late
 from aks_inference_runtime.router.admin import AdminSocket, word
-from aks_inference_runtime.router.observation import Observations
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.slots import Slot
-from aks_inference_runtime.router.versions import ServedVersion
+from aks_inference_runtime.router.versions import Observations, ServedVersion
 
 RATE_SECONDS = 1.0
 """Window of the rate that Retry-After is estimated from."""
@@ -43,9 +42,9 @@ class Hints:
         for slot, count in gone.items():
             wanted.setdefault((slot.process, "gone"), {})[slot.backend] = str(count)
         for version in versions:
-            retry, ready = str(self._retry_s(version, seen)), version.ready_replicas
+            retry = str(self._retry_s(version, seen))
             for slot in version.slots:
-                if ready:
+                if version.ready_replicas:
                     wanted.setdefault((slot.process, "ready"), {})[slot.backend] = "1"
                 if retry != "1":
                     wanted.setdefault((slot.process, "retry"), {})[slot.backend] = retry

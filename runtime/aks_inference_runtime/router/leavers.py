@@ -21,8 +21,8 @@ from pathlib import Path
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
-from aks_inference_runtime.router.observation import Observations
 from aks_inference_runtime.router.slots import Slot
+from aks_inference_runtime.router.versions import Observations
 
 LOOK_SECONDS = 0.25
 """Between looks, at least: HAProxy serves nobody in the millisecond that it needs to tell of its streams."""

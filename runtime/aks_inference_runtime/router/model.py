@@ -27,7 +27,7 @@ class ControlAddress(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReplicaTarget:
     """A replica, reached through its gate."""
 

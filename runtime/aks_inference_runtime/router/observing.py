@@ -10,19 +10,14 @@ from collections.abc import Callable, Collection, Mapping
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket, Counts, Stat
-from aks_inference_runtime.router.observation import Observation
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
+from aks_inference_runtime.router.versions import Observation
 
 ALL_SECONDS = 1.0
-"""Between looks at all slots and ways to other processes; so long for each hundred of slots in use. The counts tell
-what has moved meanwhile."""
+"""Between looks at all slots and ways to other processes."""
 MOST_SLOTS = 24
 """Asked for one by one; with more of them all are asked for at once."""
-MOST_SHARE = 8
-"""The same of hundreds of slots: one in so many. To tell of all of them costs HAProxy milliseconds."""
-MOST_ASKED = 400
-"""What fits a command."""
 SLOT = re.compile(r"s\d+")
 """Name of a slot's backend."""
 
@@ -37,8 +32,7 @@ def moved_slots(before: Stat, counts: Counts) -> Collection[int] | None:
     found = [backend for backend, row in counts.items() if before.counts.get(backend) != row]
     found += [backend for backend in before.backends.keys() - set(found) if before.has_requests(backend)]
     numbers = sorted(int(backend[1:]) for backend in found if SLOT.fullmatch(backend))
-    most = min(max(MOST_SLOTS, len(before.backends) // MOST_SHARE), MOST_ASKED)
-    return numbers if len(numbers) <= most else None
+    return numbers if len(numbers) <= MOST_SLOTS else None
 
 
 class Observer:
@@ -75,7 +69,7 @@ class Observer:
         only = numbers if before is not None and not everything and partial(numbers, since) else None
         if before is not None and not self._servers.unsure(process):
             idle = before.stat.idle
-            often = only is None and not everything and since < ALL_SECONDS * max(1.0, len(numbers) / 100)
+            often = only is None and not everything and since < ALL_SECONDS
             counts = await admin.counts(only) if idle or often else {}
             if idle and all(before.stat.counts.get(backend) == row for backend, row in counts.items()):
                 self.seen[process] = before.still(clock())

@@ -14,7 +14,7 @@ Paths are `/api/v1/service/<endpoint>/score` and, with one bucket, `…/swagger.
 
 A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`, and its marks: `|rpc` where replicas
 speak gRPC, `|plain` where no replica has a gate, `|once` where nothing is sent again. Backend is a slot of this process
-or the hop to another one. A path's own entry decides which of the others count for a request (see `tables`).
+or the hop to another one. One map, so that one commit changes everything at once.
 """
 
 import json
@@ -30,7 +30,7 @@ from aks_inference_runtime.api.traffic import HUNDREDTHS
 from aks_inference_runtime.router.calls import GRPC, RPC
 from aks_inference_runtime.router.cors import cors_entries
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
-from aks_inference_runtime.router.peers import ONCE, PLAIN
+from aks_inference_runtime.router.peers import KNOWN, ONCE, PLAIN
 from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
@@ -40,11 +40,9 @@ BACKSTOP_MS = 2_000
 """HAProxy's own timeout is so far above what the gate enforces: it counts only when a gate is stuck."""
 
 
-def check(state: RouterState, known: Mapping[str, EndpointRoute] = MappingProxyType({})) -> None:
-    """Raises InvalidInput when a name cannot be served or shares do not add up. `known`: was checked before."""
+def check(state: RouterState) -> None:
+    """Raises InvalidInput when a name cannot be served or shares do not add up."""
     for key, endpoint in state.endpoints.items():
-        if known.get(key) is endpoint:
-            continue
         names = [endpoint.name, *(v.name for v in endpoint.versions)]
         names += [r.id for v in endpoint.versions for r in v.replicas]
         bad = [name for name in names if not NAME.fullmatch(name)]
@@ -88,19 +86,21 @@ def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
     return [index for index, v in enumerate(versions) for _ in range(v.traffic // unit)]
 
 
-def routes_of(
-    endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot], numbers: Mapping[str, int] = MappingProxyType({})
-) -> list[str]:
-    """Of each version. `numbers`: of the other routers."""
-    if endpoint.owner is None:
-        return [route(v, slots[VersionKey(endpoint.name, v.name)], ends=_ends(endpoint)) for v in endpoint.versions]
-    peer = peer_backend(numbers[endpoint.owner])
-    return [f"{peer}||||{v.name}{_ends(endpoint)}" for v in endpoint.versions]
-
-
-def is_head(key: str) -> bool:
-    """Whether a key is how requests find an endpoint; what it leads to stands in others."""
-    return key.startswith((GRPC, "/")) and not any(mark in key for mark in ":@")
+def table(
+    state: RouterState, slots: Mapping[VersionKey, Slot], numbers: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, str]:
+    """All entries of the first process. `numbers`: of the other routers."""
+    entries = {KNOWN: "1"}
+    for endpoint in state.endpoints.values():
+        if endpoint.owner is None:
+            found = [
+                route(v, slots[VersionKey(endpoint.name, v.name)], ends=_ends(endpoint)) for v in endpoint.versions
+            ]
+        else:
+            peer = peer_backend(numbers[endpoint.owner])
+            found = [f"{peer}||||{v.name}{_ends(endpoint)}" for v in endpoint.versions]
+        entries.update(_endpoint(endpoint, found))
+    return entries
 
 
 def token_rules(state: RouterState) -> dict[str, TokenRules]:
@@ -131,23 +131,22 @@ def fingerprint(endpoint: EndpointRoute) -> str:
     return sha256("\n".join([endpoint.name, *digests, repr(endpoint.token)]).encode()).hexdigest()[:32]
 
 
-def entries(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
-    """An endpoint's, of the first process. `routes`: as `routes_of` has them."""
+def _endpoint(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
     digests = sorted(digest.lower() for digest in endpoint.key_digests)
     auth = endpoint.auth.value
     parts = buckets(endpoint.versions)
     largest = max(range(len(routes)), key=lambda index: endpoint.versions[index].traffic)
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     if endpoint.grpc:
-        found[f"{GRPC}{endpoint.name}"] = f"/api/v1/service/{endpoint.name}/score"
+        entries[f"{GRPC}{endpoint.name}"] = f"/api/v1/service/{endpoint.name}/score"
     for file, chosen in (("score", parts), ("swagger.json", [largest])):
         path = f"/api/v1/service/{endpoint.name}/{file}"
-        found[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint(endpoint)}"
-        found.update({f"{digest}#{meta}": "1" for digest in digests})
-        found.update(cors_entries(endpoint.cors_origins, meta))
-        found.update({f"{path}:{number}": routes[index] for number, index in enumerate(chosen)})
-        found.update({f"{path}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
-    return found
+        entries[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint(endpoint)}"
+        entries.update({f"{digest}#{meta}": "1" for digest in digests})
+        entries.update(cors_entries(endpoint.cors_origins, meta))
+        entries.update({f"{path}:{number}": routes[index] for number, index in enumerate(chosen)})
+        entries.update({f"{path}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
+    return entries
 
 
 def slots_to_json(versions: Mapping[VersionKey, Sequence[Slot]]) -> str:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 from aks_inference_runtime.router.model import VersionKey
-from aks_inference_runtime.router.observation import Observations
 from aks_inference_runtime.router.ownership import Epoch
-from aks_inference_runtime.router.versions import ServedVersion, Sign
+from aks_inference_runtime.router.versions import Observations, ServedVersion, Sign
 
 MANY = 100
 """Versions, from which on a round costs more than it may: some microseconds for each replica, ten times a second."""
@@ -39,14 +38,9 @@ class Served(dict[VersionKey, ServedVersion]):
 
     def claims(self, endpoint: str) -> tuple[int, Epoch | None]:
         """What the gates of an endpoint tell: the highest epoch, and a claim above this router's own."""
-        highest: int = 0
-        above: Epoch | None = None
-        for version in self._of.get(endpoint, {}).values():
-            number, claim = version.claims()
-            highest = max(highest, number)
-            if claim is not None and (above is None or claim > above):
-                above = claim
-        return highest, above
+        versions = self.of(endpoint)
+        above = max((e for version in versions if (e := version.superseded_by) is not None), default=None)
+        return max((version.highest_epoch for version in versions), default=0), above
 
     def waiting(self, endpoint: str, seen: Observations, since: float) -> int | None:
         """Requests that wait here for an endpoint; None: that was not looked at since then."""

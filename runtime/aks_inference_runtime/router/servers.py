@@ -27,15 +27,10 @@ class Servers:
         self._unsure: set[Slot] = set()
         """Slots in which a command may or may not have had its effect."""
         self._under_way: Counter[Slot] = Counter()
-        self._changes: Counter[Slot] = Counter()
 
     def of(self, slot: Slot) -> Mapping[str, int]:
         """The servers of a slot."""
         return self._caps.get(slot, {})
-
-    def sign(self, slot: Slot) -> int:
-        """Another one whenever something of the slot has changed, or is to be told again."""
-        return self._changes[slot]
 
     def unsure(self, process: int) -> bool:
         """Whether it is to be learned how things are there."""
@@ -47,13 +42,11 @@ class Servers:
 
     def forget(self, process: int) -> None:
         """The process is new: it has none."""
-        self._changes.update(slot for slot in self._caps if slot.process == process)
         self._caps = {slot: servers for slot, servers in self._caps.items() if slot.process != process}
         self._unsure = {slot for slot in self._unsure if slot.process != process}
 
     def adopt(self, slot: Slot, rows: tuple[ServerRow, ...]) -> None:
         """Takes over what a running process has."""
-        self._changes[slot] += 1
         self._caps[slot] = {row.name: row.maxconn if row.status.startswith(("UP", "no")) else 0 for row in rows}
 
     def settle(self, process: int, rows: Mapping[Slot, tuple[ServerRow, ...]]) -> None:
@@ -70,13 +63,12 @@ class Servers:
             return
         # Noted first: commands go out in the order in which they were noted.
         servers[replica_id] = cap
-        self._changes[slot] += 1
         name = f"{slot.backend}/{replica_id}"
         if before is None:
             options = f" {GATED}" if gated else ""
-            # Two questions in place of three: of thousands of servers each costs.
-            enable = f"enable health {name};enable server {name}" if gated else f"enable server {name}"
-            commands = [f"add server {name} {word(address)} maxconn {cap}{options}", enable]
+            commands = [f"add server {name} {word(address)} maxconn {cap}{options}", f"enable server {name}"]
+            if gated:
+                commands.insert(1, f"enable health {name}")
         elif cap == 0:
             commands = [f"set server {name} state drain"]
         elif before == 0:
@@ -100,7 +92,6 @@ class Servers:
             # Its connections are just being closed: again at the next look.
             return False
         servers.pop(replica_id, None)
-        self._changes[slot] += 1
         return True
 
     async def cut(self, slot: Slot, replica_id: str) -> None:

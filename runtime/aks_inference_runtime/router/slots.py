@@ -4,7 +4,7 @@ A slot is a prepared backend. `timeout queue` is a property of the backend, so a
 changes (also: scaled to zero and back) moves to another slot, and its old one is kept until its queue is empty.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,15 +76,15 @@ def assign(
     # A slot that a version leaves now is not free: requests may wait in it.
     taken = set(occupied) | set(current.values()) | set(slots.values())
     missing: dict[int, int] = {}
-    free: dict[int, Iterator[Slot]] = {}
     for key, timeout in wanted.items():
         if key in slots:
             continue
-        found = next(free.setdefault(timeout, _free(layouts, timeout, taken)), None)
-        if found is None:
+        free = next((s for s in _all(layouts) if s not in taken and _timeout(layouts, s) == timeout), None)
+        if free is None:
             missing[timeout] = missing.get(timeout, 0) + 1
         else:
-            slots[key] = found
+            slots[key] = free
+            taken.add(free)
     return Assignment(slots, missing)
 
 
@@ -93,11 +93,10 @@ def layout_for(missing: Mapping[int, int]) -> Layout:
     return Layout.of({timeout: count + SPARE for timeout, count in missing.items()})
 
 
-def _free(layouts: Mapping[int, Layout], timeout: int, taken: Collection[Slot]) -> Iterator[Slot]:
+def _all(layouts: Mapping[int, Layout]) -> Iterable[Slot]:
     for process, layout in layouts.items():
-        for number, found in enumerate(layout.timeouts_ms):
-            if found == timeout and (slot := Slot(process, number)) not in taken:
-                yield slot
+        for number in range(len(layout.timeouts_ms)):
+            yield Slot(process, number)
 
 
 def _timeout(layouts: Mapping[int, Layout], slot: Slot) -> int:

@@ -1,15 +1,14 @@
 """A version as the router serves it: its slots, its replicas' gates, their caps, its figures."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from aks_inference_runtime.router.admin import BackendRow, ServerRow
+from aks_inference_runtime.router.admin import ServerRow, Stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
-from aks_inference_runtime.router.gates import GateWatch
+from aks_inference_runtime.router.gates import Act, GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
-from aks_inference_runtime.router.observation import Observations
 from aks_inference_runtime.router.ownership import Epoch, Tenure
 from aks_inference_runtime.router.peers import ONWARD
 from aks_inference_runtime.router.readers import Held
@@ -22,23 +21,33 @@ GRACE_SECONDS = 1.0
 """A slot is given up no sooner after the last request was sent to it: one may be on its way from another process."""
 
 
+@dataclass(frozen=True)
+class Observation:
+    """What one HAProxy process showed, and when (the loop's clock)."""
+
+    process: int
+    stat: Stat
+    at: float
+
+    def still(self, at: float) -> "Observation":
+        """Nothing has moved until then."""
+        return replace(self, at=at)
+
+    def rows(self) -> Iterable[tuple[Slot, tuple[ServerRow, ...]]]:
+        """Servers by slot."""
+        for backend, rows in self.stat.servers.items():
+            if backend.startswith("s"):
+                yield Slot(self.process, int(backend[1:])), rows
+
+    def queued_slots(self) -> Iterable[Slot]:
+        """Slots in which requests wait."""
+        for backend, row in self.stat.backends.items():
+            if row.queued and backend[1:].isdigit():
+                yield Slot(self.process, int(backend[1:]))
+
+
+Observations = Mapping[int, Observation]
 Sign = tuple[VersionRoute | None, tuple[Slot, ...], Tenure | None]
-Act = Callable[["ServedVersion", str], Awaitable[None]]
-"""What is done when the gate of a version's replica has changed, before that goes on."""
-
-
-class _Sum(NamedTuple):
-    """Over the gates of a version."""
-
-    busy: int
-    waiting: int
-    served: int
-    usable: int
-    """Replicas."""
-    known: bool
-    """All ready replicas are heard."""
-    heard_all: bool
-    """Those that leave, too."""
 
 
 class ServedVersion:
@@ -53,15 +62,7 @@ class ServedVersion:
         """Those declared; of a withdrawn version those that it had."""
         self.tenure: Tenure | None = None
         """Among several routers: what this one may do with the replicas."""
-
-        async def changed(replica_id: str) -> None:
-            await act(self, replica_id)
-
-        self._act = changed
-        self._renew = self._forget_sums
-        self._sum: _Sum | None = None
-        self._settled: object = None
-        """What it was at the last look through it, if that left nothing to do."""
+        self._act = act
         self._gates: dict[str, GateWatch] = {}
         self._leaving: dict[str, ReplicaTarget] = {}
         """No more declared, still with requests."""
@@ -95,9 +96,6 @@ class ServedVersion:
 
     def declare(self, route: VersionRoute, slot: Slot) -> None:
         """What it is from now on, and where new requests go."""
-        if route is self.route and self.slots[-1:] == [slot]:
-            return
-        self._forget_sums()
         self.route = route
         if slot in self.slots:
             self.slots.remove(slot)
@@ -112,15 +110,11 @@ class ServedVersion:
         self.replicas = declared
         for replica in declared.values():
             if replica.control is not None and replica.id not in self._gates:
-                watch = GateWatch(replica.id, replica.control, self._act, self._epoch, self._renew)
-                self._gates[replica.id] = watch
-                watch.tell_gone(self._left)
+                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act, self._epoch)
+                self._gates[replica.id].tell_gone(self._left)
 
     def take(self, tenure: Tenure | None) -> None:
         """Among several routers: what this one may do with the replicas from now on."""
-        if tenure == self.tenure:
-            return
-        self._forget_sums()
         self.tenure = tenure
         for gate in self._gates.values():
             gate.claim(self._epoch)
@@ -129,27 +123,21 @@ class ServedVersion:
     def _epoch(self) -> Epoch | None:
         return self.tenure.epoch if self.tenure is not None else None
 
-    def claims(self) -> tuple[int, Epoch | None]:
-        """What the gates tell: the highest epoch of all claims, and the highest claim above this router's own."""
-        own, highest = self._epoch, 0
-        above: Epoch | None = None
-        for gate in self._gates.values():
-            claim = gate.status.claim if gate.status is not None else None
-            if claim is not None:
-                highest = max(highest, claim.number)
-                if own is not None and claim > own and (above is None or claim > above):
-                    above = claim
-        return highest, above
+    @property
+    def superseded_by(self) -> Epoch | None:
+        """The highest claim of another router above the own one, as the gates tell."""
+        return max((e for gate in self._gates.values() if (e := gate.superseded_by) is not None), default=None)
+
+    @property
+    def highest_epoch(self) -> int:
+        """Of all claims that the gates told of."""
+        return max((gate.epoch for gate in self._gates.values()), default=0)
 
     def withdraw(self) -> None:
         """No new requests come; those that wait are still served."""
         if self.route is not None:
-            self._forget_sums()
             self.route = None
             self._retire(self.slots)
-
-    def _forget_sums(self) -> None:
-        self._sum = self._settled = None
 
     def _retire(self, slots: Iterable[Slot]) -> None:
         now = asyncio.get_running_loop().time()
@@ -184,15 +172,9 @@ class ServedVersion:
 
     async def reconcile(self, seen: Observations, servers: Servers) -> None:
         """Counts, caps, departures, emptied slots."""
-        now = [(servers.sign(slot), *self._rows(slot, seen)) for slot in self.slots]
-        if now == self._settled:
-            return
-        self._settled = None
-        gates = self._gates_sum
         self._count(seen)
-        views = self._slot_views(seen)
         for replica_id in (*self.replicas, *self._leaving):
-            await self._set_caps(replica_id, views, servers)
+            await self.reconcile_replica(replica_id, seen, servers)
             if (gate := self._gates.get(replica_id)) is not None and gate.lost:
                 await self._give_up(replica_id, seen, servers)
         for slot in self.slots:
@@ -208,10 +190,6 @@ class ServedVersion:
         for slot in tuple(self.slots):
             if (slot != self.slots[-1] or self.route is None) and await self._emptied(slot, seen, servers):
                 self.slots.remove(slot)
-        strange = any(replica_id not in self.replicas for slot in self.slots for replica_id in servers.of(slot))
-        # Meanwhile a gate may have told something new.
-        if self._sum is gates and gates.known and gates.heard_all and not self.moving and not strange:
-            self._settled = [(servers.sign(slot), *self._rows(slot, seen)) for slot in self.slots]
 
     async def pass_on(self, address: Path, seen: Observations, servers: Servers) -> None:
         """Sends what waits here on to whoever owns the endpoint now."""
@@ -221,9 +199,6 @@ class ServedVersion:
 
     async def reconcile_replica(self, replica_id: str, seen: Observations, servers: Servers) -> None:
         """One replica's caps in all slots."""
-        await self._set_caps(replica_id, self._slot_views(seen), servers)
-
-    async def _set_caps(self, replica_id: str, views: list[SlotView], servers: Servers) -> None:
         replica = self.replicas.get(replica_id) or self._leaving.get(replica_id)
         if replica is None or not self.slots:
             return
@@ -231,13 +206,11 @@ class ServedVersion:
         if gate is not None and gate.unheard and replica.ready and replica_id in self.replicas:
             # A new agent leaves the caps as they are until it hears the gate.
             return
+        views = [SlotView(slot, self._queued(slot, seen), self._current(slot, seen)) for slot in self.slots]
         wanted = caps(replica_id, self._view(replica_id, views), views)
         # First what goes down: a replica is never counted in two slots at once.
         for slot, cap in sorted(wanted.items(), key=lambda item: item[1]):
             await servers.set_cap(slot, replica_id, replica.address, cap, gated=replica.control is not None)
-
-    def _slot_views(self, seen: Observations) -> list[SlotView]:
-        return [SlotView(slot, self._queued(slot, seen), self._current(slot, seen)) for slot in self.slots]
 
     async def _give_up(self, replica_id: str, seen: Observations, servers: Servers) -> None:
         """What a lost replica has is sent elsewhere, or answered 502: HAProxy would wait for its own timeout."""
@@ -291,29 +264,14 @@ class ServedVersion:
         return any(servers.of(slot).get(replica_id) or self._current(slot, seen).get(replica_id) for slot in self.slots)
 
     @property
-    def _gates_sum(self) -> _Sum:
-        if self._sum is None:
-            heard = [gate.status for gate in self._gates.values() if gate.status is not None]
-            asked = [self._gates.get(r.id) for r in self.replicas.values() if r.ready and r.control is not None]
-            self._sum = _Sum(
-                busy=sum(status.running for status in heard),
-                waiting=sum(status.waiting for status in heard),
-                served=sum(status.served_total for status in heard),
-                usable=sum(self._view(name, []).usable for name in self.replicas) if self.route else 0,
-                known=all(gate is not None and gate.status is not None for gate in asked),
-                heard_all=len(heard) == len(self._gates),
-            )
-        return self._sum
-
-    @property
     def ready_replicas(self) -> int:
         """Replicas that may get requests, those whose slots are all taken included."""
-        return self._gates_sum.usable
+        return sum(self._view(replica_id, []).usable for replica_id in self.replicas) if self.route else 0
 
     @property
     def served_total(self) -> int:
         """Requests that the present replicas have finished."""
-        return self._gates_sum.served
+        return sum(gate.status.served_total for gate in self._gates.values() if gate.status is not None)
 
     def queued(self, seen: Observations) -> int:
         """Requests that wait, without those whose clients have left."""
@@ -333,16 +291,18 @@ class ServedVersion:
         """The figures; None when a part of them is not known."""
         if any(slot.process not in seen for slot in self.slots):
             return None
-        gates = self._gates_sum
-        if not gates.known:
-            return None
+        for replica in self.replicas.values():
+            gate = self._gates.get(replica.id)
+            if replica.ready and replica.control is not None and (gate is None or gate.status is None):
+                return None
+        statuses = [gate.status for gate in self._gates.values() if gate.status is not None]
         ungated = [r.id for r in self.replicas.values() if r.control is None]
-        busy = gates.busy
+        busy = sum(status.running for status in statuses)
         busy += sum(self._current(slot, seen).get(replica_id, 0) for slot in self.slots for replica_id in ungated)
         return VersionLoad(
             busy=busy,
-            queued=self.queued(seen) + gates.waiting,
-            ready_replicas=gates.usable,
+            queued=self.queued(seen) + sum(status.waiting for status in statuses),
+            ready_replicas=self.ready_replicas,
             requests_total=self.requests_total,
             rejected_total=self.rejected_total,
         )
@@ -369,16 +329,13 @@ class ServedVersion:
             self.rejected_total += count - before if count >= before else count
 
     @staticmethod
-    def _rows(slot: Slot, seen: Observations) -> tuple[BackendRow | None, tuple[ServerRow, ...]]:
-        if (observation := seen.get(slot.process)) is None:
-            return None, ()
-        return observation.stat.backends.get(slot.backend), observation.stat.servers.get(slot.backend, ())
-
-    @classmethod
-    def _queued(cls, slot: Slot, seen: Observations) -> int:
-        row, _ = cls._rows(slot, seen)
+    def _queued(slot: Slot, seen: Observations) -> int:
+        observation = seen.get(slot.process)
+        row = observation.stat.backends.get(slot.backend) if observation is not None else None
         return row.queued if row is not None else 0
 
-    @classmethod
-    def _current(cls, slot: Slot, seen: Observations) -> dict[str, int]:
-        return {row.name: row.current for row in cls._rows(slot, seen)[1]}
+    @staticmethod
+    def _current(slot: Slot, seen: Observations) -> dict[str, int]:
+        observation = seen.get(slot.process)
+        rows = observation.stat.servers.get(slot.backend, ()) if observation is not None else ()
+        return {row.name: row.current for row in rows}
