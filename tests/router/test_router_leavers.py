@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from aks_inference_runtime.router.leavers import TABLES, ended, left, particulars, remote_end, remote_ends, waiting
+from aks_inference_runtime.router.connections import Connection
+from aks_inference_runtime.router.leavers import left, particulars, remote_end, remote_ends, waiting
 from aks_inference_runtime.router.model import VersionKey
 
 SVC = VersionKey("svc", "A")
@@ -151,21 +152,11 @@ def test_who_waits_and_has_left():
     assert waiting("") == []
 
 
-def test_the_systems_table():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
-        accepted, _ = server.accept()
-        end = remote_end("{}:{}".format(*client.getsockname()))
-        port = server.getsockname()[1]
-        assert ended(TABLES["tcpv4"].read_text(), port) == (1, 0)
-        assert remote_ends(TABLES["tcpv4"].read_text())[end] == "01"
-        client.shutdown(socket.SHUT_WR)
-        assert accepted.recv(1) == b""
-        assert remote_ends(TABLES["tcpv4"].read_text())[end] == "08"
-        assert ended(TABLES["tcpv4"].read_text(), port) == (0, 1)
-        accepted.close()
-        client.close()
-        assert ended(TABLES["tcpv4"].read_text(), port) == (0, 0)
+def test_a_whole_connection_hides_an_older_one_of_the_same_end():
+    end = remote_end("127.0.0.1:8080")
+    assert end == "0100007F:1F90"
+    rows = [Connection(80, end, "08"), Connection(81, end, "01"), Connection(82, end, "08")]
+    assert remote_ends(rows) == {end: "01"}
     assert remote_end("::1:80") == "00000000000000000000000001000000:0050"
 
 

@@ -12,15 +12,14 @@ is HAProxy's chance that counts.
 """
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
+from aks_inference_runtime.router.connections import CLOSE_WAIT, ESTABLISHED, PROTOCOLS, Connection, connections, words
 from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import Observations
 
@@ -33,15 +32,11 @@ BYTES_PER_SECOND = 500_000
 MOST = 200
 """Leavers that one look asks the particulars of; the rest has its turn at the next."""
 
-TABLES = {"tcpv4": Path("/proc/net/tcp"), "tcpv6": Path("/proc/net/tcp6")}
-"""The system's connections, by HAProxy's name of the protocol."""
-
 _EOS = 0x40000 | 0x10000 | 0x4
 """Flags of a stream's client side: end of input seen, aborted, failed (SC_FL_EOS, SC_FL_ABRT_DONE, SC_FL_ERROR; the
 same from HAProxy 2.8 to 3.5)."""
 _LINE = re.compile(r"(0x[0-9a-f]+): proto=(\S+) src=(\S+) .* be=s\d+ srv=<none> .* scf=\[\d+,([0-9a-f]+)h,.* scb=\[2,")
 """A stream in a slot's queue (state 2 of its server side)."""
-_ESTABLISHED, _CLOSE_WAIT = "01", "08"
 _FULL = re.compile(
     r"^0x[0-9a-f]+: \[[^\n]*\] id=(\d+) proto=\S+ source=(\S+).*?\n  backend=s(\d+) .*?"
     r"\n  scb=\S+ flags=\S+ state=QUE ",
@@ -71,8 +66,8 @@ def left(streams: Iterable[Waiting], ends: Mapping[str, Mapping[str, str]]) -> t
     """Those whose client is gone, and those whose connection is not to be found; `ends`: `remote_ends` by protocol."""
     gone, missing = [], []
     for one in streams:
-        state = ends[one.protocol].get(remote_end(one.source)) if one.protocol in ends else _ESTABLISHED
-        if one.closed or state == _CLOSE_WAIT:
+        state = ends[one.protocol].get(remote_end(one.source)) if one.protocol in ends else ESTABLISHED
+        if one.closed or state == CLOSE_WAIT:
             gone.append(one)
         elif state is None:
             missing.append(one)
@@ -80,28 +75,18 @@ def left(streams: Iterable[Waiting], ends: Mapping[str, Mapping[str, str]]) -> t
 
 
 def remote_end(source: str) -> str:
-    """`<address>:<port>` as /proc/net/tcp has it: words of four bytes, the lowest first."""
+    """`<address>:<port>` as `Connection` has it."""
     host, _, port = source.rpartition(":")
-    packed = ip_address(host).packed
-    words = (packed[start : start + 4][::-1].hex() for start in range(0, len(packed), 4))
-    return f"{''.join(words)}:{int(port):04x}".upper()
+    return f"{words(ip_address(host).packed)}:{int(port):04X}"
 
 
-def remote_ends(text: str) -> dict[str, str]:
-    """From /proc/net/tcp: state by remote end."""
+def remote_ends(found: Iterable[Connection]) -> dict[str, str]:
+    """State by remote end."""
     ends: dict[str, str] = {}
-    for line in text.splitlines()[1:]:
-        _, _, end, state, *_ = line.split(None, 4)
-        if ends.get(end) != _ESTABLISHED:
-            ends[end] = state
+    for one in found:
+        if ends.get(one.remote_end) != ESTABLISHED:
+            ends[one.remote_end] = one.state
     return ends
-
-
-def ended(text: str, port: int) -> tuple[int, int]:
-    """From /proc/net/tcp: connections to this port that are whole, and those whose other side has closed."""
-    states = re.findall(rf"^ *\d+: [0-9A-F]+:{port:04X} [0-9A-F:]+ ({_ESTABLISHED}|{_CLOSE_WAIT}) ", text, re.MULTILINE)
-    closed = states.count(_CLOSE_WAIT)
-    return len(states) - closed, closed
 
 
 def particulars(text: str) -> tuple[str, int, int] | None:
@@ -203,23 +188,21 @@ class Leavers:
             return True
         held = await admin.connections()
         whole = 0
-        for table in TABLES.values():
-            with contextlib.suppress(OSError):
-                text = table.read_text()
-                self._bytes += len(text)
-                connected, closed = ended(text, self._port)
-                whole += connected
-                if closed:
-                    return True
+        for protocol in PROTOCOLS:
+            if (told := connections(protocol, self._port)) is None:
+                continue
+            self._bytes += told.bytes
+            if any(one.state == CLOSE_WAIT for one in told.connections):
+                return True
+            whole += len(told.connections)
         # One that was reset is in no table any more.
         return whole < held
 
     def _ends(self, streams: Iterable[Waiting]) -> dict[str, dict[str, str]]:
         ends: dict[str, dict[str, str]] = {}
-        for protocol in {one.protocol for one in streams} & TABLES.keys():
-            # A system without these tables: what HAProxy notices has to do.
-            with contextlib.suppress(OSError):
-                text = TABLES[protocol].read_text()
-                self._bytes += len(text)
-                ends[protocol] = remote_ends(text)
+        for protocol in {one.protocol for one in streams} & PROTOCOLS:
+            # Where the system does not tell, what HAProxy notices has to do.
+            if (told := connections(protocol)) is not None:
+                self._bytes += told.bytes
+                ends[protocol] = remote_ends(told.connections)
         return ends
