@@ -204,7 +204,9 @@ def applied(node, until, images, tmp_path_factory):
 NO_LIBRARY = "the node's base image lacks libpython3.11.so.1.0, which Triton's stub for models in Python needs"
 
 
-@pytest.fixture(params=[*(n for n in SERVERS if n != "triton"), pytest.param("triton", marks=pytest.mark.skip(NO_LIBRARY))])
+@pytest.fixture(
+    params=[*(n for n in SERVERS if n != "triton"), pytest.param("triton", marks=pytest.mark.skip(NO_LIBRARY))]
+)
 async def served(request, applied, images, tmp_path):
     """The services of one server and the router's address; the one before is gone."""
     project, address = applied

@@ -170,10 +170,10 @@ class ControlledRolloutEndpointArgs(TypedDict):
     token_jwks_uri: NotRequired[pulumi.Input[str] | None]
     """Optional. Where the issuer's keys are. Default: as its `.well-known/openid-configuration` says."""
     primary_key: NotRequired[pulumi.Input[str] | None]
-    """Optional. Secret, at least 8 characters that a header can carry. Default: generated, and kept. One that was given
+    """Optional. Secret, 8 to 4,096 characters that a header can carry. Default: generated, and kept. One that was given
     stays when the argument is left out again; give another to end it."""
     secondary_key: NotRequired[pulumi.Input[str] | None]
-    """Optional. Secret, at least 8 characters; only with `primary_key`. Default: generated, and kept as that is."""
+    """Optional. Secret, 8 to 4,096 characters; only with `primary_key`. Default: generated, and kept as that is."""
     enable_app_insights: NotRequired[bool | None]
     """Optional. Whether requests, what scripts print and errors go to Application Insights. Default: false."""
     app_insights_connection_string: NotRequired[pulumi.Input[str] | None]
