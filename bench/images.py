@@ -30,8 +30,7 @@ from aks_inference_runtime.images import (
     Ensured,
     RegistryClient,
     RegistryPlace,
-    ensure_application,
-    ensure_image,
+    ensure_service,
     find_all,
     read_environment,
 )
@@ -190,9 +189,8 @@ async def compare(work: Path, host: str, tar: Path, packages: tuple[str, ...], q
         async def ours(script: str) -> tuple[float, Ensured, Ensured]:
             (source / "score.py").write_text(script)
             begin = time.perf_counter()
-            made = await ensure_image(client, definition, place, settings=settings)
             application = Application("score.py", source)
-            service = await ensure_application(client, made, definition, application, place, settings)
+            made, service = await ensure_service(client, definition, application, place, settings=settings)
             return time.perf_counter() - begin, made, service
 
         cold_s, made, service = await ours("def init(): ...\ndef run(data): return data\n")

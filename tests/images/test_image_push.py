@@ -1,6 +1,8 @@
 """What a changed entry script costs at a real registry, and what happens when the records on disk are wrong."""
 
+import asyncio
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images import (
     Application,
     BuildSettings,
     Ensured,
     RegistryClient,
     RegistryPlace,
-    ensure_application,
-    ensure_image,
+    ensure_service,
     read_environment,
 )
 from aks_inference_runtime.images.build.base import fetch_image
@@ -38,9 +40,9 @@ class Story:
 
     async def apply(self, script: str) -> Ensured:
         (self.source / "score.py").write_text(script)
-        made = await ensure_image(self.client, self.definition, self.place, settings=self.settings)
         application = Application("score.py", self.source)
-        return await ensure_application(self.client, made, self.definition, application, self.place, self.settings)
+        _, made = await ensure_service(self.client, self.definition, application, self.place, settings=self.settings)
+        return made
 
     async def whole(self, service: Ensured) -> bool:
         """Whether the repository has all that the image's manifest names."""
@@ -110,7 +112,7 @@ async def test_what_was_kept_and_changed_on_disk_is_fetched_again(
         await service.apply("one = 1\n")
         kept = [path for path in (service.settings.cache / "blobs").iterdir() if path.stat().st_size < 100_000]
         assert kept
-        for path in [*kept, *(service.settings.cache / "pushed").iterdir()]:
+        for path in [*kept, *(service.settings.cache / "pushed").glob("*/*")]:
             path.write_bytes(b"\xff{}")
         second = await service.apply("two = 2\n")
         assert await service.whole(second)
@@ -131,3 +133,101 @@ async def test_another_refusal_of_the_manifest_is_told(
         )
         with pytest.raises(Exception, match="MANIFEST_INVALID: not here"):
             await service.apply("two = 2\n")
+
+
+async def test_what_was_begun_and_not_needed_is_taken_back(
+    registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """The same script again on a machine that has sent before: the image is there, and no upload stays open."""
+    registry = registry_with({})
+    proxy = proxy_before(registry.host)
+    proxy.host = await server(proxy.handle)
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        first = await service.apply("one = 1\n")
+        proxy.seen.clear()
+        again = await service.apply("one = 1\n")
+        kinds = Counter(method for method, _, _ in proxy.seen)
+    assert (first.built, again.built, again.image) == (True, False, first.image)
+    assert kinds["POST"] == kinds["DELETE"] == 2
+    assert kinds["PUT"] == 0
+    open_ones = registry.storage / "docker/registry/v2/repositories" / SERVICES / "_uploads"
+    assert not list(open_ones.glob("*/data"))
+
+
+async def test_who_has_never_sent_an_image_begins_nothing(
+    registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any, tmp_path: Path
+) -> None:
+    """A reader may have no right to write: where the image is there, it is not even tried."""
+    proxy = proxy_before(registry_with({}).host)
+    proxy.host = await server(proxy.handle)
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        first = await service.apply("one = 1\n")
+        proxy.seen.clear()
+        service.settings = BuildSettings(cache=tmp_path / "another")
+        again = await service.apply("one = 1\n")
+        assert again.image == first.image
+    assert {method for method, _, _ in proxy.seen} <= {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_an_upload_that_came_to_nothing_is_begun_anew(
+    status: int, registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """403: refused when it was begun; 404: forgotten before it was used; 500: broken off there."""
+    proxy = proxy_before(registry_with({}).host)
+    proxy.host = await server(proxy.handle)
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        await service.apply("one = 1\n")
+        proxy.seen.clear()
+        refused: list[str] = []
+
+        def fault(request: web.Request) -> web.Response | None:
+            method = "POST" if status == 403 else "PUT"
+            if request.method != method or "/blobs/uploads/" not in request.path or len(refused) == 2:
+                return None
+            refused.append(request.path)
+            return web.json_response({"errors": []}, status=status)
+
+        proxy.fault = fault
+        second = await service.apply("two = 2\n")
+        assert len(refused) == 2
+        assert await service.whole(second)
+
+
+async def test_a_base_that_moved_is_looked_up_anew(
+    registry_with: Any, push_base: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    async with quick() as client:
+        host = registry_with({}).host
+        service = await story(client, host)
+        first = await service.apply("one = 1\n")
+        await push_base(client, f"{host}/push/base:1", {"etc/moved": b"yes"})
+        second = await service.apply("one = 1\n")
+        assert second.key != first.key
+        assert second.built
+        third = await service.apply("one = 1\n")
+        assert (third.built, third.image) == (False, second.image)
+
+
+async def test_files_that_cannot_be_taken_are_told_while_the_environment_is_looked_for(
+    registry_with: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """The registry of the environments does not answer: what is wrong with the files is told all the same."""
+    over = asyncio.Event()
+
+    async def silent(_request: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response(status=503)
+
+    async with quick() as client:
+        service = await story(client, registry_with({}).host)
+        service.place = RegistryPlace.parse(f"{await server(silent)}/push/env")
+        (service.source / ".amlignore").write_text("score.py\n")
+        try:
+            with pytest.raises(InvalidInput, match=r"'score\.py' is ignored by"):
+                await service.apply("one = 1\n")
+        finally:
+            over.set()

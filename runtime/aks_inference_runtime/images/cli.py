@@ -19,7 +19,7 @@ from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
 from aks_inference_runtime.images.context import MAX_BYTES, MAX_FILES, ContextLimits
-from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_application, ensure_image
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image, ensure_service
 from aks_inference_runtime.images.environment import curated
 from aks_inference_runtime.images.environment.containerfile import with_default_base
 from aks_inference_runtime.images.environment.key import image_key
@@ -220,10 +220,9 @@ def build_command(
         azure = azure_build(os.environ, Builder(builder), registry_id, limits)
         settings = BuildSettings(Builder(builder), refresh=refresh, tool=tool, credentials=store, azure=azure)
         async with reach.client(store) as client:
-            made = await ensure_image(client, definition, place, others, settings, _progress)
             if application is None:
-                return made, None
-            return made, await ensure_application(client, made, definition, application, place, settings, _progress)
+                return await ensure_image(client, definition, place, others, settings, _progress), None
+            return await ensure_service(client, definition, application, place, others, settings, _progress)
 
     made, service = _run(build())
     content: dict[str, object] = {

@@ -9,8 +9,8 @@ from aks_inference_runtime.images.ensure import (
     BuildSettings,
     Ensured,
     application_reference,
-    ensure_application,
     ensure_image,
+    ensure_service,
 )
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
@@ -85,9 +85,11 @@ async def ensure(client: RegistryClient, wanted: Wanted, settings: BuildSettings
     alias, definition, workspace = wanted.alias, wanted.definition, wanted.workspace
     if alias is not None and (named := await client.head(alias)) is not None:
         return Ensured(wanted.offline_key, alias.at(named.digest), False)
-    made = await ensure_image(client, definition, workspace, wanted.shared, settings, progress)
-    if wanted.packed is not None:
-        made = await ensure_application(client, made, definition, wanted.packed, workspace, settings, progress)
+    if wanted.packed is None:
+        made = await ensure_image(client, definition, workspace, wanted.shared, settings, progress)
+    else:
+        packed, shared = wanted.packed, wanted.shared
+        _, made = await ensure_service(client, definition, packed, workspace, shared, settings, progress)
     return made if alias is None else await _also(client, made, alias)
 
 

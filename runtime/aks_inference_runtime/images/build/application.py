@@ -1,6 +1,5 @@
 """The application's own small layer on an environment's image: a changed entry script leaves the environment alone."""
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from aks_inference_runtime.api.content import combined_digest, file_digest
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.build.assemble import Image, NewLayer, put_together
 from aks_inference_runtime.images.build.base import BaseImage
-from aks_inference_runtime.images.build.tarball import Entry, kept
+from aks_inference_runtime.images.build.tarball import Entry, Layer, kept
 from aks_inference_runtime.images.context import ContextLimits, context_files
 from aks_inference_runtime.images.environment.containerfile import APP_ROOT
 
@@ -85,15 +84,19 @@ def _served(entry: str, folder: str | None) -> tuple[dict[str, str], list[str]]:
     return variables, ["azmlinfsrv", "--entry_script", f"{APP_ROOT}/{entry}"]
 
 
-async def application_image(environment: BaseImage, packed: Packed, cache: Path) -> Image:
-    """The image of a service: the environment's with the application's layer."""
+def application_layer(packed: Packed, cache: Path) -> Layer:
+    """The application's layer, whatever it is put on; kept between builds."""
     root = packed.root.lstrip("/")
 
     def entries() -> list[Entry]:
         return [Entry(f"{root}/{name}", path, _executable(path)) for name, path in packed.files.items()]
 
     key = f"application {packed.digest}" if packed.root == APP_ROOT else f"application {root} {packed.digest}"
-    layer = await asyncio.to_thread(kept, cache / "layers", key, lambda _stack: entries())
+    return kept(cache / "layers", key, lambda _stack: entries())
+
+
+def application_image(environment: BaseImage, packed: Packed, layer: Layer) -> Image:
+    """The image of a service: the environment's with the application's layer. Pure."""
     changes = {
         "Env": packed.variables,
         "Cmd": list(packed.command),

@@ -1,10 +1,13 @@
 """Sending an image to a registry: only what the repository does not have, tag last."""
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.images.build.assemble import Image
 from aks_inference_runtime.images.build.base import BaseImage, base_layer
 from aks_inference_runtime.images.build.kept import write_whole
@@ -20,6 +23,9 @@ PARALLEL = 4
 UNASKED_BYTES = SMALL_BYTES
 """Blobs up to this size are sent without asking for them before: the question costs as much."""
 
+TAKE_BACK_S = 5.0
+"""A registry that does not answer forgets what was begun by itself."""
+
 
 @dataclass(frozen=True)
 class Pushed:
@@ -31,13 +37,49 @@ class Pushed:
     """Blobs that the repository had, or that were mounted from another."""
 
 
+class Begun:
+    """Uploads to a repository that are begun before it is known of what; an async context manager that takes back those
+    that were not needed. Only where this machine has sent an image before: who only reads begins none."""
+
+    def __init__(self, client: RegistryClient, target: ImageReference, cache: Path, count: int) -> None:
+        self._client = client
+        self._target = target
+        self._count = count if _records(target, cache).is_dir() else 0
+        self._tasks: list[asyncio.Task[str]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._client.open_upload(self._target)) for _ in range(self._count)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(self._take_back(task) for task in self._tasks))
+
+    async def _take_back(self, task: "asyncio.Task[str]") -> None:
+        with contextlib.suppress(AksInferenceError, TimeoutError):
+            async with asyncio.timeout(TAKE_BACK_S):
+                await self._client.cancel_upload(self._target, await task)
+
+    async def take(self) -> str | None:
+        """Where one goes on; None: there is none, or the registry refused it, as it will say again."""
+        if not self._tasks:
+            return None
+        with contextlib.suppress(AksInferenceError):
+            return await self._tasks.pop()
+        return None
+
+
 async def push_image(
-    client: RegistryClient, image: Image, target: ImageReference, cache: Path, progress: Progress
+    client: RegistryClient,
+    image: Image,
+    target: ImageReference,
+    cache: Path,
+    progress: Progress,
+    begun: Begun | None = None,
 ) -> Pushed:
     """An image under a tag. An image of the same base that is in the repository tells that the base's layers are."""
     record = _record(image, target, cache)
     try:
-        pushed = await push_blobs(client, image, target, cache, progress, record)
+        pushed = await push_blobs(client, image, target, cache, progress, record, begun)
         await client.push_manifest(target, image.manifest)
     except RegistryError as error:
         if BLOB_UNKNOWN not in str(error) or not record.exists():
@@ -57,6 +99,7 @@ async def push_blobs(
     cache: Path,
     progress: Progress,
     record: Path | None = None,
+    begun: Begun | None = None,
 ) -> Pushed:
     """All blobs of an image, in parallel; the first error ends the others. `record`: see `push_image`."""
     slots = asyncio.Semaphore(PARALLEL)
@@ -69,17 +112,20 @@ async def push_blobs(
         async with slots:
             return await _base_blob(client, image.base, layer, target, cache, progress)
 
-    async def made(layer: Descriptor, path: Path) -> Sent:
+    async def own(blob: Descriptor, source: UploadSource) -> Sent:
+        if blob.size > UNASKED_BYTES:
+            async with slots:
+                return await client.push_blob(target, blob, source)
+        opened = await begun.take() if begun else None
         async with slots:
-            return await client.push_blob(target, layer, UploadSource.file(path), ask=layer.size > UNASKED_BYTES)
+            return await client.push_blob(target, blob, source, ask=False, opened=opened)
 
     config = image.manifest.part("config")
-    own = UploadSource.of(image.config)
     tasks = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(made(one.descriptor(), one.path)) for one in made_here]
-            tasks.append(group.create_task(client.push_blob(target, config, own, ask=config.size > UNASKED_BYTES)))
+            tasks += [group.create_task(own(one.descriptor(), UploadSource.file(one.path))) for one in made_here]
+            tasks.append(group.create_task(own(config, UploadSource.of(image.config))))
             held = group.create_task(_held(client, target, record))
             tasks += [group.create_task(from_base(layer, held)) for layer in layers]
     except BaseExceptionGroup as errors:
@@ -91,7 +137,12 @@ async def push_blobs(
 
 def _record(image: Image, target: ImageReference, cache: Path) -> Path:
     """Where the digest stands of the image of this base that was pushed to this repository last."""
-    name = f"{target.api_host}/{target.repository} {image.base.manifest.digest}"
+    return _records(target, cache) / image.base.manifest.digest.replace(":", "-")
+
+
+def _records(target: ImageReference, cache: Path) -> Path:
+    """There once something was pushed to this repository."""
+    name = f"{target.api_host}/{target.repository}"
     return cache / "pushed" / hashlib.sha256(name.encode()).hexdigest()
 
 

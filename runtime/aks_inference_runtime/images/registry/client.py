@@ -28,7 +28,7 @@ from aks_inference_runtime.images.registry.manifest import (
     sha256,
 )
 from aks_inference_runtime.images.registry.transport import NETWORK_ERRORS, Transport, TransportOptions, refusal
-from aks_inference_runtime.images.registry.upload import Sent, UploadSource, upload
+from aks_inference_runtime.images.registry.upload import Sent, UploadSource, open_upload, upload
 
 _PIECE = 256 * 1024
 
@@ -194,13 +194,30 @@ class RegistryClient:
             )
 
     async def push_blob(
-        self, target: ImageReference, blob: Descriptor, source: UploadSource, *, ask: bool = True
+        self,
+        target: ImageReference,
+        blob: Descriptor,
+        source: UploadSource,
+        *,
+        ask: bool = True,
+        opened: str | None = None,
     ) -> Sent:
-        """Sends a blob unless the repository has it; without `ask` it is sent in any case."""
+        """Sends a blob unless the repository has it; without `ask` it is sent in any case. `opened`: an upload that
+        `open_upload` began."""
         if ask and await self.has_blob(target, blob.digest):
             return Sent(0, "there")
         place = _push(target)
-        return await upload(self._transport, place.host, place.scope, self._uploads(place), blob, source)
+        return await upload(self._transport, place.host, place.scope, self._uploads(place), blob, source, opened)
+
+    async def open_upload(self, target: ImageReference) -> str:
+        """Begins an upload to a repository before it is known of what: one way less when it is."""
+        place = _push(target)
+        return await open_upload(self._transport, place.host, place.scope, self._uploads(place))
+
+    async def cancel_upload(self, target: ImageReference, opened: str) -> None:
+        """Gives up an upload that was begun; a registry that does not take that back forgets it by itself."""
+        place = _push(target)
+        await self._cancel(opened, place, place.scope)
 
     def _uploads(self, place: Place) -> str:
         return f"{self._transport.origin(place.host)}/v2/{place.repository}/blobs/uploads/"

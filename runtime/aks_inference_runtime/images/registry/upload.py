@@ -13,7 +13,7 @@ from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS
 from aks_inference_runtime.images.registry.manifest import Descriptor
 from aks_inference_runtime.images.registry.transport import NETWORK_ERRORS, SMALL_BYTES, Answer, Transport, refusal
 
-_STARTED = frozenset({201, 202})
+_STARTED = frozenset({202})
 _LOST = frozenset({404, 416})
 """The upload is gone, or stands somewhere else than we think."""
 
@@ -64,15 +64,15 @@ async def upload(
     start: str,
     blob: Descriptor,
     source: UploadSource,
+    opened: str | None = None,
 ) -> Sent:
-    """Sends a blob by an upload that `start` (a URL) opens. Raises the errors of Transport.request."""
+    """Sends a blob by an upload that `start` (a URL) opens, or `opened` where it was before. Raises the errors of
+    Transport.request."""
     failures = total = 0
     chunk = transport.options.chunk_bytes
     while True:
-        answer = await transport.request("POST", start, host=host, scope=scope, expected=_STARTED, body=b"")
-        if answer.status == 201:
-            return Sent(total, "mounted")
-        session = _Session(_location(answer, start))
+        session = _Session(opened or await open_upload(transport, host, scope, start))
+        opened = None
         try:
             await _Upload(transport, host, scope, start.partition("uploads/")[0], blob, source, chunk).run(session)
             return Sent(total + session.sent, "sent")
@@ -84,6 +84,12 @@ async def upload(
         total += session.sent
         failures += 1
         await transport.pause(failures, None, reason)
+
+
+async def open_upload(transport: Transport, host: str, scope: str, start: str) -> str:
+    """Where an upload goes on that `start` (a URL) opens. Raises the errors of Transport.request."""
+    answer = await transport.request("POST", start, host=host, scope=scope, expected=_STARTED, body=b"")
+    return _location(answer, start)
 
 
 @dataclass(frozen=True)
