@@ -38,4 +38,7 @@ def test_the_page_of_hosts_is_what_the_code_says() -> None:
     import hosts
 
     assert hosts.PAGE.read_text("utf-8") == hosts.page(), "run tools/hosts.py"
-    assert "mcr.microsoft.com" in hosts.page()
+    parts = {part.split(" (")[0].strip(): part for part in hosts.page().split("\n## ")[1:]}
+    signing_in = ("login.microsoftonline.com", "login.microsoftonline.us", "login.chinacloudapi.cn")
+    for (cloud, part), host in zip(parts.items(), signing_in, strict=True):
+        assert [one for one in signing_in if f"`{one}`" in part] == [host], cloud

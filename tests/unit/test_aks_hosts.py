@@ -21,8 +21,8 @@ TARGET = format_target(KubernetesTarget(name="prod", namespace="aks-inference-sy
     ("image", "host"),
     [
         ("acme.azurecr.io/models/churn:1", "acme.azurecr.io"),
-        ("localhost:5000/churn", "localhost"),
-        ("registry:5000/churn@sha256:00", "registry"),
+        ("localhost:5000/churn", "localhost:5000"),
+        ("registry:5000/churn@sha256:00", "registry:5000"),
         ("churn:1", "registry-1.docker.io"),
         ("acme/churn", "registry-1.docker.io"),
     ],
@@ -36,6 +36,7 @@ def test_where_an_image_comes_from(image: str, host: str) -> None:
     [
         ("az://acmemodels/models/prod", StackNames(storage_accounts=("acmemodels",))),
         ("oci://acme.azurecr.io/models", StackNames(registries=("acme.azurecr.io",))),
+        ("oci://registry.example:5000/models", StackNames(registries=("registry.example:5000",))),
         ("/srv/models", StackNames()),
     ],
 )
@@ -57,6 +58,14 @@ def test_services_name_registries_and_issuers(tmp_path: Path) -> None:
     issuer = {"token_issuer": "https://login.example/tenant/v2.0", "token_audiences": ["api"]}
     names = service_names([service(tmp_path), service(tmp_path, **token, **issuer)])
     assert names == StackNames(registries=("acme.azurecr.io",), identity_providers=("login.example",))
+
+
+def test_a_port_is_asked_where_one_is_named() -> None:
+    plan, _ = plan_cluster("prod", {"runtime": {"image": "registry.example:5000/runtime:1"}}, date(2026, 11, 21))
+    assert isinstance(plan, ClusterPlan)
+    names = StackNames(registries=("acme.azurecr.io",), identity_providers=("login.example:8443",))
+    asked = {(one.host, one.port) for one in hosts_of(plan, (), None, names)}
+    assert {("registry.example", 5000), ("acme.azurecr.io", 443), ("login.example", 8443)} <= asked
 
 
 def test_services_name_where_they_collect(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def hosts(
         (Cluster(location="usgovvirginia"), "acmemodels.blob.core.usgovcloudapi.net", Phase.SERVICE_DEPLOYMENT),
         (Cluster(location="usgovvirginia", security=Security(azure_policy=True)), "data.policy.azure.us", Phase.CREATE),
         (Cluster(location="chinaeast2"), "*.azk8s.cn", Phase.CREATE),
+        (Cluster(location="chinanorth3"), "management.chinacloudapi.cn", Phase.CREATE),
     ],
 )  # fmt: skip
 def test_host_is_named_with_its_phase(cluster: Cluster, host: str, phase: Phase) -> None:
@@ -193,7 +194,7 @@ def test_recommended_hosts_say_so() -> None:
 
 @pytest.mark.parametrize(
     ("location", "cloud"),
-    [("westeurope", "AzureCloud"), ("usgovtexas", "AzureUSGovernment"), ("China East", "AzureChinaCloud"), (None, "AzureCloud"), ("mars", "AzureCloud")],
+    [("westeurope", "AzureCloud"), ("usgovtexas", "AzureUSGovernment"), ("China East", "AzureChinaCloud"), ("chinanorth3", "AzureChinaCloud"), ("China East 3", "AzureChinaCloud"), ("usdodwest", "AzureUSGovernment"), (None, "AzureCloud"), ("mars", "AzureCloud")],
 )  # fmt: skip
 def test_cloud_of_a_region(location: str | None, cloud: str) -> None:
     assert cloud_of(location).name == cloud

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.spec import ClusterPlan
@@ -28,10 +28,10 @@ def registry_host(registry_id: str, location: str | None) -> str | None:
 
 
 def image_host(image: str) -> str:
-    """The registry of an image: what stands before the first slash, where that is a host."""
+    """The registry of an image, with a port that it names: what stands before the first slash, where that is a host."""
     first, slash, _ = image.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost")
-    return first.partition(":")[0] if named else DOCKER_HUB
+    return first if named else DOCKER_HUB
 
 
 def store_names(store: str) -> StackNames:
@@ -40,7 +40,7 @@ def store_names(store: str) -> StackNames:
     if parts.scheme == "az" and parts.hostname:
         return StackNames(storage_accounts=(parts.hostname,))
     if parts.scheme == "oci" and parts.hostname:
-        return StackNames(registries=(parts.hostname,))
+        return StackNames(registries=(_place(parts),))
     return NO_NAMES
 
 
@@ -64,7 +64,7 @@ def _of_service(plan: "EndpointPlan") -> Iterator[StackNames]:
     spec = plan.endpoint.spec
     if spec.token is not None:
         addresses = (spec.token.issuer, spec.token.jwks_uri)
-        hosts = tuple(host for address in addresses if address and (host := urlsplit(address).hostname))
+        hosts = tuple(place for address in addresses if address and (place := _place(urlsplit(address))))
         yield StackNames(identity_providers=hosts)
     for one in plan.versions:
         if one.version.container is not None and one.version.container.image:
@@ -72,6 +72,13 @@ def _of_service(plan: "EndpointPlan") -> Iterator[StackNames]:
         yield from (store_names(use.store) for use in one.models if use.store)
         if one.version.model_data is not None and one.version.model_data.store is not None:
             yield StackNames(data_accounts=store_names(one.version.model_data.store).storage_accounts)
+
+
+def _place(address: SplitResult) -> str:
+    """The host, with a port that is named."""
+    host = address.hostname or ""
+    port = address.netloc.rpartition("@")[2].partition(":")[2]
+    return f"{host}:{port}" if host and port.isdigit() else host
 
 
 def joined(several: Iterable[StackNames]) -> StackNames:

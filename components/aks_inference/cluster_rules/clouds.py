@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aks_inference.facts import region_named
+from aks_inference.facts import region_named, short_region
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,15 @@ CHINA = CloudNames(
 _CLOUDS = {cloud.name: cloud for cloud in (PUBLIC, US_GOVERNMENT, CHINA)}
 
 
+_BEGINNINGS = {"china": CHINA, "usgov": US_GOVERNMENT, "usdod": US_GOVERNMENT}
+"""Of the names of all regions of a sovereign cloud; none of the public cloud's begins so."""
+
+
 def cloud_of(location: str | None) -> CloudNames:
-    """The cloud of a region; the public one for a region that the list does not know."""
-    region = region_named(location) if location else None
-    return _CLOUDS[region.cloud] if region is not None else PUBLIC
+    """The cloud of a region; of one that the list does not know by the beginning of its name, else the public one."""
+    if location is None:
+        return PUBLIC
+    if (region := region_named(location)) is not None:
+        return _CLOUDS[region.cloud]
+    short = short_region(location)
+    return next((cloud for start, cloud in _BEGINNINGS.items() if short.startswith(start)), PUBLIC)

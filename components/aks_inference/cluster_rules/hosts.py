@@ -62,7 +62,7 @@ class StackNames:
 
     api_server: str | None = None
     registries: tuple[str, ...] = ()
-    """Login servers: `myregistry.azurecr.io`, or any other registry's host."""
+    """Login servers: `myregistry.azurecr.io`, or any other registry's host, with its port where that is not 443."""
     storage_accounts: tuple[str, ...] = ()
     """Of models and code."""
     data_accounts: tuple[str, ...] = ()
@@ -215,15 +215,16 @@ def _own(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iterator[Req
         "nothing can be created or changed",
     )
     for registry in names.registries or (f"<registry>.{cloud.registry}",):
-        pulls = (Phase.ROUTER_START, Phase.SERVICE_DEPLOYMENT)
+        pulls, (host, port) = (Phase.ROUTER_START, Phase.SERVICE_DEPLOYMENT), _placed(registry)
         yield _own_host(
-            registry,
+            host,
             pulls,
             (From.NODES, From.OPERATOR),
             "images of the runtime and the services",
             "pods stay in ImagePullBackOff; images cannot be built",
+            port=port,
         )
-        data = _data_endpoint(registry, cluster, cloud)
+        data = _data_endpoint(host, cluster, cloud)
         if data is not None:
             yield _own_host(
                 data,
@@ -249,12 +250,14 @@ def _own(cluster: Cluster, names: StackNames, cloud: CloudNames) -> Iterator[Req
             "what services collect waits in their pods, and goes with them",
         )
     for issuer in names.identity_providers:
+        host, port = _placed(issuer)
         yield _own_host(
-            issuer,
+            host,
             (Phase.ROUTER_RUNNING,),
             (From.RUNTIME, From.CLIENTS),
             "keys of the token issuer",
             "calls with a new token are answered 401 once the known keys are outdated",
+            port=port,
         )
     if names.key_vault is not None:
         yield _own_host(
@@ -329,6 +332,12 @@ def _own_host(
     protocol: str = "HTTPS",
 ) -> RequiredHost:
     return RequiredHost(host, port, protocol, phases, traffic, needed_for, without_it, _RUNTIME)
+
+
+def _placed(place: str) -> tuple[str, int]:
+    """`registry.example:5000` in two; HTTPS's own port where none is named."""
+    host, _, port = place.partition(":")
+    return host, int(port) if port.isdigit() else 443
 
 
 def _data_endpoint(registry: str, cluster: Cluster, cloud: CloudNames) -> str | None:
