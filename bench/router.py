@@ -2,7 +2,8 @@
 
 Every contender has one thread, the same upstream and the same load, in turns. 1 and 16 connections closed-loop (wrk);
 2,000 requests/s at a constant rate, timed from the intended start. Of each figure the best round counts: the one
-that was disturbed least by whatever else the machine does.
+that was disturbed least by whatever else the machine does. Throughputs are compared round by round, as the machine is
+faster in one minute than in the next; the median counts.
 
     ./bench/run router [--quick] [--json]
 """
@@ -11,6 +12,7 @@ import asyncio
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from collections import defaultdict
@@ -50,8 +52,8 @@ async def measure(*, quick: bool) -> dict[str, Any]:
         "added_p99_ms": round(ours["p99_ms"] - direct["p99_ms"], 4),
     }
     for name, key in (("bare haproxy", "haproxy"), ("nginx", "nginx"), ("envoy", "envoy")):
-        result[f"throughput_vs_{key}"] = ratio(rows, name)
-    result["throughput_with_gates_vs_haproxy"] = ratio(rows, "bare haproxy", of="router with gate")
+        result[f"throughput_vs_{key}"] = ratio(samples, name)
+    result["throughput_with_gates_vs_haproxy"] = ratio(samples, "bare haproxy", of="router with gate")
     result |= {
         "to_reach": TO_REACH,
         "reached": reached(result),
@@ -138,11 +140,12 @@ def best(kind: str, values: list[float]) -> float:
     return max(values) if kind.startswith("rps") else min(values)
 
 
-def ratio(rows: Mapping[str, Mapping[str, float]], beside: str, *, of: str = "router") -> float | None:
-    """Throughput at 16 connections, ours by theirs; None: not measured."""
-    if "rps_16" not in rows.get(beside, {}):
+def ratio(samples: Mapping[str, Mapping[str, list[float]]], beside: str, *, of: str = "router") -> float | None:
+    """Throughput at 16 connections, ours by theirs, of the median round; None: not measured."""
+    if "rps_16" not in samples.get(beside, {}):
         return None
-    return round(rows[of]["rps_16"] / rows[beside]["rps_16"], 3)
+    turns = zip(samples[of]["rps_16"], samples[beside]["rps_16"], strict=True)
+    return round(statistics.median(ours / theirs for ours, theirs in turns), 3)
 
 
 def reached(result: Mapping[str, Any]) -> dict[str, bool | None]:
