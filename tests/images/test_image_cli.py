@@ -75,6 +75,7 @@ BAD = [
     (("find", "{file}", "--registry", "127.0.0.1:1", "--username", "u"), "--password-stdin"),
     (("build", "{file}", "--registry", "127.0.0.1:1", "--source-directory", "{folder}"), "needs --entry-script"),
     (("build", "{file}", "--registry", "127.0.0.1:1", "--builder", "magic"), "is not one of"),
+    (("find", "{file}", "--registry", "127.0.0.1:1", "--registry-tier", "gold"), "is not one of"),
     (("key", "{file}.missing"), "cannot be read"),
 ]
 

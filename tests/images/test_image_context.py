@@ -3,6 +3,9 @@
 import contextlib
 import io
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -12,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.images.build.application import Application, collect
+from aks_inference_runtime.api.errors import InvalidInput, OperationFailed
+from aks_inference_runtime.images.build.application import Application, application_layer, collect
 from aks_inference_runtime.images.build.assemble import group_wheels
 from aks_inference_runtime.images.build.tarball import Entry, kept, pack
 from aks_inference_runtime.images.build.target import Target, choose_interpreter, glibc_of
@@ -70,14 +73,75 @@ def test_links(tmp_path: Path) -> None:
     (inside / "leaves").symlink_to("../outside/secret")
     (inside / "broken").symlink_to("nowhere")
     (inside / "tree").symlink_to("folder")
+    (inside / "circle").symlink_to("round")
+    (inside / "round").symlink_to("circle")
     os.mkfifo(inside / "pipe")
     with pytest.raises(InvalidInput) as caught:
         context_files(inside)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert any("leaves the folder (to ../outside/secret)" in line for line in lines)
-    (inside / ".amlignore").write_text("leaves\nbroken\ntree\npipe\n")
+    (inside / ".amlignore").write_text("leaves\nbroken\ntree\npipe\ncircle\nround\n")
     assert "real" in context_files(inside)
+
+
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-dac_override")
+LOOKS = """
+import sys
+from pathlib import Path
+from aks_inference_runtime.api.content import model_files
+from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.images.context import context_files
+for look in (context_files, model_files):
+    try:
+        print(look.__name__, list(look(Path(sys.argv[1]))))
+    except InvalidInput as error:
+        print(error)
+"""
+
+
+def test_what_may_not_be_read_is_not_left_out(tmp_path: Path) -> None:
+    """An image or a model without it would be another one."""
+    tree(tmp_path, "score.py", "closed/data", "secret")
+    (tmp_path / "closed").chmod(0)
+    (tmp_path / "secret").chmod(0)
+    # To root nothing is closed, unless it gives that right up.
+    without = WITHOUT_RIGHTS if os.geteuid() == 0 else ()
+    if without and shutil.which(without[0]) is None:
+        pytest.skip("to root nothing is closed, and there is no setpriv")
+    command = [*without, sys.executable, "-c", LOOKS, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "closed").chmod(0o700)
+    assert said.splitlines() == [
+        f"{tmp_path}/secret: cannot be read; give yourself the right to or ignore it",
+        f"{tmp_path}/closed: cannot be read (Permission denied); give yourself the right to or ignore it",
+        f"{tmp_path}/closed cannot be read: Permission denied; give yourself the right to",
+    ]
+
+
+def test_a_file_that_changes_before_it_is_packed_is_refused(tmp_path: Path) -> None:
+    """Its layer would be kept under the name of the content that it had."""
+    tree(tmp_path, "score.py")
+    script = tmp_path / "score.py"
+    packed = collect(Application("score.py", tmp_path))
+    for other in ("longer than before", "x", "score.pz"):
+        script.write_text(other)
+        with pytest.raises(OperationFailed, match=r"score\.py: has changed since it was looked at"):
+            application_layer(packed, tmp_path / "cache")
+    script.write_text("score.py")
+    layer = application_layer(packed, tmp_path / "cache")
+    with tarfile.open(layer.path) as tar:
+        file = tar.extractfile(f"var/azureml-app/{tmp_path.name}/score.py")
+        assert file is not None
+        assert file.read() == b"score.py"
+
+
+def test_two_scripts_of_one_folder_are_two_images_of_one_layer(tmp_path: Path) -> None:
+    tree(tmp_path, "a.py", "b.py")
+    one, other = (collect(Application(script, tmp_path)) for script in ("a.py", "b.py"))
+    assert one.tag != other.tag
+    assert one.digest != other.digest
+    assert application_layer(one, tmp_path / "cache") == application_layer(other, tmp_path / "cache")
 
 
 def test_limits_name_the_largest(tmp_path: Path) -> None:
@@ -103,8 +167,9 @@ def test_entry_script_must_go_in(tmp_path: Path) -> None:
     (tmp_path / ".amlignore").write_text("score.py\n")
     with pytest.raises(InvalidInput, match="is ignored by"):
         collect(Application("score.py", tmp_path))
-    with pytest.raises(InvalidInput, match="is not in"):
-        collect(Application("none.py", tmp_path))
+    for absent in ("none.py", "../other.py", str(tmp_path / "other.py")):
+        with pytest.raises(InvalidInput, match="is not in"):
+            collect(Application(absent, tmp_path))
     with pytest.raises(InvalidInput, match="is not a file"):
         collect(Application(str(tmp_path / "none.py")))
     packed = collect(Application("other.py", tmp_path))

@@ -1,6 +1,7 @@
 """What a changed entry script costs at a real registry, and what happens when the records on disk are wrong."""
 
 import asyncio
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from aks_inference_runtime.images import (
 )
 from aks_inference_runtime.images.build.base import fetch_image
 from aks_inference_runtime.images.environment.model import Platform
+from aks_inference_runtime.images.last_time import look
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.manifest import Descriptor
 
 SERVICES = "aks-inference/services"
 
@@ -171,11 +175,17 @@ async def test_who_has_never_sent_an_image_begins_nothing(
     assert {method for method, _, _ in proxy.seen} <= {"GET", "HEAD"}
 
 
-@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize(("method", "status"), [("POST", 403), ("PUT", 404), ("PUT", 500), ("PUT", 400), ("PUT", 403)])
 async def test_an_upload_that_came_to_nothing_is_begun_anew(
-    status: int, registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
+    method: str,
+    status: int,
+    registry_with: Any,
+    proxy_before: Any,
+    server: Any,
+    quick: Callable[..., RegistryClient],
+    story: Any,
 ) -> None:
-    """403: refused when it was begun; 404: forgotten before it was used; 500: broken off there."""
+    """Refused when it was begun; forgotten before it was used, broken off there; its signed address too old."""
     proxy = proxy_before(registry_with({}).host)
     proxy.host = await server(proxy.handle)
     async with quick() as client:
@@ -185,7 +195,6 @@ async def test_an_upload_that_came_to_nothing_is_begun_anew(
         refused: list[str] = []
 
         def fault(request: web.Request) -> web.Response | None:
-            method = "POST" if status == 403 else "PUT"
             if request.method != method or "/blobs/uploads/" not in request.path or len(refused) == 2:
                 return None
             refused.append(request.path)
@@ -210,6 +219,41 @@ async def test_a_base_that_moved_is_looked_up_anew(
         assert second.built
         third = await service.apply("one = 1\n")
         assert (third.built, third.image) == (False, second.image)
+
+
+async def test_who_cancels_while_the_early_look_ends_is_heard(tmp_path: Path) -> None:
+    """By the base of last time it was looked up early, and in vain: its end is not taken for our own."""
+    ending, over = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        """Answers as a registry whose base moves each time; to end a look-up of an image takes it a while."""
+
+        digests = itertools.count()
+
+        async def head(self, reference: ImageReference) -> Descriptor | None:
+            if reference.repository == "base":
+                await asyncio.sleep(0)
+                return Descriptor("", f"sha256:{next(self.digests):064}", 1)
+            if next(self.digests) == 1:
+                return None
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ending.set()
+                await over.wait()
+            return None
+
+    definition = read_environment({"docker": {"baseImage": "localhost/base:1"}}, Path())
+    place = RegistryPlace.parse("localhost/images")
+    client: Any = Slow()
+    await look(client, definition, place, (), tmp_path)
+    task = asyncio.create_task(look(client, definition, place, (), tmp_path))
+    async with asyncio.timeout(10):
+        await ending.wait()
+    task.cancel()
+    over.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
 
 
 async def test_files_that_cannot_be_taken_are_told_while_the_environment_is_looked_for(

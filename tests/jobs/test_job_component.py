@@ -174,7 +174,11 @@ GOOD = {"target": LOCAL, "entry_script": "train.py", "source_directory": "projec
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"target": None}, "target: is required"),
     ({"entry_script": "none.py"}, 'entry_script = "none.py": is not in'),
+    ({"entry_script": str(Path(__file__))}, "is not in"),
     ({"source_directory": "nowhere"}, "nowhere is not a folder"),
+    ({"outputs_directory": "project/train.py"}, 'outputs_directory = "project/train.py": is not a folder'),
+    ({"outputs_directory": "project/train.py/results"}, "project/train.py is not a folder"),
+    ({"outputs_directory": "/proc/results"}, "cannot be made: /proc cannot be written"),
     ({"job_name": "Bad"}, 'job_name = "Bad": a name has'),
     ({"timeout_minutes": 0}, "timeout_minutes = 0: must be above 0"),
     ({"gpu_cores": 1}, "gpu_cores = 1: is only for a Kubernetes target"),

@@ -1,17 +1,23 @@
 """A job as a process: its log as it comes, its results, its exit code; nothing stays, however it ends."""
 
 import asyncio
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
+from aks_inference_runtime.jobs import saving
+from aks_inference_runtime.jobs.keeper import TOKEN_HEADER, application
 from aks_inference_runtime.jobs.local import run_local
 from aks_inference_runtime.jobs.model import JobFailed
 
@@ -146,15 +152,108 @@ def test_killed(make_job: Any, environments: Path, temporary: Path, tmp_path: Pa
 async def test_a_log_without_ends_of_lines_and_a_process_that_leaves(
     make_job: Any, environments: Path, temporary: Path
 ) -> None:
-    """What holds the log open from another session does not hold up the end."""
+    """Who holds the log open from another session does not hold up the end, and goes with it."""
     script = (
         "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
         "print(child.pid, 'x' * 3_000_000, end='')\n"
     )
     said: list[str] = []
     result = await run_local(make_job(script), (), said.append, lambda _line: None, environments)
     left = int((result.place / "log.txt").read_text().split()[0])
-    os.kill(left, signal.SIGKILL)
+    assert gone([left])
     assert (result.place / "log.txt").stat().st_size > 3_000_000
     assert sum(len(line) for line in said) > 3_000_000
+
+
+def make_results(working: Path) -> None:
+    """With links of all kinds."""
+    for name in ("outputs/inner/model.bin", "models/a", "scratch/b", "../outside"):
+        (working / name).parent.mkdir(parents=True, exist_ok=True)
+        (working / name).write_text(name)
+    (working / "outputs" / "empty").mkdir()
+    (working / "logs").write_text("a file where a folder is looked for")
+    links = {
+        "outputs/file": "inner/model.bin",
+        "outputs/latest": "inner",
+        "outputs/inner/back": "..",
+        "outputs/up": "../..",
+        "outputs/all": "..",
+        "outputs/leaves": "../../outside",
+        "outputs/nowhere": "none",
+        "outputs/circle": "round",
+        "outputs/round": "circle",
+        "models/across": "../outputs",
+        "outputs/across": "../models",
+    }
+    for name, leads_to in links.items():
+        (working / name).symlink_to(leads_to)
+    os.link(working / "models" / "a", working / "models" / "hard")
+    os.mkfifo(working / "outputs" / "pipe")
+
+
+KEPT = {
+    "outputs/inner/model.bin": "outputs/inner/model.bin",
+    "outputs/file": "outputs/inner/model.bin",
+    "outputs/latest/model.bin": "outputs/inner/model.bin",
+    "outputs/across/a": "models/a",
+    "outputs/across/hard": "models/a",
+    "models/a": "models/a",
+    "models/hard": "models/a",
+    "models/across/inner/model.bin": "outputs/inner/model.bin",
+    "models/across/file": "outputs/inner/model.bin",
+    "models/across/latest/model.bin": "outputs/inner/model.bin",
+}
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
+
+
+async def test_links_among_the_results(tmp_path: Path) -> None:
+    """The same is kept of a process and of a pod: files for links, nothing of elsewhere, none in a circle."""
+    working, here, there = tmp_path / "working", tmp_path / "here", tmp_path / "there"
+    working.mkdir()
+    here.mkdir()
+    make_results(working)
+    saving.take(working, here)
+    assert files_of(here) == KEPT
+    assert (here / "outputs" / "empty").is_dir()
+
+    keeper = application(working, "token", asyncio.Event())
+    async with TestClient(TestServer(keeper)) as client:
+        answer = await client.get("/results", headers={TOKEN_HEADER: "token"})
+        packed = await answer.read()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        tar.extractall(there, filter="data")
+    assert files_of(there) == KEPT
+    assert (there / "outputs" / "empty").is_dir()
+
+
+async def test_results_that_cannot_be_read_are_no_empty_results(tmp_path: Path, monkeypatch: Any) -> None:
+    """Of a pod: what came before them would look like all."""
+    (tmp_path / "outputs").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "outputs" / name).write_bytes(os.urandom(100_000))
+    keeper = application(tmp_path, "token", asyncio.Event())
+    async with TestClient(TestServer(keeper)) as client:
+        monkeypatch.setattr(os, "access", lambda path, _mode: path.name != "b")
+        answer = await client.get("/results", headers={TOKEN_HEADER: "token"})
+        assert (answer.status, await answer.text()) == (
+            403,
+            "outputs/b cannot be read; the script must leave its results readable",
+        )
+        monkeypatch.undo()
+        broken = tmp_path / "outputs" / "c"
+
+        def add(self: tarfile.TarFile, name: Path, *arguments: Any, **more: Any) -> None:
+            if name.name == "b":
+                raise PermissionError(13, "Permission denied", str(broken))
+            real(self, name, *arguments, **more)
+
+        real = tarfile.TarFile.add
+        monkeypatch.setattr(tarfile.TarFile, "add", add)
+        with pytest.raises(aiohttp.ClientError):
+            await (await client.get("/results", headers={TOKEN_HEADER: "token"})).read()

@@ -133,7 +133,9 @@ def test_a_person_and_a_program_look_at_models(address: str, tmp_path: Path, wri
     [
         (("list", "--tag", "=x"), 2, "write TagName=TagValue"),
         (("list", "--store", "s3://bucket"), 2, "is not a store"),
+        (("list", "--store", ""), 2, "--store: is empty"),
         (("show", "net:one"), 2, "write NAME or NAME:VERSION"),
+        (("show", f"net:{'9' * 5000}"), 2, "write NAME or NAME:VERSION"),
         (("show", "none"), 3, "versions of none: none"),
     ],
 )

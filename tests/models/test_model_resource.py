@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aks_inference_provider.progress import EngineLog, Progress
-from aks_inference_provider.resources.base import Operation, State, Urn
+from aks_inference_provider.resources.base import Caution, Operation, State, Urn
 from aks_inference_provider.resources.model import Model
 from aks_inference_runtime.models.stores import open_store
 
@@ -83,6 +83,21 @@ async def test_a_model_in_a_store(store: str, tmp_path: Path, write_files: Calla
     await resource.model.delete(OPERATION, resource.state)
     assert [record.version for record in await kept.versions("net")] == [1]
     assert await resource.model.read(OPERATION, resource.state) is None
+
+
+async def test_a_store_that_does_not_answer_is_told(
+    tmp_path: Path, write_files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The preview counts everything then; and a name of two lines stays one."""
+    monkeypatch.setattr("aks_inference_provider.resources.model.LOOK_S", 0.1)
+    source = write_files(tmp_path, {"net/a\nb": b"a" * 1000}) / "net"
+    resource = Resource()
+    store = "oci://127.0.0.1:1/none"
+    news = await resource.check({"store": store, "name": "net", "path": str(source)})
+    told, caution = await resource.model.notes(news, None)
+    assert told == r"model net: 1 file new ('net/a\nb'); 1.0 kB of 1.0 kB will be uploaded"
+    assert isinstance(caution, Caution)
+    assert caution.startswith(f"store {store}: not known what it has already (")
 
 
 async def test_a_model_of_the_web(files: Any, tmp_path: Path, own_cache: Path) -> None:

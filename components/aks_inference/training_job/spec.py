@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from aks_inference.service.environment import ReadEnvironment, read_environment
 from aks_inference.targets import TargetChoice, choose_target, target_findings
 from aks_inference.values import Anys, Number, Object, Spec, Text, Texts, Whole, read
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.state_folder import unwritable
 
 JOB = NameRule(
     re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?"),
@@ -73,6 +75,8 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
         findings += NAMESPACE.check(("namespace",), spec.namespace)
     environment, wrong = _environment(spec, on_cluster)
     findings += under(("environment",), wrong)
+    outputs = absolute(spec.outputs_directory or f"jobs/{name}")
+    findings += _results(outputs, spec.outputs_directory)
     files = 0
     if spec.source_directory is not None and spec.entry_script is not None:
         files, wrong = _project(spec.source_directory, spec.entry_script)
@@ -85,7 +89,7 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
         "entryScript": spec.entry_script,
         "sourceDirectory": source,
         "arguments": list(spec.arguments) or None,
-        "outputsDirectory": str(absolute(spec.outputs_directory or f"jobs/{name}")),
+        "outputsDirectory": str(outputs),
         "timeoutMinutes": spec.timeout_minutes,
         "trigger": spec.trigger,
         "cpuCores": spec.cpu_cores,
@@ -127,9 +131,21 @@ def _place(spec: TrainingJobSpec, target: TargetChoice | None) -> Iterator[Findi
             yield Finding((name,), "is only for a Kubernetes target", "leave it out", value)
 
 
+def _results(folder: Path, given: str | None) -> Iterator[Finding]:
+    """Whether results can be put there."""
+    try:
+        problem = unwritable(folder)
+    except OSError as error:
+        problem = f"cannot be looked at: {error.strerror}", "give another folder"
+    except ValueError:
+        problem = None  # Characters that no path has are found wherever they stand.
+    if problem:
+        yield Finding(("outputs_directory",), *problem, given if given is not None else str(folder))
+
+
 def _project(folder: str, script: str) -> tuple[int, list[Finding]]:
     """How many files it has, and what is wrong with it."""
-    from aks_inference_runtime.images.context import context_files
+    from aks_inference_runtime.images.context import context_files, why_absent
 
     source = absolute(folder)
     try:
@@ -138,7 +154,6 @@ def _project(folder: str, script: str) -> tuple[int, list[Finding]]:
         lines = [line.rpartition("; ") for line in str(error).splitlines()]
         return 0, [Finding(("source_directory",), rule or mend, mend if rule else "") for rule, _, mend in lines]
     if script not in files:
-        ignored = (source / script).is_file()
-        rule = "is ignored by .amlignore or .gitignore" if ignored else f"is not in {source}"
+        rule = why_absent(source, script)
         return 0, [Finding(("entry_script",), rule, "name a file of the project, relative to it", script)]
     return len(files), []

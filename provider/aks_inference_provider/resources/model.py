@@ -1,7 +1,6 @@
 """Model: a named set of files in the store of a target; each changed content is a new version."""
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from aks_inference_provider.differences import Diff, Difference, changes, top
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
 from aks_inference_provider.resources import known_models
-from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.resources.model_content import change_note, look
 from aks_inference_provider.resources.model_places import open_place, present, reading_place, resource_id
 from aks_inference_provider.resources.targets import check_target, same_target
@@ -167,18 +166,22 @@ class Model:
                 found |= {"revision": content.revision} if content.revision else {}
         return Checked({**news, **found}, failures)
 
-    async def notes(self, inputs: Raw, state: State | None) -> list[str]:
+    async def notes(self, inputs: Raw, state: State | None) -> Sequence[str]:
         """Which files changed and how many bytes will be sent, for a preview."""
         olds, news = plain(state.inputs) if state is not None else {}, plain(inputs)
         if has_unknown(news.get("files")) or (state is not None and olds.get("files") == news.get("files")):
             return []
         known: set[str] | None = None
+        cautions = []
         if not has_unknown([news.get("target"), news.get("store"), news.get("name")]):
-            # A store that does not answer now may do so when it is applied; then all is counted.
-            with contextlib.suppress(AksInferenceError, TimeoutError):
+            try:
                 async with asyncio.timeout(LOOK_S):
                     known = await present(news, [text.split(" ")[0] for text in news["files"].values()])
-        return [change_note(olds, news, known)]
+            except (AksInferenceError, TimeoutError) as error:
+                # It may answer when it is applied, as a local cluster that is not there yet does; all is counted.
+                if news.get("store"):
+                    cautions = [Caution(_not_asked(news["store"], error))]
+        return [change_note(olds, news, known), *cautions]
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """See `diff`."""
@@ -249,6 +252,11 @@ class Model:
                 f"the files of {values['path']} changed between the check and the upload; apply again when they rest"
             )
         return record
+
+
+def _not_asked(store: str, error: BaseException) -> str:
+    why = f"no answer within {LOOK_S:g} s" if isinstance(error, TimeoutError) else str(error)
+    return f"store {store}: not known what it has already ({why})"
 
 
 async def _versions_of(state: State, name: str) -> Sequence[ModelRecord]:

@@ -10,6 +10,7 @@ from aks_inference_provider.resources.base import Operation
 from aks_inference_runtime.api.content import combined_digest, file_digests, model_files
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.models import ModelFacts, is_remote
+from aks_inference_runtime.api.output import printable
 from aks_inference_runtime.models.progress import Progress, size_text
 from aks_inference_runtime.models.sources import SourceSettings, fetch, revision
 from aks_inference_runtime.models.stores import Upload
@@ -129,7 +130,7 @@ def change_note(olds: Mapping[str, Any], news: Mapping[str, Any], present: set[s
 
 
 def _named(what: str, names: Sequence[str]) -> str:
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    shown = ", ".join(map(printable, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return f"{len(names)} file{'s' * (len(names) != 1)} {what} ({shown})" if names else ""
 
 

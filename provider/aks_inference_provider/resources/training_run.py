@@ -17,6 +17,7 @@ from aks_inference_provider.progress import Progress
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.content import combined_digest, file_digest
+from aks_inference_runtime.api.disk import disk_errors
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.context import ContextLimits, context_files
 from aks_inference_runtime.jobs.cluster import run_on_cluster
@@ -209,6 +210,11 @@ def _job(values: Mapping[str, Any]) -> Job:
 
 async def _run(operation: Operation, values: Mapping[str, Any]) -> Result:
     job = await asyncio.to_thread(_job, values)
+    with disk_errors(job.results):
+        return await _made(operation, values, job)
+
+
+async def _made(operation: Operation, values: Mapping[str, Any], job: Job) -> Result:
     async with _Told(operation.progress).lines() as told:
         if values.get("image") is None:
             packages = values.get("pipPackages") or ()

@@ -45,7 +45,11 @@ def directory_files(directory: Path) -> dict[str, Path]:
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(directory):
+    def closed(error: OSError) -> None:
+        # By itself a walk leaves out what it may not read.
+        raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}; give yourself the right to")
+
+    for folder, names, files in os.walk(directory, onerror=closed):
         names[:] = sorted(name for name in names if name not in IGNORED_DIRECTORIES)
         for name in names:
             if (Path(folder) / name).is_symlink():

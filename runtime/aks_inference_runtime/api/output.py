@@ -1,4 +1,4 @@
-"""What a program writes, line by line, whatever it writes."""
+"""What a program writes, line by line, whatever it writes; and names for people."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,6 +6,11 @@ from collections.abc import AsyncIterator
 LONGEST_LINE = 16 * 1024
 """Bytes. Nobody reads more of one, and the engine that shows it takes 4 MB at a time."""
 _PIECE = 64 * 1024
+
+
+def printable(name: str) -> str:
+    """A name as it is, or quoted where a line break would make it two, and other signs would reach a terminal."""
+    return name if name.isprintable() else repr(name)
 
 
 async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[str]:

@@ -1,4 +1,5 @@
-"""The rule for the state directory of a local cluster: what a supervisor can have for itself. Changes nothing."""
+"""The rules for folders that are written to: the state directory of a local cluster, which a supervisor has for itself,
+and others. Changes nothing."""
 
 import os
 import stat
@@ -31,6 +32,22 @@ def folder_problem(directory: Path) -> tuple[str, str] | None:
         some = ", ".join(sorted(content)[:3])
         rule = f"holds other files ({some}); destroying the cluster removes its state directory"
         return rule, "give an empty or a new folder"
+    return None
+
+
+def unwritable(directory: Path) -> tuple[str, str] | None:
+    """Why nothing can be put into a folder, which need not be there yet, and the mend; None where it can.
+
+    Raises OSError where it cannot be looked at.
+    """
+    try:
+        found = directory.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _cannot_be_made(directory)
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a folder", "give a folder"
+    if _of_kernel(directory) or not os.access(directory, os.W_OK | os.X_OK):
+        return "cannot be written", "give another folder"
     return None
 
 

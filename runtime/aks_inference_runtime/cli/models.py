@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from rich.table import Table
 from aks_inference_runtime.api.client import SupervisorClient
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound
 from aks_inference_runtime.api.models import Framework
+from aks_inference_runtime.api.output import printable
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.cli.context import Context, command
 from aks_inference_runtime.cli.lazy import WholeHelp
@@ -25,6 +27,9 @@ from aks_inference_runtime.models.progress import size_text
 
 if TYPE_CHECKING:
     from aks_inference_runtime.models.stores import ModelStore
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Place:
     async def one(self, model: str) -> ModelRecord:
         """`name` (the newest) or `name:version`. Raises NotFound."""
         name, colon, version = model.partition(":")
-        if colon and not version.isdecimal():
+        if colon and not _NUMBER.fullmatch(version):
             raise InvalidInput(f"{model!r} is not a model; write NAME or NAME:VERSION")
         records = await self.records(name)
         for record in reversed(records):
@@ -60,6 +65,8 @@ def _place(context: Context, store: str | None) -> Place:
     from aks_inference_runtime.models.stores.folder import FolderStore
 
     if store is not None:
+        if not store.strip():
+            raise InvalidInput("--store: is empty; give a folder, az://… or oci://…, or leave it out")
         return Place(open_store(str(Path(store).absolute()) if "://" not in store else store), None)
     return Place(FolderStore(context.state() / "models"), context.client())
 
@@ -148,7 +155,7 @@ async def show_command(context: Context, model: str, store: str | None) -> int:
     table = Table("file", "size", "SHA-256", box=None, pad_edge=False)
     for name, digest in record.files.items():
         size = record.file_sizes.get(name)
-        table.add_row(_shown(name), size_text(size) if size is not None else "", digest[7:19])
+        table.add_row(printable(name), size_text(size) if size is not None else "", digest[7:19])
     console.print(table)
     return 0
 
@@ -202,11 +209,6 @@ def _table(records: Sequence[ModelRecord]) -> Table:
 
 def _labels(labels: dict[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
-def _shown(name: str) -> str:
-    """A name with a line break must not look like two files."""
-    return name if name.isprintable() else repr(name)
 
 
 def _common(record: ModelRecord) -> str:

@@ -30,6 +30,7 @@ from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry import CredentialStore, Login, RegistryClient, TransportOptions
 
 MEGABYTE = 1024 * 1024
+TIERS = ("Basic", "Standard", "Premium")
 Command = Callable[..., None]
 T = TypeVar("T")
 
@@ -108,7 +109,9 @@ def _registries(command: Command) -> Command:
         "--registry", required=True, metavar="HOST[/REPOSITORY]", help="Required. The workspace's registry."
     )
     tier = click.option(
-        "--registry-tier", metavar="TIER", help="Optional. Basic, Standard or Premium, for a note on pull time."
+        "--registry-tier",
+        type=click.Choice(TIERS, case_sensitive=False),
+        help="Optional. For a note on pull time.",
     )
     return registry(shared(tier(command)))
 

@@ -36,15 +36,25 @@ def context_files(folder: Path, limits: ContextLimits | None = None) -> dict[str
 
     A link to a file inside the folder counts as that file; one that leaves it is refused, as are linked folders.
     """
-    if not folder.is_dir():
-        raise InvalidInput(f"{folder} is not a folder; give the folder with the entry script")
-    root = folder.resolve()
     problems: list[str] = []
-    files = dict(sorted(_walk(folder, root, _ignored(folder), problems)))
-    problems += _over(files, limits or ContextLimits())
+    try:
+        if not folder.is_dir():
+            raise InvalidInput(f"{folder} is not a folder; give the folder with the entry script")
+        files = dict(sorted(_walk(folder, folder.resolve(), _ignored(folder), problems)))
+        problems += _over(files, limits or ContextLimits())
+    except OSError as error:
+        raise InvalidInput(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
     if problems:
         raise InvalidInput("\n".join(problems))
     return files
+
+
+def why_absent(folder: Path, script: str) -> str:
+    """Why a script is none of a folder's files: the rule, for people."""
+    path = PurePosixPath(script)
+    inside = not path.is_absolute() and ".." not in path.parts
+    ignored = inside and (folder / script).is_file()
+    return "is ignored by .amlignore or .gitignore" if ignored else f"is not in {folder}"
 
 
 def content_digest(folder: Path) -> str:
@@ -65,7 +75,10 @@ def _ignored(folder: Path) -> GitIgnoreSpec:
 
 
 def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) -> Iterator[tuple[str, Path]]:
-    for current, directories, names in os.walk(folder):
+    def closed(error: OSError) -> None:
+        problems.append(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to or ignore it")
+
+    for current, directories, names in os.walk(folder, onerror=closed):
         here = Path(current)
         relative = PurePosixPath(here.relative_to(folder).as_posix())
         kept = []
@@ -89,12 +102,15 @@ def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) ->
 
 
 def _problem(path: Path, root: Path) -> str:
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
+    # Not Path.resolve: it raises another error for links in a circle.
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
         return (
             f"{path}: is a link that leaves the folder (to {path.readlink()}); put the file itself there or ignore it"
         )
     if not path.is_file():
         return f"{path}: is not a regular file; remove it or ignore it"
+    if not os.access(path, os.R_OK):
+        return f"{path}: cannot be read; give yourself the right to or ignore it"
     try:
         path.name.encode()
     except UnicodeEncodeError:

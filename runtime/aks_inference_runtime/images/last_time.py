@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.images.build.kept import write_whole
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, bases_of, find, pins
@@ -35,8 +34,8 @@ async def look(
     finally:
         if early is not None:
             early.cancel()
-            with contextlib.suppress(asyncio.CancelledError, AksInferenceError):
-                await early
+            # It is waited for without taking a cancellation of our own for its.
+            await asyncio.gather(early, return_exceptions=True)
     for reference in references:
         if (digest := found.get(str(reference))) is not None:
             write_whole(_path(cache, reference), digest.encode())

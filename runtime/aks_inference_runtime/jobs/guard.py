@@ -6,6 +6,7 @@ error.
 """
 
 import contextlib
+import ctypes
 import os
 import select
 import shutil
@@ -15,14 +16,19 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 _KIND_S = 5.0
 """Between the friendly signal and the other one."""
 _LOOK_S = 0.1
+_SET_CHILD_SUBREAPER = 36
+"""PR_SET_CHILD_SUBREAPER (linux/prctl.h)."""
 
 
 def main(arguments: list[str]) -> int:
     """The process."""
     folder, seconds, working, *command = arguments
+    _adopt()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of standard input is what counts
     try:
@@ -57,6 +63,12 @@ def _run(command: list[str], working: Path, until: float) -> str:
     return "late" if late else f"exit {child.returncode}"
 
 
+def _adopt() -> None:
+    """What loses its parent below becomes a child of this process (Linux alone: elsewhere such a one is not found)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def _own_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -75,6 +87,13 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
             child.wait(_KIND_S)
     _signal(child.pid, signal.SIGKILL)
     child.wait()
+    # What left its group is ours now; who is killed may have started more meanwhile.
+    until = time.monotonic() + _KIND_S
+    while (left := psutil.Process().children(recursive=True)) and time.monotonic() < until:
+        for one in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(left, _LOOK_S)
 
 
 def _signal(group: int, number: int) -> None:

@@ -6,6 +6,7 @@
 
 import asyncio
 import hmac
+import os
 import queue
 import sys
 import tarfile
@@ -16,7 +17,7 @@ from typing import IO, cast
 
 from aiohttp import web
 
-from aks_inference_runtime.jobs.model import SAVED
+from aks_inference_runtime.jobs import saving
 
 PORT = 8765
 TOKEN_HEADER = "x-aks-inference-token"  # noqa: S105 - the name of a header
@@ -55,6 +56,8 @@ def application(folder: Path, token: str, done: asyncio.Event) -> web.Applicatio
         return cast(web.StreamResponse, await handler(request))
 
     async def results(request: web.Request) -> web.StreamResponse:
+        if closed := await asyncio.to_thread(_closed, folder):
+            return web.Response(status=403, text=f"{closed} cannot be read; the script must leave its results readable")
         response = web.StreamResponse(headers={"content-type": "application/x-tar"})
         await response.prepare(request)
         async for piece in _tar(folder):
@@ -75,7 +78,7 @@ class _Pipe:
     """A file to write to, whose pieces another thread takes: results may be larger than memory."""
 
     def __init__(self) -> None:
-        self.pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES)
+        self.pieces: queue.Queue[bytes | OSError | None] = queue.Queue(_PIECES)
 
     def write(self, piece: bytes) -> int:
         """A copy: the caller may use its buffer again."""
@@ -88,21 +91,26 @@ async def _tar(folder: Path) -> AsyncIterator[bytes]:
 
     def pack() -> None:
         try:
-            with tarfile.open(fileobj=cast(IO[bytes], pipe), mode="w|") as tar:
-                for name in SAVED:
-                    if (folder / name).is_dir():
-                        tar.add(folder / name, name, filter=_plain)
+            # Files for links, also for hard ones, which would mean another thing elsewhere.
+            with tarfile.open(fileobj=cast(IO[bytes], pipe), mode="w|", dereference=True) as tar:
+                for name, path in saving.found(folder):
+                    tar.add(path, name, recursive=False)
+        except OSError as error:
+            pipe.pieces.put(error)
         finally:
             pipe.pieces.put(None)
 
     threading.Thread(target=pack, daemon=True).start()
     while (piece := await asyncio.to_thread(pipe.pieces.get)) is not None:
+        if isinstance(piece, OSError):
+            # The answer breaks off: without its end what came would look like all.
+            raise piece
         yield piece
 
 
-def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Files and folders: a link would mean another thing elsewhere."""
-    return entry if entry.isfile() or entry.isdir() else None
+def _closed(folder: Path) -> str | None:
+    """The first file of the results that cannot be read."""
+    return next((name for name, path in saving.found(folder) if not os.access(path, os.R_OK)), None)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from aks_inference_runtime.jobs.model import LOG, RECORD, SAVED, Job
@@ -17,13 +18,35 @@ def begin(job: Job) -> Path:
     return part
 
 
+def found(working: Path) -> Iterator[tuple[str, Path]]:
+    """What is kept of a working directory, by its names there: folders, each before what is in it, and files.
+
+    A link counts as what it leads to. Left out are those that lead outside of the working directory, as that would not
+    be a result, those that lead back to a folder that they are in, and what is neither file nor folder.
+    """
+    root = _real(working)
+    waiting: list[tuple[str, Path, tuple[Path, ...]]]
+    waiting = [(name, working / name, ()) for name in reversed(SAVED) if (working / name).is_dir()]
+    while waiting:
+        name, path, above = waiting.pop()
+        real = _real(path)
+        if not real.is_relative_to(root) or any(one.is_relative_to(real) for one in above):
+            continue
+        if path.is_dir():
+            yield name, path
+            inside = sorted((one.name for one in path.iterdir()), reverse=True)
+            waiting += [(f"{name}/{one}", path / one, (*above, real)) for one in inside]
+        elif path.is_file():
+            yield name, path
+
+
 def take(working: Path, part: Path) -> None:
-    """The kept folders of a working directory. A link to outside of it is left out: it would not be a result."""
-    root = working.resolve()
-    for name in SAVED:
-        source = working / name
-        if source.is_dir() and source.resolve().is_relative_to(root):
-            shutil.copytree(source, part / name, ignore=lambda folder, names: _outside(root, folder, names))
+    """The kept folders of a working directory, see `found`. Raises OSError."""
+    for name, path in found(working):
+        if path.is_dir():
+            (part / name).mkdir()
+        else:
+            shutil.copy2(path, part / name)
 
 
 def finish(job: Job, part: Path, exit_code: int | None, seconds: float) -> None:
@@ -40,10 +63,6 @@ def finish(job: Job, part: Path, exit_code: int | None, seconds: float) -> None:
     os.rename(part, job.place)  # noqa: PTH104 - pathlib's would not differ
 
 
-def _outside(root: Path, folder: str, names: list[str]) -> set[str]:
-    paths = {name: Path(folder) / name for name in names}
-    return {
-        name
-        for name, path in paths.items()
-        if (path.is_symlink() and not path.resolve().is_relative_to(root)) or not (path.is_file() or path.is_dir())
-    }
+def _real(path: Path) -> Path:
+    # Not Path.resolve: it raises for links in a circle.
+    return Path(os.path.realpath(path))

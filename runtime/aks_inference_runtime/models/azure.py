@@ -1,5 +1,6 @@
 """Azure Blob Storage: who we are there, and how it is reached. The SDK is an optional package."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ CONNECT_S, READ_S = 10, 60
 RETRIES, FIRST_RETRY_S = 5, 1
 """The SDK's own first wait is 15 seconds."""
 PARALLEL = 4
+_SILENT = logging.NullHandler()
 
 
 def container_client(account: str, container: str, retries: int = RETRIES) -> "ContainerClient":
@@ -46,6 +48,9 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
     """
     _need_packages()
     from azure.storage.blob import BlobServiceClient, ExponentialRetry
+
+    # Without a handler a page of warnings stands before each error: of these the error's own words are enough.
+    logging.getLogger("azure").addHandler(_SILENT)
 
     options: dict[str, Any] = {
         "retry_policy": ExponentialRetry(initial_backoff=FIRST_RETRY_S, increment_base=2, retry_total=retries),

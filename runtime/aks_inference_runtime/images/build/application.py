@@ -1,5 +1,6 @@
 """The application's own small layer on an environment's image: a changed entry script leaves the environment alone."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.build.assemble import Image, NewLayer, put_together
 from aks_inference_runtime.images.build.base import BaseImage
 from aks_inference_runtime.images.build.tarball import Entry, Layer, kept
-from aks_inference_runtime.images.context import ContextLimits, context_files
+from aks_inference_runtime.images.context import ContextLimits, context_files, why_absent
 from aks_inference_runtime.images.environment.containerfile import APP_ROOT
+from aks_inference_runtime.images.registry.manifest import sha256
 
 APPLICATION_LABEL = "dev.aks-inference.application"
 ROOT_FOLDER = "source"
@@ -29,11 +31,20 @@ class Application:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """The files by their names under a root, what identifies them, and what the image says of them."""
+class PackedFile:
+    """A file as it was looked at: what is packed must be this."""
 
-    files: Mapping[str, Path]
+    path: Path
     digest: str
+    size: int
+    executable: bool
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The files by their names under a root, and what the image says of them."""
+
+    files: Mapping[str, PackedFile]
     variables: Mapping[str, str]
     command: Sequence[str]
     root: str = APP_ROOT
@@ -41,7 +52,19 @@ class Packed:
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(path.stat().st_size for path in self.files.values())
+        return sum(file.size for file in self.files.values())
+
+    @property
+    def content(self) -> str:
+        """`sha256:<hex>` over the files: of the layer."""
+        # Executable or not is part of the content: the layer carries it.
+        return combined_digest({f"{_mode(file)} {name}": file.digest for name, file in self.files.items()})
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` over files, variables and command: of the image. Two scripts of one folder are two images."""
+        says = json.dumps([self.root, sorted(self.variables.items()), list(self.command)])
+        return sha256(f"{self.content}\0{says}".encode())
 
     @property
     def tag(self) -> str:
@@ -61,9 +84,9 @@ def collect(application: Application) -> Packed:
     name = Path(os.path.abspath(folder)).name or ROOT_FOLDER  # noqa: PTH100
     inside = context_files(folder, application.limits)
     if script not in inside:
-        there = (folder / script).is_file()
-        rule = "is ignored by .amlignore or .gitignore" if there else f"is not in {folder}"
-        raise InvalidInput(f"entryScript: {script!r} {rule}; name a file relative to sourceDirectory")
+        raise InvalidInput(
+            f"entryScript: {script!r} {why_absent(folder, script)}; name a file relative to sourceDirectory"
+        )
     return pack({f"{name}/{relative}": path for relative, path in inside.items()}, *_served(f"{name}/{script}", name))
 
 
@@ -71,9 +94,7 @@ def pack(
     files: Mapping[str, Path], variables: Mapping[str, str], command: Sequence[str], root: str = APP_ROOT
 ) -> Packed:
     """Files by their names under a root, with what identifies them. Reads them."""
-    # Executable or not is part of the content: the layer carries it.
-    digests = {f"{'x' if _executable(path) else '-'} {name}": file_digest(path) for name, path in files.items()}
-    return Packed(files, combined_digest(digests), variables, command, root)
+    return Packed({name: _look(path) for name, path in files.items()}, variables, command, root)
 
 
 def _served(entry: str, folder: str | None) -> tuple[dict[str, str], list[str]]:
@@ -89,9 +110,12 @@ def application_layer(packed: Packed, cache: Path) -> Layer:
     root = packed.root.lstrip("/")
 
     def entries() -> list[Entry]:
-        return [Entry(f"{root}/{name}", path, _executable(path)) for name, path in packed.files.items()]
+        return [
+            Entry(f"{root}/{name}", file.path, file.executable, digest=file.digest)
+            for name, file in packed.files.items()
+        ]
 
-    key = f"application {packed.digest}" if packed.root == APP_ROOT else f"application {root} {packed.digest}"
+    key = f"application {packed.content}" if packed.root == APP_ROOT else f"application {root} {packed.content}"
     return kept(cache / "layers", key, lambda _stack: entries())
 
 
@@ -105,5 +129,10 @@ def application_image(environment: BaseImage, packed: Packed, layer: Layer) -> I
     return put_together(environment, (NewLayer(layer, "application"),), changes, {APPLICATION_LABEL: packed.digest})
 
 
-def _executable(path: Path) -> bool:
-    return bool(path.stat().st_mode & 0o100)
+def _look(path: Path) -> PackedFile:
+    stat = path.stat()
+    return PackedFile(path, file_digest(path), stat.st_size, bool(stat.st_mode & 0o100))
+
+
+def _mode(file: PackedFile) -> str:
+    return "x" if file.executable else "-"

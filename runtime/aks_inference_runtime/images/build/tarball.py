@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
+from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.images.registry.manifest import OCI_LAYER_GZIP, Descriptor
 
 EPOCH = 315_532_800
@@ -32,6 +33,8 @@ class Entry:
     """A callable is asked when the file is packed: a large wheel is never in memory whole."""
     executable: bool = False
     link: str | None = None
+    digest: str | None = None
+    """`sha256:<hex>` of a file when it was looked at. None: whatever it is now."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,19 @@ class Layer:
     def descriptor(self) -> Descriptor:
         """As a manifest names it."""
         return Descriptor(OCI_LAYER_GZIP, self.digest, self.size)
+
+
+class _Read:
+    """Passes a file's bytes on and hashes them."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.sha256.update(data)
+        return data
 
 
 class _Writes(Protocol):
@@ -71,7 +87,10 @@ class _Hashed:
 
 
 def pack(entries: Iterable[Entry], path: Path) -> Layer:
-    """Packs entries, sorted by name, with their folders, into a file that appears only whole."""
+    """Packs entries, sorted by name, with their folders, into a file that appears only whole.
+
+    Raises OperationFailed for a file that is not what its digest says.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
     try:
@@ -134,9 +153,18 @@ def _add_all(tar: tarfile.TarFile, entries: Iterable[Entry]) -> None:
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
         else:
-            with entry.content.open("rb") as file:
-                header.size = os.fstat(file.fileno()).st_size
-                tar.addfile(header, file)
+            _add_file(tar, header, entry.content, entry.digest)
+
+
+def _add_file(tar: tarfile.TarFile, header: tarfile.TarInfo, path: Path, digest: str | None) -> None:
+    """Raises OperationFailed where it is no longer what it was: the layer is kept under the name of what was looked
+    at."""
+    with path.open("rb") as file:
+        header.size = os.fstat(file.fileno()).st_size
+        read = _Read(file)
+        tar.addfile(header, cast(IO[bytes], read))
+    if digest is not None and f"sha256:{read.sha256.hexdigest()}" != digest:
+        raise OperationFailed(f"{path}: has changed since it was looked at; apply again when it rests")
 
 
 def _header(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:

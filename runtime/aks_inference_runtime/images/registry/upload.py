@@ -72,16 +72,19 @@ async def upload(
     chunk = transport.options.chunk_bytes
     while True:
         session = _Session(opened or await open_upload(transport, host, scope, start))
-        opened = None
+        was_open, opened = opened is not None, None
         try:
             await _Upload(transport, host, scope, start.partition("uploads/")[0], blob, source, chunk).run(session)
             return Sent(total + session.sent, "sent")
         except RegistryError as error:
-            # The registry forgot the upload: a restart begins a new one.
-            if error.status not in _LOST:
+            # The registry forgot the upload: a restart begins a new one. One that lay open for the time of a build may
+            # have ended in any way: where it goes on may be a signed address.
+            if error.status not in _LOST and not was_open:
                 raise
             reason = str(error)
         total += session.sent
+        if was_open:
+            continue
         failures += 1
         await transport.pause(failures, None, reason)
 
