@@ -21,7 +21,11 @@ LIMIT_S = 200
 CTRL_C = b"\x03"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # As a shell starts what runs in the foreground of its terminal: a session whose controlling terminal this is.
-START = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+# What a shell started with `nohup` ignores, its children ignore: not so those of a terminal.
+START = (
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 class Terminal:
@@ -147,6 +151,37 @@ def test_a_terminal_that_closes_leaves_nothing(terminal: type[Terminal], tmp_pat
     shown.until(r"LocalRuntime\s+local created")
     shown.hang_up()
     assert shown.ended() == 130
+    assert list(tmp_path.iterdir()) == []
+    assert running_under(tmp_path) == []
+    assert not STACK_FILE.exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["for people", "JSON"])
+def test_a_reader_who_has_enough_leaves_nothing(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """As with `| head -1`: it ends in a sentence at most, and all that was made goes."""
+    story = subprocess.Popen(
+        [str(ROOT / "quickstart"), *options],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert story.stdout is not None
+        assert story.stdout.readline() is not None
+        story.stdout.close()
+        assert story.stderr is not None
+        said = story.stderr.read()
+        assert story.wait(LIMIT_S) in (1, 141), said
+    finally:
+        story.kill()
+        story.wait()
+        if story.stderr is not None:
+            story.stderr.close()
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
     assert list(tmp_path.iterdir()) == []
     assert running_under(tmp_path) == []
     assert not STACK_FILE.exists()

@@ -5,6 +5,8 @@ With --target kubernetes the same on a cluster: images and models go into the re
 
 import argparse
 import asyncio
+import contextlib
+import errno
 import os
 import secrets
 import shlex
@@ -30,6 +32,10 @@ from report import Report  # noqa: E402
 PROJECT = HERE.parent.parent.parent
 STACK_FILE = PROJECT / f"Pulumi.{STACK}.yaml"
 ENDS = (signal.SIGTERM, signal.SIGHUP)
+NOBODY_READS = (errno.EPIPE, errno.EIO)
+"""Of a pipe whose reader has enough (`| head`), and of a terminal that is gone."""
+CLOSED_PIPE = 141
+"""As a shell has it for the signal SIGPIPE."""
 
 
 async def place_of(options: argparse.Namespace, work: Path) -> Place:
@@ -71,14 +77,20 @@ async def tell(story: steps.Story, keep: bool) -> None:
 async def _clear(story: steps.Story) -> None:
     """After a failure or Ctrl-C: destroys what there is; what cannot be destroyed is named."""
     if STACK_FILE.exists():
-        print("cleaning up …", file=sys.stderr)
+        _say("cleaning up …")
         done = await story.engine.run("destroy", "--yes", "--skip-preview")
         if done.code == 0:
             done = await story.engine.run("stack", "rm", "--yes")
         if done.code:
-            print(f"could not clean up: {story.work} is kept\n{done.text}", file=sys.stderr)
+            _say(f"could not clean up: {story.work} is kept\n{done.text}")
             return
     shutil.rmtree(story.work, ignore_errors=True)
+
+
+def _say(text: str) -> None:
+    """Whoever reads it may be gone: the cleaning up goes on."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def end_like_ctrl_c() -> None:
@@ -131,11 +143,16 @@ def main() -> int:
             shutil.rmtree(work, ignore_errors=True)
         return 1
     except KeyboardInterrupt:
-        print("\nquickstart: stopped", file=sys.stderr)
+        _say("\nquickstart: stopped")
         if STACK_FILE.exists():
             # It was pressed again while that was under way.
-            print(f"not cleaned up; once nothing of it runs any more: {ending}", file=sys.stderr)
+            _say(f"not cleaned up; once nothing of it runs any more: {ending}")
         return 130
+    except OSError as error:
+        if error.errno not in NOBODY_READS:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return CLOSED_PIPE
     report.end("Done. The program is examples/quickstart/__main__.py; the README says how to go on.")
     return 0
 
