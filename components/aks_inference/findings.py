@@ -161,8 +161,13 @@ def show_value(value: object) -> str:
     except (TypeError, ValueError, RecursionError):
         kind = type(value).__name__
         text = f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
-    text = _sendable(text)
+    text = _sendable(text if text.isprintable() else "".join(map(_visible, text)))
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def _visible(char: str) -> str:
+    """A space without width, or what turns the direction of writing, as its number."""
+    return char if char.isprintable() else f"\\u{ord(char):04x}"
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

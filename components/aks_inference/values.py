@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from aks_inference.findings import NOTHING, Finding, Path, Verbatim, did_you_mean
+from aks_inference.findings import NOTHING, Finding, Path, Verbatim, did_you_mean, show_value
 
 SECRETS = frozenset({"primary_key", "secondary_key", "password", "app_insights_connection_string", "state_webhook"})
 """Arguments whose value is never shown."""
@@ -172,7 +172,16 @@ def read(spec: type[S], given: Mapping[str, object], required: tuple[str, ...] =
             meant = {str(detail["loc"][0]): number for detail in details if (number := _meant(detail)) is not None}
             names = {str(detail["loc"][0]) for detail in details} - meant.keys()
             broken |= names
-            raw = {name: meant.get(name, value) for name, value in raw.items() if name not in names}
+            right = {name: rest for name in names if (rest := _rest(raw[name], name, details)) is not None}
+            raw = {name: meant.get(name, value) for name, value in raw.items() if name not in names} | right
+
+
+def _rest(value: object, name: str, details: Sequence[ErrorDetails]) -> object:
+    """What is right of an object with wrong values: it is read on. None: nothing."""
+    wrong = [detail["loc"][1:] for detail in details if detail["loc"][0] == name]
+    if not isinstance(value, Mapping) or not all(wrong):
+        return None
+    return {key: inner for key, inner in value.items() if key not in {where[0] for where in wrong}}
 
 
 def _meant(detail: ErrorDetails) -> float | None:
@@ -222,11 +231,32 @@ def _finding(spec: type[Spec], detail: ErrorDetails) -> Finding:
         value = NOTHING
     field = spec.model_fields[name]
     default = field.get_default(call_default_factory=True, validated_data={})
-    fall_back = f", or leave it out for the default {default}" if isinstance(default, int | float | str) else ""
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    fall_back = f", or leave it out for the default {shown}" if isinstance(default, int | float | str) else ""
     if detail["type"] == "late":
         return Finding(path, _rule(detail), "give a plain value", value)
-    mend = field.description or ("give a number" if detail["type"] == "number" else "mend the value")
-    return Finding(path, _rule(detail), f"{mend}{fall_back}", value)
+    return Finding(path, _rule(detail), f"{field.description or _mend(detail['type'], value)}{fall_back}", value)
+
+
+def _mend(kind: str, value: object) -> str:
+    """What to write instead. `value`: NOTHING where it may not be shown."""
+    shown = show_value(value) if isinstance(value, str | int | float) else ""
+    match kind:
+        case "text":
+            # What YAML takes for a number or a flag was meant as it stands, most of the time.
+            return f'write it in quotes: "{shown}"' if shown else "write a text"
+        case "number":
+            return "give a number"
+        case "whole":
+            return "write a whole number"
+        case "flag":
+            return "write true or false"
+        case "list":
+            return f"write a list: [{shown}]" if shown else "write a list"
+        case "object":
+            return "write an object of names and values"
+        case _:
+            return "mend the value"
 
 
 def _rule(detail: ErrorDetails) -> str:
@@ -244,6 +274,8 @@ def _rule(detail: ErrorDetails) -> str:
             return f"must be one of {limits['expected']}"
         case "string_too_short":
             return "must not be empty"
+        case "string_pattern_mismatch":
+            return "is not in the form that is asked for"
         case "finite_number":
             return "must be a finite number"
         case _:

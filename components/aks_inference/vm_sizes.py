@@ -41,5 +41,8 @@ def find_size(name: str) -> VmSize | None:
 
 def closest(name: str) -> str | None:
     """`did you mean …?` for a size that is not in the table; None where nothing is like it."""
+    whole = find_size(f"Standard_{name}")
+    if whole is not None:
+        return f"did you mean `{whole.name}`?"
     text = did_you_mean(name, (size.name for size in _table()[1].values()))
     return text.replace("@", "") if text.startswith("did") else None

@@ -47,6 +47,9 @@ IDENTITY = (
 )
 
 
+WORKSPACE = "/subscriptions/1/resourceGroups/rg/providers/Microsoft.OperationalInsights/workspaces/logs"
+
+
 def puts(plan: ClusterPlan, azure: Any, tables: Any) -> None:
     """Raises what Azure refuses."""
     from standin_bodies import body_of, id_of
@@ -151,7 +154,7 @@ ARGUMENTS = some(
         kms_key_id=of("https://v/keys/k"),
         kms_network_access=of("Public", "Private"),
         kms_vault_id=of("/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"),
-        log_analytics_workspace_id=of("/w"),
+        log_analytics_workspace_id=of(WORKSPACE, "/w"),
         container_insights=st.booleans(),
     ),
     system_pool=some(

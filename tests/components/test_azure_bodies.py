@@ -22,6 +22,9 @@ ZONE = (
     "/subscriptions/s/resourceGroups/dns/providers/Microsoft.Network/privateDnsZones/privatelink.westeurope.azmk8s.io"
 )
 VAULT = "/subscriptions/s/resourceGroups/keys/providers/Microsoft.KeyVault/vaults/v"
+PROVIDERS = "/subscriptions/s/resourceGroups/rg/providers"
+REGISTRY = f"{PROVIDERS}/Microsoft.ContainerRegistry/registries/models"
+LOGS, METRICS = f"{PROVIDERS}/Microsoft.OperationalInsights/workspaces/l", f"{PROVIDERS}/Microsoft.Monitor/accounts/m"
 IDENTITY = "/subscriptions/sub-1/resourceGroups/rg/providers/Microsoft.X/managedidentity:UserAssignedIdentity/prod"
 FORMS = {
     "default": "",
@@ -38,21 +41,22 @@ FORMS = {
     "pod-subnet": f'network=dict(plugin="azure", subnet_id="{SUBNET}", pod_subnet_id="{SUBNET[:-5]}pods", '
     'pod_ip_allocation="StaticBlock", service_cidr="10.0.0.0/16", dns_service_ip="10.0.0.10")',
     "own-cni": 'network=dict(plugin="none"), identity=dict(system_assigned=True)',
-    "balancer": f'egress=dict(outbound_ip_ids=["{SUBNET}"], allocated_outbound_ports=1024, idle_timeout_minutes=10)',
+    "balancer": f'egress=dict(outbound_ip_ids=["{PROVIDERS}/Microsoft.Network/publicIPAddresses/a"], '
+    "allocated_outbound_ports=1024, idle_timeout_minutes=10)",
     "managed-nat": 'egress=dict(outbound_type="managedNATGateway", managed_outbound_ip_count=2, '
     "idle_timeout_minutes=10)",
-    "isolated": f'egress=dict(outbound_type="none", bootstrap_cache_registry_id="{SUBNET}"), '
+    "isolated": f'egress=dict(outbound_type="none", bootstrap_cache_registry_id="{REGISTRY}"), '
     "access=dict(private_cluster=True)",
     "private": f'access=dict(private_cluster=True, private_dns_zone="{ZONE}", fqdn_subdomain="scoring")',
     "integrated": f'access=dict(vnet_integration=True, api_server_subnet_id="{SUBNET[:-5]}api"), '
     f'network=dict(subnet_id="{SUBNET}", service_cidr="10.0.0.0/16", dns_service_ip="10.0.0.10")',
     "entra": 'access=dict(entra_id=True, azure_rbac=True, local_accounts=False, admin_group_ids=["g"], '
     'tenant_id="72f988bf-86f1-41af-91ab-2d7cd011db47", authorized_ip_ranges=["203.0.113.0/24"])',
-    "security": f'security=dict(workload_identity=True, defender=True, log_analytics_workspace_id="{SUBNET}", '
+    "security": f'security=dict(workload_identity=True, defender=True, log_analytics_workspace_id="{LOGS}", '
     'azure_policy=True, image_cleaner=True, image_cleaner_interval_hours=168, kms=True, kms_key_id="https://v/keys/k", '
     f'kms_vault_id="{VAULT}", '
     "key_vault_secrets=True, container_insights=True, managed_prometheus=True, app_routing=True, "
-    f'azure_monitor_workspace_id="{SUBNET}"), registry_ids=["{SUBNET}"]',
+    f'azure_monitor_workspace_id="{METRICS}"), registry_ids=["{REGISTRY}"]',
     "pools": 'pools=[dict(name="gpu", vm_size="Standard_NC24ads_A100_v4", autoscale=True, min_count=0, max_count=4, '
     'gpu_driver="Install", gpu_instance_profile="MIG1g"), dict(name="spot", vm_size="Standard_D4s_v5", spot=True, '
     'spot_max_price=0.12345, eviction_policy="Delete", count=2, taints=["a=b:NoSchedule"]), dict(name="cpu", '
@@ -67,7 +71,8 @@ FORMS = {
     'node_resource_group="nodes", maintenance_windows=[dict(applies_to="cluster", day_of_week="Sunday", '
     'start_time="02:00", utc_offset="+01:00"), dict(applies_to="nodes", day_of_week="Monday", start_time="22:00", '
     "duration_hours=6, interval_weeks=2)]",
-    "automatic": 'sku_name="Automatic", tier="Standard", node_provisioning="Auto"',
+    "automatic": 'sku_name="Automatic", tier="Standard", node_provisioning="Auto", '
+    'network=dict(plugin="azure", plugin_mode="overlay", dataplane="cilium")',
 }
 
 

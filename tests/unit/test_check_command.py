@@ -135,6 +135,9 @@ def test_every_component_can_be_checked() -> None:
         ("", "", "holds no document"),
         ("a: [", "", "is no YAML"),
         ("component: LocalInferenceCluster\nargs: {port: {}}", "port", "must be a whole number"),
+        ("component: LocalInferenceCluster\nargs: {1: 2}", "args", "the key 1 is no name"),
+        ("component: LocalInferenceCluster\nargs:\n  port: 1\n  port: 2", "", "port twice in one object (line 4)"),
+        ((CLUSTER % 3).replace("agentCount", "agent_count: 3, agentCount"), "agentCount", "is given twice"),
     ],
 )
 def test_what_is_no_declaration(check: Check, text: str, path: str, message: str) -> None:
@@ -143,11 +146,24 @@ def test_what_is_no_declaration(check: Check, text: str, path: str, message: str
     assert message in found["message"]
 
 
+def test_keys_of_merged_objects_are_not_twice(check: Check) -> None:
+    pools = "pools: [&a {name: a, vmSize: Standard_D4s_v5, count: 3}, {<<: *a, name: b}, {<<: [*a], name: c, count: 4}]"
+    assert check((CLUSTER % 3).replace("vmSize: Standard_D4s_v5, agentCount: 3", pools)) == (0, [])
+
+
+def test_documents_without_a_name_are_not_the_same(check: Check) -> None:
+    unnamed = (CLUSTER % 3).replace("name: scoring\n", "")
+    assert check(unnamed, unnamed) == (0, [])
+    assert [one["path"] for one in check(CLUSTER % 3, CLUSTER % 3)[1]] == ["name"]
+
+
 def test_json_files(check: Check) -> None:
     one = {"component": "LocalInferenceCluster", "args": {"port": 0}}
     code, found = check(json.dumps([one, {**one, "name": "b", "args": {}}]), name="all.json")
     assert (code, [entry["path"] for entry in found]) == (1, ["port"])
     assert "no JSON" in check("{", name="bad.json")[1][0]["message"]
+    twice = '[{"component": "LocalInferenceCluster", "args": {"port": 1, "port": 2}}]'
+    assert "holds port twice" in check(twice, name="twice.json")[1][0]["message"]
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,11 +76,11 @@ GOOD: dict[str, Cluster] = {
     "private, zone of another cloud": replace(
         private(private_dns_zone=ZONE.format("usgovvirginia").replace("azmk8s.io", "cx.aks.containerservice.azure.us")),
         location="usgovvirginia",
-        subscription_id="0",
     ),
     "entra": having(access=Access(entra_id=True, azure_rbac=True, local_accounts=False)),
     "workload identity": having(security=Security(workload_identity=True, oidc_issuer=True)),
-    "every add-on": having(
+    "every add-on": replace(
+        in_subnet(),
         access=Access(vnet_integration=True, api_server_subnet=subnet("api", "10.7.0.0/28", delegations=("microsoft.containerservice/managedclusters",))),
         security=Security(
             defender=True,

@@ -36,7 +36,7 @@ def test_nothing_is_told_by_default() -> None:
     ("arguments", "said"),
     [
         ({"state_webhook": "hooks/s3cret"}, ["state_webhook: is no web address; begin it with https://"]),
-        ({"state_webhook": 7}, ["state_webhook: must be a text or an output of one; mend the value"]),
+        ({"state_webhook": 7}, ["state_webhook: must be a text or an output of one; write a text"]),
         (
             {"otlp_endpoint": "collector:4318"},
             ['otlp_endpoint = "collector:4318": is no web address; begin it with http:// or https://'],

@@ -104,7 +104,7 @@ def test_defaults() -> None:
         ({"resource_group": "rg"}, "cluster_name: is needed with resource_group to attach a cluster"),
         ({"resource_id": CLUSTER, "resource_group": "rg"}, 'resource_group = "rg": is given beside resource_id'),
         ({"resource_id": CLUSTER, "cluster_name": "prod"}, 'cluster_name = "prod": is given beside resource_id'),
-        ({"resource_id": CLUSTER, "agent_count": 3}, "agent_count: is a setting of a new cluster"),
+        ({"resource_id": CLUSTER, "agent_count": 3}, "agent_count = 3: is a setting of a new cluster"),
         ({"resource_id": CLUSTER, "load_balancer_type": "Internal"}, 'load_balancer_type = "Internal": is not known'),
         ({"vnet_name": "v"}, 'vnet_name = "v": vnet_resourcegroup_name and subnet_name missing'),
         ({**SIX, "network": {"vnet_name": "v"}}, 'vnet_name = "vnet": is also given as network.vnet_name'),
@@ -182,7 +182,7 @@ def test_warnings() -> None:
 def test_a_retired_size_is_refused() -> None:
     _, errors, _ = plan(vm_size="Standard_NC6s_v3", agent_count=3)
     assert errors == [
-        'vm_size = "Standard_NC6s_v3": Azure retired this size on 2025-09-30; use a current one: Standard_D4s_v5'
+        'vm_size = "Standard_NC6s_v3": Azure retired this size on 2025-09-30; use a current one: Standard_NC4as_T4_v3'
     ]
 
 
@@ -198,7 +198,70 @@ def test_an_attachment_counts_whichever_way_its_arguments_are_spelled() -> None:
     assert (isinstance(made, AttachPlan), errors) == (True, [])
     made, errors, _ = plan(resourceGroup="rg", clusterName="prod", agentCount=3)
     assert made is None
-    assert errors[0].startswith("agent_count: is a setting of a new cluster")
+    assert errors[0].startswith("agent_count = 3: is a setting of a new cluster")
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ({"kubernetes_version": 1.3}, 'kubernetes_version = 1.3: must be a text; write it in quotes, such as "1.35"'),
+        ({"zones": [1]}, 'pools[0].zones[0] = 1: must be a text; write it in quotes: "1"'),
+        ({"max_surge": 1.0}, 'pools[0].max_surge = 1: must be a text; write it in quotes: "1"'),
+        ({"zones": "1"}, 'pools[0].zones = "1": must be a list; write a list: ["1"]'),
+        ({"spot": "yes"}, 'pools[0].spot = "yes": must be true or false; write true or false, or leave it out for the '
+         "default false"),
+        ({"count": "many"}, 'pools[0].count = "many": must be a whole number; write a whole number'),
+        ({"labels": "a"}, 'pools[0].labels = "a": must be an object; write an object of names and values'),
+        ({"network": 1}, "network = 1: must be an object; write an object of names and values"),
+        ({"pools": [None]}, "pools[0] = null: is no pool; write an object with name and vm_size"),
+        ({"vm_size": ""}, 'vm_size = "": must not be empty; give a size, such as Standard_D4s_v5'),
+        ({"location": ""}, 'location = "": must not be empty; give it, or leave it out'),
+        ({"maintenance_windows": [{"applies_to": "nodes", "day_of_week": "Monday", "start_time": "2:00"}]},
+         'maintenance_windows[0].start_time = "2:00": is not in the form that is asked for; write hours and minutes'),
+    ],
+)  # fmt: skip
+def test_what_to_write_instead(declared: dict[str, Any], expected: str) -> None:
+    of_cluster = {"kubernetes_version", "network", "pools", "vm_size", "location", "maintenance_windows"}
+    pool = {"name": "cpu", "vm_size": "Standard_D4s_v5", "count": 3, **declared}
+    made, errors, warnings = plan(**(declared if of_cluster & declared.keys() else {"pools": [pool]}))
+    assert made is None
+    assert [error[: len(expected)] for error in errors] == [expected]
+    # Nothing is said of the default that stands for what could not be read.
+    assert not [text for text in warnings if text.startswith("network") and "network" in declared]
+
+
+def test_what_is_right_of_an_object_is_judged_beside_what_is_wrong() -> None:
+    pool = {"name": "cpu", "vm_size": "Standard_D4s_v5", "count": 3, "labels": {"team": 7, "a b": "v"}}
+    _, errors, _ = plan(pools=[pool])
+    assert [error.split(" = ")[0] for error in errors] == ["pools[0].labels.team", "pools[0].labels.a b"]
+
+
+def test_nothing_is_asked_of_an_address_that_is_not_there() -> None:
+    subnet = {"plugin_mode": "overlay", "subnet_id": SUBNET, "subnet_default_route": "VirtualAppliance", **RANGES}
+    egress = {"outbound_type": "userDefinedRouting", "public_ips_denied": True}
+    made, errors, _ = plan(network=subnet, egress=egress)
+    assert (isinstance(made, ClusterPlan), errors) == (True, [])
+    _, errors, _ = plan(network=subnet, egress=egress, runtime={"image": "registry.example/runtime:1"})
+    assert [error.split(" = ")[0] for error in errors] == ["load_balancer_type"]
+
+
+def test_the_price_of_what_aks_provisions_is_unknown() -> None:
+    network = {"plugin": "azure", "plugin_mode": "overlay", "dataplane": "cilium"}
+    made, errors, _ = plan(location="westeurope", network=network, node_provisioning="Auto")
+    assert errors == []
+    assert isinstance(made, ClusterPlan)
+    assert made.cost.unknown == ("nodes that AKS provisions",)
+    made, errors, _ = plan(location="westeurope", network=network, sku_name="Automatic")
+    assert errors == []
+    assert isinstance(made, ClusterPlan)
+    assert made.cost.unknown == ("tier Automatic", "nodes that AKS provisions")
+
+
+def test_the_mend_for_nodes_that_do_not_count() -> None:
+    spot = {"name": "spot", "vm_size": "Standard_D8s_v5", "spot": True, "count": 4}
+    scaled = {"name": "cpu", "vm_size": "Standard_D8s_v5", "autoscale": True, "min_count": 0, "max_count": 9}
+    assert "use 3 more nodes that are not spot, " in plan(pools=[spot])[1][0]
+    assert "use 2 more nodes (an autoscaled pool counts with its min_count), " in plan(pools=[scaled])[1][0]
 
 
 def test_both_mistakes_at_once() -> None:
@@ -220,6 +283,7 @@ def test_a_pool_is_named_by_what_it_keeps_for_life() -> None:
 
 
 def test_sizes() -> None:
+    assert any("did you mean `Standard_D4s_v5`?" in warning for warning in plan(vm_size="D4s_v5")[2])
     size = find_size("Standard_D3_v2")
     assert size is not None
     assert (size.vcpus, size.memory_gib, size.gpus) == (4, 14.0, 0)

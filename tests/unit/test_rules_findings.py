@@ -52,7 +52,10 @@ def test_texts() -> None:
     assert detail["reason"].startswith("i.json: cpuCoresLimit: 1: is below cpuCores 2")
 
 
-@pytest.mark.parametrize(("value", "shown"), [(object(), "an object"), (b"x", "a bytes"), (3.0, "3")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(object(), "an object"), ("a\u200b\u202eb", '"a\\u200b\\u202eb"'), (b"x", "a bytes"), (3.0, "3")],
+)
 def test_values(value: object, shown: str) -> None:
     assert show_value(value) == shown
 

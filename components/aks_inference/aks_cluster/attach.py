@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aks_inference.aks_cluster.purpose import Purpose
+from aks_inference.cluster_rules.ids import GROUP, SUBSCRIPTION, is_group, is_guid
+from aks_inference.cluster_rules.kinds import parse_id
 from aks_inference.findings import Finding
 
 NAMES = frozenset(
@@ -32,8 +34,8 @@ NAMES = frozenset(
     }
 )
 """Arguments that an attached cluster has; all others are settings of a new one."""
-_PROVIDER, _KIND = "Microsoft.ContainerService", "managedClusters"
-_FORM = f"/subscriptions/…/resourceGroups/…/providers/{_PROVIDER}/{_KIND}/…"
+_KIND = "Microsoft.ContainerService/managedClusters"
+_FORM = f"/subscriptions/…/resourceGroups/…/providers/{_KIND}/…"
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,24 @@ def attach_rules(declared: Mapping[str, Any]) -> Iterator[Finding]:
     for other in declared:
         if other not in NAMES:
             rule = "is a setting of a new cluster, and an attached one keeps its own"
-            yield Finding((other,), rule, "leave it out, or leave out @resource_id and @resource_group")
+            mend = "leave it out, or leave out @resource_id and @resource_group"
+            yield Finding((other,), rule, mend, declared[other])
+    yield from _names(declared.get("subscription_id"), group)
+
+
+def _names(subscription: object, group: object) -> Iterator[Finding]:
+    if isinstance(subscription, str) and not is_guid(subscription):
+        mend = "write it as `az account show --query id` does"
+        yield SUBSCRIPTION.broken(("subscription_id",), subscription, "is no GUID", mend)
+    if isinstance(group, str) and not is_group(group):
+        rule = "is no name of a resource group"
+        yield GROUP.broken(("resource_group",), group, rule, "write the group's name, not its id")
 
 
 def _id(text: str) -> Iterator[Finding]:
-    parts = text.split("/")
-    if len(parts) != 9 or parts[0] or parts[1].lower() != "subscriptions" or not all(parts[1:]):
+    parsed = parse_id(text)
+    if parsed is None or text.endswith("/"):
         yield Finding(("resource_id",), "is not the resource id of an AKS cluster", f"write {_FORM}", text)
-    elif parts[6].lower() != _PROVIDER.lower() or parts[7].lower() != _KIND.lower():
-        rule = f"is the id of a {parts[6]}/{parts[7]}, not of an AKS cluster"
+    elif (kind := f"{parsed.provider}/{'/'.join(kind for kind, _ in parsed.names)}").lower() != _KIND.lower():
+        rule = f"is the id of a {kind}, not of an AKS cluster"
         yield Finding(("resource_id",), rule, f"write {_FORM}", text)

@@ -201,7 +201,7 @@ class PoolArgs(TypedDict):
     taints: NotRequired[list[str] | None]
     """Optional. `key=value:Effect`. Default: none; `sku=gpu:NoSchedule` for sizes with a GPU."""
     os_sku: NotRequired[str | None]
-    """Optional. `Ubuntu`, `Ubuntu2404`, `AzureLinux` or `AzureLinux3`. Default: AKS's own, Ubuntu."""
+    """Optional. `Ubuntu`, `AzureLinux` or `AzureLinux3`. Default: AKS's own, Ubuntu."""
     os_disk_size_gb: NotRequired[int | None]
     """Optional. 0: AKS decides by size. Default: 0."""
     node_public_ip: NotRequired[bool | None]

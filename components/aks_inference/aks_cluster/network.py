@@ -86,10 +86,32 @@ def network_rules(spec: NetworkSpec) -> Iterator[Finding]:
         missing = " and ".join(f"@{name}" for name in NAMES if name not in named)
         rule = f"{missing} missing: a subnet needs " + ", ".join(f"@{name}" for name in FLAT[:5])
         yield Finding((named[0],), rule, "give all of them or none", getattr(spec, named[0]))
+    yield from _without_subnet(spec, bool(named) or spec.subnet_id is not None)
     if len(named) == len(NAMES) or spec.subnet_id is not None:
         for name in ("service_cidr", "dns_service_ip"):
             if getattr(spec, name) is None:
                 yield Finding((name,), "is required with a subnet", "for example 10.0.0.0/16 and 10.0.0.10")
+
+
+_OF_SUBNET = (
+    "subnet_cidr",
+    "subnet_used_addresses",
+    "subnet_region",
+    "subnet_delegations",
+    "subnet_default_route",
+    "subnet_has_nat_gateway",
+)
+"""What is said of the nodes' subnet."""
+
+
+def _without_subnet(spec: NetworkSpec, in_subnet: bool) -> Iterator[Finding]:
+    """What is said of a subnet that is not there; nothing would be checked against it."""
+    about = [(name, "subnet_id") for name in _OF_SUBNET if not in_subnet]
+    about += [("pod_subnet_cidr", "pod_subnet_id")] * (spec.pod_subnet_id is None)
+    for name, subnet in about:
+        if name in spec.model_fields_set:
+            value = getattr(spec, name)
+            yield Finding((name,), f"is about @{subnet}, which is not given", f"give @{subnet}, or leave it out", value)
 
 
 def rule_network(network: Network, subscription: str | None) -> RuleNetwork:

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aks_inference.aks_cluster.groups import AccessSpec, EgressSpec, IdentitySpec, MaintenanceWindowSpec, SecuritySpec
-from aks_inference.cluster_rules.model import Access, Egress, Identity, Security, Subnet
+from aks_inference.cluster_rules.model import KNOWN_LATER, Access, Egress, Identity, Security, Subnet
 from aks_inference.facts import short_region
-from aks_inference.findings import Finding, did_you_mean, under
+from aks_inference.findings import Finding, Path, did_you_mean, under
 from aks_inference.values import is_late, read
 
-LATER = "(known later)"
 WINDOW_NAMES = {"cluster": "aksManagedAutoUpgradeSchedule", "nodes": "aksManagedNodeOSUpgradeSchedule"}
 """Doc planned-maintenance.md: the two schedules by what they apply to."""
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -17,7 +16,7 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 def known(value: object) -> str | None:
     """A text for the rules."""
-    return LATER if is_late(value) else value if isinstance(value, str) else None
+    return KNOWN_LATER if is_late(value) else value if isinstance(value, str) else None
 
 
 def egress_part(spec: EgressSpec) -> Egress:
@@ -68,6 +67,30 @@ def identity_part(spec: IdentitySpec) -> Identity:
     )
 
 
+def named_ids(
+    registries: Sequence[Any], egress: EgressSpec, identity: IdentitySpec, security: SecuritySpec, pools: Sequence[Any]
+) -> tuple[tuple[Path, str, str], ...]:
+    """The resource ids that are texts: where, of what kind, and the id. `pools`: as the rules see them."""
+    found: list[tuple[Path, str, object]] = [
+        *((("registry_ids", index), "registry", one) for index, one in enumerate(registries)),
+        *(
+            (("egress", "outbound_ip_ids", index), "public address", one)
+            for index, one in enumerate(egress.outbound_ip_ids)
+        ),
+        (("egress", "bootstrap_cache_registry_id"), "registry", egress.bootstrap_cache_registry_id),
+        (("identity", "identity_id"), "user-assigned identity", identity.identity_id),
+        (("identity", "kubelet_identity_id"), "user-assigned identity", identity.kubelet_identity_id),
+        (("security", "log_analytics_workspace_id"), "Log Analytics workspace", security.log_analytics_workspace_id),
+        (("security", "azure_monitor_workspace_id"), "workspace of Azure Monitor", security.azure_monitor_workspace_id),
+        (("security", "kms_vault_id"), "Key Vault", security.kms_vault_id),
+    ]
+    found += (
+        ((*pool.path, "node_public_ip_prefix_id"), "public address prefix", pool.node_public_ip_prefix_id)
+        for pool in pools
+    )
+    return tuple((path, kind, one) for path, kind, one in found if isinstance(one, str) and one != KNOWN_LATER)
+
+
 def identity_rules(spec: IdentitySpec) -> Iterator[Finding]:
     """What does not go together; paths relative to the group."""
     if spec.system_assigned and spec.identity_id is not None:
@@ -103,8 +126,8 @@ def windows(given: Sequence[Any]) -> tuple[list[MaintenanceWindowSpec], list[Fin
     for index, declared in enumerate(given):
         path = ("maintenance_windows", index)
         if not isinstance(declared, dict):
-            kind = type(declared).__name__
-            findings.append(Finding(path, f"an object of type {kind} is not a window", "write an object"))
+            mend = "write an object with @applies_to, @day_of_week and @start_time"
+            findings.append(Finding(path, "is no window", mend, declared))
             continue
         got = read(MaintenanceWindowSpec, declared, ("applies_to", "day_of_week", "start_time"))
         findings += under(path, got.findings)

@@ -9,13 +9,12 @@ from typing import Any
 
 from aks_inference.aks_cluster.groups import PoolSpec, SystemPoolSpec
 from aks_inference.aks_cluster.network import Network
-from aks_inference.cluster_rules.model import Pool
+from aks_inference.cluster_rules.model import KNOWN_LATER, Pool
+from aks_inference.cluster_rules.nodes import POOL_LABEL
 from aks_inference.findings import Finding, Path, under
 from aks_inference.values import is_late, read
 from aks_inference.vm_sizes import find_size
 
-POOL_LABEL = "aks-inference.dev/pool"
-"""Stable label for selectors: pools change their names when a fixed property changes."""
 GPU_TAINT = "sku=gpu:NoSchedule"
 """Keeps other pods off nodes with a GPU (use-nvidia-gpu.md)."""
 FLAT_POOL = "inference"
@@ -73,8 +72,7 @@ def group_pools(given: Sequence[Any], network: Network) -> tuple[list[PoolPlan],
     for index, declared in enumerate(given):
         path: Path = ("pools", index)
         if not isinstance(declared, Mapping):
-            kind = type(declared).__name__
-            findings.append(Finding(path, f"an object of type {kind} is not a pool", "write an object"))
+            findings.append(Finding(path, "is no pool", "write an object with @name and @vm_size", declared))
             continue
         got = read(PoolSpec, declared, ("name", "vm_size"))
         findings += under(path, got.findings)
@@ -155,7 +153,7 @@ def _count(given: int | None, autoscale: bool, least: int | None, default: int) 
 
 
 def _text(value: object) -> str | None:
-    return "(known later)" if is_late(value) else value if isinstance(value, str) else None
+    return KNOWN_LATER if is_late(value) else value if isinstance(value, str) else None
 
 
 def _digest(text: str) -> str:

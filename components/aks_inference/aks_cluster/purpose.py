@@ -55,6 +55,10 @@ def vcpu_check(pools: Sequence[Pool], purpose: Purpose, flat: bool) -> tuple[lis
     each = max((pool.size.vcpus for pool in lasting if pool.size), default=4)
     more = -(-(PRODUCTION_VCPU - total) // each)
     counts = f"agentCount ≥ {-(-PRODUCTION_VCPU // each)}" if flat else f"{more} more node{'s' * (more > 1)}"
+    if not flat and len(lasting) < len(pools):
+        counts += " that are not spot"
+    if any(pool.autoscale for pool in lasting):
+        counts += " (an autoscaled pool counts with its @min_count)"
     mend = f"use {counts}, a larger vmSize, or clusterPurpose DevTest"
     return [], [VCPU.broken(path, None, f"{sum_text}; {rule}", mend)]
 
@@ -84,7 +88,9 @@ def _few_nodes(path: Path, nodes: int, purpose: Purpose) -> Iterator[Finding]:
 
 def size_findings(path: Path, name: str, size: VmSize | None, vcpus: int | None) -> Iterator[Finding]:
     """A size that is not in the table, and the user's own word about one that is. `path`: of the pool."""
-    if size is None:
+    if not name:
+        yield Finding((*path, "vm_size"), "must not be empty", "give a size, such as Standard_D4s_v5", name)
+    elif size is None:
         said = f"taken as {vcpus} vCPU" if vcpus else "its vCPU are not checked"
         rule = f"is not in the table of {table_date()}: {said}"
         mends = [mend for mend in (closest(name), "" if vcpus else "@vcpus_per_node says how many") if mend]

@@ -89,6 +89,7 @@ def tls_of(spec: Arguments) -> Tls:
         minimum_version=spec.minimum_tls_version,
         load_balancer_type=spec.load_balancer_type,
         load_balancer_subnet=spec.load_balancer_subnet,
+        served=spec.runtime is not None,
     )
 
 

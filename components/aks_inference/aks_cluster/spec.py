@@ -3,7 +3,7 @@
 Reference: azureml-v1.md 1, aks-rules.md; contradictions are decided in docs/decisions.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ from aks_inference.aks_cluster.parts import (
     egress_part,
     identity_part,
     identity_rules,
+    named_ids,
     security_part,
     windows,
 )
@@ -86,7 +87,9 @@ class AksInferenceClusterSpec(Spec):
     runtime: Object | None = None
     registry_ids: Annotated[tuple[Leaf, ...], *Anys.__metadata__] = ()
     related_locations: Labels
-    kubernetes_version: Text | None = None
+    kubernetes_version: Text | None = Field(
+        None, description='write it in quotes, such as "1.35": without them YAML takes 1.30 for 1.3'
+    )
     tier: Text | None = None
     sku_name: Text = "Base"
     support_plan: Text = "KubernetesOfficial"
@@ -151,12 +154,19 @@ def plan_cluster(
     """The plan, or what is wrong. `default_location`: that of the provider's configuration."""
     declared = named(AksInferenceClusterSpec, declared)
     got = read(AksInferenceClusterSpec, declared)
-    findings = list(got.findings)
+    findings = [*got.findings, *_empty(got.spec)]
     purpose, wrong = _purpose(got.spec)
     findings += wrong
     if attaches(declared):
         return _attach(got, purpose, declared, findings)
     return _create(resource_name, got, purpose, today, findings, default_location)
+
+
+def _empty(spec: AksInferenceClusterSpec) -> Iterator[Finding]:
+    """Texts without a letter, which would reach Azure as they are; other rules say it of the rest."""
+    for name in ("location", "tier", "cluster_name"):
+        if getattr(spec, name) == "":
+            yield Finding((name,), "must not be empty", "give it, or leave it out", "")
 
 
 def _attach(
@@ -238,11 +248,16 @@ def _create(
         node_provisioning=spec.node_provisioning,
         autoscaler_profile=tuple(spec.autoscaler_profile.items()),
         related_locations=tuple(spec.related_locations.items()),
+        tags=tuple(spec.tags.items()),
+        ids=named_ids(spec.registry_ids, egress, identity, security, [plan.pool for plan in pools]),
         today=today,
     )
     cluster = replace(cluster, name=name) if not _failed(findings) else cluster
     places: dict[Path, Path] = {**network.places, ("count",): ("agent_count",), ("name",): ("cluster_name",)}
-    findings += rule_findings(cluster, places, dev_test)
+    # What could not be read has its default here: nothing is said of that.
+    unread = {one.path[0] for one in got.findings if one.path}
+    said = rule_findings(cluster, places, dev_test)
+    findings += (one for one in said if one.severity is Severity.ERROR or one.path[:1] not in {(p,) for p in unread})
     findings += address_findings(spec, _wrong(findings))
     if spec.leaf_domain_label is not None and location is None and "leaf_domain_label" not in _wrong(findings):
         rule = "has the region in its name, which is not known"

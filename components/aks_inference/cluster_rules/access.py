@@ -53,6 +53,7 @@ MOST_RANGES, MOST_RANGES_VNET = 200, 2000
 NO_VNET_INTEGRATION = frozenset({"qatarcentral"})
 NO_USER_ASSIGNED = frozenset({"usdodcentral", "usdodeast", "usgoviowa"})
 MOST_FEDERATED = 20
+_DNS_LABEL = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,30}[a-zA-Z0-9])?")
 """A zone below the cluster zone has at most 32 characters."""
 
@@ -60,6 +61,7 @@ _LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,30}[a-zA-Z0-9])?")
 def check_access(cluster: Cluster) -> Iterator[RuleFinding]:
     """All of sections 4 and 12."""
     yield from _ranges(cluster)
+    yield from _operators(cluster.access)
     if cluster.access.private_cluster:
         yield from _private(cluster)
     else:
@@ -131,6 +133,17 @@ def _ranges(cluster: Cluster) -> Iterator[RuleFinding]:
             )
 
 
+def _operators(access: Access) -> Iterator[RuleFinding]:
+    for index, text in enumerate(access.operator_ip_ranges):
+        if _network_of(text) is None:
+            yield RANGES_FORM.broken(
+                (*access.path, "operator_ip_ranges", index),
+                text,
+                "is not an IPv4 range",
+                "write address/length: 203.0.113.0/24",
+            )
+
+
 def _private(cluster: Cluster) -> Iterator[RuleFinding]:
     access = cluster.access
     path, zone = (*access.path, "private_dns_zone"), access.private_dns_zone
@@ -152,6 +165,13 @@ def _private(cluster: Cluster) -> Iterator[RuleFinding]:
                 access.fqdn_subdomain,
                 f'goes only with an own @private_dns_zone, which is "{zone or "system"}"',
                 "give the resource id of a zone, or leave it out",
+            )
+        if not _DNS_LABEL.fullmatch(access.fqdn_subdomain):
+            yield SUBDOMAIN.broken(
+                where,
+                access.fqdn_subdomain,
+                "must be 1 to 63 letters, digits and hyphens, a letter or digit at both ends",
+                'for example "scoring"',
             )
         if cluster.dns_prefix is not None:
             yield SUBDOMAIN.broken(

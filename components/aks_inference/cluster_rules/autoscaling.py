@@ -11,10 +11,12 @@ from aks_inference.findings import Severity, did_you_mean
 _DOC = "Doc cluster-autoscaler.md; Spec 2025-09-01"
 BOUNDS = error("9a", "both bounds, in order, within the pool's limits", _DOC)
 ONLY_WITH = error("9b", "bounds only with the autoscaler", _DOC)
+PROVISIONING_MODE = error("9f", "node provisioning is Manual or Auto", "Spec 2025-09-01 nodeProvisioningProfile")
 PROVISIONING = error("9c", "not with node auto-provisioning", _DOC)
 PROFILE = error("9e", "settings of the autoscaler: names and values", _DOC)
 COUNT = error("9d", "the first number of nodes lies between the bounds", _DOC)
 
+PROVISIONING_MODES = ("Manual", "Auto")
 _TIME = (re.compile(r"[0-9]+(s|m|h)"), "a time such as 10s, 15m or 1h")
 _MINUTES = (re.compile(r"[0-9]+m"), "a time in whole minutes, such as 10m")
 _SECONDS = (re.compile(r"[0-9]+s?"), "a time in seconds, such as 10s")
@@ -51,6 +53,15 @@ SETTINGS: dict[str, tuple[re.Pattern[str], str]] = {
 def check_autoscaling(cluster: Cluster) -> Iterator[RuleFinding]:
     """All of section 9."""
     yield from _profile(cluster)
+    mode = cluster.node_provisioning
+    if mode not in PROVISIONING_MODES:
+        close = {word.lower(): word for word in PROVISIONING_MODES}.get(mode.lower())
+        yield PROVISIONING_MODE.broken(
+            (*cluster.path, "node_provisioning"),
+            mode,
+            "is neither Manual nor Auto",
+            f'write "{close}"' if close else "write one of them, or leave it out",
+        )
     for pool in cluster.pools:
         yield from _pool(pool)
         if pool.autoscale and cluster.node_provisioning == "Auto":

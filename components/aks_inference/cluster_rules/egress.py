@@ -38,10 +38,17 @@ NUMBERS = error(
 PORTS = error(
     "3h", "outbound ports suffice for all nodes", "Err invalidloadbalancerprofileallocatedoutboundports-error.md"
 )
+UNUSED = error(
+    "3j",
+    "settings of the load balancer or NAT gateway that the outbound type has",
+    "Doc egress-outboundtype.md 2026-08-05",
+)
 PUBLIC_ADDRESSES = error("3i", "a policy denies public addresses", "Err requestdisallowedbypolicy-error.md 2025-03-13")
 
 OUTBOUND_TYPES = ("loadBalancer", "userDefinedRouting", "managedNATGateway", "userAssignedNATGateway", "none")
 PREVIEW_TYPES = ("managedNATGatewayV2", "block")
+NEXT_HOPS = ("VirtualAppliance", "VirtualNetworkGateway", "VnetLocal", "Internet", "None")
+"""Spec Microsoft.Network RouteNextHopType."""
 PORTS_PER_ADDRESS = 64_000
 _NAT = {"managedNATGateway", "userAssignedNATGateway"}
 _WAYS_OUT = 'use @outbound_type "userDefinedRouting" (firewall), "userAssignedNATGateway" or "none"'
@@ -50,8 +57,10 @@ _WAYS_OUT = 'use @outbound_type "userDefinedRouting" (firewall), "userAssignedNA
 def check_egress(cluster: Cluster) -> Iterator[RuleFinding]:
     """All of section 3."""
     yield from _load_balancer(cluster)
+    yield from _next_hop(cluster)
     yield from _outbound_type(cluster)
     yield from _numbers(cluster.egress)
+    yield from _without_effect(cluster.egress)
     yield from _ports(cluster)
     if cluster.egress.public_ips_denied:
         yield from _public_addresses(cluster)
@@ -81,6 +90,19 @@ def _load_balancer(cluster: Cluster) -> Iterator[RuleFinding]:
     )
 
 
+def _next_hop(cluster: Cluster) -> Iterator[RuleFinding]:
+    hop = cluster.network.subnet.default_route if cluster.network.subnet else None
+    if not hop or hop in NEXT_HOPS:
+        return
+    close = {word.lower(): word for word in NEXT_HOPS}.get(hop.lower())
+    yield ROUTES.broken(
+        (*cluster.network.path, "subnet_default_route"),
+        hop,
+        "is no type of next hop",
+        f'write "{close}"' if close else f"use one of {', '.join(NEXT_HOPS)}",
+    )
+
+
 def _outbound_type(cluster: Cluster) -> Iterator[RuleFinding]:
     egress, subnet = cluster.egress, cluster.network.subnet
     kind, path = egress.outbound_type, (*egress.path, "outbound_type")
@@ -104,8 +126,8 @@ def _outbound_type(cluster: Cluster) -> Iterator[RuleFinding]:
         yield MANAGED_NAT.broken(
             path,
             kind,
-            f"works only in a network that AKS manages, and @subnet_id is {subnet.id.rsplit('/', 1)[-1]}",
-            'use "userAssignedNATGateway" with a NAT gateway on that subnet, or leave out @subnet_id',
+            "works only in a network that AKS manages, and the nodes are in a subnet of yours",
+            'use "userAssignedNATGateway" with a NAT gateway on that subnet, or leave the subnet out',
         )
     if kind in {"userDefinedRouting", "userAssignedNATGateway"} and subnet is None:
         rule = ROUTES if kind == "userDefinedRouting" else OWN_NAT
@@ -166,9 +188,27 @@ def _numbers(egress: Egress) -> Iterator[RuleFinding]:
         yield NUMBERS.broken(
             (*egress.path, "managed_outbound_ip_count"),
             egress.managed_outbound_ip_count,
-            "addresses are either managed by AKS or your own (@outbound_ips), not both",
+            "addresses are either managed by AKS or your own (@outbound_ip_ids), not both",
             "leave out one of them",
         )
+
+
+def _without_effect(egress: Egress) -> Iterator[RuleFinding]:
+    """Settings of what the outbound type does not have: AKS would never see them."""
+    kind = egress.outbound_type or "loadBalancer"
+    if kind not in OUTBOUND_TYPES:
+        return
+    for name, value, kinds in (
+        ("managed_outbound_ip_count", egress.managed_outbound_ip_count, ("loadBalancer", "managedNATGateway")),
+        ("outbound_ip_ids", egress.outbound_ip_count, ("loadBalancer",)),
+        ("allocated_outbound_ports", egress.allocated_outbound_ports, ("loadBalancer",)),
+        ("idle_timeout_minutes", egress.idle_timeout_minutes, ("loadBalancer", "managedNATGateway")),
+    ):
+        if value is not None and kind not in kinds:
+            where = " or ".join(f'"{one}"' for one in kinds)
+            shown = None if name == "outbound_ip_ids" else value
+            says = f'goes only with @outbound_type {where}, which is "{kind}"'
+            yield UNUSED.broken((*egress.path, name), shown, says, "leave it out")
 
 
 def _ports(cluster: Cluster) -> Iterator[RuleFinding]:
@@ -204,7 +244,7 @@ def _public_addresses(cluster: Cluster) -> Iterator[RuleFinding]:
             yield PUBLIC_ADDRESSES.broken(
                 (*pool.path, "node_public_ip"), True, f"makes public addresses, and {denied}", "turn it off"
             )
-    if cluster.tls.load_balancer_type != "InternalLoadBalancer":
+    if cluster.tls.served and cluster.tls.load_balancer_type != "InternalLoadBalancer":
         yield PUBLIC_ADDRESSES.broken(
             (*cluster.tls.path, "load_balancer_type"),
             cluster.tls.load_balancer_type or "PublicIp",

@@ -12,6 +12,9 @@ from aks_inference.facts import short_region
 from aks_inference.findings import Path
 from aks_inference.vm_sizes import VmSize
 
+KNOWN_LATER = "(known later)"
+"""Stands for an id that is an output: given, and not to be judged."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -203,6 +206,8 @@ class Tls:
     load_balancer_type: str | None = None
     """`PublicIp` (default) or `InternalLoadBalancer`."""
     load_balancer_subnet: str | None = None
+    served: bool = True
+    """A router has the address; without the runtime there is none."""
     path: Path = ()
 
 
@@ -240,6 +245,9 @@ class Cluster:
     """Attached to an Azure ML workspace as well."""
     related_locations: tuple[tuple[str, str], ...] = ()
     """Regions of what the cluster uses: ("registry", "westeurope")."""
+    ids: tuple[tuple[Path, str, str], ...] = ()
+    """Resource ids that it names: where, of what kind (`ids.KINDS`), and the id."""
+    tags: tuple[tuple[str, object], ...] = ()
     today: date | None = None
     """The day to judge versions and retirements by. None: those rules say nothing."""
     path: Path = ()

@@ -177,17 +177,18 @@ def _retirement(cluster: Cluster, pool: Pool) -> Iterator[RuleFinding]:
         )
     if note.retirement is None or cluster.today is None:
         return
+    current = "Standard_NC4as_T4_v3" if pool.vm_size.lower().startswith("standard_n") else "Standard_D4s_v5"
     if cluster.today >= note.retirement:
         yield RETIRING.broken(
             path,
             pool.vm_size,
             f"Azure retired this size on {note.retirement}",
-            "use a current one: Standard_D4s_v5",
+            f"use a current one: {current}",
             Severity.ERROR,
         )
     elif note.retirement - cluster.today <= RETIRES_SOON:
         yield RETIRING.broken(
-            path, pool.vm_size, f"Azure retires this size on {note.retirement}", "use a current one: Standard_D4s_v5"
+            path, pool.vm_size, f"Azure retires this size on {note.retirement}", f"use a current one: {current}"
         )
 
 
@@ -335,7 +336,7 @@ def _gpu(pool: Pool) -> Iterator[RuleFinding]:
     has_gpu = pool.size.gpus > 0 if pool.size is not None else None
     if pool.gpu_driver not in {None, "Install", "None"}:
         yield GPU_DRIVER.broken(
-            (*pool.path, "gpu_driver"), pool.gpu_driver, "is neither Install nor None", "write one of them"
+            (*pool.path, "gpu_driver"), pool.gpu_driver, "is neither Install nor None", _one_of(pool.gpu_driver)
         )
     if pool.gpu_instance_profile is not None and pool.gpu_instance_profile not in GPU_PROFILES:
         yield GPU_DRIVER.broken(
@@ -358,6 +359,11 @@ def _gpu(pool: Pool) -> Iterator[RuleFinding]:
             f"{pool.vm_size} has a GPU, and without a taint pods that need none fill its nodes",
             'add "sku=gpu:NoSchedule"; taints cannot be left for later where the autoscaler starts from 0',
         )
+
+
+def _one_of(driver: str) -> str:
+    close = {word.lower(): word for word in ("Install", "None")}.get(driver.lower())
+    return f'write "{close}"' if close else "write one of them"
 
 
 def _settings(pool: Pool) -> Iterator[RuleFinding]:

@@ -12,8 +12,8 @@ from aks_inference.cluster_rules.addresses import (
     parse_range,
     within,
 )
-from aks_inference.cluster_rules.kinds import NetworkKind, network_kind
-from aks_inference.cluster_rules.model import Cluster, Network
+from aks_inference.cluster_rules.kinds import NetworkKind, network_kind, parse_subnet_id
+from aks_inference.cluster_rules.model import KNOWN_LATER, Cluster, Network
 from aks_inference.cluster_rules.rulebook import RuleFinding, error, warning
 from aks_inference.findings import Path, Severity
 
@@ -51,6 +51,8 @@ DEFAULT_POD = "10.244.0.0/16"
 RESERVED_RANGES = tuple(
     map(ipaddress.IPv4Network, ("169.254.0.0/16", "172.30.0.0/16", "172.31.0.0/16", "192.0.2.0/24"))
 )
+LARGEST_SERVICE = 12
+"""Prefix length; a service range is smaller."""
 API_DELEGATION = "Microsoft.ContainerService/managedClusters"
 
 _HAVE_POD_RANGE = {NetworkKind.OVERLAY, NetworkKind.KUBENET}
@@ -79,11 +81,14 @@ def check_ranges(cluster: Cluster) -> Iterator[RuleFinding]:
     pod = _pod(network)
     subnets = _subnets(cluster)
     outside = _outside(network)
+    moved = None
     if service is not None:
-        yield from _service_rules(service, subnets, outside)
-        yield from _dns(network, service)
+        told = list(_service_rules(service, subnets, outside))
+        yield from told
+        moved = _suggested(service, subnets, outside) if told else None
+        yield from _dns(network, service, moved)
     if pod is not None:
-        yield from _pod_rules(pod, service, subnets, outside)
+        yield from _pod_rules(pod, service, subnets, outside, moved)
     elif network.pod_cidr is not None and network_kind(network) not in _HAVE_POD_RANGE:
         yield POD_RANGE.broken(
             (*network.path, "pod_cidr"),
@@ -123,6 +128,7 @@ def _formats(network: Network) -> Iterator[RuleFinding]:
             yield FORMAT.broken(
                 (*network.path, name), text, "does not begin at the first address of its range", f"write {parsed}"
             )
+    yield from _declared(network)
     for index, text in enumerate((network.dns_service_ip, *network.dns_servers)):
         path: Path = ("dns_service_ip",) if index == 0 else ("dns_servers", index - 1)
         if text is not None and _address(text) is None:
@@ -131,18 +137,37 @@ def _formats(network: Network) -> Iterator[RuleFinding]:
             )
 
 
+def _declared(network: Network) -> Iterator[RuleFinding]:
+    """What is said of networks that exist: a text that is no range would turn off what is checked against it."""
+    one = (("subnet_cidr", network.subnet), ("pod_subnet_cidr", network.pod_subnet))
+    texts: list[tuple[Path, str | None]] = [((name,), subnet.cidr if subnet else None) for name, subnet in one]
+    for name, several in (
+        ("vnet_cidrs", network.vnet_cidrs),
+        ("other_subnet_cidrs", [subnet.cidr for subnet in network.other_subnets]),
+        ("connected_cidrs", network.connected_cidrs),
+    ):
+        texts += [((name, index), text) for index, text in enumerate(several)]
+    for path, text in texts:
+        if text is not None and parse_range(text) is None:
+            yield FORMAT.broken(
+                (*network.path, *path), text, "is no range", "write it as address/length, for example 10.1.0.0/16"
+            )
+
+
+def _suggested(service: _Named, subnets: list[_Named], outside: list[_Named]) -> ipaddress.IPv4Network | None:
+    """A service range that breaks no rule."""
+    prefix = service.range.prefixlen if service.range.prefixlen > LARGEST_SERVICE else 16
+    return free_range(prefix, [*RESERVED_RANGES, *(one.range for one in (*subnets, *outside))])
+
+
 def _service_rules(service: _Named, subnets: list[_Named], outside: list[_Named]) -> Iterator[RuleFinding]:
-    taken: list[Range] = [*RESERVED_RANGES, *(one.range for one in (*subnets, *outside))]
-    if service.range.prefixlen <= 12:
+    instead = _write(_suggested(service, subnets, outside))
+    if service.range.prefixlen <= LARGEST_SERVICE:
         yield SERVICE_SIZE.broken(
-            service.path,
-            service.text,
-            "is too large: a service range is smaller than /12",
-            _instead(16, taken),
+            service.path, service.text, "is too large: a service range is smaller than /12", instead
         )
         return
     clashes = [subnet for subnet in subnets if overlaps(service.range, subnet.range)]
-    instead = _instead(service.range.prefixlen, taken)
     for subnet in clashes:
         yield SERVICE_SUBNET.broken(service.path, service.text, f"overlaps {subnet}", instead)
     if clashes:
@@ -154,14 +179,16 @@ def _service_rules(service: _Named, subnets: list[_Named], outside: list[_Named]
             )
 
 
-def _dns(network: Network, service: _Named) -> Iterator[RuleFinding]:
+def _dns(network: Network, service: _Named, moved: ipaddress.IPv4Network | None) -> Iterator[RuleFinding]:
+    """`moved`: the range that is suggested in place of the declared one."""
     text = network.dns_service_ip or DEFAULT_DNS
     address = _address(text)
     if address is None:
         return
     path = (*network.path, "dns_service_ip")
     first = service.range.network_address
-    tenth = first + min(10, service.range.num_addresses - 2)
+    within_ = moved or service.range
+    tenth = f"{within_.network_address + min(10, within_.num_addresses - 2)}" + (f" (of {moved})" if moved else "")
     if address not in service.range:
         given = "" if network.dns_service_ip is not None else "(the default) "
         yield DNS_INSIDE.broken(path, text, f"{given}lies outside @service_cidr {service.text}", f"write {tenth}")
@@ -178,10 +205,15 @@ def _dns(network: Network, service: _Named) -> Iterator[RuleFinding]:
 
 
 def _pod_rules(
-    pod: _Named, service: _Named | None, subnets: list[_Named], outside: list[_Named]
+    pod: _Named,
+    service: _Named | None,
+    subnets: list[_Named],
+    outside: list[_Named],
+    moved: ipaddress.IPv4Network | None,
 ) -> Iterator[RuleFinding]:
     others = [*([service] if service else []), *subnets]
-    instead = _instead(pod.range.prefixlen, [*RESERVED_RANGES, *(one.range for one in (*others, *outside))])
+    taken: list[Range] = [*RESERVED_RANGES, *(one.range for one in (*others, *outside))]
+    instead = _write(free_range(pod.range.prefixlen, [*taken, *([moved] if moved else [])]))
     clashes = [other for other in others if overlaps(pod.range, other.range)]
     for other in clashes:
         yield POD_OVERLAP.broken(pod.path, pod.text, f"overlaps {other}", instead)
@@ -220,6 +252,25 @@ def _api_server(cluster: Cluster) -> Iterator[RuleFinding]:
             path, subnet.id, "goes only with @vnet_integration, which is off", "turn it on, or leave the subnet out"
         )
         return
+    ours, parsed_id = cluster.network.subnet, parse_subnet_id(subnet.id)
+    if parsed_id is None and subnet.id != KNOWN_LATER:
+        yield API_SUBNET.broken(
+            path,
+            subnet.id,
+            "is not the resource id of a subnet",
+            "write /subscriptions/…/resourceGroups/…/providers/Microsoft.Network/virtualNetworks/…/subnets/…",
+        )
+    elif ours is None:
+        yield API_SUBNET.broken(
+            path, subnet.id, "needs a subnet for the nodes in the same virtual network", "give @subnet_id"
+        )
+    elif parsed_id is not None and parse_subnet_id(ours.id) and _network_of(subnet.id) != _network_of(ours.id):
+        yield API_SUBNET.broken(
+            path,
+            subnet.id,
+            f'lies in the virtual network "{parsed_id.names[0][1]}", and @subnet_id in another',
+            "use a subnet of the nodes' virtual network",
+        )
     if subnet.delegations is not None and API_DELEGATION.lower() not in [name.lower() for name in subnet.delegations]:
         yield API_SUBNET.broken(path, subnet.id, f"must be delegated to {API_DELEGATION}", "delegate it")
     parsed = parse_range(subnet.cidr)
@@ -230,6 +281,10 @@ def _api_server(cluster: Cluster) -> Iterator[RuleFinding]:
     for name, other in (("subnet_id", cluster.network.subnet), ("pod_subnet_id", cluster.network.pod_subnet)):
         if other is not None and other.id.lower() == subnet.id.lower():
             yield API_SUBNET.broken(path, subnet.id, f"is the same subnet as @{name}", "use a subnet of its own")
+
+
+def _network_of(subnet_id: str) -> str:
+    return subnet_id.lower().rsplit("/subnets/", 1)[0]
 
 
 def _service(network: Network) -> _Named | None:
@@ -262,7 +317,10 @@ def _subnets(cluster: Cluster) -> list[_Named]:
     for subnet in others:
         parsed = parse_range(subnet.cidr)
         if subnet.cidr is not None and parsed is not None and subnet.id.lower() not in seen:
-            called = f'the subnet "{subnet.id.rsplit("/", 1)[-1]}" of the virtual network,'
+            # One that is declared by its range alone has no name.
+            nameless = subnet.id.endswith(f"/subnets/{subnet.cidr}")
+            called = "another subnet" if nameless else f'the subnet "{subnet.id.rsplit("/", 1)[-1]}"'
+            called = f"{called} of the virtual network,"
             found.append(_Named(network.path, called, subnet.cidr, parsed))
     return found
 
@@ -279,8 +337,7 @@ def _named(texts: tuple[str, ...], path: Path, called: str) -> list[_Named]:
     return [_Named(path, called, text, parsed) for text in texts if (parsed := parse_range(text)) is not None]
 
 
-def _instead(prefix: int, taken: list[Range]) -> str:
-    free = free_range(prefix, taken)
+def _write(free: ipaddress.IPv4Network | None) -> str:
     return f"write {free}" if free else "use a smaller range apart from those"
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 
+from aks_inference.cluster_rules.kinds import NetworkKind, network_kind
 from aks_inference.cluster_rules.model import Cluster
 from aks_inference.cluster_rules.rulebook import RuleFinding, error, warning
 from aks_inference.facts import KubernetesVersion, region_named, version_calendar
@@ -27,7 +28,7 @@ POOL_VERSION = error(
 TIER = error("11a", "tier and SKU are words that AKS knows", "Spec 2025-09-01 sku")
 AUTOMATIC = error(
     "11b",
-    "AKS Automatic: regions, tier, Azure ML",
+    "AKS Automatic: regions, tier, network, Azure ML",
     "Doc intro-aks-automatic.md, aks-automatic-limitations.md 2026-07-24",
 )
 
@@ -222,6 +223,14 @@ def _automatic(cluster: Cluster) -> Iterator[RuleFinding]:
     region = region_named(cluster.location) if cluster.location else None
     if region is not None and not region.aks_automatic:
         yield AUTOMATIC.broken(path, sku, f"is not offered in {region.name}", 'use another region, or @sku_name "Base"')
+    network = cluster.network
+    if network_kind(network) is not NetworkKind.OVERLAY or network.dataplane not in {None, "cilium"}:
+        yield AUTOMATIC.broken(
+            path,
+            sku,
+            "has Azure CNI Overlay with Cilium, and @network says something else (the default is kubenet)",
+            'write @plugin "azure", @plugin_mode "overlay" and @dataplane "cilium" in @network',
+        )
     if cluster.azure_ml:
         yield AUTOMATIC.broken(path, sku, "the Azure Machine Learning extension does not run on it", 'write "Base"')
 

@@ -138,7 +138,10 @@ _PLANNERS: dict[str, Callable[[str, Mapping[str, Any], date], tuple[Any, list[Fi
 def _snake(component: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments under their Python names; the planners look some up before they are converted."""
     names = _names(component)
-    return {names.get(key, key): value for key, value in args.items() if value is not None}
+    # Under both names it stays as it is: that is said when it is read.
+    return {
+        key if names.get(key, key) in args else names[key]: value for key, value in args.items() if value is not None
+    }
 
 
 @cache
@@ -257,6 +260,8 @@ def _name(text: str) -> str:
 def _same_names(outcomes: Sequence[Outcome]) -> None:
     seen: set[tuple[str, str]] = set()
     for outcome in outcomes:
+        if not outcome.document.named:
+            continue  # alone in a file of its own, most of the time
         key = (outcome.document.component, outcome.document.name)
         if key in seen:
             rule = f"another {key[0]} of these documents has this name"

@@ -36,6 +36,8 @@ class Document:
     name: str
     args: Mapping[str, Any]
     casing: Casing
+    named: bool = True
+    """False: the name is the one for documents without."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,20 @@ def _values(path: Path) -> Iterator[object]:
         raise _Unreadable(f"cannot be read: {error.strerror}", "give an existing file") from None
     except UnicodeDecodeError:
         raise _Unreadable("is no text in UTF-8", "give YAML or JSON") from None
-    if path.suffix == ".json":
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise _Unreadable(f"is no JSON: {error}", "mend the file") from None
-        except RecursionError:
-            raise _too_deep() from None
-        yield from value if isinstance(value, list) else [value]
-        return
+    yield from _json(text) if path.suffix == ".json" else _yaml(text, path)
+
+
+def _json(text: str) -> Iterator[object]:
+    try:
+        value = json.loads(text, object_pairs_hook=_pairs)
+    except ValueError as error:
+        raise _Unreadable(f"is no JSON: {error}", "mend the file") from None
+    except RecursionError:
+        raise _too_deep() from None
+    yield from value if isinstance(value, list) else [value]
+
+
+def _yaml(text: str, path: Path) -> Iterator[object]:
     import yaml
 
     # The C reader, where it was built, is about ten times as fast.
@@ -97,13 +104,57 @@ def _values(path: Path) -> Iterator[object]:
     try:
         if len(text) > _SMALL:
             _shallow(yaml.parse(text, loader))
-        yield from (value for value in yaml.load_all(text, loader) if value is not None)
+        reader = loader(text)
+        try:
+            while reader.check_node():
+                node = reader.get_node()
+                _once(node)
+                value = reader.construct_document(node)
+                if value is not None:
+                    yield value
+        finally:
+            reader.dispose()
     except yaml.YAMLError as error:
         raise _Unreadable(f"is no YAML: {_told(error, path)}", "mend the file") from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
         raise _Unreadable(f"is no YAML that can be read: {error}", "mend the file") from None
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON. Raises _Unreadable for a key that is there twice: of the two one would be lost in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise _twice(twice)
+    return found
+
+
+def _once(root: Any) -> None:  # noqa: ANN401 - a node of yaml, which is loaded late
+    """The same for YAML, before the nodes are merged into each other. Raises _Unreadable."""
+    from yaml import MappingNode, ScalarNode
+
+    rest, seen = [root], set()
+    while rest:
+        node = rest.pop()
+        if id(node) in seen or isinstance(node, ScalarNode):
+            continue
+        seen.add(id(node))
+        if not isinstance(node, MappingNode):
+            rest += node.value
+            continue
+        keys: set[str] = set()
+        for key, value in node.value:
+            rest += (key, value)
+            if isinstance(key, ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in keys:
+                    raise _twice(key.value, f" (line {key.start_mark.line + 1})")
+                keys.add(key.value)
+
+
+def _twice(key: str, where: str = "") -> _Unreadable:
+    return _Unreadable(f"holds {key} twice in one object{where}", "give it once")
 
 
 def _told(error: Exception, path: Path) -> str:
@@ -154,7 +205,7 @@ def _document(file: str, index: int, value: object, documents: list[Document], p
         return
     args = value.get("args") or {}
     name = value.get("name") or _default_name(known)
-    documents.append(Document(file, known, name, args, _casing(args)))
+    documents.append(Document(file, known, name, args, _casing(args), bool(value.get("name"))))
 
 
 def _wrong(value: Mapping[Any, Any], known: str | None) -> Iterator[Finding]:
@@ -164,8 +215,10 @@ def _wrong(value: Mapping[Any, Any], known: str | None) -> Iterator[Finding]:
     elif known is None:
         mend = did_you_mean(str(component), COMPONENTS).replace("@", "")
         yield Finding(("component",), "is no component", mend, component)
-    if args is not None and not (isinstance(args, Mapping) and all(isinstance(key, str) for key in args)):
+    if args is not None and not isinstance(args, Mapping):
         yield Finding(("args",), "must be an object with names as keys", "write the component's arguments")
+    elif args is not None and (strange := [key for key in args if not isinstance(key, str)]):
+        yield Finding(("args",), f"the key {strange[0]} is no name", "write the name of an argument")
     if value.get("name") is not None and not isinstance(value["name"], str):
         yield Finding(("name",), "must be a text", "write the resource's name", value["name"])
     for key in value:

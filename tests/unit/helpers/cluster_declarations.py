@@ -56,6 +56,10 @@ class Case:
     severity: Severity = ERROR
 
 
+def naming(path: tuple[str | int, ...], kind: str, resource_id: str) -> Cluster:
+    return replace(BASE, ids=((path, kind, resource_id),))
+
+
 def having(**parts: Any) -> Cluster:
     return replace(BASE, **parts)
 
