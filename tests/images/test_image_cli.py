@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from aks_inference_runtime.images import RegistryClient
 from aks_inference_runtime.images.cli import image_group
+from aks_inference_runtime.images.registry.backoff import Backoff
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:
@@ -87,6 +88,15 @@ def test_bad_arguments(requirements: Path, arguments: tuple[str, ...], said: str
     assert result.exit_code in {1, 2}
     assert said in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_registry_that_is_asked_again_is_told(requirements: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take minutes until it is given up."""
+    monkeypatch.setattr(Backoff, "wait_s", lambda _self, failures, *_: 0.0 if failures < 3 else None)
+    result = run("find", requirements, "--registry", "127.0.0.1:1", "--shared", "127.0.0.1:1")
+    assert result.stderr.count("127.0.0.1:1: HEAD failed (") == 3
+    assert "; next try in 0.0 s" in result.stderr
+    assert "; gave up after 3 tries" in result.stderr
 
 
 def test_password_comes_by_standard_input(registry: Any, requirements: Path) -> None:

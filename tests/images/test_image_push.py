@@ -27,7 +27,7 @@ from aks_inference_runtime.images.last_time import look
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.manifest import Descriptor
 
-SERVICES = "aks-inference/services"
+SERVICES = "push/env-services"
 
 
 class Story:
@@ -157,6 +157,40 @@ async def test_what_was_begun_and_not_needed_is_taken_back(
     assert kinds["PUT"] == 0
     open_ones = registry.storage / "docker/registry/v2/repositories" / SERVICES / "_uploads"
     assert not list(open_ones.glob("*/data"))
+
+
+async def test_what_was_begun_without_an_answer_holds_no_error_up(
+    registry_with: Any,
+    proxy_before: Any,
+    server: Any,
+    quick: Callable[..., RegistryClient],
+    story: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = proxy_before(registry_with({}).host)
+    over, asked = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if asked.is_set() or (request.method == "POST" and proxy.fault is not original):
+            asked.set()
+            await over.wait()
+            return web.Response(status=503)
+        return await proxy.handle(request)  # type: ignore[no-any-return]
+
+    original = proxy.fault
+    proxy.host = await server(handle)
+    monkeypatch.setattr("aks_inference_runtime.images.build.publish.TAKE_BACK_S", 600.0)
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        await service.apply("one = 1\n")
+        proxy.fault = lambda _request: None
+        (service.source / ".amlignore").write_text("score.py\n")
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises(InvalidInput, match="is ignored by"):
+                    await service.apply("two = 2\n")
+        finally:
+            over.set()
 
 
 async def test_who_has_never_sent_an_image_begins_nothing(

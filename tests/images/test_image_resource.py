@@ -262,8 +262,9 @@ def test_the_runtimes_image_is_named_by_its_content(monkeypatch: pytest.MonkeyPa
     assert not [one for one in wanted if one.startswith("pulumi")]
     assert [one for one in wanted if one.startswith("aiohttp==")]
     assert [one for one in wanted if one.startswith("azure-storage-blob")]
-    name = runtime_image("registry.example/any/where")
+    name = runtime_image("registry.example")
     assert (name.registry, name.repository) == ("registry.example", "aks-inference/runtime")
+    assert runtime_image("ghcr.io/team/models").repository == "team/models-runtime"
     assert name.tag is not None
     assert name.tag.endswith(runtime_package().tag)
     monkeypatch.setattr("aks_inference_runtime.images.own.runtime_package", lambda: SimpleNamespace(tag="other"))

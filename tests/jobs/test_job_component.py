@@ -16,6 +16,8 @@ from aks_inference.registered_model.spec import plan_model
 from aks_inference.training_job.spec import plan_job
 from aks_inference_provider.resources.training_run import TrainingRun, check
 from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, RegistrySettings, format_target
+from aks_inference_runtime.jobs.manifests import Pod, manifest
+from aks_inference_runtime.jobs.model import Job
 from aks_inference_runtime.local.environments import hash_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +208,15 @@ def test_on_a_cluster_it_is_an_image(project: Path) -> None:
     assert plan.image["environment"] == {"pipPackages": ["numpy"], "docker": {"baseImage": "a:1"}}
     assert plan.image["sourceDirectory"] == str(project / "project")
     assert "scoringServer" not in plan.image
+
+
+def test_arguments_of_a_pod_are_what_they_are() -> None:
+    """Kubernetes would put a variable's value in place of its name in brackets."""
+    job = Job("j-1", "train.py", "pro$$ject", {}, Path("/results"), ("$(AZUREML_RUN_ID)", "$$(A)", "5 $", "$HOME"))
+    made = manifest(job, Pod("image:1", "keeper:1"))["spec"]["template"]["spec"]["containers"]
+    expanded = [[word.replace("$$", "$") for word in words] for words in (made[0]["command"], made[1]["args"])]
+    assert expanded[0][3:] == ["/var/azureml-app/pro$$ject", "train.py", *job.arguments]
+    assert expanded[1][0] == "/work/pro$$ject"
 
 
 MODEL_WRONG: list[tuple[dict[str, Any], str]] = [

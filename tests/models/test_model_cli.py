@@ -173,3 +173,17 @@ def test_a_download_leaves_the_store_alone(tmp_path: Path, write_files: Callable
     run("models", "download", "net", "--to", str(tmp_path / "out"), "--store", str(tmp_path / "store"))
     (tmp_path / "out" / "net" / "a").write_bytes(b"wrong")
     assert (tmp_path / "store" / "net" / str(kept.version) / "files" / "net" / "a").read_bytes() == b"right"
+
+
+def test_a_download_where_something_else_is(tmp_path: Path, write_files: Callable[..., Path]) -> None:
+    """Told before anything is fetched, also where files may be replaced; nothing is left among the user's files."""
+    store, out = ("--store", str(tmp_path / "store")), tmp_path / "out"
+    put(store[1], write_files(tmp_path, {"net/a": b"a", "net/b/c": b"c"}) / "net")
+    (out / "net" / "a").mkdir(parents=True)
+    got = run("models", "download", "net", "--to", str(out), "--exist-ok", *store)
+    assert got.stderr == f"error: {out}/net/a is a folder there and a file in the model; choose another folder\n"
+    (out / "net" / "a").rmdir()
+    (out / "net" / "b").touch()
+    got = run("models", "download", "net", "--to", str(out), *store)
+    assert got.stderr == f"error: {out}/net/b is no folder there and one in the model; choose another folder\n"
+    assert [path.name for path in out.rglob("*")] == ["net", "b"]

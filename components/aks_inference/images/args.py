@@ -10,7 +10,8 @@ class RegistryArgs(TypedDict):
     """Where images are looked up, and built to when they are nowhere."""
 
     server: str
-    """Required. The workspace's registry: `host`, or `host/repository` for images of environments."""
+    """Required. The workspace's registry: `host`, or `host/repository` for images of environments. Those of services
+    and the runtime go to `repository-services` and `repository-runtime` then, else all below `aks-inference/`."""
     shared_registries: NotRequired[Sequence[str] | None]
     """Optional. Registries that are asked after it, in order. Default: none."""
     tier: NotRequired[str | None]

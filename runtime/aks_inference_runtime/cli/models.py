@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import click
@@ -208,7 +209,7 @@ def _table(records: Sequence[ModelRecord]) -> Table:
 
 
 def _labels(labels: dict[str, str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    return ", ".join(printable(f"{key}={value}") for key, value in sorted(labels.items()))
 
 
 def _common(record: ModelRecord) -> str:
@@ -218,6 +219,12 @@ def _common(record: ModelRecord) -> str:
 
 
 def _refuse_present(record: ModelRecord, target: Path, exist_ok: bool) -> None:
+    for name in record.files:
+        if (target / name).is_dir():
+            raise Conflict(f"{target / name} is a folder there and a file in the model; choose another folder")
+        for place in [target / above for above in PurePosixPath(name).parents]:
+            if os.path.lexists(place) and not place.is_dir():
+                raise Conflict(f"{place} is no folder there and one in the model; choose another folder")
     present = [name for name in record.files if (target / name).exists()]
     if present and not exist_ok:
         more = f" and {len(present) - 1} more" if len(present) > 1 else ""
@@ -230,9 +237,14 @@ def _move(record: ModelRecord, folder: Path, target: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         # A copy: what a store keeps may be the same file by a hard link, and this one belongs to the user.
         with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as copy, (folder / name).open("rb") as source:
-            shutil.copyfileobj(source, copy, 1024 * 1024)
-        Path(copy.name).chmod(0o644)
-        Path(copy.name).replace(place)
+            try:
+                shutil.copyfileobj(source, copy, 1024 * 1024)
+                copy.flush()
+                Path(copy.name).chmod(0o644)
+                Path(copy.name).replace(place)
+            except BaseException:
+                Path(copy.name).unlink(missing_ok=True)
+                raise
     shutil.rmtree(folder)
     return target.absolute() / _common(record)
 

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -27,7 +28,7 @@ from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.environment.read import read_environment, read_file
 from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, pins
 from aks_inference_runtime.images.reference import ImageReference
-from aks_inference_runtime.images.registry import CredentialStore, Login, RegistryClient, TransportOptions
+from aks_inference_runtime.images.registry import CredentialStore, Login, RegistryClient, TransportOptions, transport
 
 MEGABYTE = 1024 * 1024
 TIERS = ("Basic", "Standard", "Premium")
@@ -274,11 +275,23 @@ async def _find(environment: str, registry: str, shared: tuple[str, ...], tier: 
         return await find(client, definition, place, [RegistryPlace.parse(one) for one in shared])
 
 
+class _Told(logging.Handler):
+    """Shows what a registry is asked again for, and when: who waits for minutes should see why."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _progress(record.getMessage())
+
+
 def _run(work: Coroutine[Any, Any, T]) -> T:
+    told = _Told(logging.INFO)
+    transport.log.setLevel(logging.INFO)
+    transport.log.addHandler(told)
     try:
         return asyncio.run(work)
     except AksInferenceError as error:
         raise click.ClickException(str(error)) from None
+    finally:
+        transport.log.removeHandler(told)
 
 
 def _progress(line: str) -> None:

@@ -38,8 +38,8 @@ from aks_inference_runtime.images.registry.credentials import CredentialStore
 from aks_inference_runtime.images.registry.transport import SMALL_BYTES
 
 NOTHING_SENT = Pushed(0, 0, 0)
-SERVICES = "aks-inference/services"
-"""Repository of images with an application."""
+SERVICES = "services"
+"""Of images with an application; see RegistryPlace.beside."""
 APPLICATION_BLOBS = 2
 """What an application adds: its layer and the image's configuration."""
 
@@ -240,7 +240,7 @@ async def ensure_service(
     that is looked for: files that cannot be taken are told before anything is built."""
     settings = settings or BuildSettings()
     cache = settings.cache
-    begun = Begun(client, ImageReference(workspace.registry, SERVICES), cache, APPLICATION_BLOBS)
+    begun = Begun(client, ImageReference(workspace.registry, workspace.beside(SERVICES)), cache, APPLICATION_BLOBS)
     with disk_errors(cache):
         async with begun:
             try:
@@ -299,4 +299,4 @@ async def _on_environment(
 def application_reference(environment: ImageReference, packed: Packed, workspace: RegistryPlace) -> ImageReference:
     """Where the image of an application on an environment's image (with its digest) is, or will be. Pure."""
     below = (environment.digest or "").partition(":")[2][:16]
-    return ImageReference(workspace.registry, SERVICES, f"{below}-{packed.tag}")
+    return ImageReference(workspace.registry, workspace.beside(SERVICES), f"{below}-{packed.tag}")

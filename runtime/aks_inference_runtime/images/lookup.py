@@ -13,7 +13,8 @@ from aks_inference_runtime.images.reference import ImageReference, repository_of
 from aks_inference_runtime.images.registry.client import RegistryClient
 from aks_inference_runtime.images.registry.manifest import Descriptor
 
-DEFAULT_REPOSITORY = "aks-inference/environments"
+OURS = "aks-inference"
+DEFAULT_REPOSITORY = f"{OURS}/environments"
 BASIC_NOTE = (
     "the registry is of the Basic tier, the slowest to pull from: large images start later on new nodes; "
     "Standard or Premium shortens it"
@@ -33,6 +34,13 @@ class RegistryPlace:
     def parse(text: str, tier: str | None = None) -> "RegistryPlace":
         """Reads `host` or `host/repository`. Raises InvalidInput."""
         return RegistryPlace(*repository_of(text, DEFAULT_REPOSITORY), tier)
+
+    def beside(self, name: str) -> str:
+        """The repository of other images: `aks-inference/<name>`, or `<repository>-<name>` where one was named.
+
+        Many registries let one write only below names of one's own.
+        """
+        return f"{OURS}/{name}" if self.repository == DEFAULT_REPOSITORY else f"{self.repository}-{name}"
 
     def image(self, tag: str) -> ImageReference:
         """The image under a tag."""

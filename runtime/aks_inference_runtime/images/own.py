@@ -21,7 +21,8 @@ from aks_inference_runtime.images.lookup import RegistryPlace
 from aks_inference_runtime.images.reference import ImageReference
 
 DISTRIBUTION = "pulumi-aks-inference"
-REPOSITORY = "aks-inference/runtime"
+RUNTIME = "runtime"
+"""Of its images; see RegistryPlace.beside."""
 PACKAGE_ROOT = "/opt/aks-inference/runtime"
 EXTRAS = ("", "azure")
 """Model stores in Blob Storage are reached from pods, too."""
@@ -51,7 +52,7 @@ def runtime_image(registry: str) -> ImageReference:
     """The name of the runtime's image in a registry: by what is in it, known before it is built. Reads the package."""
     place = RegistryPlace.parse(registry)
     key = image_key(read_environment(runtime_environment(), Path("/")))
-    return ImageReference(place.registry, REPOSITORY, f"{key[:16]}-{runtime_package().tag}")
+    return ImageReference(place.registry, place.beside(RUNTIME), f"{key[:16]}-{runtime_package().tag}")
 
 
 def runtime_package() -> Packed:

@@ -133,7 +133,7 @@ def _training(job: Job, pod: Pod) -> Object:
     return {
         "name": TRAINING,
         "image": pod.image,
-        "command": ["python", "-c", _START, f"{APP_ROOT}/{job.project}", job.entry_script, *job.arguments],
+        "command": _literal("python", "-c", _START, f"{APP_ROOT}/{job.project}", job.entry_script, *job.arguments),
         "workingDir": WORK,
         "env": [
             {"name": name, "valueFrom": {"secretKeyRef": {"name": job.run_id, "key": f"variable.{name}"}}}
@@ -145,12 +145,17 @@ def _training(job: Job, pod: Pod) -> Object:
     }
 
 
+def _literal(*words: str) -> list[str]:
+    """As they are: Kubernetes puts variables in place of `$(NAME)`, and `$` of `$$`."""
+    return [word.replace("$", "$$") for word in words]
+
+
 def _keeper(job: Job, pod: Pod, longest: int) -> Object:
     return {
         "name": KEEPER,
         "image": pod.keeper_image,
         "command": ["python", "-m", "aks_inference_runtime.jobs.keeper"],
-        "args": [f"{WORK}/{job.project}", _TOKEN, str(longest + _FETCH_S)],
+        "args": _literal(f"{WORK}/{job.project}", _TOKEN, str(longest + _FETCH_S)),
         "ports": [{"name": "results", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": _RESTRICTED,

@@ -51,8 +51,13 @@ class Begun:
         self._tasks = [asyncio.create_task(self._client.open_upload(self._target)) for _ in range(self._count)]
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(self._take_back(task) for task in self._tasks))
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What failed, or was given up, waits for no answer that is still to come.
+        late = [task for task in self._tasks if kind is not None and not task.done()]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.gather(*(self._take_back(task) for task in self._tasks if task not in late))
 
     async def _take_back(self, task: "asyncio.Task[str]") -> None:
         with contextlib.suppress(AksInferenceError, TimeoutError):
