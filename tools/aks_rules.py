@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from aks_inference.aks_cluster.purpose import PURPOSE_RULES
-from aks_inference.cluster_rules import NOT_CHECKED, Rule, all_rules
+from aks_inference.cluster_rules import NOT_CHECKED, Rule, RuleFinding, all_rules
 from aks_inference.documents import Document, check_documents
 from aks_inference.findings import Casing
 
@@ -92,26 +92,29 @@ def section_of(number: str) -> str:
     return match[0] if match else ""
 
 
-def texts() -> dict[str, list[tuple[str, str, str]]]:
-    """Number → (severity, text, id of the case), of the whole corpus."""
-    found: dict[str, list[tuple[str, str, str]]] = {}
+Said = dict[tuple[str, str], list[tuple[str, str, str]]]
+"""Number and line of a rule → (severity, text, id of the case)."""
+
+
+def texts() -> Said:
+    """Of the whole corpus."""
+    found: Said = {}
     for file in ("bad.yaml", "good.yaml"):
         for case in yaml.safe_load((CORPUS / file).read_text("utf-8"))["cases"]:
             document = Document(file, "AksInferenceCluster", "scoring", case["args"], Casing.SNAKE)
             (outcome,) = check_documents([document], case.get("today", TODAY))
             for finding in outcome.findings:
-                number = getattr(finding, "number", None)
-                if number:
+                if isinstance(finding, RuleFinding):
                     entry = (str(finding.severity), finding.text(Casing.SNAKE), case["id"])
-                    found.setdefault(number, []).append(entry)
+                    found.setdefault((finding.number, finding.about), []).append(entry)
     return found
 
 
-def _section(section: str, rules: list[Rule], said: dict[str, list[tuple[str, str, str]]]) -> Iterator[str]:
+def _section(section: str, rules: list[Rule], said: Said) -> Iterator[str]:
     rows: list[tuple[tuple[Any, ...], str]] = []
     for rule in rules:
         if section_of(rule.number) == section:
-            rows.append((_order(rule.number), _row(rule, said.get(rule.number, []))))
+            rows.append((_order(rule.number), _row(rule, said.get((rule.number, rule.about), []))))
     for number, why in NOT_CHECKED.items():
         if section_of(number) == section:
             rows.append((_order(number), f"| {number} | not checked: {_cell(why)} | – | – | – | – |"))

@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
-from aks_inference.aks_cluster.lifecycle import FIXED, REPLACE_ON_CHANGES, SYSTEM_FIXED, fixed_of
+from aks_inference.aks_cluster.lifecycle import FIXED, REPLACE_ON_CHANGES, SYSTEM_FIXED, fixed_of, one_way_of
+from aks_inference.aks_cluster.pools import POOL_FIXED
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
+from aks_inference_provider.resources.aks_changes import refusals
 from aks_inference_provider.resources.aks_guard import replacements
 
 TODAY = date(2026, 11, 21)
@@ -220,6 +222,79 @@ def test_what_is_warned_of_is_replaced_and_nothing_else(before: Any, after: Any,
     old, new = inputs_of(one), inputs_of(other)
     warned = replacements({"fixed": fixed_of(old)}, {"fixed": fixed_of(new)})
     assert bool(warned) == replaced(tables, old, new), (warned, before["id"], after["id"])
+
+
+def apply_change(before: ClusterPlan, after: ClusterPlan, azure: Any, tables: Any) -> None:
+    """What provider and engine do with another declaration of a cluster that stays. Raises what Azure refuses."""
+    from standin_bodies import body_of, id_of
+    from standin_provider import differences
+
+    def pools(plan: ClusterPlan) -> dict[str, dict[str, Any]]:
+        subnet = inputs_of(plan)["agentPoolProfiles"][0].get("vnetSubnetID")
+        made = (pool_inputs(plan, pool, group, plan.name, subnet) for pool in plan.pools)
+        return {one["agentPoolName"]: one for one in made}
+
+    def put(token: str, inputs: dict[str, Any]) -> None:
+        azure.put(tables.kind(token), id_of(tables.kind(token), inputs), body_of(tables.kind(token), inputs))
+
+    token, group = "azure-native:containerservice:AgentPool", after.spec.resource_group_name or "rg"
+    put(CLUSTER, inputs_of(after))
+    old, new = pools(before), pools(after)
+    for name, inputs in new.items():
+        paths = [path for path, _ in differences(old.get(name, {}), inputs)]
+        tops = {path.partition("[")[0].partition(".")[0] for path in paths}
+        if name in old and (tops & set(POOL_FIXED) or any(tables.replaces(token, path) for path in paths)):
+            azure.delete(id_of(tables.kind(token), inputs))
+        put(token, inputs)
+    for name in old.keys() - new.keys():
+        azure.delete(id_of(tables.kind(token), old[name]))
+
+
+# What a cluster and a pool may be on one day and another: each part is accepted by itself.
+OF_A_POOL: list[dict[str, Any]] = [
+    {"count": 5}, {"autoscale": True, "min_count": 3, "max_count": 9}, {"labels": {"team": "a"}}, {"max_surge": "1"},
+    {"taints": ["a=b:NoSchedule"]}, {"os_sku": "AzureLinux3"}, {"max_pods": 60}, {"max_pods": 110}, {"zones": ["1"]},
+    {"zones": ["1", "2"]}, {"os_disk_size_gb": 128}, {"node_public_ip": True}, {"vm_size": "Standard_D8s_v5"},
+    {"spot": True, "max_surge": None}, {"spot": True, "spot_max_price": 0.5, "max_surge": None},
+    {"spot": True, "eviction_policy": "Deallocate", "max_surge": None}, {"vm_size": "Standard_NC24ads_A100_v4"},
+    {"vm_size": "Standard_NC24ads_A100_v4", "gpu_driver": "None"},
+    {"vm_size": "Standard_NC24ads_A100_v4", "gpu_instance_profile": "MIG1g"},
+]  # fmt: skip
+OF_A_CLUSTER: list[dict[str, Any]] = [
+    {"access": {"private_cluster": True}}, {"access": {"vnet_integration": True}},
+    {"access": {"private_cluster": True, "vnet_integration": True}}, {"access": {"entra_id": True, "azure_rbac": True}},
+    {"access": {"authorized_ip_ranges": ["203.0.113.0/24"]}}, {"security": {"workload_identity": True}},
+    {"security": {"oidc_issuer": True}}, {"security": {"oidc_issuer": False}}, {"security": {"azure_policy": True}},
+    {"kubernetes_version": "1.35"}, {"kubernetes_version": "1.35.2"}, {"kubernetes_version": "1.36"},
+    {"tier": "Free"}, {"egress": {"managed_outbound_ip_count": 2}}, {"system_pool": {"count": 5}},
+    {"system_pool": {"vm_size": "Standard_D8s_v5"}}, {"network": {"pod_cidr": "10.245.0.0/16"}}, {"tags": {"a": "b"}},
+    {"upgrade_channel": "patch"}, {"autoscaler_profile": {"scan_interval": "20s"}},
+]  # fmt: skip
+DECLARED = st.builds(
+    lambda exact, pool, parts: joined([
+        {"network": {"plugin": "azure", "plugin_mode": "overlay"}, "location": "westeurope"},
+        {"pools": [{"name": "more", "vm_size": "Standard_D4s_v5", "count": 3},
+                   {"name": "cpu", "exact_name": exact, "vm_size": "Standard_D4s_v5", "count": 3, **joined(pool)}]},
+        *parts,
+    ]),
+    st.just(True) | st.booleans(),
+    st.lists(st.sampled_from(OF_A_POOL), max_size=2),
+    st.lists(st.sampled_from(OF_A_CLUSTER), max_size=2),
+)  # fmt: skip
+
+
+@given(before=DECLARED, after=DECLARED)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_change_a_preview_accepts_azure_accepts(before: Any, after: Any, new_azure: Any, tables: Any) -> None:
+    one, other = planned(before), planned(after)
+    if one is None or other is None:
+        return
+    old, new = ({"fixed": fixed_of(inputs_of(plan)), "oneWay": one_way_of(inputs_of(plan))} for plan in (one, other))
+    if replacements(old, new) or [*refusals(old["oneWay"], new["oneWay"])]:
+        return
+    azure = new_azure()
+    puts(one, azure, tables)
+    apply_change(one, other, azure, tables)
 
 
 def listed(tables: Any) -> Iterator[str]:

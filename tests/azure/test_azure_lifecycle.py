@@ -97,6 +97,33 @@ def test_an_autoscaled_pool_keeps_the_autoscalers_count(stack: Any, azure: Any) 
     assert pools(azure) == before
 
 
+@pytest.mark.long
+def test_a_pool_with_its_own_name_goes_first(stack: Any, azure: Any) -> None:
+    """What a pool keeps for life is planned as the replacement that it is, also where Pulumi knows nothing of it."""
+    pools_ = 'pools=[dict(name="cpu", exact_name=True, vm_size="Standard_D4s_v5", count=3, max_pods={})]'
+    stack.program(OVERLAY, pools_.format(60))
+    stack.up()
+    stack.program(OVERLAY, pools_.format(80))
+    assert stack.steps().get("replace") == 2  # the pool, and the record of what is to be moved before it goes
+    said = stack.up()
+    assert [line.split()[0] for line in pools(azure)] == ["PUT", "DELETE", "PUT"]
+    # What runs on it is moved before.
+    assert said.index("PoolDrain prod-cpu deleting") < said.index("AgentPool prod-cpu deleting")
+    assert set(stack.steps()) == {"same"}
+
+
+@pytest.mark.long
+def test_what_aks_does_not_change_back_is_refused(stack: Any, azure: Any) -> None:
+    stack.program(OVERLAY, SIZE, 'kubernetes_version="1.36"')
+    stack.up()
+    before = azure.log()
+    stack.program(OVERLAY, SIZE, 'kubernetes_version="1.35"', "access=dict(private_cluster=True)")
+    for said in (stack.preview(code=1), stack.up(code=1)):
+        assert "kubernetesVersion: goes back from 1.36 to 1.35" in said
+        assert "access.privateCluster: changes from false to true" in said
+    assert azure.log() == before
+
+
 def test_azure_that_is_slow_busy_and_throttled(stack: Any, azure: Any) -> None:
     azure.configure(seconds=1, throttle=5)
     window = 'maintenance_windows=[dict(applies_to="nodes", day_of_week="Sunday", start_time="02:00")]'

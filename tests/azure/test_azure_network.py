@@ -35,6 +35,7 @@ def body(**nodes: Any) -> dict[str, Any]:
         (body(delegations=[{"properties": {"serviceName": "Microsoft.Web/s"}}]), {}, "delegated to Microsoft.Web"),
         (body(), {"outboundType": "userDefinedRouting"}, "has no route table"),
         (body(), {"outboundType": "userAssignedNATGateway"}, "has no NAT gateway"),
+        (body(routeTable={"id": "/s/routeTables/t"}), {"ownRoutes": False}, "role at the subnet's route table, /s/rou"),
         (body(), {"serviceCidr": "10.1.0.0/16"}, "overlaps the subnet nodes, 10.1.0.0/24"),
         (body(), {"podCidr": "10.1.1.0/25"}, "overlaps the subnet other"),
         (body(), {"neededAddresses": 1581.0}, "needs 1,581 addresses, the subnet has 251 free; use /21"),
@@ -49,6 +50,9 @@ def test_what_is_wrong(network: Any, given: dict[str, Any], says: str) -> None:
 
 def test_peered_ranges_and_what_is_right() -> None:
     assert list(network_failures(body(), GIVEN)) == []
+    routed = body(routeTable={"id": "/s/routeTables/t"})
+    for known in ({}, {"ownRoutes": True}):
+        assert list(network_failures(routed, {**GIVEN, **known})) == []
     peered = body()
     remote = {"remoteAddressSpace": {"addressPrefixes": ["10.244.8.0/24"]}}
     peered["properties"]["virtualNetworkPeerings"] = [{"properties": remote}]

@@ -153,6 +153,20 @@ def test_kubenet_without_a_subnet(run_program: Callable[..., Any]) -> None:
     assert engine.outputs["prod"]["target"].startswith("aks-inference+kubernetes:")
 
 
+@pytest.mark.parametrize("form", ["", 'resource_id="{id}", '])
+def test_timeouts_reach_what_takes_its_time(run_program: Callable[..., Any], form: str) -> None:
+    cluster = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/shared"
+    minutes = "create_timeout_minutes=90, update_timeout_minutes=45, delete_timeout_minutes=30"
+    program = f'from aks_inference import AksInferenceCluster\nAksInferenceCluster("prod", {form}{minutes})\n'
+    outcome = run_program(program.replace("{id}", cluster), preview=False)
+    assert outcome.code == 0, outcome.error
+    slow = ["AttachedCluster"] if form else ["ManagedCluster", "AgentPool", "PoolDrain"]
+    for kind in slow:
+        (one,) = outcome.engine.of(kind)
+        limits = one.request.customTimeouts
+        assert (limits.create, limits.update, limits.delete) == ("90m", "45m", "30m"), kind
+
+
 def test_an_existing_resource_group(run_program: Callable[..., Any]) -> None:
     engine = cluster_of(run_program, "own-group")
     assert not engine.of("ResourceGroup")

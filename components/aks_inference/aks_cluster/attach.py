@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aks_inference.aks_cluster.groups import DEFAULT_MINUTES
 from aks_inference.aks_cluster.purpose import Purpose
 from aks_inference.cluster_rules.ids import GROUP, SUBSCRIPTION, is_group, is_guid
 from aks_inference.cluster_rules.kinds import parse_id
@@ -54,6 +55,9 @@ class AttachPlan:
     ssl_key_vault_secret_id: str | None = None
     ssl_key_vault_id: Any = None
     """A text or an output of one."""
+    create_timeout_minutes: int = DEFAULT_MINUTES
+    update_timeout_minutes: int = DEFAULT_MINUTES
+    delete_timeout_minutes: int = DEFAULT_MINUTES
 
     @property
     def key(self) -> tuple[str, ...]:

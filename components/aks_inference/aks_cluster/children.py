@@ -14,10 +14,13 @@ from aks_inference.aks_cluster.lifecycle import (
     attached_facts,
     fixed_of,
     network_facts,
+    one_way_of,
     related_facts,
 )
 from aks_inference.aks_cluster.monitoring import register_monitoring
+from aks_inference.aks_cluster.pools import POOL_FIXED
 from aks_inference.aks_cluster.resources import AttachedCluster, ClusterGuard, PoolDrain
+from aks_inference.aks_cluster.rights import rights
 from aks_inference.aks_cluster.spec import ClusterPlan
 from aks_inference.aks_cluster.watching import Work, follow, state_of
 from aks_inference.facts import role_id
@@ -58,6 +61,7 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
     }
     guarded = {
         "fixed": fixed_of(inputs),
+        "oneWay": one_way_of(inputs),
         "cost": cost,
         "network": network_facts(plan, inputs) if subnet is not None else None,
         "related": related_facts(plan),
@@ -78,6 +82,10 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
     )
     outputs = ("fqdn", "privateFQDN", "identityProfile", "oidcIssuerProfile")
     cluster = AzureResource("containerservice:ManagedCluster", name, inputs, options, outputs)
+    if plan.identity.system_assigned and rights(plan, subnet):
+        # Such an identity is there only with its cluster.
+        held = _roles(name, plan, subnet, _own_principal(cluster), child)
+        slow = merge(slow, pulumi.ResourceOptions(depends_on=held))
     pools = _pools(name, plan, group, cluster, subnet, slow)
     for window in plan.windows:
         inputs = window_inputs(window, group, cluster.azure_name)
@@ -128,11 +136,11 @@ def register_attached(name: str, plan: AttachPlan, child: Child) -> AttachedClus
             "keyVaultAddon": True if plan.ssl_key_vault_secret_id is not None else None,
             "related": attached_facts(plan),
         },
-        child(),
+        merge(_timeouts(plan), child()),
     )
 
 
-def _timeouts(spec: Any) -> pulumi.ResourceOptions:  # noqa: ANN401 - the spec of arguments
+def _timeouts(spec: Any) -> pulumi.ResourceOptions:  # noqa: ANN401 - the arguments, or an AttachPlan
     minutes = (spec.create_timeout_minutes, spec.update_timeout_minutes, spec.delete_timeout_minutes)
     create, update, delete = (f"{each}m" for each in minutes)
     return pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create=create, update=update, delete=delete))
@@ -152,27 +160,22 @@ def _identity(name: str, plan: ClusterPlan, group: object, child: Child) -> tupl
     identity = AzureResource("managedidentity:UserAssignedIdentity", name, inputs, child(), ("principalId",))
     if names is not None:
         subnet = identity.id.apply(lambda text: subnet_of(names, text))
-    zone = plan.access.private_dns_zone
-    own_zone = zone is not None and zone not in ("system", "none")
-    scopes: list[tuple[str, Any, str]] = []
-    if subnet is not None:
-        scopes.append(("subnet", subnet, "Network Contributor"))
-    if plan.network.spec.pod_subnet_id is not None:
-        scopes.append(("pod-subnet", plan.network.spec.pod_subnet_id, "Network Contributor"))
-    if plan.access.api_server_subnet_id is not None:
-        scopes.append(("api-subnet", plan.access.api_server_subnet_id, "Network Contributor"))
-    if own_zone:
-        scopes.append(("zone", zone, "Private DNS Zone Contributor"))
-    if plan.identity.kubelet_identity_id is not None:
-        scopes.append(("kubelet", plan.identity.kubelet_identity_id, "Managed Identity Operator"))
-    if plan.security.kms and plan.security.kms_vault_id is not None:
-        # The key is used as the cluster comes up.
-        scopes.append(("kms-key", plan.security.kms_vault_id, "Key Vault Crypto User"))
-        if plan.security.kms_network_access == "Private":
-            scopes.append(("kms-vault", plan.security.kms_vault_id, "Key Vault Contributor"))
-    principal = identity.output("principalId")
-    roles = [_role(f"{name}-{suffix}", scope, principal, role, child) for suffix, scope, role in scopes]
-    return subnet, identity.id, roles
+    return subnet, identity.id, _roles(name, plan, subnet, identity.output("principalId"), child)
+
+
+def _roles(name: str, plan: ClusterPlan, subnet: object, principal: object, child: Child) -> list[pulumi.Resource]:
+    return [_role(f"{name}-{one.suffix}", one.scope, principal, one.role, child) for one in rights(plan, subnet)]
+
+
+def _own_principal(cluster: AzureResource) -> pulumi.Output[str]:
+    """Of the identity that AKS made for the cluster, once it is there."""
+    versioned = pulumi.InvokeOptions(version=AZURE_NATIVE_VERSION)
+    place = {
+        "resourceGroupName": cluster.id.apply(lambda text: text.split("/")[4]),
+        "resourceName": cluster.id.apply(lambda text: text.split("/")[8]),
+    }
+    found = pulumi.runtime.invoke_output("azure-native:containerservice:getManagedCluster", place, versioned)
+    return found.apply(lambda body: str(body["identity"]["principalId"]))
 
 
 def _looked_up_subnet(inputs: dict[str, str]) -> pulumi.Output[str]:
@@ -203,8 +206,8 @@ def _pools(
     pools = []
     for pool in plan.pools:
         options = pulumi.ResourceOptions(
-            # A pool without a suffix keeps its name, so that the old one has to go first.
-            delete_before_replace=pool.spec.exact_name,
+            delete_before_replace=pool.keeps_name,
+            replace_on_changes=list(POOL_FIXED),
             ignore_changes=["count"] if pool.pool.autoscale else None,
         )
         inputs = pool_inputs(plan, pool, group, cluster.azure_name, subnet)

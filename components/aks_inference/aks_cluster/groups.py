@@ -14,6 +14,7 @@ Nodes = Annotated[Whole, Field(ge=1, le=LARGEST_POOL)]
 Natural = Annotated[Whole, Field(ge=0)]
 Minutes = Annotated[Whole, Field(ge=1, le=1_440)]
 Vcpus = Annotated[Whole, Field(ge=1)]
+DEFAULT_MINUTES = 60
 DEFAULT_SYSTEM_VM_SIZE = "Standard_D4s_v5"
 
 
@@ -37,6 +38,7 @@ class NetworkSpec(Spec):
     load_balancer_sku: Text | None = None
     dns_servers: Texts = ()
     own_route_table: Flag = False
+    route_table_id: Leaf | None = None
     subnet_cidr: Text | None = None
     pod_subnet_cidr: Text | None = None
     subnet_used_addresses: Natural = 0

@@ -46,7 +46,10 @@ class NetworkArgs(TypedDict):
     dns_servers: NotRequired[list[str] | None]
     """Optional. Addresses of the virtual network's own DNS servers: for the list of required hosts. Default: none."""
     own_route_table: NotRequired[bool | None]
-    """Optional. The subnet has a route table of yours (kubenet). Default: false."""
+    """Optional. The subnet has a route table of yours (kubenet). Default: false, or true with `route_table_id`."""
+    route_table_id: NotRequired[pulumi.Input[str] | None]
+    """Conditional. Resource id of that table: the identity that is made here gets the role Network Contributor there,
+    which kubenet needs before the cluster is made."""
     subnet_cidr: NotRequired[str | None]
     """Optional. Range of the nodes' subnet: what it can hold is checked. Default: not known."""
     pod_subnet_cidr: NotRequired[str | None]
@@ -209,7 +212,9 @@ class PoolArgs(TypedDict):
     node_public_ip_prefix_id: NotRequired[pulumi.Input[str] | None]
     """Optional. The prefix that these addresses come from. Default: any."""
     subnet_id: NotRequired[pulumi.Input[str] | None]
-    """Optional. Another subnet of the same virtual network. Default: the cluster's."""
+    """Optional. Another subnet of the same virtual network; the identity that is made here gets its role there. Where
+    the id is known only when it is applied, another one removes the pool before its successor is made. Default: the
+    cluster's."""
     pod_subnet_id: NotRequired[pulumi.Input[str] | None]
     """Optional. Another subnet for the pods. Default: the cluster's."""
     kubernetes_version: NotRequired[str | None]

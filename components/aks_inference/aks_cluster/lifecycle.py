@@ -45,6 +45,20 @@ REPLACE_ON_CHANGES = [f"agentPoolProfiles[0].{name}" for name in SYSTEM_FIXED.va
 """So that a change of the system pool is planned as what it is."""
 
 
+def one_way_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Argument → value of what AKS changes in one direction or on a condition, of the inputs of a ManagedCluster."""
+    access: Mapping[str, Any] = inputs.get("apiServerAccessProfile") or {}
+    issuer: Mapping[str, Any] = inputs.get("oidcIssuerProfile") or {}
+    found = {
+        "access.privateCluster": bool(access.get("enablePrivateCluster")),
+        "access.vnetIntegration": bool(access.get("enableVnetIntegration")),
+        "access.entraId": bool(inputs.get("aadProfile")),
+        "security.oidcIssuer": issuer.get("enabled"),
+        "kubernetesVersion": inputs.get("kubernetesVersion"),
+    }
+    return {argument: value for argument, value in found.items() if value is not None}
+
+
 def network_facts(plan: ClusterPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The subnet, and what has to fit into its network: for a look at what Azure has there."""
     profile: Mapping[str, Any] = inputs["networkProfile"]
@@ -54,6 +68,10 @@ def network_facts(plan: ClusterPlan, inputs: Mapping[str, Any]) -> dict[str, Any
         "serviceCidr": profile.get("serviceCidr"),
         "podCidr": profile.get("podCidr"),
         "outboundType": profile.get("outboundType"),
+        # Only kubenet's identity needs a role there; an identity of the user's has it.
+        "ownRoutes": plan.cluster.network.own_route_table
+        if profile.get("networkPlugin") == "kubenet" and plan.cluster.identity.made
+        else None,
         "neededAddresses": _needed(plan.cluster),
     }
     return {name: value for name, value in facts.items() if value is not None}

@@ -22,6 +22,7 @@ FLAT = (
 )
 """Azure ML's six values."""
 NAMES = FLAT[:3]
+LATER = "(known later)"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def rule_network(network: Network, subscription: str | None) -> RuleNetwork:
         connected_cidrs=spec.connected_cidrs,
         load_balancer_sku=spec.load_balancer_sku or "standard",
         dns_servers=spec.dns_servers,
-        own_route_table=spec.own_route_table,
+        own_route_table=spec.own_route_table or spec.route_table_id is not None,
+        route_table_id=LATER if is_late(spec.route_table_id) else spec.route_table_id,
     )
 
 

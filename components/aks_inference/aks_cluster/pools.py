@@ -17,6 +17,21 @@ from aks_inference.vm_sizes import find_size
 
 GPU_TAINT = "sku=gpu:NoSchedule"
 """Keeps other pods off nodes with a GPU (use-nvidia-gpu.md)."""
+POOL_FIXED = (
+    "maxPods",
+    "availabilityZones",
+    "vnetSubnetID",
+    "podSubnetID",
+    "scaleSetPriority",
+    "scaleSetEvictionPolicy",
+    "spotMaxPrice",
+    "osDiskSizeGB",
+    "gpuProfile",
+    "enableNodePublicIP",
+    "nodePublicIPPrefixID",
+)
+"""Properties of a pool for life, beside the two that azure-native knows of (vmSize, gpuInstanceProfile): it plans an
+update of these, and AKS refuses it. Sources: aks-rules 7, Doc spot-node-pool.md; the last two as azurerm has them."""
 FLAT_POOL = "inference"
 _SUFFIX = 4
 _BASE_LENGTH = 12 - _SUFFIX
@@ -32,6 +47,13 @@ class PoolPlan:
     azure_name: str
     spec: PoolSpec
     """As declared; ids may be known only later."""
+
+    @property
+    def keeps_name(self) -> bool:
+        """Whether a pool that is replaced has the same name, so that the old one has to go first: by the user's word,
+        or as an id that is known only later is not in the name."""
+        ids = (self.spec.subnet_id, self.spec.pod_subnet_id, self.spec.node_public_ip_prefix_id)
+        return self.spec.exact_name or any(map(is_late, ids))
 
 
 def system_pool(given: Mapping[str, Any] | None, nodes: int) -> tuple[Pool, list[Finding]]:
@@ -106,7 +128,10 @@ def _azure_name(spec: PoolSpec, network: Network) -> str:
         *(value if isinstance(value, str) else "" for value in (spec.subnet_id or network.subnet_id,)),
         *(value if isinstance(value, str) else "" for value in (spec.pod_subnet_id or network.spec.pod_subnet_id,)),
     )
-    return f"{spec.name}{_digest(repr(fixed))}"
+    # Where none of them is given the name is that of pools from before they counted.
+    prefix = spec.node_public_ip_prefix_id if isinstance(spec.node_public_ip_prefix_id, str) else None
+    rarely = (spec.spot_max_price, spec.eviction_policy, prefix)
+    return f"{spec.name}{_digest(repr((fixed, rarely) if any(one is not None for one in rarely) else fixed))}"
 
 
 def _pool(spec: PoolSpec, path: Path) -> Pool:

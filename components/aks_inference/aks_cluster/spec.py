@@ -12,6 +12,7 @@ from pydantic import Field
 
 from aks_inference.aks_cluster.attach import AttachPlan, attach_rules, attaches
 from aks_inference.aks_cluster.groups import (
+    DEFAULT_MINUTES,
     AccessSpec,
     EgressSpec,
     IdentitySpec,
@@ -42,7 +43,6 @@ from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Object, Read,
 from aks_inference.vm_sizes import VmSize
 
 DEFAULT_VM_SIZE = "Standard_D3_v2"
-DEFAULT_MINUTES = 60
 _GROUPS: dict[str, type[Spec]] = {
     "egress": EgressSpec,
     "access": AccessSpec,
@@ -185,7 +185,8 @@ def _attach(
         return None, findings
     named = (spec.resource_id, spec.resource_group, spec.cluster_name, spec.subscription_id)
     vault = (spec.ssl_key_vault_secret_id, spec.ssl_key_vault_id)
-    return AttachPlan(purpose, *named, spec.vcpus_per_node, runtime, spec.leaf_domain_label, *vault), findings
+    minutes = (spec.create_timeout_minutes, spec.update_timeout_minutes, spec.delete_timeout_minutes)
+    return AttachPlan(purpose, *named, spec.vcpus_per_node, runtime, spec.leaf_domain_label, *vault, *minutes), findings
 
 
 def _create(

@@ -57,7 +57,7 @@ _CHECKS: tuple[Check, ...] = (
 
 NOT_CHECKED: dict[str, str] = {
     "1.2": "a fact about defaults: the component always writes plugin and mode",
-    "1.12": "not an argument: the component makes the role assignment",
+    "1.12": "not an argument: the component makes the role assignments, for every subnet that pools name",
     "1.13": "security groups of the user's subnet are not read; the connectivity check finds what they close",
     "2.16": "about later changes: replacement is decided by the provider",
     "5": "a list, not a rule: `required_hosts`",

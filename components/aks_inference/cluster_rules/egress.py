@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from aks_inference.cluster_rules.kinds import surge_nodes
 from aks_inference.cluster_rules.model import Cluster, Egress
 from aks_inference.cluster_rules.rulebook import RuleFinding, error
+from aks_inference.findings import Severity
 
 BASIC_BALANCER = error("3a", "no Basic load balancer", "Doc includes/basic-load-balancer-retirement.md")
 WORDS = error(
@@ -59,6 +60,7 @@ def check_egress(cluster: Cluster) -> Iterator[RuleFinding]:
     yield from _load_balancer(cluster)
     yield from _next_hop(cluster)
     yield from _outbound_type(cluster)
+    yield from _bootstrap(cluster)
     yield from _numbers(cluster.egress)
     yield from _without_effect(cluster.egress)
     yield from _ports(cluster)
@@ -161,6 +163,19 @@ def _outbound_type(cluster: Cluster) -> Iterator[RuleFinding]:
             "is for network isolated clusters, whose images come from a private registry; "
             "@bootstrap_cache_registry_id is not given",
             "give a Premium registry with a private endpoint, or use another @outbound_type",
+        )
+
+
+def _bootstrap(cluster: Cluster) -> Iterator[RuleFinding]:
+    """Doc network-isolated.md, "bring your own ACR": who pulls AKS's own images while the first node starts."""
+    if cluster.egress.bootstrap_cache_registry_id is not None and not cluster.identity.own_kubelet_identity:
+        yield ISOLATED.broken(
+            (*cluster.egress.path, "bootstrap_cache_registry_id"),
+            cluster.egress.bootstrap_cache_registry_id,
+            "nodes pull AKS's own images from it as they start, and the identity that AKS makes for them has no right "
+            "there yet",
+            "give `identity.kubelet_identity_id` of one with AcrPull there, or let anyone pull from it",
+            Severity.WARNING,
         )
 
 

@@ -110,6 +110,7 @@ class Network:
     load_balancer_sku: str | None = None
     dns_servers: tuple[str, ...] = ()
     own_route_table: bool = False
+    route_table_id: str | None = None
     path: Path = ("network",)
 
 

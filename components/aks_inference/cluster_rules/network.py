@@ -28,6 +28,11 @@ KUBENET_IDENTITY = error(
     "kubenet in an own subnet needs a user-assigned identity",
     "Doc configure-kubenet.md, managed-identity-overview.md",
 )
+KUBENET_ROUTES = error(
+    "1.5",
+    "kubenet with an own route table: the identity that is made gets its role there, too",
+    "Doc configure-kubenet.md, managed-identity-overview.md",
+)
 KUBENET_PRIVATE_DNS = warning(
     "1.6", "private cluster, kubenet, own route table and own DNS together", "Doc private-clusters.md"
 )
@@ -165,6 +170,14 @@ def _kubenet(cluster: Cluster) -> Iterator[RuleFinding]:
             "kubenet in @subnet_id needs an identity that has its role before the cluster is created, "
             "and a system-assigned one gets it only after",
             "use a user-assigned identity (the default)",
+        )
+    own_routes = network.subnet is not None and network.own_route_table
+    if own_routes and network.route_table_id is None and cluster.identity.made:
+        yield KUBENET_ROUTES.broken(
+            (*network.path, "own_route_table"),
+            True,
+            "needs @route_table_id: the cluster's identity is made here, and must be given its role at the table first",
+            "give the table's resource id, or `identity.identity_id` with rights at it",
         )
     if cluster.access.private_cluster and network.own_route_table and network.dns_servers:
         yield KUBENET_PRIVATE_DNS.broken(

@@ -28,7 +28,7 @@ COUNTS = error(
 RETIRING = warning("7f", "sizes that Azure retires", "azure-compute-docs sizes/retirement/retired-sizes-list.md")
 WINDOWS = error("7g", "pools are Linux", "the serving runtime is Linux; Doc create-node-pools.md")
 ARM = warning("7h", "sizes with an Arm processor", "microsoft/aspire AksNodeVmSizes.Generated.cs 2026-06-23")
-SPOT = error("7i", "spot: user pools only, price, eviction", _SPOT)
+SPOT = error("7i", "spot: user pools only, price, eviction, no surge", f"{_SPOT}; github.com/Azure/bicep issue 14517")
 SPOT_WARNING = warning("7j", "spot nodes can go at any time", _SPOT)
 ZONES = error("7k", "zones that the region has", "Doc availability zones; subscription locations of 2026-04-02")
 NODE_SETTINGS = error("7l", "bounds of disk size, drain and soak time", "Spec 2025-09-01 AgentPoolUpgradeSettings")
@@ -219,6 +219,13 @@ def _spot(pool: Pool) -> Iterator[RuleFinding]:
         return
     if pool.mode == "System":
         yield SPOT.broken((*pool.path, "spot"), True, "a system pool cannot be spot", "use a user pool for spot nodes")
+    if pool.max_surge is not None:
+        yield SPOT.broken(
+            (*pool.path, "max_surge"),
+            pool.max_surge,
+            "spot pools have no nodes while upgrading beyond their own, and the API refuses it",
+            "leave it out",
+        )
     if price is not None and not _is_price(price):
         rounded = round(price, _DECIMALS) if price.is_finite() and 0 < price < _HIGHEST_PRICE else Decimal(0)
         yield SPOT.broken(

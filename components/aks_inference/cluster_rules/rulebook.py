@@ -14,6 +14,8 @@ class RuleFinding(Finding):
 
     number: str = ""
     source: str = ""
+    about: str = ""
+    """The rule's own line: several rules may share a number."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Rule:
             severity=severity or self.severity,
             number=self.number,
             source=self.source,
+            about=self.about,
         )
 
 

@@ -46,6 +46,9 @@ def network_failures(body: Mapping[str, Any] | None, given: Mapping[str, Any]) -
         services = ", ".join(str((one.get("properties") or {}).get("serviceName")) for one in mine["delegations"])
         yield Failure(_PATH, f"network.subnetId: {subnet_id} is delegated to {services}; use another subnet [1.11]")
     yield from _egress(mine, str(given.get("outboundType") or ""))
+    if given.get("ownRoutes") is False and (table := (mine.get("routeTable") or {}).get("id")):
+        rule = f"network.routeTableId: kubenet's identity needs a role at the subnet's route table, {table}"
+        yield Failure(_PATH, f"{rule}; give its id [1.5]")
     yield from _ranges(subnets, properties, given)
     yield from _addresses(mine, given)
 

@@ -17,6 +17,8 @@ from azure.mgmt.containerservice import models
 from azure.mgmt.containerservice._utils.serialization import Serializer
 
 from standin_bodies import Kind, form_errors
+from standin_changes import judge_change
+from standin_identities import judge_pool_identity
 from standin_kubernetes import keep_nodes
 from standin_monitor import problems
 from standin_refusals import judge_cluster, judge_nodes, judge_pool, judge_subnets
@@ -25,7 +27,11 @@ from standin_world import Refused, World
 CLUSTER = "Microsoft.ContainerService/managedClusters"
 POOL = f"{CLUSTER}/agentPools"
 VAULT_ADDON = "azureKeyvaultSecretsProvider"
-FIXED_OF_POOL = ("vmSize", "maxPods", "availabilityZones", "vnetSubnetID", "osType", "scaleSetPriority", "podSubnetID")
+FIXED_OF_POOL = (
+    "vmSize", "maxPods", "availabilityZones", "vnetSubnetID", "podSubnetID", "osType", "osDiskSizeGB",
+    "scaleSetPriority", "scaleSetEvictionPolicy", "spotMaxPrice", "gpuProfile", "gpuInstanceProfile",
+    "enableNodePublicIP", "nodePublicIPPrefixID",
+)  # fmt: skip
 FIXED_OF_NETWORK = ("networkPlugin", "serviceCidr", "dnsServiceIP")
 """networkPluginMode, podCidr, policy and data plane Azure changes in place, the Pulumi provider does not."""
 MODELS = {CLUSTER: "ManagedCluster", POOL: "AgentPool"}
@@ -234,6 +240,7 @@ class Azure:
             raise ArmError(403, "RequestDisallowedByPolicy", f"{outbound} makes a public address [rule 3]")
         judge_cluster(key.rsplit("/", 1)[-1], body, world)
         if old is not None:
+            judge_change(old["body"], body)
             _unchanged(old["body"]["properties"].get("networkProfile", {}), body["properties"]["networkProfile"],
                        FIXED_OF_NETWORK, "16")  # fmt: skip
             before = {pool["name"]: pool for pool in old["body"]["properties"]["agentPoolProfiles"]}
@@ -249,6 +256,7 @@ class Azure:
         properties, name = found["body"]["properties"], key.rsplit("/", 1)[-1]
         pool = dict(body["properties"])
         judge_pool(name, pool, properties, world)
+        judge_pool_identity(pool, found["body"], world)
         old = state["resources"].get(key)
         if old is not None:
             _unchanged(old["body"]["properties"], pool, FIXED_OF_POOL, "7")
@@ -329,7 +337,8 @@ def _unknown(model: Any, path: str) -> Iterator[str]:
 
 def _unchanged(old: Mapping[str, Any], new: Mapping[str, Any], names: tuple[str, ...], rule: str) -> None:
     for name in names:
-        if name in old and name in new and old[name] != new[name]:
+        # What is not said is what the API took for it: saying something else is a change, too.
+        if old.get(name) != new.get(name):
             raise ArmError(400, "PropertyChangeNotAllowed", f"changing property {name} is not allowed [rule {rule}]")
 
 
@@ -354,6 +363,11 @@ def _made(kind: Kind, identity: str, body: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _principal(identity: str) -> str:
+    """Of the identity that a cluster has by itself."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{identity.lower()}/identity"))
+
+
 def _shown(value: Mapping[str, Any]) -> dict[str, Any]:
     body = value["body"]
     properties = {**(body.get("properties") or {}), **value["made"], "provisioningState": value["state"]}
@@ -364,6 +378,7 @@ def _shown(value: Mapping[str, Any]) -> dict[str, Any]:
         properties["addonProfiles"] = {**properties["addonProfiles"], VAULT_ADDON: {**addon, "identity": identity}}
     return {
         **body,
+        **({"identity": {**body["identity"], "principalId": _principal(value["id"])}} if body.get("identity") else {}),
         "id": value["id"],
         "name": value["id"].rsplit("/", 1)[-1],
         "type": value["type"],

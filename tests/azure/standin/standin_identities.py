@@ -25,11 +25,26 @@ def judge_identity(body: Body, p: Body, world: World) -> None:
     if np.get("networkPlugin") == "kubenet" and subnets:
         _need(user, "CustomRouteTableMissingPermission", "kubenet in a subnet needs a user-assigned identity", "1.5")
     if user:
+        addresses = ((np.get("loadBalancerProfile") or {}).get("outboundIPs") or {}).get("publicIPs") or []
         for who in identity.get("userAssignedIdentities") or {}:
+            for address in addresses:
+                message = f"the client {who} has no permission on {address['id']}"
+                held = world.holds_role(who, NETWORK_CONTRIBUTOR, address["id"])
+                _need(held, "LinkedAuthorizationFailed", message, "3")
             for subnet in subnets:
                 message = f"the client {who} has no permission on {subnet}"
                 _need(world.holds_role(who, NETWORK_CONTRIBUTOR, subnet), "LinkedAuthorizationFailed", message, "1.12")
             _key(who, (p.get("securityProfile") or {}).get("azureKeyVaultKms") or {}, world)
+
+
+def judge_pool_identity(pool: Body, cluster: Body, world: World) -> None:
+    """A further pool's subnets and prefix, against the identity of its cluster. Raises Refused."""
+    for who in (cluster.get("identity") or {}).get("userAssignedIdentities") or {}:
+        for name in ("vnetSubnetID", "podSubnetID", "nodePublicIPPrefixID"):
+            scope = pool.get(name)
+            message = f"the client {who} has no permission on {scope}"
+            held = scope is None or world.holds_role(who, NETWORK_CONTRIBUTOR, scope)
+            _need(held, "LinkedAuthorizationFailed", message, "1.12")
 
 
 def _key(who: str, kms: Body, world: World) -> None:

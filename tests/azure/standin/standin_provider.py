@@ -104,7 +104,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             value = kubeconfig(found, self.azure.behind, given.get("format", "azure"))
             found = {"kubeconfigs": [{"name": "clusterUser", "value": value}]}
         else:
-            found = {key: value for key, value in found["properties"].items() if value is not None}
+            said = {"identity": found.get("identity"), **found["properties"]}
+            found = {key: value for key, value in said.items() if value is not None}
         return provider_pb2.InvokeResponse(**{"return": struct(found)})
 
     async def Create(self, request: Any, context: Any) -> Any:

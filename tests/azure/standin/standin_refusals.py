@@ -58,6 +58,8 @@ def judge_pool(name: str, pool: Body, cluster: Body, world: World) -> None:
     _pods(pool, np, system)
     _upgrade(pool, system)
     _need(spot or pool.get("spotMaxPrice") is None, "InvalidParameter", "spotMaxPrice needs Spot", "7")
+    surge = (pool.get("upgradeSettings") or {}).get("maxSurge")
+    _need(not spot or surge is None, "InvalidParameter", "Spot pools can't set max surge.", "7")
     _need(spot or pool.get("scaleSetEvictionPolicy") is None, "InvalidParameter", "eviction policy needs Spot", "7")
     price = pool.get("spotMaxPrice")
     if price is not None:
