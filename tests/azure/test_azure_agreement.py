@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aks_inference.aks_cluster.inputs import cluster_inputs, pool_inputs, window_inputs
-from aks_inference.aks_cluster.lifecycle import FIXED, REPLACE_ON_CHANGES, SYSTEM_FIXED, fixed_of, one_way_of
+from aks_inference.aks_cluster.lifecycle import FIXED, REPLACE_ON_CHANGES, SYSTEM_FIXED, fixed_of, one_way_of, room_of
 from aks_inference.aks_cluster.pools import POOL_FIXED
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
-from aks_inference_provider.resources.aks_changes import refusals
+from aks_inference_provider.resources.aks_changes import crowded, refusals
 from aks_inference_provider.resources.aks_guard import replacements
 
 TODAY = date(2026, 11, 21)
@@ -252,8 +252,9 @@ def apply_change(before: ClusterPlan, after: ClusterPlan, azure: Any, tables: An
 
 # What a cluster and a pool may be on one day and another: each part is accepted by itself.
 OF_A_POOL: list[dict[str, Any]] = [
-    {"count": 5}, {"autoscale": True, "min_count": 3, "max_count": 9}, {"labels": {"team": "a"}}, {"max_surge": "1"},
-    {"taints": ["a=b:NoSchedule"]}, {"os_sku": "AzureLinux3"}, {"max_pods": 60}, {"max_pods": 110}, {"zones": ["1"]},
+    {"count": 5}, {"count": 130}, {"autoscale": True, "min_count": 3, "max_count": 9}, {"labels": {"team": "a"}},
+    {"max_surge": "1"}, {"taints": ["a=b:NoSchedule"]}, {"os_sku": "AzureLinux3"}, {"max_pods": 60}, {"max_pods": 110},
+    {"zones": ["1"]},
     {"zones": ["1", "2"]}, {"os_disk_size_gb": 128}, {"node_public_ip": True}, {"vm_size": "Standard_D8s_v5"},
     {"spot": True, "max_surge": None}, {"spot": True, "spot_max_price": 0.5, "max_surge": None},
     {"spot": True, "eviction_policy": "Deallocate", "max_surge": None}, {"vm_size": "Standard_NC24ads_A100_v4"},
@@ -290,7 +291,7 @@ def test_whatever_change_a_preview_accepts_azure_accepts(before: Any, after: Any
     if one is None or other is None:
         return
     old, new = ({"fixed": fixed_of(inputs_of(plan)), "oneWay": one_way_of(inputs_of(plan))} for plan in (one, other))
-    if replacements(old, new) or [*refusals(old["oneWay"], new["oneWay"])]:
+    if replacements(old, new) or [*refusals(old["oneWay"], new["oneWay"])] or [*crowded(room_of(one), room_of(other))]:
         return
     azure = new_azure()
     puts(one, azure, tables)

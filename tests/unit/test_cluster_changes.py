@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aks_inference_provider.resources.aks_changes import refusals, steps_left_out
+from aks_inference_provider.resources.aks_changes import crowded, refusals, steps_left_out
 from aks_inference_provider.resources.aks_guard import ClusterGuard
 from aks_inference_provider.resources.base import Urn
 
@@ -56,6 +56,31 @@ def test_minors_that_are_left_out_are_told() -> None:
     (told,) = steps_left_out({"kubernetesVersion": "1.33.2"}, {"kubernetesVersion": "1.36"})
     assert "apply 1.34, 1.35 first" in told
     assert list(steps_left_out({"kubernetesVersion": "1.35"}, {"kubernetesVersion": "1.36.1"})) == []
+
+
+def room(available: int, **pools: int) -> dict[str, Any]:
+    return {"network.podCidr": {"range": "10.244.0.0/16", "available": available, "pools": pools}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "crowds"),
+    [
+        (room(1000, system=10, cpuaaaa=600), room(1000, system=10, cpubbbb=600), True),
+        (room(1000, system=10, cpuaaaa=300), room(1000, system=10, cpubbbb=600), False),
+        # The same pool grows; one that is only taken away needs nothing more.
+        (room(1000, system=10, cpuaaaa=600), room(1000, system=10, cpuaaaa=900), False),
+        # What does not fit in itself is said by the rule.
+        (room(1000, system=10, cpuaaaa=600), room(1000, system=10, cpubbbb=1600), False),
+        ({}, room(1000, cpubbbb=600), False),
+        (None, room(1000, cpubbbb=600), False),
+    ],
+)
+def test_room_while_one_pool_takes_the_place_of_another(before: Any, after: Any, crowds: bool) -> None:
+    found = list(crowded(before, after))
+    assert bool(found) == crowds
+    if crowds:
+        assert "cpuaaaa goes once its successor is there" in found[0]
+        assert "need 1,210 addresses of the 1,000 of 10.244.0.0/16" in found[0]
 
 
 async def test_the_guard_says_it_unless_the_cluster_is_made_anew() -> None:

@@ -35,6 +35,7 @@ from aks_inference.cluster_rules import (
     Access,
     Cluster,
     Egress,
+    Identity,
     Network,
     Security,
     Tls,
@@ -57,7 +58,11 @@ GOOD: dict[str, Cluster] = {
     "firewall": replace(in_subnet(subnet=subnet(default_route="VirtualAppliance")), egress=Egress("userDefinedRouting")),
     "own nat gateway": replace(in_subnet(subnet=subnet(nat_gateway=True)), egress=Egress("userAssignedNATGateway")),
     "managed nat gateway": having(egress=Egress("managedNATGateway", managed_outbound_ip_count=16, idle_timeout_minutes=4)),
-    "isolated": replace(private(), egress=Egress("none", bootstrap_cache_registry_id="acr")),
+    "isolated": replace(
+        private(),
+        egress=Egress("none", bootstrap_cache_registry_id="acr"),
+        identity=Identity(own_kubelet_identity=True),
+    ),
     "public addresses denied": replace(
         in_subnet(subnet=subnet(default_route="VirtualAppliance")),
         egress=Egress("userDefinedRouting", public_ips_denied=True),

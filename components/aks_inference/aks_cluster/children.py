@@ -16,6 +16,7 @@ from aks_inference.aks_cluster.lifecycle import (
     network_facts,
     one_way_of,
     related_facts,
+    room_of,
 )
 from aks_inference.aks_cluster.monitoring import register_monitoring
 from aks_inference.aks_cluster.pools import POOL_FIXED
@@ -62,6 +63,7 @@ def register_created(name: str, plan: ClusterPlan, child: Child) -> Created:
     guarded = {
         "fixed": fixed_of(inputs),
         "oneWay": one_way_of(inputs),
+        "room": room_of(plan),
         "cost": cost,
         "network": network_facts(plan, inputs) if subnet is not None else None,
         "related": related_facts(plan),

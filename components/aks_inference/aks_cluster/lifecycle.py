@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.hosts import runtime_names
 from aks_inference.aks_cluster.spec import ClusterPlan
@@ -57,6 +59,18 @@ def one_way_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
         "kubernetesVersion": inputs.get("kubernetesVersion"),
     }
     return {argument: value for argument, value in found.items() if value is not None}
+
+
+def room_of(plan: ClusterPlan) -> dict[str, Any]:
+    """Argument → `range`, `available` and what each pool takes of it, by its name in Azure. A pool that makes room for
+    another is there until the other one is."""
+    names = {pool.pool.name: pool.azure_name for pool in plan.pools}
+    found: dict[str, Any] = {}
+    for need in address_needs(plan.cluster):
+        argument = ".".join(to_camel(str(part)) for part in need.path)
+        pools = {names.get(name, name): count for name, count in need.by_pool.items()}
+        found[argument] = {"range": need.range_text, "available": need.available, "pools": pools}
+    return found
 
 
 def network_facts(plan: ClusterPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:

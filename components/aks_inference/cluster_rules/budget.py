@@ -1,7 +1,7 @@
 """Addresses that nodes and pods need (aks-rules 2.9 – 2.13), at the autoscalers' maxima and while upgrading."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from aks_inference.cluster_rules.addresses import parse_range, smallest_block, smallest_prefix, usable
@@ -46,6 +46,8 @@ class AddressNeed:
     """Of the smallest range that suffices."""
     surely: int
     """Needed with the smaller of the two surges that are said to be the default."""
+    by_pool: Mapping[str, int]
+    """The same, by the pool's name."""
 
     @property
     def enough(self) -> bool:
@@ -117,6 +119,7 @@ def _need(rule: Rule, path: Path, place: Subnet | str, per_node: list[tuple[Pool
         return None
     needed = sum((pool.most_nodes + surge_nodes(pool)) * each for pool, each in per_node)
     used = 0 if isinstance(place, str) else place.used_addresses
+    surely = {pool.name: (pool.most_nodes + surge_nodes(pool, 0)) * each for pool, each in per_node}
     return AddressNeed(
         rule=rule,
         path=path,
@@ -126,7 +129,8 @@ def _need(rule: Rule, path: Path, place: Subnet | str, per_node: list[tuple[Pool
         nodes=sum(pool.most_nodes for pool, _ in per_node),
         surge=sum(surge_nodes(pool) for pool, _ in per_node),
         prefix=smallest_block(needed) if isinstance(place, str) else smallest_prefix(needed + used),
-        surely=sum((pool.most_nodes + surge_nodes(pool, 0)) * each for pool, each in per_node),
+        surely=sum(surely.values()),
+        by_pool=surely,
     )
 
 

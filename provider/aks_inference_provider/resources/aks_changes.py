@@ -50,6 +50,20 @@ def steps_left_out(before: object, after: object) -> Iterator[str]:
         yield f"{says}: apply {between} first"
 
 
+def crowded(before: object, after: object) -> Iterator[str]:
+    """Ranges that hold the pools, and not those beside them that are to go once the new ones are there."""
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return
+    for argument, room in after.items():
+        there, pools = (before.get(argument) or {}).get("pools") or {}, room["pools"]
+        going = {name: count for name, count in there.items() if name not in pools}
+        needed, more = sum(pools.values()), sum(going.values())
+        if going and needed <= room["available"] < needed + more:
+            rule = f"{argument}: {', '.join(sorted(going))} goes once its successor is there, and until then the pools"
+            says = f"{rule} need {needed + more:,.0f} addresses of the {room['available']:,.0f} of {room['range']}"
+            yield f"{says}; use fewer nodes for that time, or exact_name, with which the old pool goes first [2.9–2.12]"
+
+
 def _ends(before: Mapping[str, object], after: Mapping[str, object], name: str) -> bool:
     return before.get(name) is True and after.get(name) is False
 

@@ -14,7 +14,7 @@ from aks_inference.findings import show_value
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
-from aks_inference_provider.resources.aks_changes import refusals, steps_left_out
+from aks_inference_provider.resources.aks_changes import crowded, refusals, steps_left_out
 from aks_inference_provider.resources.aks_network import NETWORK_API, network_failures, network_id
 from aks_inference_provider.resources.aks_regions import cautions, places, wanted
 from aks_inference_provider.resources.aks_vaults import look, vaults_of
@@ -25,6 +25,7 @@ from aks_inference_runtime.azure.arm import AzureFailed, arm, credentials_of
 INPUTS = (
     Field("fixed", Kind.OBJECT, "Required. Argument → value of what the cluster keeps for life.", required=True),
     Field("oneWay", Kind.OBJECT, "Optional. Argument → value of what AKS does not change back. Default: none."),
+    Field("room", Kind.OBJECT, "Optional. Argument → range and what each pool takes of it. Default: not known."),
     Field("cost", Kind.OBJECT, "Required. `lowest` and `highest` USD a month, `complete`.", required=True),
     Field("network", Kind.OBJECT, "Optional. The subnet, and what is to fit into its network. Default: not looked up."),
     Field(
@@ -88,6 +89,7 @@ class ClusterGuard:
         elif not replacing:
             # A cluster that is made anew may be anything.
             failures += (Failure("oneWay", text) for text in refusals(old.get("oneWay"), new.get("oneWay")))
+            failures += (Failure("room", text) for text in crowded(old.get("room"), new.get("room")))
             notes += map(Caution, steps_left_out(old.get("oneWay"), new.get("oneWay")))
         if not old and not failures:
             # A network that a cluster is in already holds it.
