@@ -153,15 +153,17 @@ def test_kubenet_without_a_subnet(run_program: Callable[..., Any]) -> None:
     assert engine.outputs["prod"]["target"].startswith("aks-inference+kubernetes:")
 
 
-@pytest.mark.parametrize("form", ["", 'resource_id="{id}", '])
-def test_timeouts_reach_what_takes_its_time(run_program: Callable[..., Any], form: str) -> None:
+def test_timeouts_reach_what_takes_its_time(run_program: Callable[..., Any]) -> None:
     cluster = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/shared"
     minutes = "create_timeout_minutes=90, update_timeout_minutes=45, delete_timeout_minutes=30"
-    program = f'from aks_inference import AksInferenceCluster\nAksInferenceCluster("prod", {form}{minutes})\n'
-    outcome = run_program(program.replace("{id}", cluster), preview=False)
+    program = f'''
+from aks_inference import AksInferenceCluster
+AksInferenceCluster("prod", {minutes})
+AksInferenceCluster("shared", resource_id="{cluster}", {minutes})
+'''
+    outcome = run_program(program, preview=False)
     assert outcome.code == 0, outcome.error
-    slow = ["AttachedCluster"] if form else ["ManagedCluster", "AgentPool", "PoolDrain"]
-    for kind in slow:
+    for kind in ("ManagedCluster", "AgentPool", "PoolDrain", "AttachedCluster"):
         (one,) = outcome.engine.of(kind)
         limits = one.request.customTimeouts
         assert (limits.create, limits.update, limits.delete) == ("90m", "45m", "30m"), kind

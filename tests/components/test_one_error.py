@@ -39,8 +39,8 @@ def test_both_errors_at_once_and_nothing_registered(run_program: Callable[..., A
         "  versions: the traffic percentiles sum to 130 (ver-a 70 + ver-b 60); at most 100: "
         "lower some traffic_percentile; what no version has goes to the default",
         'AksInferenceCluster "production":',
-        "  agent_count: agentCount 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12: "
-        "use agentCount ≥ 3, a larger vmSize, or clusterPurpose DevTest",
+        "  agent_count: agent_count 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12: "
+        "use agent_count ≥ 3, a larger vm_size, or cluster_purpose DevTest",
     ]
     assert {r.type for r in outcome.engine.registered} <= {"pulumi:pulumi:Stack"}
     assert outcome.engine.said() == ""

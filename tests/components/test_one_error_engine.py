@@ -63,7 +63,7 @@ def test_a_mistake_is_refused_whole(engine: Engine, command: tuple[str, ...], tm
     assert done.returncode != 0
     assert "2 errors; nothing was changed" in said
     assert "the traffic percentiles sum to 130 (first 65 + second 65); at most 100" in said
-    assert "agentCount 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12" in said
+    assert "agent_count 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12" in said
     assert "Traceback" not in said
     exported = json.loads(engine("stack", "export").stdout)
     types = {resource["type"] for resource in exported["deployment"].get("resources", [])}

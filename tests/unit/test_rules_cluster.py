@@ -56,18 +56,18 @@ def test_defaults() -> None:
     [
         (
             {"agent_count": 2},
-            "agent_count: agentCount 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12: "
-            "use agentCount ≥ 3, a larger vmSize, or clusterPurpose DevTest",
+            "agent_count: agent_count 2 × Standard_D3_v2 (4 vCPU) = 8 vCPU; FastProd needs at least 12: "
+            "use agent_count ≥ 3, a larger vm_size, or cluster_purpose DevTest",
         ),
         (
             {"agent_count": 3, "vm_size": "Standard_D2s_v5"},
-            "agent_count: agentCount 3 × Standard_D2s_v5 (2 vCPU) = 6 vCPU; FastProd needs at least 12: "
-            "use agentCount ≥ 6, a larger vmSize, or clusterPurpose DevTest",
+            "agent_count: agent_count 3 × Standard_D2s_v5 (2 vCPU) = 6 vCPU; FastProd needs at least 12: "
+            "use agent_count ≥ 6, a larger vm_size, or cluster_purpose DevTest",
         ),
-        ({"agent_count": 2, "cluster_purpose": "DenseProd"}, "agent_count: agentCount 2 × Standard_D3_v2 (4 vCPU)"),
+        ({"agent_count": 2, "cluster_purpose": "DenseProd"}, "agent_count: agent_count 2 × Standard_D3_v2 (4 vCPU)"),
         (
             {"agent_count": 1, "vm_size": "Standard_New_v9", "vcpus_per_node": 8},
-            "agent_count: agentCount 1 × Standard_New_v9 (8 vCPU) = 8 vCPU; FastProd needs at least 12: use agent",
+            "agent_count: agent_count 1 × Standard_New_v9 (8 vCPU) = 8 vCPU; FastProd needs at least 12: use agent",
         ),
         ({"agent_count": 0}, "agent_count = 0: must be at least 1; use 1 to 1,000 nodes, or leave it out"),
         ({"agent_count": 2.5}, "agent_count = 2.5: must be a whole number"),

@@ -22,6 +22,8 @@ PRODUCTION_VCPU = 12
 """What a production cluster needs (source documents 000, 002, 004)."""
 PRODUCTION_NODES = 3
 """Later documentation: fewer nodes leave a service without a spare."""
+COUNT_WORD = "agentCount"
+"""In the line of a check, which is nobody's spelling; a finding has the caller's."""
 DEV_TEST_VCPU = 2
 """Recommended for DevTest."""
 
@@ -54,18 +56,19 @@ def vcpu_check(pools: Sequence[Pool], purpose: Purpose, flat: bool) -> tuple[lis
         return [f"vCPU check: {sum_text}; {rule}: ok"], list(_few_nodes(path, nodes, purpose))
     each = max((pool.size.vcpus for pool in lasting if pool.size), default=4)
     more = -(-(PRODUCTION_VCPU - total) // each)
-    counts = f"agentCount ≥ {-(-PRODUCTION_VCPU // each)}" if flat else f"{more} more node{'s' * (more > 1)}"
+    counts = f"@agent_count ≥ {-(-PRODUCTION_VCPU // each)}" if flat else f"{more} more node{'s' * (more > 1)}"
     if not flat and len(lasting) < len(pools):
         counts += " that are not spot"
     if any(pool.autoscale for pool in lasting):
         counts += " (an autoscaled pool counts with its @min_count)"
-    mend = f"use {counts}, a larger vmSize, or clusterPurpose DevTest"
-    return [], [VCPU.broken(path, None, f"{sum_text}; {rule}", mend)]
+    mend = f"use {counts}, a larger @vm_size, or @cluster_purpose DevTest"
+    said = sum_text.replace(COUNT_WORD, "@agent_count", 1) if flat else sum_text
+    return [], [VCPU.broken(path, None, f"{said}; {rule}", mend)]
 
 
 def _sum(pools: Sequence[Pool], flat: bool, total: int) -> str:
     parts = [
-        f"{'agentCount' if flat else pool.name} {pool.least_nodes} × {pool.vm_size} ({pool.size.vcpus} vCPU)"
+        f"{COUNT_WORD if flat else pool.name} {pool.least_nodes} × {pool.vm_size} ({pool.size.vcpus} vCPU)"
         for pool in pools
         if pool.size
     ]
@@ -77,7 +80,7 @@ def _dev_test(path: Path, nodes: int, total: int) -> Iterator[Finding]:
     yield DEV_TEST.broken(("cluster_purpose",), None, rule, "use FastProd for production")
     if total < DEV_TEST_VCPU:
         rule = f"{total} vCPU; at least {DEV_TEST_VCPU} are recommended for DevTest"
-        yield DEV_TEST.broken(path, nodes, rule, "use a larger vmSize")
+        yield DEV_TEST.broken(path, nodes, rule, "use a larger @vm_size")
 
 
 def _few_nodes(path: Path, nodes: int, purpose: Purpose) -> Iterator[Finding]:
