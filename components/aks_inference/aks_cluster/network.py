@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aks_inference.aks_cluster.groups import NetworkSpec
+from aks_inference.cluster_rules.model import KNOWN_LATER, Subnet
 from aks_inference.cluster_rules.model import Network as RuleNetwork
-from aks_inference.cluster_rules.model import Subnet
 from aks_inference.findings import Finding, Path, under
 from aks_inference.values import is_late, read
 
@@ -22,7 +22,6 @@ FLAT = (
 )
 """Azure ML's six values."""
 NAMES = FLAT[:3]
-LATER = "(known later)"
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def rule_network(network: Network, subscription: str | None) -> RuleNetwork:
         load_balancer_sku=spec.load_balancer_sku or "standard",
         dns_servers=spec.dns_servers,
         own_route_table=spec.own_route_table or spec.route_table_id is not None,
-        route_table_id=LATER if is_late(spec.route_table_id) else spec.route_table_id,
+        route_table_id=KNOWN_LATER if is_late(spec.route_table_id) else spec.route_table_id,
     )
 
 

@@ -68,11 +68,17 @@ def identity_part(spec: IdentitySpec) -> Identity:
 
 
 def named_ids(
-    registries: Sequence[Any], egress: EgressSpec, identity: IdentitySpec, security: SecuritySpec, pools: Sequence[Any]
+    registries: Sequence[Any],
+    routes: object,
+    egress: EgressSpec,
+    identity: IdentitySpec,
+    security: SecuritySpec,
+    pools: Sequence[Any],
 ) -> tuple[tuple[Path, str, str], ...]:
     """The resource ids that are texts: where, of what kind, and the id. `pools`: as the rules see them."""
     found: list[tuple[Path, str, object]] = [
         *((("registry_ids", index), "registry", one) for index, one in enumerate(registries)),
+        (("network", "route_table_id"), "route table", routes),
         *(
             (("egress", "outbound_ip_ids", index), "public address", one)
             for index, one in enumerate(egress.outbound_ip_ids)

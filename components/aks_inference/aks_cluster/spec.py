@@ -250,7 +250,14 @@ def _create(
         autoscaler_profile=tuple(spec.autoscaler_profile.items()),
         related_locations=tuple(spec.related_locations.items()),
         tags=tuple(spec.tags.items()),
-        ids=named_ids(spec.registry_ids, egress, identity, security, [plan.pool for plan in pools]),
+        ids=named_ids(
+            spec.registry_ids,
+            network.spec.route_table_id,
+            egress,
+            identity,
+            security,
+            [plan.pool for plan in pools],
+        ),
         today=today,
     )
     cluster = replace(cluster, name=name) if not _failed(findings) else cluster

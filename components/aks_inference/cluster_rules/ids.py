@@ -20,6 +20,7 @@ KINDS = {
     "user-assigned identity": "Microsoft.ManagedIdentity/userAssignedIdentities",
     "Log Analytics workspace": "Microsoft.OperationalInsights/workspaces",
     "workspace of Azure Monitor": "Microsoft.Monitor/accounts",
+    "route table": "Microsoft.Network/routeTables",
     "public address": "Microsoft.Network/publicIPAddresses",
     "public address prefix": "Microsoft.Network/publicIPPrefixes",
     "Key Vault": "Microsoft.KeyVault/vaults",
