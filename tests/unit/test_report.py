@@ -85,6 +85,27 @@ def test_the_order_and_the_figures() -> None:
     assert "USD +335.80 a month" in cost
 
 
+NOWHERE = {key: value for key, value in CLUSTER.items() if key != "location"}
+
+
+@pytest.mark.parametrize(
+    ("config", "old", "new", "figures"),
+    [
+        ({"azure-native:location": "westeurope"}, NOWHERE, {**NOWHERE, "agentCount": 5.0},
+         ("USD 1,080.40", "USD 1,416.20", "USD +335.80 a month")),
+        ({"azure-native:location": "westeurope"}, None, CLUSTER, (None, "USD 1,080.40", "USD +1,080.40 a month")),
+        (None, CLUSTER, None, ("USD 1,080.40", None, "USD -1,080.40 a month")),
+        ({"azure-native:location": {"secret": True}}, None, NOWHERE,
+         (None, "USD 73.00 and what is unknown: pool system, pool inference",
+          "USD +73.00 a month (of the parts whose price is known)")),
+    ],
+)  # fmt: skip
+def test_the_cost_is_the_previews(config: Any, old: Any, new: Any, figures: tuple[Any, ...]) -> None:
+    op = "update" if old and new else "create" if new else "delete"
+    (cost,) = report({"config": config, "steps": [step(op, effects.CLUSTER, "scoring", old, new)]}, TODAY).costs
+    assert (cost.before, cost.after, cost.change) == figures
+
+
 @pytest.mark.parametrize(("store", "each"), [(None, Resources(150, 1088)), ("az://a/b", Resources(160, 1152))])
 def test_replicas_are_fitted_with_what_stands_beside_them(
     monkeypatch: pytest.MonkeyPatch, store: str | None, each: Resources

@@ -1,7 +1,7 @@
 """What a preview means for what is served: traffic, replicas, capacity and cost, before and after."""
 
 from collections.abc import Awaitable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -15,6 +15,7 @@ from aks_inference.report.quota import QuotaEffect, Usage, quota_effects
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 
 CLUSTER = "aks-inference:index:AksInferenceCluster"
+AZURE = "azure-native"
 ENDPOINTS = ("aks-inference:index:LocalEndpoint", "kubernetes:aks-inference.dev/v1:ScoringEndpoint")
 
 
@@ -105,8 +106,11 @@ def report_of(
     for change in changes:
         counts[change.op] = counts.get(change.op, 0) + 1
     clusters = [change for change in changes if change.type == CLUSTER]
-    plans = {change.name: (_plan(change.name, change.old, today), _plan(change.name, change.new, today))
-             for change in clusters}  # fmt: skip
+    region = _region(preview)
+    plans = {
+        change.name: (_plan(change.name, change.old, today, region), _plan(change.name, change.new, today, region))
+        for change in clusters
+    }
     return Report(
         counts=counts,
         changes=moving,
@@ -121,11 +125,18 @@ def report_of(
     )
 
 
-def _plan(name: str, inputs: Mapping[str, Any], today: date) -> ClusterPlan | None:
+def _region(preview: Mapping[str, Any]) -> str | None:
+    """Of clusters that say none: the configuration's, as for the preview itself."""
+    config = preview.get("config")
+    region = config.get(f"{AZURE}:location") if isinstance(config, Mapping) else None
+    return region if isinstance(region, str) else None
+
+
+def _plan(name: str, inputs: Mapping[str, Any], today: date, region: str | None) -> ClusterPlan | None:
     if not inputs:
         return None
     known = {key: _late(value) for key, value in inputs.items()}
-    plan, _ = plan_cluster(name, {_snake(key): value for key, value in known.items()}, today)
+    plan, _ = plan_cluster(name, {_snake(key): value for key, value in known.items()}, today, region)
     return plan if isinstance(plan, ClusterPlan) else None
 
 
@@ -241,8 +252,12 @@ def _service(endpoint: str, name: str, version: Mapping[str, Any]) -> Service:
 
 def _cost(name: str, both: tuple[ClusterPlan | None, ClusterPlan | None]) -> CostEffect:
     before, after = both
-    change = cost_change(before.cost, after.cost).text() if before and after else None
-    return CostEffect(name, _amount(before), _amount(after), change)
+    there = after or before
+    if there is None:
+        return CostEffect(name, None, None, None)
+    nothing = replace(there.cost, lines=())
+    change = cost_change(before.cost if before else nothing, after.cost if after else nothing)
+    return CostEffect(name, _amount(before), _amount(after), change.text())
 
 
 def _amount(plan: ClusterPlan | None) -> str | None:
