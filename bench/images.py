@@ -50,7 +50,8 @@ PACKAGES = ("scikit-learn==1.9.0", "joblib>=1.5", "azureml-inference-server-http
 QUICK_PACKAGES = ("joblib==1.5.2", "flask==3.1.0")
 SERVICES = 100
 CHANGES, QUICK_CHANGES = 15, 3
-"""Of the entry script, by turns with each builder; the medians count."""
+"""Of the entry script, by turns with each builder; the medians count. Before each turn the disk has all of the last one:
+what a builder leaves to be written it would else cost the other."""
 SUITE = "bookworm"
 AUTHORITIES = os.environ.get("PIP_CERT")
 """Where the index is reached by a private authority, pip in the build container must know it too."""
@@ -202,7 +203,9 @@ async def compare(work: Path, host: str, tar: Path, packages: tuple[str, ...], q
             changes: list[tuple[float, float]] = []
             for turn in range(QUICK_CHANGES if quick else CHANGES):
                 script = f"def init(): ...\ndef run(data): return [data, {turn}]\n"
+                await asyncio.to_thread(os.sync)
                 one_s, _, service = await ours(script)
+                await asyncio.to_thread(os.sync)
                 changes.append((one_s, await asyncio.to_thread(buildah.build, script, image)))
         finally:
             await asyncio.to_thread(buildah.remove)
