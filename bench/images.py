@@ -50,8 +50,8 @@ PACKAGES = ("scikit-learn==1.9.0", "joblib>=1.5", "azureml-inference-server-http
 QUICK_PACKAGES = ("joblib==1.5.2", "flask==3.1.0")
 SERVICES = 100
 CHANGES, QUICK_CHANGES = 15, 3
-"""Of the entry script, by turns with each builder; the medians count. Before each turn all of the last one is on the disk:
-what a builder leaves to be written would else cost the other."""
+"""Of the entry script, by turns with each builder; the medians count. Before each turn all of the last one is on the
+disk: what a builder leaves to be written would else cost the other."""
 SUITE = "bookworm"
 AUTHORITIES = os.environ.get("PIP_CERT")
 """Where the index is reached by a private authority, pip in the build container must know it too."""
