@@ -94,12 +94,17 @@ def _kept(kind: str, item: dict[str, Any]) -> Any:
 
 
 def settled(api: Any) -> Objects:
-    """Once nothing changes any more."""
+    """Once nothing changes any more, and nothing that another test left is on its way out."""
     deadline, before = time.monotonic() + SETTLED_S, everything(api)
-    while (now := everything(api)) != before:
-        assert time.monotonic() < deadline, sorted(unlike(before, now))
+    while (now := everything(api)) != before or going(now):
+        assert time.monotonic() < deadline, sorted(unlike(before, now) | going(now))
         before = now
     return now
+
+
+def going(found: Objects) -> set[tuple[str, str, str]]:
+    """What is deleted and still there."""
+    return {key for key, one in found.items() if isinstance(one, dict) and one["metadata"]["deletionTimestamp"]}
 
 
 def unlike(one: Objects, other: Objects) -> set[tuple[str, str, str]]:
