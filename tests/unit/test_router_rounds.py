@@ -56,8 +56,8 @@ def replicas(name: str, *uids: str) -> dict[str, Any]:
 async def agent() -> Agent:
     made = Agent("me", RuntimeSettings(), Router())
     for name in ("one", "two"):
-        made.endpoints._take("ADDED", endpoint(name))
-        made.slices._take("ADDED", replicas(name, f"{name}-1"))
+        made.known.endpoints._take("ADDED", endpoint(name))
+        made.known.slices._take("ADDED", replicas(name, f"{name}-1"))
     return made
 
 
@@ -91,13 +91,13 @@ async def test_a_round_without_news_asks_nobody(agent: Agent) -> None:
 async def test_what_has_not_changed_stays_the_same_object(agent: Agent) -> None:
     router = await settled(agent)
     before = router.applied[-1]
-    agent.slices._take("MODIFIED", replicas("one", "one-1", "one-2"))
+    agent.known.slices._take("MODIFIED", replicas("one", "one-1", "one-2"))
     await settled(agent)
     after = router.applied[-1]
     assert [r.id for r in after.endpoints["one"].versions[0].replicas] == ["one-1", "one-2"]
     assert after.endpoints["two"] is before.endpoints["two"]
     assert not await agent.step(SimpleNamespace())
-    agent.endpoints._take("DELETED", endpoint("two"))
+    agent.known.endpoints._take("DELETED", endpoint("two"))
     await settled(agent)
     assert set(router.applied[-1].endpoints) == {"one"}
     assert set(agent.generations) == {"one"}
@@ -106,7 +106,7 @@ async def test_what_has_not_changed_stays_the_same_object(agent: Agent) -> None:
 async def test_what_the_router_refused_is_told_again(agent: Agent) -> None:
     router = await settled(agent)
     router.refuses = True
-    agent.endpoints._take("MODIFIED", endpoint("one", wait_ms=700, generation=2))
+    agent.known.endpoints._take("MODIFIED", endpoint("one", wait_ms=700, generation=2))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="not now"):
             await agent.step(SimpleNamespace())

@@ -73,7 +73,7 @@ def test_threshold_and_delay_reach_the_autoscaler() -> None:
             "router_max_replicas = 4: is below router_replicas = 5",
         ),
         ({"router_cores": 2, "router_max_cores": 1}, ": is below router_cores = 2"),
-        ({"router_max_cores": 4}, "router_max_cores = 4: must be at most 3"),
+        ({"router_max_cores": 9}, "router_max_cores = 9: must be at most 8"),
         ({"router_max_replicas": 101}, "must be at most 100"),
         ({"router_cores": 0}, "must be at least 0.1"),
         ({"router_latency_threshold_ms": 0}, "must be at least 0.5"),

@@ -281,11 +281,12 @@ class ClusterRuntimeArgs(TypedDict):
     """Optional. Router pods at most: while routing is slow there is one more after the other, as far as the nodes have
     room. Default: 8, or `router_replicas` if that is more; DevTest: 1, and no other value."""
     router_cores: NotRequired[float | None]
-    """Optional. Cores that each router's pod asks for at first and at least, 0.1 to 3. Default: 0.25."""
+    """Optional. Cores that each router's pod asks for at first and at least, 0.1 to 8. Default: 0.25."""
     router_max_cores: NotRequired[float | None]
     """Optional. Cores that each may come to ask for while routing is slow, before there are more pods: where its node
-    has room and the cluster resizes pods in place (Kubernetes 1.33). Up to 3: a router is two processes of one thread,
-    and its agent. Default: 2, or `router_cores` if that is more; DevTest: `router_cores`, and no other value."""
+    has room and the cluster resizes pods in place (Kubernetes 1.33). Up to 8: a router has a pair
+    of HAProxy processes for every two cores. Default: 2, or `router_cores` if that is more; DevTest: `router_cores`,
+    and no other value."""
     router_latency_threshold_ms: NotRequired[float | None]
     """Optional. Routing that takes longer for ten seconds, without any wait for a replica, is slow; 0.5 to 1,000 ms.
     Default: 3."""

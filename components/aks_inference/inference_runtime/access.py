@@ -73,7 +73,10 @@ def policies(plan: RuntimePlan) -> Iterator[Manifest]:
         k8s.ROUTER_NAME,
         router,
         {"ports": ports(k8s.HTTP_PORT, k8s.HTTPS_PORT)},
-        {"from": [{"podSelector": {"matchLabels": router}}], "ports": ports(k8s.OWNER_PORT, k8s.AGENT_PORT)},
+        {
+            "from": [{"podSelector": {"matchLabels": router}}],
+            "ports": ports(k8s.OWNER_PORT, *k8s.LANE_PORTS, k8s.AGENT_PORT),
+        },
         {"from": [{"podSelector": {"matchLabels": autoscaler}}, monitoring], "ports": ports(k8s.AGENT_PORT)},
     )
     yield policy(

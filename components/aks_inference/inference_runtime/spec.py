@@ -32,6 +32,8 @@ from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.api.kubernetes import (
     HTTPS_PORT,
     ISSUED_TLS_NAME,
+    LANE_CORES,
+    MOST_LANES,
     RUNTIME_NAMESPACE,
     TLS_NAME,
     VAULT_TLS_NAME,
@@ -47,6 +49,7 @@ DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
 TLS_SECRETS = (TLS_NAME, ISSUED_TLS_NAME)
 
 
+RouterCores = Annotated[Number, Field(ge=0.1, le=MOST_LANES * LANE_CORES)]
 Purpose = Literal["FastProd", "DenseProd", "DevTest"]
 TlsVersion = Literal["1.2", "1.3"]
 ServiceType = Literal["LoadBalancer", "NodePort", "ClusterIP"]
@@ -63,8 +66,8 @@ class InferenceRuntimeSpec(Spec):
     cluster_purpose: Purpose = Field("FastProd", description="use FastProd, DenseProd or DevTest")
     router_replicas: Annotated[Whole, Field(ge=1, le=100)] | None = Field(None, description="use 1 to 100")
     router_max_replicas: Annotated[Whole, Field(ge=1, le=100)] | None = Field(None, description="use 1 to 100")
-    router_cores: Annotated[Number, Field(ge=0.1, le=3)] | None = Field(None, description="use 0.1 to 3")
-    router_max_cores: Annotated[Number, Field(ge=0.1, le=3)] | None = Field(None, description="use 0.1 to 3")
+    router_cores: RouterCores | None = Field(None, description="use 0.1 to 8")
+    router_max_cores: RouterCores | None = Field(None, description="use 0.1 to 8")
     router_latency_threshold_ms: Annotated[Number, Field(ge=0.5, le=1_000)] | None = Field(
         None, description="use 0.5 to 1000 ms"
     )

@@ -73,6 +73,12 @@ HTTP_PORT = 8080
 HTTPS_PORT = 8443
 OWNER_PORT = 8081
 """Router: requests that another router forwards to the endpoint's owner."""
+MOST_LANES = 4
+"""Pairs of HAProxy processes in one router pod: see `router_lanes`."""
+LANE_PORTS = range(8101, 8101 + MOST_LANES - 1)
+"""Router: the same as the owner's of its lanes after the first."""
+LANE_CORES = 2
+"""Each process of a lane has one thread."""
 AGENT_PORT = 8082
 """Router and autoscaler: /livez, /readyz, /metrics; router: the load of what it owns."""
 GATE_PORT = 8891
@@ -139,6 +145,14 @@ class RuntimeSettings(Wire):
     """Name of an autoscaled node pool (label `kubernetes.azure.com/agentpool`) → the most nodes that it may have."""
     retry_lost_requests: bool = True
     """Requests that died with an owner before a byte of the answer are sent again once: at least once, not at most."""
+
+
+def router_lanes(cpu_m: int) -> int:
+    """Lanes of a router pod that asks for so many thousandths of a core.
+
+    A lane is a process that clients reach and the one with the queues of the endpoints that it owns.
+    """
+    return max(1, min(MOST_LANES, cpu_m // (LANE_CORES * 1000)))
 
 
 def workload_name(endpoint: str, version: str) -> str:

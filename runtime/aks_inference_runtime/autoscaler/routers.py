@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from aks_inference_runtime.api.kubernetes import router_lanes
+
 UP_DELAY_S = 10.0
 """Routing must have been slow for so long: a burst is over by then, and a pod of a router takes as long to start."""
 GAP_S = 5.0
@@ -203,7 +205,12 @@ def _up(said: str, present: Present, rules: RouterRules, room: Room) -> Decision
     size = present.size
     used_m = max((one.cores for one in present.heard), default=0.0) * 1000
     more = min(rules.most.cpu_m, size.cpu_m * 2)
-    wanting = more > size.cpu_m and used_m >= FULL * size.cpu_m and room.cpu_m > 0
+    # Where a process has no more of its one thread to give, others beside it have, whatever the pod asks for.
+    threads = (
+        router_lanes(more) > router_lanes(size.cpu_m)
+        and statistics.median(one.busiest for one in present.heard) >= FULL
+    )
+    wanting = more > size.cpu_m and (threads or used_m >= FULL * size.cpu_m) and room.cpu_m > 0
     if wanting and room.cpu_m >= more:
         return Decision(Size(size.pods, more), f"{said}; pods use {used_m / 1000:.2f} of {size.cpu_m / 1000:g} cores")
     if wanting:

@@ -2,90 +2,117 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import aiohttp
 
-from aks_inference_runtime.api.certificates import Certificate
-from aks_inference_runtime.api.endpoint import API_VERSION, EndpointSpec
-from aks_inference_runtime.api.kubernetes import (
-    COMPONENT_LABEL,
-    ENDPOINT_LABEL,
-    PART_OF,
-    PART_OF_LABEL,
-    ROUTER_COMPONENT,
-    SOLVER_LABEL,
-    TLS_TYPE,
-    RuntimeSettings,
-)
-from aks_inference_runtime.kubernetes import objects, routing
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.kubernetes import MOST_LANES, RuntimeSettings, router_lanes
+from aks_inference_runtime.kubernetes import objects, reports
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.heartbeats import Heartbeats
-from aks_inference_runtime.kubernetes.informer import Informer
-from aks_inference_runtime.kubernetes.sharing import Sharing, Told
-from aks_inference_runtime.kubernetes.words import View
+from aks_inference_runtime.kubernetes.known import Known
+from aks_inference_runtime.kubernetes.lane import Lane, lane_name
 from aks_inference_runtime.router import HaproxyRouter
-from aks_inference_runtime.router.model import Peer, RouterState
+from aks_inference_runtime.router.answers import AnswerKey
+from aks_inference_runtime.router.peers import MAX_PEERS
 
 STEP_S = 0.1
 """Between looks when nothing was reported: silence is no news."""
 MOVING_S = 0.02
 """While an endpoint changes hands."""
+LEAVE_S = 5.0
+"""How long others may take to have the endpoints of one that leaves, before its own requests are waited for."""
+AGAIN_S = 5.0
+"""Between attempts to start a lane that does not start."""
+Make = Callable[[int], HaproxyRouter]
+"""Makes the HAProxy processes of a lane by its number; not started yet."""
 _log = logging.getLogger(__name__)
 
 
 class Agent:
-    """One router of a cluster."""
+    """One router pod of a cluster, with as many lanes as its cores are for."""
 
-    def __init__(self, me: str, settings: RuntimeSettings, router: HaproxyRouter) -> None:
+    def __init__(
+        self,
+        me: str,
+        settings: RuntimeSettings,
+        router: HaproxyRouter,
+        *,
+        address: str = "127.0.0.1",
+        make: Make | None = None,
+    ) -> None:
+        """
+        Args:
+            me: Required. Name of this pod.
+            settings: Required. Of the runtime.
+            router: Required. Of the first lane; started by who made it.
+            address: Optional. Of this pod.
+            make: Optional. For further lanes. Default: there is one.
+        """
         self.me = me
         self.settings = settings
         self.router = router
-        self.ready = False
+        self.leaving = False
+        self._address = address
+        self._make = make
         self._wake = asyncio.Event()
         self.heartbeats = Heartbeats(me, self._wake.set)
-        self.sharing = Sharing(me)
-        namespace = f"/api/v1/namespaces/{settings.namespace}"
-        wake = self._wake.set
-        self.endpoints = Informer(f"/apis/{API_VERSION}/scoringendpoints", objects.declared, wake)
-        self.slices = Informer(
-            "/apis/discovery.k8s.io/v1/endpointslices", objects.slice_of, wake, labels=ENDPOINT_LABEL
-        )
-        self.secrets = Informer(f"{namespace}/secrets", objects.digests_of, wake, labels=ENDPOINT_LABEL)
-        self.pods = Informer(
-            f"{namespace}/pods",
-            objects.router_pod,
-            wake,
-            labels=f"{PART_OF_LABEL}={PART_OF},{COMPONENT_LABEL}={ROUTER_COMPONENT}",
-        )
-        self.certificates = Informer(f"{namespace}/secrets", objects.tls_secret, wake, fields=f"type={TLS_TYPE}")
-        self.solvers = Informer(f"{namespace}/pods", objects.solver_pod, wake, labels=f"{SOLVER_LABEL}=true")
-        self._informers: list[Informer[Any]] = [self.endpoints, self.slices, self.secrets, self.pods]
-        self._informers += [self.certificates, self.solvers]
-        self._served: dict[str, EndpointSpec] = {}
-        self.generations: dict[str, int] = {}
-        """Endpoint → the newest generation that is served whole here."""
-        self._applied: RouterState | None = None
-        self._settled: object = None
-        """What was known at the last round, if that left nothing to do."""
-        self._seen: object = None
-        self._built = RouterState()
-        """What is to be served, as it was worked out when things were as `_seen`."""
-        self._routes = routing.Routes()
-        self._agreed_at: float | None = None
-        self.owner_changes = 0
+        self.known = Known(settings, self._wake.set)
+        self.lanes: dict[int, Lane] = {0: Lane(me, address, settings, router, self.heartbeats)}
+        """By number; those that leave stay until their last request is over."""
+        self._changing: dict[int, asyncio.Task[None]] = {}
+        """Lanes that begin or end."""
+        self._again_at = 0.0
+        self._owner_changes = 0
+        """Of lanes that are gone."""
+        self._answers: Counter[AnswerKey] = Counter()
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients may be sent here."""
+        return self.lanes[0].ready and not self.leaving
+
+    @property
+    def generations(self) -> Mapping[str, int]:
+        """Endpoint → the newest generation that is served whole by every lane."""
+        first, *others = (lane.generations for lane in self.lanes.values() if lane.ready or lane.name == self.me)
+        if not others:
+            return first
+        return {name: min(number, *(one.get(name, 0) for one in others)) for name, number in first.items()}
+
+    @property
+    def owner_changes(self) -> int:
+        """Endpoints that a lane took or let go."""
+        return self._owner_changes + sum(lane.owner_changes for lane in self.lanes.values())
+
+    @property
+    def held(self) -> int:
+        """Endpoints that are held here."""
+        return sum(len(lane.sharing.held) for lane in self.lanes.values())
+
+    @property
+    def answers(self) -> Mapping[AnswerKey, int]:
+        """What HAProxy answered itself, since the agent began."""
+        return sum((Counter(lane.router.answers) for lane in self.lanes.values()), self._answers)
+
+    def load(self) -> reports.Loads:
+        """The figures of all lanes."""
+        if len(self.lanes) == 1:
+            return self.router.load()
+        return reports.together(lane.router.load() for lane in self.lanes.values())
 
     async def run(self, api: Api, session: aiohttp.ClientSession) -> None:
         """Until cancelled. What it learns first: the API server's objects, then the other routers, then it is ready."""
-        informers = self._informers if self.settings.https_port is not None else self._informers[:4]
         async with asyncio.TaskGroup() as tasks:
-            for informer in informers:
+            for informer in self.known.informers:
                 tasks.create_task(informer.run(api))
-            await asyncio.gather(*(informer.first() for informer in informers))
+            await asyncio.gather(*(informer.first() for informer in self.known.informers))
             while True:
                 self._wake.clear()
                 try:
+                    self._fit()
                     moving = await self.step(session)
                 except Exception:  # noqa: BLE001 - what serves goes on serving; the next round tries again
                     _log.exception("a round failed; it is tried again")
@@ -96,103 +123,106 @@ class Agent:
                 except TimeoutError:
                     continue
 
+    async def step(self, session: aiohttp.ClientSession) -> bool:
+        """One round of every lane; True while something is on the move. Raises what a lane's round ended with."""
+        others = {pod.name: pod.address for pod in self.known.pods.items.values() if pod.name != self.me}
+        port = self.settings.agent_port
+        self.heartbeats.listen(session, {name: objects.url(address, port) for name, address in others.items()})
+        moving, failed = False, None
+        for lane in tuple(self.lanes.values()):
+            try:
+                moving |= await lane.step(self.known)
+            except Exception as error:  # noqa: BLE001 - the other lanes go on
+                failed = error
+        if failed is not None:
+            raise failed
+        return moving
+
     def leave(self) -> None:
         """Wants no endpoint any more; those that it has go to others."""
-        self.heartbeats.leaving = True
-        self.ready = False
+        self.leaving = True
+        for lane in self.lanes.values():
+            lane.leaving = True
         self._wake.set()
 
     @property
     def left(self) -> bool:
         """Whether others have all, or there are none."""
-        view = self.heartbeats.view()
-        return view.live == {self.me} or not self.sharing.held
+        own = {lane.name for lane in self.lanes.values()}
+        return self.heartbeats.view().live <= own or not self.held
 
-    async def step(self, session: aiohttp.ClientSession) -> bool:
-        """One round; True while something is on the move."""
-        view = self.heartbeats.view()
-        # With a thousand endpoints a round is work, and mostly nothing has changed since the last one.
-        words = {name: (heard.word, heard.held) for name, heard in view.heard.items()}
-        known = [informer.revision for informer in self._informers]
-        news = (known, view.live, view.candidates, words, self.router.news)
-        if news == self._settled:
-            return False
-        self._settled = None
-        moving = await self._round(session, view)
-        if not moving:
-            self._settled = news
-        return moving
+    async def finish(self) -> None:
+        """Takes no new connections; returns when all requests that are here are over."""
+        await asyncio.gather(*(lane.router.finish() for lane in self.lanes.values()))
 
-    async def _round(self, session: aiohttp.ClientSession, view: View) -> bool:
-        self._listen(session)
-        endpoints = objects.served(self.endpoints.items)
-        before = self.sharing.tenures
-        parts = self.sharing.decide(endpoints, view, self._told(view))
-        held = self.sharing.held
-        self.owner_changes += sum(
-            (name in held) != (before.get(name) is not None and before[name].epoch is not None)
-            for name in self.sharing.tenures
-        )
-        seen = (*(informer.revision for informer in self._informers), view.live, parts)
-        if seen != self._seen:
-            self._built = self._state(endpoints, parts, view)
-            self._seen = seen
-        state = self._built
-        if state is not self._applied and state != self._applied:
-            await self.router.apply(state)
-        self._applied = state
-        self.generations = {
-            name: endpoint.generation if self._in_force(endpoint) else self.generations.get(name, 0)
-            for name, endpoint in endpoints.items()
-        }
-        self.heartbeats.say(clock=self.sharing.clock, candidates=view.candidates, held=held)
-        if view.heard_all and not self.heartbeats.leaving:
-            self.ready = True
-        return not view.agreed or any(part.tenure.uses_replicas == (part.owner is not None) for part in parts.values())
+    async def close(self) -> None:
+        """Ends all processes; what is under way is lost."""
+        for task in self._changing.values():
+            task.cancel()
+        await asyncio.gather(*self._changing.values(), return_exceptions=True)
+        await self.heartbeats.close()
+        await asyncio.gather(*(lane.router.stop() for lane in self.lanes.values()))
 
-    def _in_force(self, endpoint: objects.Declared) -> bool:
-        spec = self._served[endpoint.name]
-        return spec is endpoint.spec or spec == endpoint.spec
+    # --- lanes
 
-    def _listen(self, session: aiohttp.ClientSession) -> None:
-        others = {pod.name: pod for pod in self.pods.items.values() if pod.name != self.me}
-        port = self.settings.agent_port
-        self.heartbeats.listen(session, {name: objects.url(pod.address, port) for name, pod in others.items()})
+    @property
+    def wanted(self) -> int:
+        """Lanes that the pod's cores are for, and that other routers have room for."""
+        cpu_m = next((pod.cpu_m for pod in self.known.pods.items.values() if pod.name == self.me), 0)
+        # One pod more than there may be while they are replaced.
+        room = (MAX_PEERS + 1) // (self.settings.router_max_pods + 1)
+        return max(1, min(router_lanes(cpu_m), room))
 
-    def _told(self, view: View) -> dict[str, Told]:
+    def _fit(self) -> None:
+        """Begins or ends a lane where there are too few or too many; one at a time begins."""
+        for number, task in tuple(self._changing.items()):
+            if task.done():
+                del self._changing[number]
+                # A lane that could not end well must not be taken for one that serves.
+                task.result()
+        if self._make is None or self.leaving:
+            return
+        staying = [number for number, lane in self.lanes.items() if not lane.leaving]
+        beginning = [number for number in self._changing if number not in self.lanes]
+        # Each has a port of its own: one that still leaves keeps its number.
+        free = [number for number in range(MOST_LANES) if number not in self.lanes]
         now = asyncio.get_running_loop().time()
-        if not view.agreed:
-            self._agreed_at = None
-        elif self._agreed_at is None:
-            self._agreed_at = now
-        told = {}
-        for endpoint in self.sharing.tenures:
-            highest, above = self.router.claims(endpoint)
-            agreed = self._agreed_at is not None
-            settled = agreed and self.router.waiting(endpoint, since=self._agreed_at or now) == 0
-            told[endpoint] = Told(settled, highest, above)
-        return told
+        if len(staying) < self.wanted and free and not beginning and now >= self._again_at:
+            self._again_at = now + AGAIN_S
+            self._changing[free[0]] = asyncio.create_task(self._begin(free[0], self._make))
+        elif len(staying) > self.wanted:
+            number = max(staying)
+            self.lanes[number].leaving = True
+            self._changing[number] = asyncio.create_task(self._end(number))
 
-    def _state(
-        self, endpoints: Mapping[str, objects.Declared], parts: Mapping[str, routing.Part], view: View
-    ) -> RouterState:
-        replicas = self._routes.replicas(self.slices.items, self.slices.revision)
-        digests = {found.endpoint: found.digests for found in self.secrets.items.values()}
-        served = {}
-        routes = {}
-        for name, endpoint in endpoints.items():
-            spec = served[name] = routing.next_spec(self._served.get(name), endpoint, replicas)
-            routes[name] = self._routes.route(endpoint, spec, replicas, digests.get(name, frozenset()), parts[name])
-        self._served = served
-        self._routes.forget(but=routes)
-        peers = {
-            pod.name: Peer(pod.address, self.settings.owner_port, pod.name in view.live)
-            for pod in self.pods.items.values()
-            if pod.name != self.me
-        }
-        return RouterState(routes, peers, *self._tls())
+    async def _begin(self, number: int, make: Make) -> None:
+        name = lane_name(self.me, number)
+        router = make(number)
+        try:
+            await router.start()
+        except (AksInferenceError, OSError) as error:
+            _log.error("lane %s could not be started; it is tried again: %s", name, error)
+            await router.stop()
+            return
+        except BaseException:
+            await router.stop()
+            raise
+        self._again_at = 0.0
+        _log.info("lane %s begins", name)
+        self.lanes[number] = Lane(name, self._address, self.settings, router, self.heartbeats)
+        self._wake.set()
 
-    def _tls(self) -> tuple[Certificate | None, tuple[tuple[str, int], ...]]:
-        found = {secret.name: secret.certificate for secret in self.certificates.items.values()}
-        certificate = next((found[name] for name in self.settings.tls_secrets if name in found), None)
-        return certificate, tuple((solver.address, solver.port) for _, solver in sorted(self.solvers.items.items()))
+    async def _end(self, number: int) -> None:
+        lane = self.lanes[number]
+        _log.info("lane %s leaves: its endpoints go to other routers", lane.name)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LEAVE_S
+        while lane.sharing.held and loop.time() < deadline:  # noqa: ASYNC110 - its rounds tell
+            await asyncio.sleep(MOVING_S)
+        await lane.router.finish()
+        await lane.end()
+        del self.lanes[number]
+        self._owner_changes += lane.owner_changes
+        self._answers.update(lane.router.answers)
+        self.heartbeats.forget(lane.name)
+        self._wake.set()

@@ -8,6 +8,7 @@ from aks_inference_runtime.autoscaler.policy import Decision
 from aks_inference_runtime.autoscaler.routers import Decision as RoutersDecision
 from aks_inference_runtime.autoscaler.routers import Figures
 from aks_inference_runtime.kubernetes.agent import Agent
+from aks_inference_runtime.kubernetes.lane import pod_of
 from aks_inference_runtime.observability.prometheus import PREFIX, family
 from aks_inference_runtime.observability.versions import answer_samples, decision_metrics, load_metrics
 from aks_inference_runtime.router.model import VersionKey
@@ -16,21 +17,27 @@ from aks_inference_runtime.router.model import VersionKey
 def router_metrics(agent: Agent, figures: Figures | None = None) -> str:
     """Of a router: what it owns, how it goes there, who the others are. `figures`: its own; None: not measured yet."""
     own = () if figures is None else (figures,)
-    view = agent.heartbeats.view()
+    pods = {pod_of(lane) for lane in agent.heartbeats.view().live}
     return "".join(
         [
-            load_metrics(agent.router.load()),
+            load_metrics(agent.load()),
             family(
                 f"{PREFIX}_answers_total",
                 "counter",
                 "Answers of the router itself by status and reason.",
-                answer_samples(agent.router.answers),
+                answer_samples(agent.answers),
             ),
-            family(f"{PREFIX}_owned_endpoints", "gauge", "Endpoints held here.", [({}, len(agent.sharing.held))]),
+            family(f"{PREFIX}_owned_endpoints", "gauge", "Endpoints held here.", [({}, agent.held)]),
             family(
                 f"{PREFIX}_owner_changes_total", "counter", "Endpoints taken or let go.", [({}, agent.owner_changes)]
             ),
-            family(f"{PREFIX}_routers_alive", "gauge", "Routers, this one included.", [({}, len(view.live))]),
+            family(f"{PREFIX}_routers_alive", "gauge", "Routers, this one included.", [({}, len(pods))]),
+            family(
+                f"{PREFIX}_router_lanes",
+                "gauge",
+                "Pairs of HAProxy processes of it: one for clients, one with queues.",
+                [({}, len(agent.lanes))],
+            ),
             family(
                 f"{PREFIX}_routing_seconds",
                 "gauge",

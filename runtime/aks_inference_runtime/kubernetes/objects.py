@@ -15,11 +15,13 @@ from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.kubernetes import (
     ENDPOINT_LABEL,
     KEYS_FIELD,
+    ROUTER_COMPONENT,
     TLS_CHAIN_FIELD,
     TLS_KEY_FIELD,
     VERSION_LABEL,
 )
 from aks_inference_runtime.kubernetes.client import Object
+from aks_inference_runtime.kubernetes.quantities import quantity
 
 _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -70,6 +72,8 @@ class RouterPod:
     name: str
     address: str
     node: str = ""
+    cpu_m: int = 0
+    """Thousandths of a core that its container may count on now; 0: it asks for none."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,18 @@ def router_pod(found: Object) -> RouterPod | None:
     status = found.get("status") or {}
     if not status.get("podIP") or status.get("phase") in ("Succeeded", "Failed"):
         return None
-    return RouterPod(found["metadata"]["name"], status["podIP"], (found.get("spec") or {}).get("nodeName", ""))
+    spec = found.get("spec") or {}
+    return RouterPod(found["metadata"]["name"], status["podIP"], spec.get("nodeName", ""), _cpu_m(spec, status))
+
+
+def _cpu_m(spec: Mapping[str, Any], status: Mapping[str, Any]) -> int:
+    """As the kubelet says that it is in force, else as it is asked for: a resize may have to wait."""
+    for containers in (status.get("containerStatuses"), spec.get("containers")):
+        for container in containers or ():
+            requests = (container.get("resources") or {}).get("requests") or {}
+            if container.get("name") == ROUTER_COMPONENT and "cpu" in requests:
+                return round(quantity(requests["cpu"]) * 1000)
+    return 0
 
 
 def url(address: str, port: int) -> str:

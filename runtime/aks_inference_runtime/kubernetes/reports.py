@@ -4,7 +4,7 @@ A line has what changed since the one before on the same stream, and says that t
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
 from aiohttp import web
@@ -57,6 +57,15 @@ class Report(Wire):
     """Endpoint → the newest generation that this router serves whole, where that changed. 0: it is gone."""
     router: RouterReport | None = None
     """Where it was measured again."""
+
+
+def together(loads: Iterable[Loads]) -> Loads:
+    """Of several routers. While an endpoint changes hands two of them have some of its requests."""
+    found: dict[VersionKey, VersionLoad] = {}
+    for one in loads:
+        for key, load in one.items():
+            found[key] = load if key not in found else _sum(found[key], load)
+    return found
 
 
 def difference(
@@ -143,13 +152,7 @@ class Reports:
     def load(self) -> Loads:
         """The newest figures by version; what was not heard lately is missing."""
         oldest = asyncio.get_running_loop().time() - STALE_S
-        found: dict[VersionKey, VersionLoad] = {}
-        for url, loads in self._loads.items():
-            if self._at[url] > oldest:
-                for key, load in loads.items():
-                    # While an endpoint changes hands two routers have some of its requests.
-                    found[key] = load if key not in found else _sum(found[key], load)
-        return found
+        return together(loads for url, loads in self._loads.items() if self._at[url] > oldest)
 
     def generation(self, endpoint: str) -> int:
         """The newest generation of an endpoint that every router serves; 0 while one of them is not heard."""

@@ -1,11 +1,13 @@
 """`python -m aks_inference_runtime.kubernetes.router`: a router pod, until SIGTERM."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -13,21 +15,21 @@ from aiohttp import web
 
 from aks_inference_runtime.api.kubernetes import RuntimeSettings
 from aks_inference_runtime.kubernetes import connection, entry, pod, reports
-from aks_inference_runtime.kubernetes.agent import Agent
+from aks_inference_runtime.kubernetes.agent import LEAVE_S, Agent
 from aks_inference_runtime.kubernetes.client import Api, connected
 from aks_inference_runtime.kubernetes.heartbeats import PATH as ROUTERS_PATH
+from aks_inference_runtime.kubernetes.lane import lane_name, owner_port
 from aks_inference_runtime.kubernetes.measures import router_metrics
 from aks_inference_runtime.kubernetes.serving import answering
 from aks_inference_runtime.kubernetes.vitals import Vitals
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.peers import Cluster
+from aks_inference_runtime.router.shared import SharedSockets
 from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.tokens.fetch import fetch
 
 DIRECTORY_VARIABLE = "AKS_INFERENCE_DIRECTORY"
 DIRECTORY = "/run/aks-inference"
-LEAVE_S = 5.0
-"""How long others may take to have this router's endpoints, before its own requests are waited for."""
 LOOK_S = 0.02
 _log = logging.getLogger(__name__)
 
@@ -48,31 +50,45 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with connected(where) as api, aiohttp.ClientSession(read_bufsize=4 * 1024 * 1024) as session:
-        cluster = Cluster(
-            owner_host=me.address,
-            owner_port=settings.owner_port,
-            token=token,
-            retry_lost_requests=settings.retry_lost_requests,
-        )
-        directory = Path(os.environ.get(DIRECTORY_VARIABLE, DIRECTORY)) / "router"
-        tls = None
-        if settings.https_port is not None:
-            tls = Tls(settings.https_port, settings.minimum_tls_version, settings.allow_insecure_connections)
-        router = HaproxyRouter(
-            directory, host=me.address, port=settings.http_port, cluster=cluster, fetch=fetch, tls=tls
-        )
-        await router.start()
-        agent = Agent(me.name, settings, router)
-        try:
-            await _serve(agent, Vitals(directory), api, session, settings, me, asked, again)
-        finally:
-            await agent.heartbeats.close()
-            await router.stop()
+        ports = [settings.http_port, *([settings.https_port] if settings.https_port is not None else [])]
+        with contextlib.closing(SharedSockets(me.address, ports)) as sockets:
+            make = partial(_router, settings, me, token, sockets)
+            first = make(0)
+            await first.start()
+            agent = Agent(me.name, settings, first, address=me.address, make=make)
+            try:
+                await _serve(agent, sockets, api, session, settings, me, asked, again)
+            finally:
+                await agent.close()
+
+
+def _directory(number: int) -> Path:
+    """Of a lane."""
+    return Path(os.environ.get(DIRECTORY_VARIABLE, DIRECTORY)) / (f"router-{number}" if number else "router")
+
+
+def _router(
+    settings: RuntimeSettings, me: pod.Pod, token: str | None, sockets: SharedSockets, number: int
+) -> HaproxyRouter:
+    """The processes of a lane."""
+    cluster = Cluster(
+        owner_host=me.address,
+        owner_port=owner_port(settings, lane_name(me.name, number)),
+        token=token,
+        retry_lost_requests=settings.retry_lost_requests,
+        sockets=sockets.files,
+    )
+    tls = None
+    if settings.https_port is not None:
+        tls = Tls(settings.https_port, settings.minimum_tls_version, settings.allow_insecure_connections)
+    return HaproxyRouter(
+        _directory(number), host=me.address, port=settings.http_port, cluster=cluster, fetch=fetch, tls=tls
+    )
 
 
 async def _serve(
     agent: Agent,
-    vitals: Vitals,
+    sockets: SharedSockets,
     api: Api,
     session: aiohttp.ClientSession,
     settings: RuntimeSettings,
@@ -80,8 +96,10 @@ async def _serve(
     asked: asyncio.Event,
     again: asyncio.Event,
 ) -> None:
+    vitals = Vitals(lambda: [_directory(number) for number in agent.lanes])
+
     async def load(request: web.Request) -> web.StreamResponse:
-        return await reports.stream(request, agent.router.load, lambda: agent.generations, lambda: vitals.report)
+        return await reports.stream(request, agent.load, lambda: agent.generations, lambda: vitals.report)
 
     routes = (web.get(ROUTERS_PATH, agent.heartbeats.stream), web.get(reports.PATH, load))
     working = asyncio.create_task(agent.run(api, session))
@@ -98,7 +116,7 @@ async def _serve(
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if not working.done():
-            await _leave(agent, again)
+            await _leave(agent, sockets, again)
         working.cancel()
         measuring.cancel()
         await asyncio.gather(working, measuring, return_exceptions=True)
@@ -106,13 +124,15 @@ async def _serve(
             working.result()
 
 
-async def _leave(agent: Agent, again: asyncio.Event) -> None:
+async def _leave(agent: Agent, sockets: SharedSockets, again: asyncio.Event) -> None:
     agent.leave()
     _log.info("leaves: its endpoints go to the other routers")
     deadline = asyncio.get_running_loop().time() + LEAVE_S
     while not agent.left and not again.is_set() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(LOOK_S)
-    ends = [asyncio.ensure_future(agent.router.finish()), asyncio.ensure_future(again.wait())]
+    # Nobody would take what came to a socket that only the agent has.
+    sockets.close()
+    ends = [asyncio.ensure_future(agent.finish()), asyncio.ensure_future(again.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in ends:
         end.cancel()

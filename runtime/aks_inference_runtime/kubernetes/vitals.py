@@ -11,7 +11,7 @@ import json
 import logging
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import psutil
@@ -30,7 +30,18 @@ FRONT = "p0"
 QUESTION = "show version"
 LONGEST_S = 5.0
 """Said of a process that does not answer."""
+Process = tuple[Path, str]
+"""By the directory of its lane and its name there."""
 _log = logging.getLogger(__name__)
+
+
+def routing(times: Mapping[Process, list[float]]) -> float | None:
+    """Milliseconds of the lanes of a router together, from seconds by lane and process; None: not known."""
+    lanes: defaultdict[Path, dict[str, list[float]]] = defaultdict(dict)
+    for (lane, name), found in times.items():
+        lanes[lane][name] = found
+    known = [took for one in lanes.values() if (took := summed(one)) is not None]
+    return statistics.median(known) if known else None
 
 
 def summed(times: Mapping[str, list[float]]) -> float | None:
@@ -48,12 +59,13 @@ def used(before: Mapping[int, float], now: Mapping[int, float], own: int, elapse
 
 
 class Vitals:
-    """Keeps the figures of the router whose files are in a directory."""
+    """Keeps the figures of a router."""
 
-    def __init__(self, directory: Path) -> None:
-        self._paths = Paths(directory, sockets_directory(directory))
-        self._sockets: dict[str, AdminSocket] = {}
-        self._times: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
+    def __init__(self, directories: Callable[[], Collection[Path]]) -> None:
+        """`directories`: where the files of its lanes are now."""
+        self._directories = directories
+        self._sockets: dict[Process, AdminSocket] = {}
+        self._times: defaultdict[Process, deque[tuple[float, float]]] = defaultdict(deque)
         """When, and seconds it took."""
         self._own = psutil.Process()
         self._cpu: dict[int, float] = {}
@@ -74,7 +86,7 @@ class Vitals:
     async def run(self) -> None:
         """Until cancelled."""
         clock = asyncio.get_running_loop().time
-        pids: dict[str, int] = {}
+        pids: dict[Process, int] = {}
         looked = 0.0
         while True:
             if clock() - looked >= WINDOW_S:
@@ -84,9 +96,12 @@ class Vitals:
             await asyncio.gather(*(self._ask(name) for name in pids))
             await asyncio.sleep(ASK_S)
 
-    async def _ask(self, name: str) -> None:
+    async def _ask(self, process: Process) -> None:
         clock = asyncio.get_running_loop().time
-        socket = self._sockets.setdefault(name, AdminSocket(self._paths.socket(name, "admin")))
+        directory, name = process
+        if (socket := self._sockets.get(process)) is None:
+            path = Paths(directory, sockets_directory(directory)).socket(name, "admin")
+            socket = self._sockets[process] = AdminSocket(path)
         began = clock()
         try:
             async with asyncio.timeout(LONGEST_S):
@@ -96,28 +111,28 @@ class Vitals:
                 return  # it is being started
         except TimeoutError:
             pass
-        self._times[name].append((clock(), clock() - began))
+        self._times[process].append((clock(), clock() - began))
 
-    def _processes(self) -> dict[str, int]:
+    def _processes(self) -> dict[Process, int]:
         found = {}
-        for path in self._paths.directory.glob("p[0-9]*.json"):
+        for path in (path for directory in self._directories() for path in directory.glob("p[0-9]*.json")):
             try:
-                found[path.stem] = int(json.loads(path.read_bytes())["pid"])
+                found[path.parent, path.stem] = int(json.loads(path.read_bytes())["pid"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.debug("%s: %r", path, error)
         return found
 
-    def _tell(self, pids: Mapping[str, int], now: float) -> None:
+    def _tell(self, pids: Mapping[Process, int], now: float) -> None:
         before, since = self._cpu, now - self._cpu_at
         self._cpu, self._cpu_at = self._seconds({*pids.values(), self._own.pid}), now
         for name in [name for name in self._times if name not in pids]:
             del self._times[name]
-        recent: dict[str, list[float]] = {}
+        recent: dict[Process, list[float]] = {}
         for name, times in self._times.items():
             while times and times[0][0] < now - WINDOW_S:
                 times.popleft()
             recent[name] = [took for _, took in times]
-        took = summed(recent)
+        took = routing(recent)
         if took is None or not before:
             return
         cores, busiest = used(before, self._cpu, self._own.pid, since)

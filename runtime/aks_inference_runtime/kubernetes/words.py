@@ -23,6 +23,8 @@ class Word(Wire):
     """The routers among which it shares endpoints: said once its fronts work by that."""
     leaving: bool = False
     """It ends and wants no endpoint."""
+    lanes: tuple[str, ...] | None = Field(None)
+    """All routers of its pod that speak; absent: the one that has the pod's name, alone."""
     held: dict[str, int] | None = Field(None)
     """Endpoint → its own epoch number, of those that it holds or yields; absent: as before on this stream."""
 

@@ -1,6 +1,7 @@
 """HAProxy's configuration. Pure: text from what is asked for. Nothing in it changes while the process lives."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 from aks_inference_runtime.router import refusals
@@ -26,6 +27,7 @@ from aks_inference_runtime.router.peers import (
     bracketed,
     first_globals,
     first_lines,
+    front_address,
     hop_defaults,
     owner_lines,
 )
@@ -122,7 +124,7 @@ def first_process(
     """
     name = "p0"
     routes = argument(paths.routes(name))
-    plainly = f"  bind {bracketed(host)}:{port}"
+    at = partial(front_address, cluster, host)
     # What a certificate authority asks for comes in clear, and is no endpoint.
     unknown = f"!served !{{ path_beg {CHALLENGE_PATH} }}" if tls and tls.plain else "!served"
     lines = [
@@ -136,7 +138,7 @@ def first_process(
         *base_lines(),
         f"frontend {PUBLIC} from base",
         f"  id {PUBLIC_ID}",
-        *(public_binds(tls, bracketed(host), port, quoted(paths.certificate)) if tls else [plainly]),
+        *(public_binds(tls, at, port, quoted(paths.certificate)) if tls else [f"  bind {at(port)}"]),
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
@@ -175,7 +177,7 @@ def first_process(
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),
         "  use_backend %[var(txn.route),field(1,|)]",
-        *(plain_lines(tls, bracketed(host), port) if tls else []),
+        *(plain_lines(tls, at(port)) if tls else []),
         *_slots(paths, name, layout),
         *(hop_defaults(cluster) if cluster else ["defaults hop from base", "  retries 20", "  timeout connect 2s"]),
         *_hops(paths, 2 if cluster else 1),

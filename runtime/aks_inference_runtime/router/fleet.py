@@ -121,7 +121,9 @@ class Fleet:
         """Takes over what runs already (True), else starts the first process. Raises Conflict for a port in use."""
         if self.cluster is not None:
             self._watching = asyncio.create_task(Watchdog(self._processes.values).run())
-        if await self._attach("p0"):
+        # Who was given a socket that another agent kept has nobody to share it with.
+        kept = self.cluster is not None and bool(self.cluster.sockets)
+        if not kept and await self._attach("p0"):
             for number in range(1, MAX_PROCESSES):
                 if self._record(f"p{number}") is not None and not await self._attach(f"p{number}"):
                     await self._restart_recorded(f"p{number}")
@@ -199,7 +201,7 @@ class Fleet:
         """Starts a process anew, as it was."""
         endpoint = next((e for e, port in self.ports.items() if name == f"port-{port}"), None)
         try:
-            await self._processes[name].start(self._config(name))
+            await self._run(name, self._processes[name])
         except (AksInferenceError, OSError) as error:
             told = self._told(error, self._port if endpoint is None else self.ports[endpoint])
             if endpoint is not None:
@@ -250,7 +252,7 @@ class Fleet:
         self._write_record(name, {"timeouts_ms": list(layout.timeouts_ms)})
         process = HaproxyProcess(self.paths, name, self._binary)
         try:
-            await process.start(self._config(name))
+            await self._run(name, process)
         except (AksInferenceError, OSError, CancelledError) as error:
             del self.layouts[number]
             self._layout_file(name).unlink(missing_ok=True)
@@ -263,7 +265,7 @@ class Fleet:
         process = HaproxyProcess(self.paths, name, self._binary)
         try:
             self._write_record(name, {"endpoint": endpoint, "port": port})
-            await process.start(self._config(name))
+            await self._run(name, process)
         except BaseException as error:  # noqa: BLE001 - an entry without a process would break every later round
             del self.ports[endpoint]
             self._layout_file(name).unlink(missing_ok=True)
@@ -274,6 +276,10 @@ class Fleet:
         if isinstance(error, Conflict):
             return Conflict(f"port {port} on {self._host} is in use by another process; end it or give another port")
         return error
+
+    async def _run(self, name: str, process: HaproxyProcess) -> None:
+        shared = self.cluster.sockets.values() if self.cluster is not None and name == "p0" else ()
+        await process.start(self._config(name), tuple(shared))
 
     def _config(self, name: str) -> str:
         if name == "p0":
@@ -311,7 +317,7 @@ class Fleet:
         process = self._processes[name] = HaproxyProcess(self.paths, name, self._binary)
         await process.attach()
         await process.stop()
-        await process.start(self._config(name))
+        await self._run(name, process)
 
     def _adopt(self, name: str, record: Mapping[str, object]) -> None:
         match record:

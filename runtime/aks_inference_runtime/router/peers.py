@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from aks_inference_runtime.router.slots import Layout
 
-MAX_PEERS = 32
-"""Other routers that a process is prepared for."""
+MAX_PEERS = 40
+"""Other routers that a process is prepared for: eight pods of four lanes, and one pod more while they are replaced."""
 ONCE = "|once"
 """End of a route whose requests are never sent again."""
 PLAIN = "|plain"
@@ -54,10 +54,19 @@ class Cluster:
     retry_lost_requests: bool = True
     addresses: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     """Other routers by their number here."""
+    sockets: Mapping[int, int] = field(default_factory=dict)
+    """Port → number of the open file of a socket that the agent keeps for several first processes."""
 
     def at(self, addresses: Mapping[int, tuple[str, int]]) -> "Cluster":
         """With these addresses."""
         return replace(self, addresses=dict(addresses))
+
+
+def front_address(cluster: Cluster | None, host: str, port: int) -> str:
+    """Where clients reach a first process, as `bind` has it."""
+    if cluster is not None and port in cluster.sockets:
+        return f"fd@{cluster.sockets[port]}"
+    return f"{bracketed(host)}:{port}"
 
 
 def backend(number: int) -> str:

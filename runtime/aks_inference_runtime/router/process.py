@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
@@ -69,8 +70,11 @@ class HaproxyProcess:
             return False
         return True
 
-    async def start(self, config: str) -> None:
-        """Starts it and returns once it answers. Raises Conflict for an address in use, else OperationFailed."""
+    async def start(self, config: str, files: Collection[int] = ()) -> None:
+        """Starts it and returns once it answers. Raises Conflict for an address in use, else OperationFailed.
+
+        `files`: numbers of open files that it is given.
+        """
         path = self._paths.config(self.name)
         write_private(path, config)
         log = self._paths.log(self.name)
@@ -82,6 +86,7 @@ class HaproxyProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                pass_fds=tuple(files),
                 cwd=self._paths.directory,
                 env={"PATH": os.environ.get("PATH", "")},
             )

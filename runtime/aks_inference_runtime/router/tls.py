@@ -5,6 +5,7 @@ key was sent in clear. `plain` opens it again, as `allowInsecureConnections` of 
 certificate authority asks for by HTTP goes to the pods that answer for cert-manager.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aks_inference_runtime.router.refusals import Refusal
@@ -29,11 +30,11 @@ class Tls:
     """Whether the plain port serves, too."""
 
 
-def public_binds(tls: Tls, host: str, port: int, certificate: str) -> list[str]:
-    """Addresses of the frontend that serves. `certificate`: the file's path, quoted."""
+def public_binds(tls: Tls, at: Callable[[int], str], port: int, certificate: str) -> list[str]:
+    """Addresses of the frontend that serves. `at`: by port. `certificate`: the file's path, quoted."""
     lowest = _VERSIONS[tls.minimum_version]
-    secure = f"  bind {host}:{tls.port} ssl crt {certificate} alpn h2,http/1.1 ssl-min-ver {lowest} ciphers {_CIPHERS}"
-    return [secure, *([f"  bind {host}:{port}"] if tls.plain else [])]
+    secure = f"  bind {at(tls.port)} ssl crt {certificate} alpn h2,http/1.1 ssl-min-ver {lowest} ciphers {_CIPHERS}"
+    return [secure, *([f"  bind {at(port)}"] if tls.plain else [])]
 
 
 def challenge_rule() -> str:
@@ -41,13 +42,13 @@ def challenge_rule() -> str:
     return f"  use_backend challenges if {{ path_beg {CHALLENGE_PATH} }}"
 
 
-def plain_lines(tls: Tls, host: str, port: int) -> list[str]:
+def plain_lines(tls: Tls, address: str) -> list[str]:
     """The plain port where it does not serve, and the way to who answers challenges."""
     lines = []
     if not tls.plain:
         lines = [
             "frontend plain from base",
-            f"  bind {host}:{port}",
+            f"  bind {address}",
             "  http-request return status 200 content-type text/plain string Healthy if { path / } { method GET HEAD }",
             Refusal.PLAIN.rule(f"!{{ path_beg {CHALLENGE_PATH} }}"),
             "  default_backend challenges",

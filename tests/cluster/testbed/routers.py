@@ -147,11 +147,14 @@ class Bed:
         }
         self.create(f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices", slice_)
 
-    def router(self, name: str, address: str) -> None:
+    def router(self, name: str, address: str, cores: str | None = None) -> None:
         labels = {PART_OF_LABEL: PART_OF, COMPONENT_LABEL: ROUTER_COMPONENT}
+        container: dict[str, Any] = {"name": "router", "image": "none"}
+        if cores is not None:
+            container["resources"] = {"requests": {"cpu": cores}}
         pod = {
             "metadata": {"name": name, "labels": labels},
-            "spec": {"containers": [{"name": "router", "image": "none"}], "automountServiceAccountToken": False},
+            "spec": {"containers": [container], "automountServiceAccountToken": False},
         }
         path = f"/api/v1/namespaces/{self.namespace}/pods"
         deadline = time.monotonic() + 20
@@ -182,11 +185,20 @@ class Bed:
         self.routers[name] = one
         self.running.append(one)
 
+    def resized(self, name: str, cores: str) -> None:
+        """A pod has other cores from now on, as its kubelet says."""
+        state = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        told = {"name": "router", "image": "none", "imageID": "", "ready": True, "restartCount": 0, "state": state}
+        status = {"containerStatuses": [{**told, "resources": {"requests": {"cpu": cores}}}]}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
+        answer = self.cluster.api.call("PATCH", path, {"status": status}, "application/merge-patch+json")
+        assert answer.status == 200, answer.message
+
     def remove_pod(self, name: str) -> None:
         self.cluster.api.delete(f"/api/v1/namespaces/{self.namespace}/pods/{name}", gracePeriodSeconds="0")
 
     def haproxy_pids(self, name: str) -> list[int]:
-        records = (self.folder / name / "router").glob("p*.json")
+        records = (self.folder / name).glob("router*/p*.json")
         return [int(json.loads(record.read_bytes())["pid"]) for record in records]
 
     def url(self, router: str, endpoint: str) -> str:
