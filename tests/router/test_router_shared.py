@@ -121,6 +121,7 @@ async def test_a_lane_that_ends_loses_no_connection(lanes: Lanes) -> None:
     assert await clients.end() == {200: clients.answers.total()}
 
 
+@pytest.mark.long
 async def test_a_lane_whose_front_dies_takes_nothing_with_it_but_what_it_had(lanes: Lanes) -> None:
     clients = Clients(lanes, 4)
     await clients.more()
@@ -135,6 +136,7 @@ async def test_a_lane_whose_front_dies_takes_nothing_with_it_but_what_it_had(lan
     assert lanes.pid(1) == other
 
 
+@pytest.mark.long
 async def test_without_any_front_connections_wait_for_the_next_one(lanes: Lanes) -> None:
     before = [lanes.pid(number) for number in range(2)]
     for pid in before:

@@ -11,21 +11,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from several_routers import Gate, World
 
+from aks_inference_runtime.kubernetes.lane import lane_name, pod_of
 from aks_inference_runtime.router.ownership import owner_of
 
 LIMITS = st.lists(st.integers(1, 3), min_size=1, max_size=2)
 HEALS_TICKS = 60
 MOST_ROUTERS = 4
+MOST_LANES = 6
 
 
 class Orderly(RuleBasedStateMachine):
     """Three routers, two endpoints; routers come and leave, nobody fails."""
 
+    names: tuple[str, ...] = ("r0", "r1", "r2")
+
     @initialize(first=LIMITS, second=LIMITS)
     def begin(self, first: list[int], second: list[int]) -> None:
         gates = [Gate(f"{e}-{i}", e, limit) for e, ls in (("a", first), ("b", second)) for i, limit in enumerate(ls)]
-        self.world = World(gates, ["r0", "r1", "r2"])
-        self.started = 3
+        self.world = World(gates, list(self.names))
+        self.started = len(self.names)
         for _ in range(15):
             self.world.tick(sorted(self.world.routers))
         for endpoint in self.world.endpoints:
@@ -153,6 +157,26 @@ class Faulty(Orderly):
         self.world.gone.clear()
 
 
+class Lanes(Faulty):
+    """Two pods of two lanes: each is a router to all others, and a pod that dies takes both with it."""
+
+    names = ("p0", "p0/1", "p1", "p1/1")
+
+    @precondition(lambda self: len(self.world.routers) < MOST_LANES)
+    @rule(data=st.data())
+    def a_lane_starts(self, data: Any) -> None:
+        pod = pod_of(self.pick(data, self.world.routers))
+        self.world.join(lane_name(pod, self.started))
+        self.started += 1
+
+    @precondition(lambda self: len({pod_of(name) for name in self.world.routers}) > 1)
+    @rule(data=st.data())
+    def a_pod_dies(self, data: Any) -> None:
+        pod = pod_of(self.pick(data, self.world.routers))
+        for name in [name for name in self.world.routers if pod_of(name) == pod]:
+            self.world.crash(name)
+
+
 # Not made smaller: of steps that draw more than they show, that takes minutes.
 FEW = settings(
     max_examples=60,
@@ -170,6 +194,12 @@ class TestRoutersThatComeAndLeave(Orderly.TestCase):
     settings = FEW
 
 
+class TestLanesThatFail(Lanes.TestCase):
+    """The usual run."""
+
+    settings = settings(FEW, max_examples=12)
+
+
 class TestRoutersThatFail(Faulty.TestCase):
     """The usual run."""
 
@@ -185,6 +215,13 @@ class TestManyThatComeAndLeave(Orderly.TestCase):
 
 @pytest.mark.long
 class TestManyThatFail(Faulty.TestCase):
+    """The same, more of it."""
+
+    settings = MANY
+
+
+@pytest.mark.long
+class TestManyLanesThatFail(Lanes.TestCase):
     """The same, more of it."""
 
     settings = MANY

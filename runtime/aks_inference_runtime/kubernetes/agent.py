@@ -9,7 +9,7 @@ import aiohttp
 
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.kubernetes import MOST_LANES, RuntimeSettings, router_lanes
-from aks_inference_runtime.kubernetes import objects, reports
+from aks_inference_runtime.kubernetes import objects, reports, routing
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.heartbeats import Heartbeats
 from aks_inference_runtime.kubernetes.known import Known
@@ -60,7 +60,8 @@ class Agent:
         self._wake = asyncio.Event()
         self.heartbeats = Heartbeats(me, self._wake.set)
         self.known = Known(settings, self._wake.set)
-        self.lanes: dict[int, Lane] = {0: Lane(me, address, settings, router, self.heartbeats)}
+        self._bases = routing.Bases()
+        self.lanes: dict[int, Lane] = {0: self._lane(me, router)}
         """By number; those that leave stay until their last request is over."""
         self._changing: dict[int, asyncio.Task[None]] = {}
         """Lanes that begin or end."""
@@ -195,6 +196,9 @@ class Agent:
             self.lanes[number].leaving = True
             self._changing[number] = asyncio.create_task(self._end(number))
 
+    def _lane(self, name: str, router: HaproxyRouter) -> Lane:
+        return Lane(name, self._address, self.settings, router, self.heartbeats, self._bases)
+
     async def _begin(self, number: int, make: Make) -> None:
         name = lane_name(self.me, number)
         router = make(number)
@@ -209,7 +213,7 @@ class Agent:
             raise
         self._again_at = 0.0
         _log.info("lane %s begins", name)
-        self.lanes[number] = Lane(name, self._address, self.settings, router, self.heartbeats)
+        self.lanes[number] = self._lane(name, router)
         self._wake.set()
 
     async def _end(self, number: int) -> None:

@@ -40,7 +40,13 @@ class Lane:
     """Its agent's part."""
 
     def __init__(
-        self, name: str, address: str, settings: RuntimeSettings, router: HaproxyRouter, heartbeats: Heartbeats
+        self,
+        name: str,
+        address: str,
+        settings: RuntimeSettings,
+        router: HaproxyRouter,
+        heartbeats: Heartbeats,
+        bases: routing.Bases,
     ) -> None:
         """
         Args:
@@ -48,7 +54,7 @@ class Lane:
             address: Required. Of its pod.
             settings: Required. Of the runtime.
             router: Required. Its HAProxy processes; started and ended by others.
-            heartbeats: Required. Of its pod.
+            heartbeats, bases: Required. Of its pod.
         """
         self.name = name
         self.router = router
@@ -70,7 +76,7 @@ class Lane:
         self._seen: object = None
         self._built = RouterState()
         """What is to be served, as it was worked out when things were as `_seen`."""
-        self._routes = routing.Routes()
+        self._routes = routing.Routes(bases)
         self._agreed_at: float | None = None
         self._lock = asyncio.Lock()
         self._over = False

@@ -1,14 +1,14 @@
 """What a router serves, from what the API server shows and what the router owns. Pure but for a memory."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Protocol
 from aks_inference_runtime.api.kubernetes import version_label
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.kubernetes.objects import Declared, ReplicaEndpoint, Slice
 from aks_inference_runtime.router.model import ControlAddress, EndpointRoute, ReplicaTarget, VersionRoute, token_rules
-from aks_inference_runtime.router.ownership import Tenure
+from aks_inference_runtime.router.ownership import AWAY, Tenure
 
 Replicas = Mapping[tuple[str, str, str], tuple[ReplicaEndpoint, ...]]
 """By namespace, endpoint and label of the version."""
@@ -87,8 +87,8 @@ def route(
     )
 
 
-class Routes:
-    """Remembers what was worked out: of many endpoints few change at a time."""
+class Bases:
+    """What all lanes of a router pod serve alike, worked out once: of many endpoints few change at a time."""
 
     def __init__(self) -> None:
         self._replicas: Replicas = {}
@@ -102,18 +102,48 @@ class Routes:
         return self._replicas
 
     def route(
-        self, endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str], part: Part
+        self, endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str]
     ) -> EndpointRoute:
-        """As the function `route`; the same object while nothing of it changes."""
+        """As the function `route`, without anybody's part; the same object while nothing of it changes."""
         there = [of_version(replicas, endpoint, version.name) for version in spec.versions]
-        given = (endpoint, spec, there, digests, part)
+        given = (endpoint, spec, there, digests)
         known = self._known.get(endpoint.name)
         if known is None or known[0] != given:
-            known = self._known[endpoint.name] = (given, route(endpoint, spec, replicas, digests, part))
+            known = self._known[endpoint.name] = (given, route(endpoint, spec, replicas, digests, Part(None, AWAY)))
         return known[1]
 
     def forget(self, but: Collection[str]) -> None:
         """All endpoints but these."""
+        for name in self._known.keys() - set(but):
+            del self._known[name]
+
+
+class Routes:
+    """What one lane serves."""
+
+    def __init__(self, bases: Bases | None = None) -> None:
+        """`bases`: Optional. Those of its pod; default: its own."""
+        self._bases = bases or Bases()
+        self._known: dict[str, tuple[EndpointRoute, Part, EndpointRoute]] = {}
+
+    def replicas(self, slices: Mapping[str, Slice], revision: int) -> Replicas:
+        """See `Bases`."""
+        return self._bases.replicas(slices, revision)
+
+    def route(
+        self, endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str], part: Part
+    ) -> EndpointRoute:
+        """As the function `route`; the same object while nothing of it changes."""
+        base = self._bases.route(endpoint, spec, replicas, digests)
+        known = self._known.get(endpoint.name)
+        if known is None or known[0] is not base or known[1] != part:
+            found = replace(base, owner=part.owner, tenure=part.tenure)
+            known = self._known[endpoint.name] = (base, part, found)
+        return known[2]
+
+    def forget(self, but: Collection[str]) -> None:
+        """All endpoints but these."""
+        self._bases.forget(but)
         for name in self._known.keys() - set(but):
             del self._known[name]
 
