@@ -1,5 +1,6 @@
 """The routers' own scaling, with a clock and a world of the test's own."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aks_inference_runtime.api.kubernetes import router_lanes
 from aks_inference_runtime.autoscaler.routers import (
     GAP_S,
     NO_ROOM,
@@ -195,28 +197,30 @@ def test_a_size_that_was_too_small_is_not_soon_tried_again() -> None:
 
 
 def figures_of(demand: float, size: Size, contended: bool) -> Figures:
-    """A router's pods under a load of so many HAProxy seconds a second; two processes share a pod's."""
+    """A router's pods under a load of so many HAProxy seconds a second; two processes share a lane's."""
     each = demand / size.pods
-    wanted, busiest = each + 0.05, min(1.0, each * 0.6)
-    granted = size.cpu_m / 1000 if contended else 4.0
+    wanted, busiest = each + 0.05, min(1.0, each * 0.6 / router_lanes(size.cpu_m))
+    granted = size.cpu_m / 1000 if contended else 16.0
     if wanted > granted or busiest >= 0.95:
         return Figures(40, min(wanted, granted), min(busiest, granted))
     return Figures(0.3 / (1 - busiest), wanted, busiest)
 
 
-sizes = st.builds(Size, st.integers(3, 8), st.sampled_from([250, 500, 1000, 2000]))
+sizes = st.builds(Size, st.integers(3, 8), st.sampled_from([250, 500, 1000, 2000, 4000, 8000]))
 
 
+@pytest.mark.parametrize("most", [2_000, 8_000])
 @settings(max_examples=15, deadline=None)
-@given(sizes, st.floats(0, 20), st.booleans(), st.builds(Room, st.integers(0, 3), st.integers(0, 4_000)))
-def test_a_constant_load_never_swings(size: Size, demand: float, contended: bool, room: Room) -> None:
-    world = World(size=size, room=room, pace_s=4)
+@given(sizes, st.floats(0, 60), st.booleans(), st.builds(Room, st.integers(0, 3), st.integers(0, 10_000)))
+def test_a_constant_load_never_swings(most: int, size: Size, demand: float, contended: bool, room: Room) -> None:
+    rules = replace(RULES, most=Size(8, most))
+    world = World(rules, size=size._replace(cpu_m=min(size.cpu_m, most)), room=room, pace_s=4)
     for _ in range(1_500):
         world.look([figures_of(demand, world.size, contended)] * world.size.pods)
     ups = [after > before for before, after in pairwise(world.history)]
     assert ups in ([True] * len(ups), [False] * len(ups)), world.history
-    assert all(RULES.least.pods <= s.pods <= RULES.most.pods for s in world.history)
-    assert all(RULES.least.cpu_m <= s.cpu_m <= RULES.most.cpu_m for s in world.history)
+    assert all(rules.least.pods <= s.pods <= rules.most.pods for s in world.history)
+    assert all(rules.least.cpu_m <= s.cpu_m <= rules.most.cpu_m for s in world.history)
 
 
 phases = st.lists(
