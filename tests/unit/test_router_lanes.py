@@ -192,6 +192,11 @@ def test_routing_time_of_a_pod_is_that_of_its_lanes() -> None:
 # --- one pod
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "LATE_S", 0.0)
+
+
 async def test_cores_bring_lanes_that_take_their_share_and_give_it_back() -> None:
     pod = Pod()
     await pod.rounds()
@@ -221,8 +226,7 @@ async def test_cores_bring_lanes_that_take_their_share_and_give_it_back() -> Non
     await pod.agent.close()
 
 
-async def test_a_lane_that_goes_keeps_what_waits_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agents, "LEAVE_S", 600.0)
+async def test_a_lane_that_goes_keeps_what_waits_there() -> None:
     pod = Pod()
     pod.cores(4)
     await pod.rounds()

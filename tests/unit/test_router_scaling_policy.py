@@ -25,6 +25,7 @@ from aks_inference_runtime.autoscaler.routers import (
 )
 
 RULES = RouterRules(least=Size(3, 250), most=Size(8, 2000), threshold_ms=3, down_delay_s=300)
+WIDE = replace(RULES, most=Size(8, 8_000))
 AMPLE = Room(100, 64_000)
 QUICK, SLOW = Figures(0.4, 0.05, 0.02), Figures(9, 2.0, 0.9)
 
@@ -213,7 +214,7 @@ sizes = st.builds(Size, st.integers(3, 8), st.sampled_from([250, 500, 1000, 2000
 @settings(max_examples=15, deadline=None)
 @given(sizes, st.floats(0, 60), st.booleans(), st.builds(Room, st.integers(0, 3), st.integers(0, 10_000)))
 def test_a_constant_load_never_swings(most: int, size: Size, demand: float, contended: bool, room: Room) -> None:
-    rules = replace(RULES, most=Size(8, most))
+    rules = replace(WIDE, most=Size(8, most))
     world = World(rules, size=size._replace(cpu_m=min(size.cpu_m, most)), room=room, pace_s=4)
     for _ in range(1_500):
         world.look([figures_of(demand, world.size, contended)] * world.size.pods)
@@ -237,7 +238,7 @@ phases = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(sizes, phases)
 def test_one_bounded_step_at_a_time_and_none_without_room(size: Size, told: Any) -> None:
-    world = World(size=size, pace_s=4)
+    world = World(WIDE, size=size, pace_s=4)
     for looks, figures, ready, room in told:
         world.room = room
         for _ in range(looks):
@@ -245,11 +246,11 @@ def test_one_bounded_step_at_a_time_and_none_without_room(size: Size, told: Any)
             world.look([] if figures is None else [figures] * ready, ready)
             after = world.size
             if after != before:
-                assert RULES.least.pods <= after.pods <= RULES.most.pods
-                assert RULES.least.cpu_m <= after.cpu_m <= RULES.most.cpu_m
+                assert WIDE.least.pods <= after.pods <= WIDE.most.pods
+                assert WIDE.least.cpu_m <= after.cpu_m <= WIDE.most.cpu_m
                 assert figures is not None, "nothing moves while nothing is known"
                 one_pod_more, more_cores = after.pods == before.pods + 1, after.cpu_m > before.cpu_m
-                assert one_pod_more or more_cores or after == smaller(before, RULES)
+                assert one_pod_more or more_cores or after == smaller(before, WIDE)
                 assert not one_pod_more or room.pods > 0
                 assert not more_cores or room.cpu_m >= after.cpu_m
 

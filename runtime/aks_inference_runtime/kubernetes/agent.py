@@ -26,6 +26,8 @@ LEAVE_S = 5.0
 """How long others may take to have the endpoints of one that leaves, before its own requests are waited for."""
 AGAIN_S = 5.0
 """Between attempts to start a lane that does not start."""
+LATE_S = 2.0
+"""What was sent to a lane by an older view may arrive so long after it let go: both of its processes pass it on."""
 Make = Callable[[int], HaproxyRouter]
 """Makes the HAProxy processes of a lane by its number; not started yet."""
 _log = logging.getLogger(__name__)
@@ -219,10 +221,10 @@ class Agent:
     async def _end(self, number: int) -> None:
         lane = self.lanes[number]
         _log.info("lane %s leaves: its endpoints go to other routers", lane.name)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LEAVE_S
-        while lane.sharing.held and loop.time() < deadline:  # noqa: ASYNC110 - its rounds tell
+        # However long: there is always another one that stays.
+        while lane.sharing.held:  # noqa: ASYNC110 - its rounds tell
             await asyncio.sleep(MOVING_S)
+        await asyncio.sleep(LATE_S)
         await lane.router.finish()
         await lane.end()
         del self.lanes[number]
