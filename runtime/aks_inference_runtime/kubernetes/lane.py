@@ -83,8 +83,9 @@ class Lane:
 
     async def end(self) -> None:
         """Ends its processes; what is under way there is lost."""
+        # No round begins any more; the one that is under way comes to its end. Other lanes' rounds do not wait for it.
+        self._over = True
         async with self._lock:
-            self._over = True
             await self.router.stop()
 
     @property
@@ -98,8 +99,10 @@ class Lane:
 
     async def step(self, known: Known) -> bool:
         """One round; True while something is on the move."""
+        if self._over:
+            return False
         async with self._lock:
-            return not self._over and await self._step(known)
+            return await self._step(known)
 
     async def _step(self, known: Known) -> bool:
         view = self.view
