@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 import pytest_asyncio
 
 from aks_inference_runtime.api.errors import Conflict
 from aks_inference_runtime.router import HaproxyRouter
+from aks_inference_runtime.router.fleet import end_left
 from aks_inference_runtime.router.model import Peer, RouterState
 from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, Tenure
 from aks_inference_runtime.router.peers import Cluster
@@ -119,6 +121,15 @@ async def test_a_lane_that_ends_loses_no_connection(lanes: Lanes) -> None:
     await lanes.routers[0].stop()
     await clients.more()
     assert await clients.end() == {200: clients.answers.total()}
+    # An agent that died alone: the next one has no socket of its processes, and ends them.
+    pids = [lanes.pid(1, name) for name in ("p0", "p1")]
+    await lanes.routers[1].detach()
+    lanes.sockets.close()
+    with pytest.raises(Conflict):
+        SharedSockets("127.0.0.1", [lanes.port])
+    await end_left(lanes.directory / "1")
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    SharedSockets("127.0.0.1", [lanes.port]).close()
 
 
 @pytest.mark.long

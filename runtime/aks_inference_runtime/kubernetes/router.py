@@ -23,6 +23,7 @@ from aks_inference_runtime.kubernetes.measures import router_metrics
 from aks_inference_runtime.kubernetes.serving import answering
 from aks_inference_runtime.kubernetes.vitals import Vitals
 from aks_inference_runtime.router import HaproxyRouter
+from aks_inference_runtime.router.fleet import end_left
 from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.shared import SharedSockets
 from aks_inference_runtime.router.tls import Tls
@@ -50,6 +51,8 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with connected(where) as api, aiohttp.ClientSession(read_bufsize=4 * 1024 * 1024) as session:
+        for directory in sorted(_directory(0).parent.glob(f"{_directory(0).name}*")):
+            await end_left(directory)
         ports = [settings.http_port, *([settings.https_port] if settings.https_port is not None else [])]
         with contextlib.closing(SharedSockets(me.address, ports)) as sockets:
             make = partial(_router, settings, me, token, sockets)

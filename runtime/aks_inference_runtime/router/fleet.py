@@ -14,7 +14,7 @@ from aks_inference_runtime.router import config
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import OWNER_LAYOUT, Cluster
-from aks_inference_runtime.router.process import HaproxyProcess, write_private
+from aks_inference_runtime.router.process import HaproxyProcess, sockets_directory, write_private
 from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
 from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.watchdog import Watchdog
@@ -32,6 +32,20 @@ FORMAT = 3
 """Of the configuration: an agent does not take over processes of another one."""
 
 log = logging.getLogger(__name__)
+
+
+def _layouts(directory: Path) -> list[Path]:
+    return list(directory.glob("*.layout"))
+
+
+async def end_left(directory: Path) -> None:
+    """Ends what another agent has left that kept the sockets of its processes: there is nobody to share them with."""
+    paths = Paths(directory, sockets_directory(directory))
+    for layout in _layouts(directory):
+        process = HaproxyProcess(paths, layout.stem, "")
+        await process.attach()
+        await process.stop()
+        layout.unlink(missing_ok=True)
 
 
 class Fleet:
@@ -121,19 +135,16 @@ class Fleet:
         """Takes over what runs already (True), else starts the first process. Raises Conflict for a port in use."""
         if self.cluster is not None:
             self._watching = asyncio.create_task(Watchdog(self._processes.values).run())
-        # Who was given a socket that another agent kept has nobody to share it with.
-        kept = self.cluster is not None and bool(self.cluster.sockets)
-        if not kept and await self._attach("p0"):
+        if await self._attach("p0"):
             for number in range(1, MAX_PROCESSES):
                 if self._record(f"p{number}") is not None and not await self._attach(f"p{number}"):
                     await self._restart_recorded(f"p{number}")
-            for path in self.paths.directory.glob("port-*.layout"):
-                name = path.stem
+            for name in [path.stem for path in _layouts(self.paths.directory) if path.stem.startswith("port-")]:
                 if not await self._attach(name):
                     # Whoever has its port meanwhile holds nobody else up.
                     await self._end_recorded(name)
             return True
-        for path in self.paths.directory.glob("*.layout"):
+        for path in _layouts(self.paths.directory):
             # The first process is gone: whatever else is left belongs to nobody.
             await self._end_recorded(path.stem)
         for kind in ("routes", *config.HINTS):
