@@ -21,6 +21,7 @@ LANES = ("router-0", "router-0/1", "router-1")
 @pytest.fixture(name="owned")
 def owned_endpoints(bed: Bed) -> dict[str, str]:
     """By router: an endpoint that it owns while there are these lanes; two replicas of one request at once each."""
+    bed.tell(routerMaxCores=8)
     found: dict[str, str] = {}
     for number in range(500):
         name = f"svc-{bed.namespace[-4:]}-{number}"
@@ -73,8 +74,8 @@ async def test_cores_up_and_down_under_load_fail_no_request(
     await bed.ready(session)
     for endpoint in owned.values():
         await served(session, bed.url("router-1", endpoint))
-    # Clients of the other pod keep their connections; those of this one come again and again.
-    loads = [Load(session, bed.url("router-1", endpoint), 3) for endpoint in owned.values()]
+    # Clients that keep their connections, to the other pod and to this one, and some that come again and again.
+    loads = [Load(session, bed.url(pod, endpoint), 3) for endpoint in owned.values() for pod in PODS]
     answers: Counter[int] = Counter()
     clients = [asyncio.create_task(of_a_service(bed, endpoint, answers)) for endpoint in owned.values()]
     try:
@@ -95,13 +96,45 @@ async def test_cores_up_and_down_under_load_fail_no_request(
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
     for load in loads:
-        assert set(load.answers) == {200}, load.answers
+        assert set(load.answers) == {200}, (load.answers, load.failures)
         assert load.slowest < 15, "held for ever"
     assert set(answers) == {200}, answers
     for port in bed.stubs:
         assert await most(session, port) == 1
     # A lane that has left is gone with its processes.
     assert len(bed.haproxy_pids("router-0")) == 2
+
+
+async def test_a_lane_stays_while_a_router_that_hangs_may_send_to_it(
+    bed: Bed, session: aiohttp.ClientSession, owned: dict[str, str]
+) -> None:
+    for name, address in PODS.items():
+        bed.router(name, address, "4" if name == "router-0" else "2")
+    await bed.ready(session)
+    await has(session, bed, 2, zero=2, one=1)
+    url = bed.url("router-1", owned["router-0/1"])
+    await served(session, url)
+    load = Load(session, url, 3)
+    await load.serves(20)
+    hung = bed.routers["router-1"].process
+    hung.send_signal(signal.SIGSTOP)
+    try:
+        bed.resized("router-0", "250m")
+        async with asyncio.timeout(20):
+            while await metric(session, bed, "router-0", "owned_endpoints") != len(LANES):
+                await asyncio.sleep(0.05)
+        # Longer than what is late by chance.
+        for _ in range(4):
+            await load.serves(200)
+        assert await metric(session, bed, "router-0", "router_lanes") == 2
+    finally:
+        hung.send_signal(signal.SIGCONT)
+    await has(session, bed, 1, zero=2, one=1)
+    await load.serves(20)
+    await load.end()
+    assert set(load.answers) == {200}, (load.answers, load.failures)
+    for port in bed.stubs:
+        assert await most(session, port) == 1
 
 
 async def test_a_lane_that_dies_takes_no_other_one_with_it(
@@ -127,7 +160,8 @@ async def test_a_lane_that_dies_takes_no_other_one_with_it(
         await load.serves(20)
         await load.end()
         # What was under way when its process died is sent again where nothing of an answer was there.
-        assert load.answers.total() - load.answers[200] <= (3 if load is loads["router-0/1"] else 0), load.answers
+        failed = load.answers.total() - load.answers[200]
+        assert failed <= (3 if load is loads["router-0/1"] else 0), (load.answers, load.failures)
         assert load.slowest < 15, "held for ever"
     assert {name: pid(bed, "router", name) for name in first} == first
     await has(session, bed, 2, zero=2, one=1)

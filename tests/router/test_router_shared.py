@@ -85,17 +85,18 @@ async def lanes(bed: Any, make_state: Make) -> AsyncIterator[Lanes]:
 
 
 class Clients:
-    """Each request has a connection of its own."""
+    """Each request has a connection of its own, unless they are kept."""
 
-    def __init__(self, lanes: Lanes, count: int) -> None:
+    def __init__(self, lanes: Lanes, count: int, *, kept: bool = False) -> None:
         self.answers: Counter[int] = Counter()
+        self._headers = {} if kept else {"connection": "close"}
         self._stop = asyncio.Event()
         self._tasks = [asyncio.create_task(self._client(lanes)) for _ in range(count)]
 
     async def _client(self, lanes: Lanes) -> None:
         while not self._stop.is_set():
             try:
-                self.answers[(await lanes.bed.ask(port=lanes.port, connection="close")).status] += 1
+                self.answers[(await lanes.bed.ask(port=lanes.port, **self._headers)).status] += 1
             except aiohttp.ClientError:
                 self.answers[0] += 1
 
@@ -112,15 +113,18 @@ class Clients:
 
 
 async def test_a_lane_that_ends_loses_no_connection(lanes: Lanes) -> None:
-    clients = Clients(lanes, 6)
+    clients, others = Clients(lanes, 6), Clients(lanes, 6, kept=True)
     await clients.more()
+    await others.more()
     # The front that does not own it; its requests finish, and the other one takes what comes.
     async with asyncio.timeout(30):
         await lanes.routers[0].finish()
     await clients.more()
     await lanes.routers[0].stop()
     await clients.more()
-    assert await clients.end() == {200: clients.answers.total()}
+    await others.more()
+    for some in (clients, others):
+        assert await some.end() == {200: some.answers.total()}
     # An agent that died alone: the next one has no socket of its processes, and ends them.
     pids = [lanes.pid(1, name) for name in ("p0", "p1")]
     await lanes.routers[1].detach()

@@ -98,6 +98,26 @@ def test_the_preview_says_the_bounds_and_what_they_may_ask_of_the_nodes() -> Non
     assert not any("scale themselves" in line for line in describe(made(cluster_purpose="DevTest")))
 
 
+@pytest.mark.parametrize(
+    ("cores", "asks", "limit", "files"),
+    [
+        (None, "256Mi", "1Gi", "64Mi"),
+        (3.9, "256Mi", "1Gi", "64Mi"),
+        (4, "384Mi", "2Gi", "128Mi"),
+        (8, "640Mi", "4Gi", "256Mi"),
+    ],
+)
+def test_lanes_that_may_come_have_room(cores: float | None, asks: str, limit: str, files: str) -> None:
+    plan = made(router_max_cores=cores)
+    objects = {m["metadata"]["name"]: m for m in workloads(plan) if m["kind"] == "Deployment"}
+    pod = objects[k8s.ROUTER_NAME]["spec"]["template"]["spec"]
+    resources = pod["containers"][0]["resources"]
+    assert (resources["requests"]["memory"], resources["limits"]["memory"]) == (asks, limit)
+    assert [v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v["name"] == "run"] == [files]
+    other = objects[k8s.AUTOSCALER_NAME]["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert other["limits"]["memory"] == "1Gi"
+
+
 @pytest.mark.parametrize("arguments", [{}, {"cluster_purpose": "DevTest"}, {"router_max_replicas": 3}])
 def test_no_apply_says_how_many_routers_there_are(arguments: dict[str, Any]) -> None:
     found = {m["metadata"]["name"]: m["spec"] for m in workloads(made(**arguments)) if m["kind"] == "Deployment"}

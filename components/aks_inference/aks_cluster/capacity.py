@@ -9,7 +9,7 @@ from aks_inference.cluster_rules.capacity import Resources
 from aks_inference.cluster_rules.fitting import SPOT_TAINT, FitReport, Service, fit_services
 from aks_inference.cluster_rules.packing import Verdict, Workload
 from aks_inference.findings import Finding, Severity
-from aks_inference.inference_runtime.routers import MEMORY_GIB, RoutersPlan, plan_routers
+from aks_inference.inference_runtime.routers import RoutersPlan, plan_routers
 from aks_inference.values import read
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def runtime_services(plan: ClusterPlan) -> tuple[Service, ...]:
     """The router and the autoscaler themselves, and what keeps a certificate."""
     routers, copies = _routers(plan), 1 if plan.purpose is Purpose.DEV_TEST else 2
     # More cores than at first are asked for where they are free, and nowhere else.
-    each = Resources(cpu_m=round(routers.cores * 1000), memory_mib=round(MEMORY_GIB * 1024))
+    each = Resources(cpu_m=round(routers.cores * 1000), memory_mib=round(routers.memory_gib * 1024))
     found = (
         Service(Workload("router", each, routers.most), routers.least, routers.most),
         Service(Workload("autoscaler", AUTOSCALER, copies), copies, copies),

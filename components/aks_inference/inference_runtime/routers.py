@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aks_inference.findings import Finding
 from aks_inference.values import Read
-from aks_inference_runtime.api.kubernetes import ROUTER_CORES, RuntimeSettings
+from aks_inference_runtime.api.kubernetes import ROUTER_CORES, RuntimeSettings, router_lanes
 
 if TYPE_CHECKING:
     from aks_inference.inference_runtime.spec import InferenceRuntimeSpec
@@ -18,6 +18,8 @@ MOST_ROUTERS = 8
 MOST_CORES = 2.0
 MEMORY_GIB = 0.25
 """That a router's pod asks for."""
+LANE_MEMORY_GIB = 0.125
+"""The same for each lane that it may come to have after the first. Two processes take 40 MiB before any connection."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,19 @@ class RoutersPlan:
         }
 
     @property
+    def lanes(self) -> int:
+        """Of each pod, at most."""
+        return router_lanes(round(self.most_cores * 1000))
+
+    @property
+    def memory_gib(self) -> float:
+        """That each pod asks for."""
+        return MEMORY_GIB + LANE_MEMORY_GIB * (self.lanes - 1)
+
+    @property
     def asks(self) -> tuple[str, str]:
         """CPU and memory that a new pod asks for."""
-        return f"{round(self.cores * 1000)}m", f"{round(MEMORY_GIB * 1024)}Mi"
+        return f"{round(self.cores * 1000)}m", f"{round(self.memory_gib * 1024)}Mi"
 
 
 def plan_routers(spec: "InferenceRuntimeSpec") -> RoutersPlan:
@@ -101,10 +113,11 @@ def describe_routers(plan: RoutersPlan) -> list[str]:
     if not plan.scales:
         return []
     first, at_most = plan.least * plan.cores, plan.most * plan.most_cores
+    memory, most_memory = plan.least * plan.memory_gib, plan.most * plan.memory_gib
     return [
         f"routers scale themselves: {_between(plan.least, plan.most)} pods of {_between(plan.cores, plan.most_cores)} "
-        f"cores, which ask the nodes for {first:g} cores and {plan.least * MEMORY_GIB:g} GiB at first and for "
-        f"{at_most:g} cores and {plan.most * MEMORY_GIB:g} GiB at most, as far as there is room; up when routing takes "
+        f"cores, which ask the nodes for {first:g} cores and {memory:g} GiB at first and for "
+        f"{at_most:g} cores and {most_memory:g} GiB at most, as far as there is room; up when routing takes "
         f"more than {plan.threshold_ms:g} ms, down after {plan.down_delay_s} s with less use of CPU"
     ]
 

@@ -93,6 +93,7 @@ def _deployment(
     cpu, memory = asks
     tells = plan.webhook is not None and name == k8s.AUTOSCALER_NAME
     routes = module == "router"
+    lanes = plan.routers.lanes if routes else 1
     container = {
         "name": module,
         "image": plan.image,
@@ -109,7 +110,7 @@ def _deployment(
             *downward(),
         ],
         "ports": [{"name": "agent", "containerPort": k8s.AGENT_PORT, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": "1Gi"}},
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": f"{lanes}Gi"}},
         **agent_probes(),
         "securityContext": RESTRICTED,
         "volumeMounts": [
@@ -129,7 +130,7 @@ def _deployment(
         "volumes": [
             {"name": "settings", "configMap": {"name": k8s.SETTINGS_NAME}},
             # Sockets: in memory, so that a slow disk holds nothing up.
-            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": f"{64 * lanes}Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
             *([{"name": "webhook", "secret": {"secretName": k8s.WEBHOOK_NAME}}] if tells else []),
             # Optional for who applies these objects without it: the network's rules are then the only guard.

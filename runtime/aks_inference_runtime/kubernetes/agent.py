@@ -1,6 +1,7 @@
 """The router's agent in a cluster: learns from the API server and the other routers, and tells HAProxy."""
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,10 +14,10 @@ from aks_inference_runtime.kubernetes import objects, reports, routing
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.heartbeats import Heartbeats
 from aks_inference_runtime.kubernetes.known import Known
-from aks_inference_runtime.kubernetes.lane import Lane, lane_name
+from aks_inference_runtime.kubernetes.lane import Lane, lane_name, pod_of
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.answers import AnswerKey
-from aks_inference_runtime.router.peers import MAX_PEERS
+from aks_inference_runtime.router.peers import LANE_PEERS, MAX_PEERS
 
 STEP_S = 0.1
 """Between looks when nothing was reported: silence is no news."""
@@ -27,7 +28,11 @@ LEAVE_S = 5.0
 AGAIN_S = 5.0
 """Between attempts to start a lane that does not start."""
 LATE_S = 2.0
-"""What was sent to a lane by an older view may arrive so long after it let go: both of its processes pass it on."""
+"""What was sent to a lane by an older view may arrive so long after all have another one: both of its processes pass it
+on."""
+UNHEARD_S = 60.0
+"""Routers that are not heard may go on sending to a lane that has left. By then their kubelets have ended those that
+hang."""
 Make = Callable[[int], HaproxyRouter]
 """Makes the HAProxy processes of a lane by its number; not started yet."""
 _log = logging.getLogger(__name__)
@@ -67,6 +72,8 @@ class Agent:
         """By number; those that leave stay until their last request is over."""
         self._changing: dict[int, asyncio.Task[None]] = {}
         """Lanes that begin or end."""
+        self._rounds: dict[str, asyncio.Task[bool]] = {}
+        """Of several lanes, by name: those under way."""
         self._again_at = 0.0
         self._owner_changes = 0
         """Of lanes that are gone."""
@@ -131,15 +138,19 @@ class Agent:
         others = {pod.name: pod.address for pod in self.known.pods.items.values() if pod.name != self.me}
         port = self.settings.agent_port
         self.heartbeats.listen(session, {name: objects.url(address, port) for name, address in others.items()})
-        moving, failed = False, None
-        for lane in tuple(self.lanes.values()):
-            try:
-                moving |= await lane.step(self.known)
-            except Exception as error:  # noqa: BLE001 - the other lanes go on
-                failed = error
-        if failed is not None:
-            raise failed
-        return moving
+        if len(self.lanes) == 1 and not self._rounds:
+            return await self.lanes[0].step(self.known)
+        for lane in self.lanes.values():
+            if lane.name not in self._rounds:
+                self._rounds[lane.name] = asyncio.create_task(lane.step(self.known))
+        # One whose processes hang has its round under way meanwhile.
+        await asyncio.wait(self._rounds.values(), timeout=STEP_S)
+        over = [self._rounds.pop(name) for name, task in tuple(self._rounds.items()) if task.done()]
+        # All of them first: one that failed keeps no other one from being looked at.
+        failed = [error for task in over if (error := task.exception()) is not None]
+        if failed:
+            raise failed[0]
+        return bool(self._rounds) or any(task.result() for task in over)
 
     def leave(self) -> None:
         """Wants no endpoint any more; those that it has go to others."""
@@ -160,9 +171,10 @@ class Agent:
 
     async def close(self) -> None:
         """Ends all processes; what is under way is lost."""
-        for task in self._changing.values():
+        tasks = (*self._changing.values(), *self._rounds.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._changing.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.heartbeats.close()
         await asyncio.gather(*(lane.router.stop() for lane in self.lanes.values()))
 
@@ -172,8 +184,9 @@ class Agent:
     def wanted(self) -> int:
         """Lanes that the pod's cores are for, and that other routers have room for."""
         cpu_m = next((pod.cpu_m for pod in self.known.pods.items.values() if pod.name == self.me), 0)
-        # One pod more than there may be while they are replaced.
-        room = (MAX_PEERS + 1) // (self.settings.router_max_pods + 1)
+        # One pod more than there may be while they are replaced, perhaps by pods that never had several.
+        pods = self.settings.router_max_pods
+        room = min((LANE_PEERS + 1) // (pods + 1), MAX_PEERS // pods)
         return max(1, min(router_lanes(cpu_m), room))
 
     def _fit(self) -> None:
@@ -213,17 +226,32 @@ class Agent:
         except BaseException:
             await router.stop()
             raise
+        if self.leaving:
+            await router.stop()
+            return
         self._again_at = 0.0
         _log.info("lane %s begins", name)
         self.lanes[number] = self._lane(name, router)
         self._wake.set()
 
+    def _all_without(self, lane: Lane) -> bool:
+        """Whether every other router, heard or not, is known to send no more to a lane that has left."""
+        pods = {pod.name for pod in self.known.pods.items.values()} - {self.me}
+        view = lane.view
+        return view.agreed and pods <= {pod_of(name) for name in view.live}
+
     async def _end(self, number: int) -> None:
         lane = self.lanes[number]
         _log.info("lane %s leaves: its endpoints go to other routers", lane.name)
         # However long: there is always another one that stays.
-        while lane.sharing.held:  # noqa: ASYNC110 - its rounds tell
+        while lane.sharing.held:
+            if self.leaving:
+                return
             await asyncio.sleep(MOVING_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNHEARD_S):
+                while not self._all_without(lane):  # noqa: ASYNC110 - its rounds tell
+                    await asyncio.sleep(MOVING_S)
         await asyncio.sleep(LATE_S)
         await lane.router.finish()
         await lane.end()

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from aks_inference_runtime.api.kubernetes import RuntimeSettings
+from aks_inference_runtime.api.kubernetes import RuntimeSettings, router_lanes
 from aks_inference_runtime.kubernetes import connection, entry, pod, reports
 from aks_inference_runtime.kubernetes.agent import LEAVE_S, Agent
 from aks_inference_runtime.kubernetes.client import Api, connected
@@ -51,14 +51,17 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with connected(where) as api, aiohttp.ClientSession(read_bufsize=4 * 1024 * 1024) as session:
-        for directory in sorted(_directory(0).parent.glob(f"{_directory(0).name}*")):
-            await end_left(directory)
-        ports = [settings.http_port, *([settings.https_port] if settings.https_port is not None else [])]
+        several = router_lanes(round(settings.router_max_cores * 1000)) > 1
+        ports: list[int] = []
+        if several:
+            for directory in sorted(_directory(0).parent.glob(f"{_directory(0).name}*")):
+                await end_left(directory)
+            ports = [settings.http_port, *([settings.https_port] if settings.https_port is not None else [])]
         with contextlib.closing(SharedSockets(me.address, ports)) as sockets:
             make = partial(_router, settings, me, token, sockets)
             first = make(0)
             await first.start()
-            agent = Agent(me.name, settings, first, address=me.address, make=make)
+            agent = Agent(me.name, settings, first, address=me.address, make=make if several else None)
             try:
                 await _serve(agent, sockets, api, session, settings, me, asked, again)
             finally:

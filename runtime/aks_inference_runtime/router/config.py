@@ -29,6 +29,7 @@ from aks_inference_runtime.router.peers import (
     first_lines,
     front_address,
     hop_defaults,
+    leaving_lines,
     owner_lines,
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
@@ -140,6 +141,7 @@ def first_process(
         f"  id {PUBLIC_ID}",
         *(public_binds(tls, at, port, quoted(paths.certificate)) if tls else [f"  bind {at(port)}"]),
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
+        *leaving_lines(cluster),
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
         # Other keys of the map look like paths too; only a path's own entry begins with how it is authenticated.

@@ -163,7 +163,8 @@ class Fleet:
         """The first process takes no new connections; it ends when those that it has are over, idle ones at once."""
         self._finishing = True
         self._processes["p0"].let_finish()
-        while self._processes["p0"].alive:  # noqa: ASYNC110 - nothing tells
+        # Who asked before may have ended it meanwhile.
+        while (first := self._processes.get("p0")) is not None and first.alive:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(FINISH_LOOK_S)
 
     async def add_slots(self, missing: Mapping[int, int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.model import Peer
-from aks_inference_runtime.router.peers import MAX_PEERS, backend
+from aks_inference_runtime.router.peers import backend
 
 PROBE_S = 0.5
 """For a connection to a router that nobody hears, and between two of them."""
@@ -29,12 +29,13 @@ class Neighbours:
         """These are the others, and no more. Raises OperationFailed for more than there is room for."""
         if self._fleet.cluster is None:
             return
+        room = self._fleet.cluster.peers
         gone = [self.numbers.pop(name) for name in set(self.numbers) - set(peers)]
         for name in peers:
             if name not in self.numbers:
-                number = next((n for n in range(MAX_PEERS) if n not in self.numbers.values()), None)
+                number = next((n for n in range(room) if n not in self.numbers.values()), None)
                 if number is None:
-                    raise OperationFailed(f"more than {MAX_PEERS + 1} routers")
+                    raise OperationFailed(f"more than {room + 1} routers")
                 self.numbers[name] = number
         wanted = {self.numbers[name]: peer for name, peer in peers.items()}
         self._probe(wanted)

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from aks_inference_runtime.router.slots import Layout
 
-MAX_PEERS = 40
-"""Other routers that a process is prepared for: eight pods of four lanes, and one pod more while they are replaced."""
+MAX_PEERS = 32
+"""Other routers that a process is prepared for."""
+LANE_PEERS = 40
+"""The same where pods may have several lanes: eight of four, and one pod more while they are replaced."""
 ONCE = "|once"
 """End of a route whose requests are never sent again."""
 PLAIN = "|plain"
@@ -55,7 +57,13 @@ class Cluster:
     addresses: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     """Other routers by their number here."""
     sockets: Mapping[int, int] = field(default_factory=dict)
-    """Port → number of the open file of a socket that the agent keeps for several first processes."""
+    """Port → number of the open file of a socket that the agent keeps for several first processes; empty: there is one
+    first process, which has its own."""
+
+    @property
+    def peers(self) -> int:
+        """Other routers that there is room for."""
+        return LANE_PEERS if self.sockets else MAX_PEERS
 
     def at(self, addresses: Mapping[int, tuple[str, int]]) -> "Cluster":
         """With these addresses."""
@@ -67,6 +75,15 @@ def front_address(cluster: Cluster | None, host: str, port: int) -> str:
     if cluster is not None and port in cluster.sockets:
         return f"fd@{cluster.sockets[port]}"
     return f"{bracketed(host)}:{port}"
+
+
+def leaving_lines(cluster: Cluster | None) -> list[str]:
+    """Of a frontend of clients: how connections without a request end while the process finishes.
+
+    A lane goes while its pod stays, as often as cores change: such a connection ends with the answer to its next
+    request, or by its timeout, so that none is closed just as a request comes. Otherwise it ends at once.
+    """
+    return ["  option idle-close-on-response"] if cluster is not None and cluster.sockets else []
 
 
 def backend(number: int) -> str:
@@ -139,7 +156,7 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[st
     own = "127.0.0.1" if cluster.owner_host == "0.0.0.0" else bracketed(cluster.owner_host)
     backup = f"  server again {lost} backup"
     lines += ["backend hop1 from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
-    for number in range(MAX_PEERS):
+    for number in range(cluster.peers):
         address = cluster.addresses.get(number)
         where = f"{bracketed(address[0])}:{address[1]}" if address is not None else "127.0.0.1:1 disabled"
         lines += [

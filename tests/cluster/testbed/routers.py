@@ -78,10 +78,14 @@ class Bed:
     def begin(self) -> None:
         self.http_port, self.https_port, self.owner_port, self.agent_port = free_ports(4)
         self.settings = self.folder / "settings.json"
-        told = {"namespace": self.namespace, "httpPort": self.http_port, "ownerPort": self.owner_port}
-        self.settings.write_text(json.dumps({**told, "agentPort": self.agent_port}))
+        self.tell()
         self.token = self.folder / "token"
         self.token.write_text("what-routers-show-each-other")
+
+    def tell(self, **more: Any) -> None:
+        """What routers that start from now on are told beside their ports."""
+        told = {"namespace": self.namespace, "httpPort": self.http_port, "ownerPort": self.owner_port}
+        self.settings.write_text(json.dumps({**told, "agentPort": self.agent_port, **more}))
 
     def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = self.cluster.api.create(path, body)
@@ -246,10 +250,15 @@ async def routers_session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def ask(session: aiohttp.ClientSession, url: str, key: str = KEY) -> int:
+    return (await told_by(session, url, key))[0]
+
+
+async def told_by(session: aiohttp.ClientSession, url: str, key: str = KEY) -> tuple[int, str]:
+    """The status, and what a failed test shows of it."""
     headers = {"authorization": f"Bearer {key}"}
     async with session.post(url, data=b"{}", headers=headers, timeout=aiohttp.ClientTimeout(10)) as answer:
-        await answer.read()
-        return answer.status
+        body = await answer.text()
+        return answer.status, f"{answer.status} {dict(answer.headers)} {body[:200]}"
 
 
 async def served(session: aiohttp.ClientSession, url: str, seconds: float = 20) -> None:
@@ -269,6 +278,7 @@ class Load:
 
     def __init__(self, session: aiohttp.ClientSession, url: str, clients: int) -> None:
         self.answers: Counter[int] = Counter()
+        self.failures: list[str] = []
         self.slowest = 0.0
         self._stop = asyncio.Event()
         self._tasks = [asyncio.create_task(self._client(session, url)) for _ in range(clients)]
@@ -277,10 +287,14 @@ class Load:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                self.answers[await ask(session, url)] += 1
-            except aiohttp.ClientError:
-                self.answers[0] += 1
-            self.slowest = max(self.slowest, time.monotonic() - began)
+                status, told = await told_by(session, url)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                status, told = 0, repr(error)
+            took = time.monotonic() - began
+            self.answers[status] += 1
+            if status != 200:
+                self.failures.append(f"after {took:.3f} s: {told}")
+            self.slowest = max(self.slowest, took)
 
     async def serves(self, count: int = 30) -> None:
         """Waits until so many more were served."""
