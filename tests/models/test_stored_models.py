@@ -1,5 +1,7 @@
 """StoredModels: what a version uses is looked up, and protected until the next choice has been made."""
 
+import asyncio
+import threading
 import uuid
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 
 from aks_inference_provider.progress import EngineLog, Progress
+from aks_inference_provider.resources import stored_models
 from aks_inference_provider.resources.base import Operation, State, Urn
 from aks_inference_provider.resources.stored_models import StoredModels, mark
 from aks_inference_provider.wire import UNKNOWN
@@ -14,6 +17,7 @@ from aks_inference_runtime.api.content import file_digests
 from aks_inference_runtime.api.errors import Conflict, NotFound
 from aks_inference_runtime.api.models import ModelFacts
 from aks_inference_runtime.models.stores import Upload, open_store
+from aks_inference_runtime.models.stores.folder import FolderStore
 from aks_inference_runtime.models.stores.store import StoredFile
 
 URN = Urn.parse("urn:pulumi:dev::shop::aks-inference:index:StoredModels::fraud-blue-models")
@@ -89,6 +93,41 @@ async def test_what_is_not_there_is_refused_before_anything_is_done(store: str) 
     with pytest.raises(NotFound):
         await StoredModels().create(OPERATION, wanted(store, "net:2", "net:9"))
     assert await open_store(store).users("net", 2) == [], "nothing stays protected"
+
+
+async def test_a_protection_under_way_is_waited_for_and_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model is missing while another is about to be marked by a thread, which nothing stops."""
+    address, file = str(tmp_path / "store"), tmp_path / "m"
+    file.write_text("one")
+    await open_store(address).put(
+        Upload("net", {"m": StoredFile(file, file_digests({"m": file})["m"], 3)}, ModelFacts())
+    )
+    marking, released, marked = threading.Event(), threading.Event(), threading.Event()
+
+    def late(self: FolderStore, *of: Any) -> None:
+        marking.set()
+        # Let go of before, it would stay.
+        released.wait(1)
+        mark_file(self, *of)
+        marked.set()
+
+    async def missing(store: Any, name: str, version: int) -> Any:
+        if version == 9:
+            await asyncio.to_thread(marking.wait)
+        return await found(store, name, version)
+
+    async def release(self: FolderStore, *of: Any) -> None:
+        await let_go(self, *of)
+        released.set()
+
+    found, let_go, mark_file = stored_models.find_version, FolderStore.release, FolderStore._mark
+    monkeypatch.setattr(FolderStore, "_mark", late)
+    monkeypatch.setattr(FolderStore, "release", release)
+    monkeypatch.setattr(stored_models, "find_version", missing)
+    with pytest.raises(NotFound):
+        await StoredModels().create(OPERATION, wanted(address, "net:1", "net:9"))
+    assert await asyncio.to_thread(marked.wait, 30)
+    assert await open_store(address).users("net", 1) == []
 
 
 async def test_gone_when_a_model_is(store: str) -> None:

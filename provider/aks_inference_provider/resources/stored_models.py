@@ -142,7 +142,13 @@ async def _images(store: ModelStore, records: Sequence[ModelRecord]) -> list[str
 
 async def _use(store: ModelStore, name: str, version: int, by: str) -> ModelRecord:
     record = await find_version(store, name, version)
-    await store.use(name, version, by)
+    using = asyncio.ensure_future(store.use(name, version, by))
+    try:
+        await asyncio.shield(using)
+    except asyncio.CancelledError:
+        # What a thread or another machine has begun goes on: it is let go of once it is there.
+        await asyncio.wait([using])
+        raise
     return record
 
 
