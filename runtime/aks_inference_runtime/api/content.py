@@ -46,7 +46,10 @@ def directory_files(directory: Path) -> dict[str, Path]:
 
 def _walk(directory: Path) -> Iterator[Path]:
     def closed(error: OSError) -> None:
-        # By itself a walk leaves out what it may not read.
+        # By itself a walk leaves out what it may not read. A folder that is not there is the checks' to tell: what was
+        # deployed from it can be removed all the same.
+        if isinstance(error, FileNotFoundError):
+            return
         raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}; give yourself the right to")
 
     for folder, names, files in os.walk(directory, onerror=closed):
