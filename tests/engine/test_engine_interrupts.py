@@ -1,13 +1,13 @@
 """Ctrl-C twice: what a person sees of a run that was ended at once."""
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupting import interrupted_at
 
 LIMIT_S = 120
 PROGRAM = """
@@ -18,17 +18,6 @@ class Thing(pulumi.CustomResource):
         super().__init__("cloud:index:Thing", name, {"made": None, **inputs})
 
 Thing("slow", value="v", key="k", n="v", delay=600.0)
-"""
-
-INTERRUPTING = """
-import os, signal, sys
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Finder())
 """
 
 
@@ -56,9 +45,7 @@ def test_a_preview_that_is_stopped_ends_with_the_code_of_ctrl_c_and_nothing_foll
 @pytest.mark.parametrize("module", ["click", "embedded_engine.cli.app"])
 def test_ctrl_c_while_modules_are_loaded_is_a_line(workspace: Any, module: str) -> None:
     """`sitecustomize` sends it as soon as the module is asked for."""
-    (workspace.folder / "sitecustomize.py").write_text(INTERRUPTING.format(module=module))
-    path = os.pathsep.join([str(workspace.folder), os.environ.get("PYTHONPATH", "")])
-    done = workspace.process("stack", "ls", PYTHONPATH=path)
+    done = workspace.process("stack", "ls", PYTHONPATH=interrupted_at(workspace.folder, module))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
+from left_running import running_under
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK_FILE = ROOT / "Pulumi.quickstart.yaml"
@@ -118,11 +118,6 @@ def test_the_transcript_of_the_readme_is_true() -> None:
     assert headings == [line for line in transcript[1].splitlines() if re.match(r"\d\. ", line)]
 
 
-def running_under(folder: str) -> dict[int, str]:
-    words = {p.pid: " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])}
-    return {pid: line for pid, line in words.items() if folder in line}
-
-
 @pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_ctrl_c_in_the_middle_leaves_nothing(sign: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -152,7 +147,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing(sign: signal.Signals, tmp_path: Pat
     assert process.returncode == 130, complaint
     assert "Traceback" not in complaint
     assert list(tmp_path.iterdir()) == []
-    assert running_under(str(tmp_path)) == {}
+    assert running_under(tmp_path) == {}
     assert not STACK_FILE.exists()
 
 
@@ -189,7 +184,7 @@ def test_kept_running_until_the_command_that_it_prints(tmp_path: Path) -> None:
         ended = subprocess.run(["sh", "-c", kept["destroy"]], capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert list(tmp_path.iterdir()) == []
-    assert running_under(str(tmp_path)) == {}
+    assert running_under(tmp_path) == {}
     assert not STACK_FILE.exists()
 
 

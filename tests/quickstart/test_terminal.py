@@ -1,7 +1,6 @@
 """The quickstart on a terminal: lines as they come, colours or NO_COLOR, Ctrl-C, a window that closes."""
 
 import codecs
-import contextlib
 import os
 import pty
 import re
@@ -12,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from left_running import running_under
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK_FILE = ROOT / "Pulumi.quickstart.yaml"
@@ -101,14 +100,6 @@ def terminal(tmp_path: Path) -> Iterator[type[Terminal]]:
         one.close()
 
 
-def running_under(folder: Path) -> list[str]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            found.append(" ".join(process.cmdline()))
-    return [words for words in found if str(folder) in words]
-
-
 @pytest.mark.parametrize("no_color", [False, True], ids=["colours", "NO_COLOR"])
 def test_help_is_for_people(terminal: type[Terminal], no_color: bool) -> None:
     shown = terminal(str(ROOT / "quickstart"), "--help", **({"NO_COLOR": "1"} if no_color else {}))
@@ -141,7 +132,7 @@ def test_ctrl_c_at_a_terminal_leaves_nothing(
     assert bool(re.search(r"\x1b\[1m\s*1\. Train", shown.text)) is not no_color
     assert bool(COLOUR.search(shown.text)) is not no_color
     assert list(tmp_path.iterdir()) == []
-    assert running_under(tmp_path) == []
+    assert running_under(tmp_path) == {}
     assert not STACK_FILE.exists()
 
 
@@ -152,7 +143,7 @@ def test_a_terminal_that_closes_leaves_nothing(terminal: type[Terminal], tmp_pat
     shown.hang_up()
     assert shown.ended() == 130
     assert list(tmp_path.iterdir()) == []
-    assert running_under(tmp_path) == []
+    assert running_under(tmp_path) == {}
     assert not STACK_FILE.exists()
 
 
@@ -183,5 +174,5 @@ def test_a_reader_who_has_enough_leaves_nothing(tmp_path: Path, options: tuple[s
     assert "Traceback" not in said
     assert "Exception ignored" not in said
     assert list(tmp_path.iterdir()) == []
-    assert running_under(tmp_path) == []
+    assert running_under(tmp_path) == {}
     assert not STACK_FILE.exists()

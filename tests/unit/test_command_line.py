@@ -7,21 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from interrupting import interrupted_at
 
 COMMAND = Path(sys.executable).with_name("aks-inference")
 CLUSTER = "component: AksInferenceCluster\nargs: {location: westeurope, vmSize: Standard_D4s_v5, agentCount: 3}\n"
 SIMULATE = ("simulate", "--traffic", "constant:5", "--duration", "10", "--service-ms", "10")
-
-INTERRUPTING = """
-import os, signal, sys
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Finder())
-"""
 
 
 @pytest.fixture
@@ -74,8 +64,7 @@ def test_ctrl_c_while_modules_are_loaded_is_a_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, arguments: list[str]
 ) -> None:
     """`sitecustomize` sends it as soon as the module is asked for."""
-    (folder / "sitecustomize.py").write_text(INTERRUPTING.format(module=module))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", interrupted_at(folder, module))
     done = run(folder, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aks_inference.findings import Finding
+from aks_inference.folder_findings import folder_findings
 from aks_inference.observed import TRACE_RATIO, observed_findings
 from aks_inference.service.code import absolute
 from aks_inference.values import Flag, Leaf, Number, Spec, Text, Whole, read
@@ -90,13 +91,7 @@ def _directory(given: str | None) -> tuple[Path | None, list[Finding]]:
     directory = absolute(given)
     if given.startswith("~") and os.path.expanduser(given) == given:  # noqa: PTH111 - Path's raises
         return None, [Finding(at, "begins with a user that is not known here", "give another folder", given)]
-    try:
-        problem = folder_problem(directory)
-    except OSError as error:
-        problem = f"cannot be looked at: {error.strerror}", "give another folder"
-    except ValueError:
-        problem = None  # Characters that no path has are found wherever they stand.
-    return directory, [Finding(at, *problem, given)] if problem else []
+    return directory, list(folder_findings(at, directory, given, folder_problem))
 
 
 def _haproxy(given: str | None) -> tuple[str | None, list[Finding]]:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from aks_inference.findings import Finding, Severity, under
+from aks_inference.folder_findings import folder_findings
 from aks_inference.names import NAMESPACE, NameRule
 from aks_inference.service.code import absolute
 from aks_inference.service.environment import ReadEnvironment, read_environment
@@ -76,7 +76,8 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
     environment, wrong = _environment(spec, on_cluster)
     findings += under(("environment",), wrong)
     outputs = absolute(spec.outputs_directory or f"jobs/{name}")
-    findings += _results(outputs, spec.outputs_directory)
+    given = str(outputs) if spec.outputs_directory is None else spec.outputs_directory
+    findings += folder_findings(("outputs_directory",), outputs, given, unwritable)
     files = 0
     if spec.source_directory is not None and spec.entry_script is not None:
         files, wrong = _project(spec.source_directory, spec.entry_script)
@@ -129,18 +130,6 @@ def _place(spec: TrainingJobSpec, target: TargetChoice | None) -> Iterator[Findi
         value = getattr(spec, name)
         if value not in (None, ()):
             yield Finding((name,), "is only for a Kubernetes target", "leave it out", value)
-
-
-def _results(folder: Path, given: str | None) -> Iterator[Finding]:
-    """Whether results can be put there."""
-    try:
-        problem = unwritable(folder)
-    except OSError as error:
-        problem = f"cannot be looked at: {error.strerror}", "give another folder"
-    except ValueError:
-        problem = None  # Characters that no path has are found wherever they stand.
-    if problem:
-        yield Finding(("outputs_directory",), *problem, given if given is not None else str(folder))
 
 
 def _project(folder: str, script: str) -> tuple[int, list[Finding]]:
