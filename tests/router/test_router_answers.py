@@ -73,6 +73,7 @@ async def test_a_connection_header_takes_no_length_away(served):
         ({"path": "/api/v1/service/svc/score:0"}, 404, "not-found"),
         ({"path": "/api/v1/service/svc/score:0", "key": None}, 404, "not-found"),
         ({"path": "/api/v1/service/svc/score@A"}, 404, "not-found"),
+        ({"path": "/api/v1/service/svc/score%3F0", "key": None}, 404, "not-found"),
         ({"x_aks_inference_version": "Z"}, 404, "not-found"),
         ({"method": "PUT"}, 405, "method"),
         ({"method": "DELETE"}, 405, "method"),

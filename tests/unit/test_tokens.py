@@ -197,14 +197,14 @@ async def test_a_verdict_is_remembered_and_forgotten(tmp_path: Any) -> None:
     verdicts = Verdicts(tmp_path / "v", issuer.fetch, remember, lambda: at)
     verdicts.declare({"/score": RULES})
     text = token()
-    assert await verdicts.verdict("token|1|1|abc", "/score", text)
-    assert entries == {f"{hashlib.sha256(text.encode()).hexdigest()}#token|1|1|abc": True}
-    assert not await verdicts.verdict("token|1|1|abc", "/other", text)
+    assert await verdicts.verdict("1|1|abc|token", "/score", text)
+    assert entries == {f"{hashlib.sha256(text.encode()).hexdigest()}#1|1|abc|token": True}
+    assert not await verdicts.verdict("1|1|abc|token", "/other", text)
     for _ in range(3):  # HAProxy began anew and asks again
-        assert await verdicts.verdict("token|1|1|abc", "/score", text)
+        assert await verdicts.verdict("1|1|abc|token", "/score", text)
     assert len(verdicts._timers) == 1
     at = NOW + 700
-    assert not await verdicts.verdict("token|1|1|abc", "/score", text)
+    assert not await verdicts.verdict("1|1|abc|token", "/score", text)
     await verdicts.close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aks_inference_runtime.router import refusals
 from aks_inference_runtime.router.calls import call_answers, unserved_rules
-from aks_inference_runtime.router.cors import cors_answers, cors_rules
+from aks_inference_runtime.router.cors import ALLOWED, cors_answers, cors_rules
 from aks_inference_runtime.router.defaults import HEADER_SECONDS, MESSAGES, base_lines
 from aks_inference_runtime.router.gate.grpc_wire import OF_STATUS
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
@@ -21,6 +21,8 @@ from aks_inference_runtime.router.gate.wire import (
 from aks_inference_runtime.router.paths import Paths, argument, quoted
 from aks_inference_runtime.router.peers import (
     KNOWN,
+    OF_BUCKET,
+    OF_VERSION,
     ONCE,
     PLAIN,
     Cluster,
@@ -61,6 +63,8 @@ def _global(paths: Paths, name: str, connections: int) -> list[str]:
         "  stats timeout 10s",
         "  stats maxconn 20",
         "  tune.http.maxhdr 128",
+        # To look a pattern up in the cache takes longer than to compare the few that there are.
+        "  tune.pattern.cache-size 0",
     ]
 
 
@@ -78,6 +82,9 @@ def _answers() -> list[str]:
     slot = "var(txn.route),field(2,|)"
     return [
         "  http-response set-var(txn.replied) int(1) if { status ge 400 }",
+        # Most answers end here.
+        f"  http-after-response allow if {{ status lt 400 }} !{ALLOWED}",
+        *cors_answers(),
         "  http-after-response allow if { status lt 400 }",
         *_counted("{ var(txn.replied) -m found } !{ srv_id -m found }"),
         # Of a call, from `refuse.lua`.
@@ -99,7 +106,7 @@ def _answers() -> list[str]:
 
 
 def _counted(condition: str) -> list[str]:
-    key = "%[var(txn.meta),field(4,|)]/%[var(txn.route),field(2,|)]/%[status]/%[res.hdr(x-aks-inference-reason)]"
+    key = "%[var(txn.meta),field(3,|)]/%[var(txn.route),field(2,|)]/%[status]/%[res.hdr(x-aks-inference-reason)]"
     return [
         f"  http-after-response set-var-fmt(txn.answer) {key} if {condition}",
         "  http-after-response set-map(@ANSWERS@) %[var(txn.answer)] %[var(txn.answer),map_str(@ANSWERS@,0),add(1)]"
@@ -144,8 +151,7 @@ def first_process(
         *leaving_lines(cluster),
         # Each rule costs every request: most end at their first condition.
         f"  http-request set-var(txn.meta) path,map_str({routes})",
-        # Other keys of the map look like paths too; only a path's own entry begins with how it is authenticated.
-        "  acl served var(txn.meta) -m beg key none token",
+        "  acl served var(txn.meta) -m found",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
         *unserved_rules(routes, KNOWN),
@@ -164,22 +170,23 @@ def first_process(
         # No other protocol is spoken behind this: who asks to change it is answered in this one.
         "  http-request del-header upgrade",
         # The key is the router's business: it must not reach the model server or its logs.
-        "  http-request del-header authorization if keyed || tokened",
+        "  http-request del-header authorization if good || keyed || tokened",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)"
-        " if { req.hdr(x-aks-inference-version) -m found } { var(txn.meta),field(3,|) 1 }",
+        " if { req.hdr(x-aks-inference-version) -m found } { var(txn.meta),field(2,|) 1 }",
         # What router, gate and other routers say to each other is nobody else's to say.
         f"  http-request del-header {OURS} -m beg",
-        "  http-request set-var(txn.buckets) var(txn.meta),field(2,|),add(0)",
-        "  http-request set-var(txn.bucket) rand(10000),mod(txn.buckets)",
-        f"  http-request set-var(txn.route) path,concat(:,txn.bucket),map_str({routes})",
-        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)"
+        # The number that `meta` begins with.
+        "  http-request set-var(txn.bucket) rand(10000),mod(txn.meta)",
+        f"  http-request set-var(txn.route) path,concat({OF_BUCKET},txn.bucket),map_str({routes})",
+        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
         " if { var(txn.asked) -m found }",
-        Refusal.VERSION.rule("{ var(txn.asked) -m found } { var(txn.route) -m str none }"),
-        *cors_answers(),
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),
         "  use_backend %[var(txn.route),field(1,|)]",
         *(plain_lines(tls, at(port)) if tls else []),
+        # Where no version is called as was asked.
+        "backend none from base",
+        Refusal.VERSION.rule("TRUE"),
         *_slots(paths, name, layout),
         *(hop_defaults(cluster) if cluster else ["defaults hop from base", "  retries 20", "  timeout connect 2s"]),
         *_hops(paths, 2 if cluster else 1),
@@ -198,19 +205,19 @@ def _authentication(routes: str, *, tokens: bool) -> list[str]:
     unknown = f"!{{ http_auth_bearer,sha2(256),hex,lower,concat(\\#,txn.meta),map_str({routes}) -m found }}"
     return [
         *LARGE,
-        "  acl keyed var(txn.meta) -m beg key",
-        "  acl tokened var(txn.meta) -m beg token",
-        "  http-request set-var(txn.good) int(1)"
-        " if { http_auth_bearer,concat(\\#,txn.meta),strcmp(sess.seen) eq 0 } keyed",
+        "  acl keyed var(txn.meta) -m end |key",
+        "  acl tokened var(txn.meta) -m end |token",
+        # What is remembered has been proven to an endpoint with keys.
+        "  http-request set-var(txn.good) int(1) if { http_auth_bearer,concat(\\#,txn.meta),strcmp(sess.seen) eq 0 }",
         "  acl good var(txn.good) -m found",
         # Many wrong keys may come: the cheaper way where it is enough.
         Refusal.KEY.rule_small(f"!good keyed !large {unknown}"),
         Refusal.KEY.rule(f"!good keyed large {unknown}"),
         "  http-request set-var(sess.seen) http_auth_bearer,concat(\\#,txn.meta) if !good keyed",
         # Not remembered by connection: a token ends. Where nobody verifies them none is good.
-        *([f"  http-request lua.verify if tokened {unknown}"] if tokens else []),
-        *([Refusal.LATER.rule("tokened { var(txn.later) -m found }")] if tokens else []),
-        Refusal.KEY.rule(f"tokened !good {unknown}"),
+        *([f"  http-request lua.verify if !good tokened {unknown}"] if tokens else []),
+        *([Refusal.LATER.rule("!good tokened { var(txn.later) -m found }")] if tokens else []),
+        Refusal.KEY.rule(f"!good tokened {unknown}"),
     ]
 
 
@@ -320,7 +327,8 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             f"backend s{number} from slot",
             f"  id {SLOT_ID + number}",
             f"  timeout queue {timeout}ms",
-            "  http-request set-timeout server var(txn.route),field(3,|) if { var(txn.route) -m found }",
+            # Of who parks there is no route, and this does nothing.
+            "  http-request set-timeout server var(txn.route),field(3,|)",
             # Keeping a copy of each request costs; without a gate nobody asks for it.
             f"  http-request disable-l7-retry if {{ var(txn.route) -m end {PLAIN} {ONCE} }}",
             # So that the next request finds a connection. For those others each has one of its own, which HAProxy

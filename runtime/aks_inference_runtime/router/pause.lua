@@ -25,7 +25,10 @@ core.register_action("unserved", { "http-req" }, function(txn)
           path = own
         end
       end
-      txn:set_var("txn.meta", routes:lookup(path) or "")
+      local meta = routes:lookup(path)
+      if meta then
+        txn:set_var("txn.meta", meta)
+      end
       return
     end
     core.msleep(10)

@@ -26,6 +26,9 @@ LOST_ID = 4
 """Of the socket that such requests come by, among the first process's."""
 TOKEN_HEADER = "x-aks-inference-router"  # noqa: S105 - a header's name
 HOPS_HEADER = "x-aks-inference-hops"
+OF_BUCKET = "?"
+OF_VERSION = "?@"
+"""Between a path and a bucket or a version, in the key of a route: no path has a question mark."""
 KNOWN = "known"
 """Key of the first process's map: the agent has told what is served."""
 PAUSE_HOPS = 1
@@ -134,10 +137,10 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[st
         f"  http-request del-header {UNSENT_HEADER}",
         f"  http-request set-var(txn.sent) int(1) if {{ req.hdr({SENT_HEADER}) -m found }}",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
-        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)",
+        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)",
         # Another router knows it: this one is about to be told.
         "  http-request lua.pause if { var(txn.route) -m str none }",
-        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)"
+        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
         " if { var(txn.route) -m str none }",
         '  http-request return status 404 content-type application/json string \'{"message": "no such version"}\''
         " hdr x-aks-inference-reason not-found if { var(txn.route) -m str none }",
@@ -184,7 +187,7 @@ def owner_lines(cluster: Cluster, routes: str, again: str, answers: list[str]) -
         *token,
         "  http-request lua.parked if { nbsrv(parked) eq 0 }",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
-        f"  http-request set-var(txn.route) path,concat(@,txn.asked),map_str({routes},none)",
+        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)",
         *answers,
         "  use_backend onward if { var(txn.route) -m str none }",
         "  use_backend %[var(txn.route),field(2,|)]",

@@ -2,11 +2,11 @@
 
 | key | value |
 | --- | --- |
-| `<path>` | `<key or none>|<number of buckets>|<1: a version may be asked for>|<fingerprint of name and keys>` |
+| `<path>` | `<number of buckets>|<1: a version may be asked for>|<fingerprint of name and keys>|<key, token or none>` |
 | `<sha256 of a key>#<value of the path>` | `1` |
 | `<origin>&<value of the path>` | the origin, which pages may come from |
-| `<path>:<bucket>` | route |
-| `<path>@<version>` | route |
+| `<path>?<bucket>` | route |
+| `<path>?@<version>` | route |
 | `known` | `1` |
 | `grpc/<endpoint>` | the path that its calls become |
 
@@ -30,7 +30,7 @@ from aks_inference_runtime.api.traffic import HUNDREDTHS
 from aks_inference_runtime.router.calls import GRPC, RPC
 from aks_inference_runtime.router.cors import cors_entries
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
-from aks_inference_runtime.router.peers import KNOWN, ONCE, PLAIN
+from aks_inference_runtime.router.peers import KNOWN, OF_BUCKET, OF_VERSION, ONCE, PLAIN
 from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
@@ -114,9 +114,9 @@ def token_rules(state: RouterState) -> dict[str, TokenRules]:
 
 
 def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: int) -> dict[str, str]:
-    """What a process with slots serves for other routers: `<path>@<version>` → route."""
+    """What a process with slots serves for other routers: `<path>?@<version>` → route."""
     return {
-        f"/api/v1/service/{endpoint.name}/{file}@{v.name}": route(v, slot, ends=_ends(endpoint))
+        f"/api/v1/service/{endpoint.name}/{file}{OF_VERSION}{v.name}": route(v, slot, ends=_ends(endpoint))
         for endpoint in state.endpoints.values()
         if endpoint.owner is None
         for v in endpoint.versions
@@ -141,11 +141,11 @@ def _endpoint(endpoint: EndpointRoute, routes: Sequence[str]) -> dict[str, str]:
         entries[f"{GRPC}{endpoint.name}"] = f"/api/v1/service/{endpoint.name}/score"
     for file, chosen in (("score", parts), ("swagger.json", [largest])):
         path = f"/api/v1/service/{endpoint.name}/{file}"
-        entries[path] = meta = f"{auth}|{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint(endpoint)}"
+        entries[path] = meta = f"{len(chosen)}|{int(endpoint.version_header_enabled)}|{fingerprint(endpoint)}|{auth}"
         entries.update({f"{digest}#{meta}": "1" for digest in digests})
         entries.update(cors_entries(endpoint.cors_origins, meta))
-        entries.update({f"{path}:{number}": routes[index] for number, index in enumerate(chosen)})
-        entries.update({f"{path}@{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
+        entries.update({f"{path}{OF_BUCKET}{number}": routes[index] for number, index in enumerate(chosen)})
+        entries.update({f"{path}{OF_VERSION}{v.name}": text for v, text in zip(endpoint.versions, routes, strict=True)})
     return entries
 
 
