@@ -87,6 +87,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[WATCH] = left_over.Watch()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _folders_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    left_over.claim(tmp_path_factory.getbasetemp())
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Says what tests have left running."""
     if WATCH in config.stash:

@@ -25,6 +25,7 @@ import pytest
 
 from aks_inference_runtime.api.client import SupervisorClient
 from aks_inference_runtime.api.status import EndpointStatus
+from testbed import left_over
 from testbed.processes import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,6 +303,7 @@ def unused_port() -> int:
 def shared() -> Iterator[System]:
     """The stack that all tests share."""
     with tempfile.TemporaryDirectory(prefix="aks-system-") as folder:
+        left_over.claim(Path(folder))
         made = System(Path(folder))
         made.run("stack", "init", "dev", stack=False)
         made.config("port", str(made.port))

@@ -28,6 +28,13 @@ again = "import subprocess, sys\\nwhile True: subprocess.run(['sleep', '600'])"
 bare = "import subprocess, sys, time\\nsubprocess.Popen(['sleep', '601'], env={})\\ntime.sleep(602)"
 for text in (again, bare):
     subprocess.Popen([sys.executable, "-c", text], start_new_session=True)
+# Two of a local cluster, in environments of their own: one names its folder, one its run directory.
+cluster, directory = folder / "claimed" / "cluster", folder / "run"
+cluster.mkdir(parents=True)
+(cluster / "supervisor.json").write_text('{"runDirectory": "%s"}' % directory)
+left_over.claim(folder / "claimed")
+for named in (cluster, directory / "p0.cfg"):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(603)", named], env={}, start_new_session=True)
 while not (folder / "end").exists():
     time.sleep(0.02)
 for line in watch.end():
@@ -54,8 +61,8 @@ def test_all_that_it_started_ends_with_it(tmp_path: Path, killed: bool) -> None:
     command = [sys.executable, "-c", RUN, str(tmp_path)]
     deadline = time.monotonic() + LIMIT_S
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as run:
-        # The run, who watches over it, both that it started, and the sleep of each.
-        while len(of_folder(tmp_path)) < 6:
+        # The run, who watches over it, those that it started, and the sleep of two.
+        while len(of_folder(tmp_path)) < 8:
             assert run.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)

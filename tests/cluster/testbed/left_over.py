@@ -1,8 +1,8 @@
 """Ends what a run of the tests leaves behind, also when the run was killed in the middle.
 
-Every process that a run starts, at whatever depth, has the run's mark in its environment. A process beside the run
-(this file) waits for its end, then ends what has the mark, and undoes what was noted. Linux: elsewhere no process can
-read the environment of another.
+Every process that a run starts, at whatever depth, has the run's mark in its environment, or, where what starts it
+gives it an environment of its own, names a folder of the run's. A process beside the run (this file) waits for its end,
+then ends those, and undoes what was noted. Linux: elsewhere no process can read the environment of another.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def note(folder: Path, *commands: Sequence[str]) -> Path | None:
     return path
 
 
+def claim(folder: Path) -> None:
+    """What names this folder, or a run directory of a local cluster in it, is the run's."""
+    if (notes := os.environ.get(MARK)) is not None:
+        (Path(notes) / f"{uuid.uuid4()}.claim").write_text(str(folder))
+
+
 def unmount_below(folder: Path) -> None:
     """The deepest first; also where processes still have files open."""
     for line in reversed(Path("/proc/mounts").read_text().splitlines()):
@@ -71,11 +78,23 @@ def unmount_below(folder: Path) -> None:
             subprocess.run(["umount", "--lazy", str(place)], capture_output=True, check=False)
 
 
-def _marked(notes: str) -> Iterator[psutil.Process]:
+def _claimed(notes: str) -> list[str]:
+    """Folders that only processes of the run name."""
+    folders = [Path(path.read_text()) for path in Path(notes).glob("*.claim")]
+    found = [str(folder) for folder in folders]
+    for record in (record for folder in folders for record in folder.rglob("supervisor.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            found.append(json.loads(record.read_text())["runDirectory"])
+    return found
+
+
+def _marked(notes: str, claimed: Sequence[str]) -> Iterator[psutil.Process]:
     """The processes of a run, and theirs: what runs in a container has its own environment."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if _environment(process).get(MARK) == notes:
+            words = _environment(process)
+            text = "\n".join([*process.cmdline(), *words.values()]) if process.pid != os.getpid() else ""
+            if words.get(MARK) == notes or any(f"{folder}/" in text for folder in claimed):
                 yield process
                 yield from process.children(recursive=True)
 
@@ -87,10 +106,11 @@ def _environment(process: psutil.Process) -> Mapping[str, str]:
 def _end(notes: str) -> list[str]:
     """Until none is left: what is watched over is started anew by who watches over it."""
     told: dict[int, str] = {}
+    claimed = _claimed(notes)
     deadline = time.monotonic() + LIMIT_S
     quiet_since = time.monotonic()
     while time.monotonic() < min(deadline, quiet_since + _QUIET_S):
-        for process in list(_marked(notes)):
+        for process in list(_marked(notes, claimed)):
             with contextlib.suppress(psutil.Error):
                 told.setdefault(process.pid, f"{process.pid} {' '.join(process.cmdline())[:200]}")
                 process.kill()
