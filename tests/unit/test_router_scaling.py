@@ -26,6 +26,7 @@ from aks_inference_runtime.kubernetes.router_scaling import (
     rules_of,
 )
 from aks_inference_runtime.kubernetes.vitals import summed, used
+from aks_inference_runtime.router.peers import MAX_PEERS
 
 
 def planned(**arguments: Any) -> tuple[RuntimePlan | None, list[str]]:
@@ -74,7 +75,7 @@ def test_threshold_and_delay_reach_the_autoscaler() -> None:
         ),
         ({"router_cores": 2, "router_max_cores": 1}, ": is below router_cores = 2"),
         ({"router_max_cores": 9}, "router_max_cores = 9: must be at most 8"),
-        ({"router_max_replicas": 101}, "must be at most 100"),
+        ({"router_max_replicas": MAX_PEERS + 1}, "must be at most 32"),
         ({"router_cores": 0}, "must be at least 0.1"),
         ({"router_latency_threshold_ms": 0}, "must be at least 0.5"),
         ({"router_scale_down_delay_seconds": 5}, "must be at least 30"),

@@ -27,10 +27,10 @@ class InferenceRuntimeArgs(TypedDict):
     cluster_purpose: NotRequired[str | None]
     """Optional. FastProd, DenseProd or DevTest. DevTest has one router and one autoscaler. Default: FastProd."""
     router_replicas: NotRequired[int | None]
-    """Optional. Router pods to begin with and at least. Default: 3; DevTest: 1, and no other value."""
+    """Optional. Router pods to begin with and at least, 1 to 32. Default: 3; DevTest: 1, and no other value."""
     router_max_replicas: NotRequired[int | None]
-    """Optional. Router pods at most: while routing is slow there is one more after the other, as far as the nodes have
-    room. Default: 8, or `router_replicas` if that is more; DevTest: 1, and no other value."""
+    """Optional. Router pods at most, 1 to 32: while routing is slow there is one more after the other, as far as the
+    nodes have room. Default: 8, or `router_replicas` if that is more; DevTest: 1, and no other value."""
     router_cores: NotRequired[float | None]
     """Optional. Cores that each router's pod asks for at first and at least, 0.1 to 8. Default: 0.25."""
     router_max_cores: NotRequired[float | None]

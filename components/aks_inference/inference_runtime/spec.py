@@ -64,8 +64,9 @@ class InferenceRuntimeSpec(Spec):
     context: Text | None = None
     namespace: Text = RUNTIME_NAMESPACE
     cluster_purpose: Purpose = Field("FastProd", description="use FastProd, DenseProd or DevTest")
-    router_replicas: Annotated[Whole, Field(ge=1, le=100)] | None = Field(None, description="use 1 to 100")
-    router_max_replicas: Annotated[Whole, Field(ge=1, le=100)] | None = Field(None, description="use 1 to 100")
+    # Each knows `peers.MAX_PEERS` others: all, and the one pod more while they are replaced.
+    router_replicas: Annotated[Whole, Field(ge=1, le=32)] | None = Field(None, description="use 1 to 32")
+    router_max_replicas: Annotated[Whole, Field(ge=1, le=32)] | None = Field(None, description="use 1 to 32")
     router_cores: RouterCores | None = Field(None, description="use 0.1 to 8")
     router_max_cores: RouterCores | None = Field(None, description="use 0.1 to 8")
     router_latency_threshold_ms: Annotated[Number, Field(ge=0.5, le=1_000)] | None = Field(
