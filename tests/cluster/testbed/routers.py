@@ -160,6 +160,9 @@ class Bed:
             "metadata": {"name": name, "labels": labels},
             "spec": {"containers": [container], "automountServiceAccountToken": False},
         }
+        if not self.cluster.has_controllers:  # nobody else makes the namespace's account
+            account = {"metadata": {"name": "default"}}
+            self.cluster.api.create(f"/api/v1/namespaces/{self.namespace}/serviceaccounts", account)
         path = f"/api/v1/namespaces/{self.namespace}/pods"
         deadline = time.monotonic() + 20
         while (answer := self.cluster.api.create(path, pod)).status != 201:
