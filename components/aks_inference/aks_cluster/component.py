@@ -24,7 +24,7 @@ from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_pro
 from aks_inference.aks_cluster.scoring_address import leaf_host, leaf_label
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.aks_cluster.vault import VaultAccess, vault_access, vault_line
-from aks_inference.cluster_rules import StackNames
+from aks_inference.cluster_rules.hosts import StackNames
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, Component, known, merged, unknown
 from aks_inference.findings import Finding, Severity
