@@ -89,7 +89,8 @@ NEWS = {"resourceId": ID, "purpose": "FastProd"}
         ({"properties": {"powerState": {"code": "Stopped"}}}, {}, "resourceId", "is stopped"),
         ({"properties": {"networkProfile": {"loadBalancerSku": "Basic"}}}, {}, "resourceId", "Basic load balancer"),
         ({"properties": {"agentPoolProfiles": [{"name": "a", "count": 2, "vmSize": "Standard_D4s_v5"}]}}, {}, "purpose",
-         "= 8 vCPU; FastProd needs at least 12"),
+         "= 8 vCPU; FastProd needs at least 12: use 1 more node, a larger vmSize (in Python vm_size), or "
+         "clusterPurpose (in Python cluster_purpose) DevTest"),
         ({"properties": {"agentPoolProfiles": [{"name": "a", "count": 2, "vmSize": "Standard_X"}]}},
          {"vcpusPerNode": 4.0}, "purpose", "= 8 vCPU"),
     ],

@@ -283,11 +283,11 @@ def rights_lines(plan: ClusterPlan) -> list[str]:
     access = plan.access
     if plan.runtime is None or not access.entra_id:
         return []
-    group = "be a member of one of admin_group_ids" if access.admin_group_ids else "be a member of a group of admins"
+    group = "be a member of one of @admin_group_ids" if access.admin_group_ids else "be a member of a group of admins"
     role = f"have the role {RBAC_ADMIN}, at the resource group or the cluster, or " if access.azure_rbac else ""
     told = f"rights: who applies this must {role}{group}; without it the cluster is made and refuses the runtime"
     if not access.azure_rbac and not access.admin_group_ids:
-        told += ". There are neither azure_rbac nor admin_group_ids: nobody is allowed to, give one of them"
+        told += ". There are neither @azure_rbac nor @admin_group_ids: nobody is allowed to, give one of them"
     return [f"{told} (whether it is so cannot be known before)"]
 
 

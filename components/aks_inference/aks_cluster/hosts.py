@@ -158,4 +158,4 @@ def host_line(plan: ClusterPlan) -> str:
     hosts = hosts_of(plan, [one for one in plan.spec.registry_ids if not is_late(one)])
     first = Counter(one.phases[0] for one in hosts)
     parts = ", ".join(f"{first[phase]} from {phase} on" for phase in Phase if first[phase])
-    return f"required hosts: {len(hosts)} ({parts}); the output required_hosts and `aks-inference doctor` list them"
+    return f"required hosts: {len(hosts)} ({parts}); the output @required_hosts and `aks-inference doctor` list them"

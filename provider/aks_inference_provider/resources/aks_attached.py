@@ -13,7 +13,7 @@ from aks_inference.aks_cluster.purpose import Purpose, vcpu_check
 from aks_inference.cluster_rules import Cluster, Pool
 from aks_inference.cluster_rules.model import KEY_VAULT_ADDON
 from aks_inference.cluster_rules.versions import check_versions
-from aks_inference.findings import Casing
+from aks_inference.findings import Casing, in_casing
 from aks_inference.vm_sizes import VmSize, find_size
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes, top
@@ -71,7 +71,7 @@ def findings_of(body: Mapping[str, Any], news: Mapping[str, Any], holder: str) -
         support_plan=properties.get("supportPlan") or "KubernetesOfficial",
         today=datetime.now(UTC).date(),
     )
-    notes += [f"{body.get('name')}: {finding.reason(Casing.CAMEL)}" for finding in check_versions(cluster)]
+    notes += [f"{body.get('name')}: {finding.reason(Casing.BOTH)}" for finding in check_versions(cluster)]
     return failures, notes
 
 
@@ -100,7 +100,8 @@ def _addon(body: Mapping[str, Any], properties: Mapping[str, Any], path: str) ->
     addon = (properties.get("addonProfiles") or {}).get(KEY_VAULT_ADDON) or {}
     name = body.get("name")
     if not addon.get("enabled"):
-        rule = f"{name} has no add-on for Key Vault, which brings the certificate of sslKeyVaultSecretId"
+        secret = in_casing("@ssl_key_vault_secret_id", Casing.BOTH)
+        rule = f"{name} has no add-on for Key Vault, which brings the certificate of {secret}"
         mend = "az aks enable-addons --addons azure-keyvault-secrets-provider --enable-secret-rotation"
         yield Failure(path, f"{rule}; turn it on: {mend}")
 
@@ -126,8 +127,8 @@ def _vcpus(properties: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[list
         pools.append(Pool(str(profile.get("name")), named, size, count=int(least or 0), spot=spot))
     purpose = Purpose(news["purpose"]) if news.get("purpose") in list(Purpose) else Purpose.FAST_PROD
     checks, found = vcpu_check(pools, purpose, flat=False)
-    failures = [Failure("purpose", one.reason(Casing.CAMEL)) for one in found if one.severity == "error"]
-    return failures, [*checks, *(one.reason(Casing.CAMEL) for one in found if one.severity != "error")]
+    failures = [Failure("purpose", one.reason(Casing.BOTH)) for one in found if one.severity == "error"]
+    return failures, [*checks, *(one.reason(Casing.BOTH) for one in found if one.severity != "error")]
 
 
 def computed(body: Mapping[str, Any]) -> Computed:
@@ -150,7 +151,8 @@ def path_of(news: Mapping[str, Any], subscription: str | None) -> str:
         return str(news["resourceId"])
     subscription = news.get("subscriptionId") or subscription
     if not subscription:
-        raise ResourceFailed("the subscription is not known: set ARM_SUBSCRIPTION_ID, or give subscription_id")
+        told = "the subscription is not known: set ARM_SUBSCRIPTION_ID, or give @subscription_id"
+        raise ResourceFailed(in_casing(told, Casing.BOTH))
     group, name = news.get("resourceGroup"), news.get("clusterName")
     provider = "providers/Microsoft.ContainerService/managedClusters"
     return f"/subscriptions/{subscription}/resourceGroups/{group}/{provider}/{name}"
