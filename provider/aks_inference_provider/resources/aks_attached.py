@@ -1,9 +1,12 @@
 """AttachedCluster: an AKS cluster that exists, held by one stack at a time.
 
 The hold is a tag on the cluster with the name of who holds it, so that every other stack sees it. Detaching takes the
-tag away and leaves the cluster and everything on it as they are.
+tag away and leaves the cluster and everything on it as they are. Azure has no "set it if nobody did": who wants to hold
+a cluster first writes a tag that is its own, and goes on only if it then sees nobody else's. Of two at the same moment
+at least one sees the other; both may give up, never both go on.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -26,6 +29,8 @@ from aks_inference_runtime.azure.arm import CLUSTER_API, Arm, AzureFailed, arm, 
 
 HOLDER_TAG = "aks-inference-held-by"
 """Names of tags hold no slash. The value is `project/stack/name`."""
+CLAIM_TAG = "aks-inference-claimed-by-"
+"""With a digest of the value, which is the same: of who is about to hold it."""
 INPUTS = (
     Field("resourceId", Kind.STRING, "Optional. The cluster's resource id.", replaces=True),
     Field("resourceGroup", Kind.STRING, "Optional. With `clusterName`, instead of the id.", replaces=True),
@@ -76,7 +81,7 @@ def findings_of(body: Mapping[str, Any], news: Mapping[str, Any], holder: str) -
 
 
 def _refused(body: Mapping[str, Any], properties: Mapping[str, Any], path: str, holder: str) -> Iterator[Failure]:
-    name, held = body.get("name"), (body.get("tags") or {}).get(HOLDER_TAG)
+    name, held = body.get("name"), _tags(body).get(HOLDER_TAG)
     if held is not None and held != holder:
         yield Failure(
             path,
@@ -219,12 +224,10 @@ class AttachedCluster:
             failures, _ = findings_of(body, news, news["holder"])
             if failures:
                 raise ResourceFailed("; ".join(failure.reason for failure in failures))
-            operation.progress.status("taking hold of the cluster")
-            await azure.change_tags(str(body["id"]), "Merge", {HOLDER_TAG: news["holder"]})
-            after = await _look(azure, news)
-            if after is None or (after.get("tags") or {}).get(HOLDER_TAG) != news["holder"]:
-                raise ResourceFailed("another stack took hold of the cluster at the same moment")
-        return Made(str(body["id"]), computed(after))
+            if _tags(body).get(HOLDER_TAG) != news["holder"]:
+                operation.progress.status("taking hold of the cluster")
+                body = await _hold(azure, str(body["id"]), str(news["holder"]))
+        return Made(str(body["id"]), computed(body))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """Purpose and vCPU are this side's own: the cluster is only looked at, and serves on."""
@@ -235,7 +238,7 @@ class AttachedCluster:
         news = plain(state.inputs)
         async with arm() as azure:
             body = await azure.get(state.id, CLUSTER_API)
-        if body is None or (body.get("tags") or {}).get(HOLDER_TAG) != news.get("holder"):
+        if body is None or _tags(body).get(HOLDER_TAG) != news.get("holder"):
             return None
         return State(state.id, state.inputs, {**state.inputs, **computed(body)})
 
@@ -244,8 +247,39 @@ class AttachedCluster:
         holder = plain(state.inputs).get("holder")
         async with arm() as azure:
             body = await azure.get(state.id, CLUSTER_API)
-            if body is not None and (body.get("tags") or {}).get(HOLDER_TAG) == holder:
+            if body is not None and _tags(body).get(HOLDER_TAG) == holder:
                 await azure.change_tags(state.id, "Delete", {HOLDER_TAG: str(holder)})
+
+
+async def _hold(azure: Arm, identity: str, holder: str) -> dict[str, Any]:
+    """The cluster, held. Raises ResourceFailed where somebody else holds it, or is about to."""
+    claim = {f"{CLAIM_TAG}{hashlib.sha256(holder.encode()).hexdigest()[:12]}": holder}
+    await azure.change_tags(identity, "Merge", claim)
+    try:
+        others = _claimed(await azure.get(identity, CLUSTER_API)) - {holder}
+        if others:
+            raise ResourceFailed(
+                f"{', '.join(sorted(others))} takes hold of the cluster at the same moment: apply again; where that "
+                f"stack is gone, remove the cluster's tags {CLAIM_TAG}…"
+            )
+        await azure.change_tags(identity, "Merge", {HOLDER_TAG: holder})
+    finally:
+        await azure.change_tags(identity, "Delete", claim)
+    after = await azure.get(identity, CLUSTER_API)
+    if after is None or _tags(after).get(HOLDER_TAG) != holder:
+        raise ResourceFailed("the cluster is gone, or somebody took its tag away at the same moment")
+    return after
+
+
+def _claimed(body: Mapping[str, Any] | None) -> set[str]:
+    """Who holds it or is about to."""
+    tags = _tags(body or {})
+    return {str(value) for name, value in tags.items() if name == HOLDER_TAG or name.startswith(CLAIM_TAG)}
+
+
+def _tags(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = body.get("tags") or {}
+    return found
 
 
 async def _vaults(related: Mapping[str, Any]) -> list[str]:
