@@ -7,7 +7,9 @@ services (each with a folder of its own, in other sizes each round) converted an
 rules of AKS, address budgets, cost, required hosts and the scheduling simulation at the services' minima and maxima.
 `anew_ms`: where all entry scripts have changed and are read and parsed anew. `first_ms`: the first round, which loads.
 `check_s` is the whole command `aks-inference check`, as a hook or an editor calls it, over a cluster with three
-services; `check_200_s` over all; `python_s` is Python that does nothing.
+services; `check_200_s` over all, both with byte code as pip writes it when it installs; `check_source_s` and
+`check_200_source_s` where Python may write none (PYTHONDONTWRITEBYTECODE, as in many images), so that a checkout that
+has none is compiled each time; `python_s` is Python that does nothing.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -122,14 +124,21 @@ def checked(declared: Sequence[Document]) -> None:
     assert service_names(one.plan for one in outcomes[1:]).registries
 
 
-def took(command: Sequence[str], times: int) -> float:
+def took(command: Sequence[str], times: int, environment: Mapping[str, str]) -> float:
     """Seconds of a process, the median."""
     seconds = []
     for _ in range(times):
         begun = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, env=environment)
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds)
+
+
+def environments(byte_code: Path) -> dict[str, dict[str, str]]:
+    """Of the command, by what the figure's name ends with. `byte_code`: a folder for it, so that none is left over."""
+    none, where = "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"
+    given = {key: value for key, value in os.environ.items() if key not in {none, where}}
+    return {"_s": given | {where: str(byte_code)}, "_source_s": given | {none: "1"}}
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
@@ -142,20 +151,20 @@ def measure(*, quick: bool) -> dict[str, Any]:
         usual = rounds(folders, count, anew=False)
         anew = rounds(folders, count, anew=True)
         seconds = {}
-        for services in (FEW, SERVICES):
+        around = environments(Path(name) / "byte-code")
+        for services, figure in ((FEW, "check"), (SERVICES, "check_200")):
             file = Path(name) / f"declared-{services}.json"
             some = documents(folders[:services], 0)
             file.write_text(json.dumps([{"component": d.component, "name": d.name, "args": d.args} for d in some]))
-            seconds[services] = took([*check, str(file)], commands)
-        python_s = took([sys.executable, "-c", ""], commands)
+            for ending, environment in around.items():
+                seconds[f"{figure}{ending}"] = took([*check, str(file)], commands, environment)
+        seconds["python_s"] = took([sys.executable, "-c", ""], commands, around["_s"])
     return {
         "checks_ms": round(statistics.median(usual), 2),
         "checks_p95_ms": round(statistics.quantiles(usual, n=20)[-1], 2),
         "anew_ms": round(statistics.median(anew), 2),
         "first_ms": round(first, 1),
-        "check_s": round(seconds[FEW], 3),
-        "check_200_s": round(seconds[SERVICES], 3),
-        "python_s": round(python_s, 3),
+        **{figure: round(value, 3) for figure, value in seconds.items()},
         "pools": POOLS,
         "services": SERVICES,
         "rounds": count,
@@ -184,7 +193,8 @@ def main() -> None:
     )
     print(
         f"aks-inference check, the whole command: {figures['check_s']} s with {FEW} services, "
-        f"{figures['check_200_s']} s with {SERVICES} (Python alone: {figures['python_s']} s); "
+        f"{figures['check_200_s']} s with {SERVICES}, without byte code {figures['check_source_s']} and "
+        f"{figures['check_200_source_s']} s (Python alone: {figures['python_s']} s); "
         f"to reach: {COMMAND_TO_REACH_S:g} s"
     )
 

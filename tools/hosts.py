@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aks_inference.aks_cluster.hosts import hosts_of
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
-from aks_inference.cluster_rules import Phase, RequiredHost
+from aks_inference.cluster_rules.hosts import Phase, RequiredHost
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "required-hosts.md"
 TODAY = date(2026, 11, 21)

@@ -9,7 +9,7 @@ import pulumi
 from pydantic.alias_generators import to_camel, to_snake
 
 from aks_inference._version import PACKAGE
-from aks_inference.findings import Casing, Finding, Severity, show_path
+from aks_inference.findings import Casing, Finding, Severity, in_casing, show_path
 from aks_inference.packages import without
 from aks_inference.program import ComponentFindings, Program, current_program, join
 from aks_inference.sendable import unsendable
@@ -92,8 +92,8 @@ class Component(pulumi.ComponentResource):
         return ()
 
     def _info(self, *lines: str) -> None:
-        """One message with the checks and their figures."""
-        self._say(pulumi.log.info, "\n".join(lines))
+        """One message with the checks and their figures; names of arguments as in findings."""
+        self._say(pulumi.log.info, in_casing("\n".join(lines), self._spelling.casing))
 
     def _say(self, log: Callable[..., None], message: str) -> None:
         if self._program:

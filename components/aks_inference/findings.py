@@ -45,6 +45,8 @@ class Casing(StrEnum):
 
     SNAKE = "snake_case"
     CAMEL = "camelCase"
+    BOTH = "both"
+    """For who says something and does not know how the caller writes: custom resources."""
 
 
 class _Nothing:
@@ -178,8 +180,20 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean `@{lower[close[0]]}`?" if close else f"known are {', '.join(f'@{name}' for name in names)}"
 
 
+def in_casing(text: str, casing: Casing) -> str:
+    """A text with its names, such as `@agent_count`, as the caller writes them."""
+    return _NAME.sub(lambda match: _name_in(match[1], casing), text)
+
+
+def _name_in(name: str, casing: Casing) -> str:
+    camel = to_camel(name)
+    if casing is Casing.BOTH and camel != name:
+        return f"{camel} (in Python {name})"
+    return name if casing is Casing.SNAKE else camel
+
+
 def _in_casing(text: str, casing: Casing) -> str:
-    return _sendable(_NAME.sub(lambda match: to_camel(match[1]) if casing is Casing.CAMEL else match[1], text))
+    return _sendable(in_casing(text, casing))
 
 
 def _sendable(text: str) -> str:

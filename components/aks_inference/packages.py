@@ -7,11 +7,12 @@ Reading it leaves questions among its findings, so that they get the right path;
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-
-from packaging.markers import UndefinedEnvironmentName
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING
 
 from aks_inference.findings import Finding, Path, Severity
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 SWITCH = "AKS_INFERENCE_PACKAGE_CHECK"
 """`off`: no index is asked."""
@@ -31,10 +32,12 @@ def is_off() -> bool:
     return os.environ.get(SWITCH, "").lower() == "off"
 
 
-def question(at: Path, requirement: Requirement, written: str) -> Iterator[Finding]:
+def question(at: Path, requirement: "Requirement", written: str) -> Iterator[Finding]:
     """What is to be asked about a valid requirement, if anything."""
     if requirement.url is not None:
         return
+    from packaging.markers import UndefinedEnvironmentName
+
     try:
         if requirement.marker is not None and not requirement.marker.evaluate():
             return

@@ -30,7 +30,10 @@ class Spec(BaseModel):
     A required argument has the default None and is named in `required`: it is missed like any other finding.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+    # Of all specs a program uses a few, and some are only what others extend: each is built when it is first read.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 _PLAIN = (str, int, float, list, dict, tuple)

@@ -1,11 +1,16 @@
 """Attaching a cluster that exists: looked at, held by one stack, left as it was."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from aks_inference_provider.resources.aks_attached import HOLDER_TAG, findings_of
+from aks_inference_provider.errors import ResourceFailed
+from aks_inference_provider.resources import aks_attached
+from aks_inference_provider.resources.aks_attached import HOLDER_TAG, AttachedCluster, findings_of
 from aks_inference_runtime.azure.arm import AzureFailed, credentials_of
 
 ID = (
@@ -89,7 +94,8 @@ NEWS = {"resourceId": ID, "purpose": "FastProd"}
         ({"properties": {"powerState": {"code": "Stopped"}}}, {}, "resourceId", "is stopped"),
         ({"properties": {"networkProfile": {"loadBalancerSku": "Basic"}}}, {}, "resourceId", "Basic load balancer"),
         ({"properties": {"agentPoolProfiles": [{"name": "a", "count": 2, "vmSize": "Standard_D4s_v5"}]}}, {}, "purpose",
-         "= 8 vCPU; FastProd needs at least 12"),
+         "= 8 vCPU; FastProd needs at least 12: use 1 more node, a larger vmSize (in Python vm_size), or "
+         "clusterPurpose (in Python cluster_purpose) DevTest"),
         ({"properties": {"agentPoolProfiles": [{"name": "a", "count": 2, "vmSize": "Standard_X"}]}},
          {"vcpusPerNode": 4.0}, "purpose", "= 8 vCPU"),
     ],
@@ -123,3 +129,79 @@ def test_credentials() -> None:
         credentials_of({"ARM_RESOURCE_MANAGER_ENDPOINT": "http://example.com"})
     with pytest.raises(AzureFailed, match="none of public"):
         credentials_of({"ARM_ENVIRONMENT": "mars"})
+
+
+class Tagged:
+    """A cluster with tags, as ARM shows and changes them; who asks waits for its turn."""
+
+    subscription = "s"
+
+    def __init__(self) -> None:
+        self.body = {"id": ID, "name": "shared", **deepcopy(BODY)}
+
+    async def get(self, _path: str, _api: str) -> dict[str, Any]:
+        await Turn()
+        return deepcopy(self.body)
+
+    async def change_tags(self, _scope: str, operation: str, tags: dict[str, str]) -> None:
+        await Turn()
+        kept: Any = self.body["tags"]
+        self.body["tags"] = kept | tags if operation == "Merge" else {k: v for k, v in kept.items() if k not in tags}
+
+
+class Turn:
+    def __await__(self) -> Any:
+        yield
+
+
+def held(cluster: Tagged, holder: str) -> Coroutine[Any, Any, Any]:
+    operation: Any = SimpleNamespace(progress=SimpleNamespace(status=lambda _text: None))
+    return AttachedCluster().create(operation, {**NEWS, "holder": holder})
+
+
+def ends(
+    attaching: list[Coroutine[Any, Any, Any]], turns: list[int]
+) -> tuple[list[bool | None], list[tuple[int, bool]]]:
+    """Whether each succeeded; and of each turn whose it was and whether the other could have had it. Beyond `turns` the
+    first goes on that can.
+    """
+    done: list[bool | None] = [None, None]
+    took: list[tuple[int, bool]] = []
+    while None in done:
+        index = turns[len(took)] if len(took) < len(turns) else done.index(None)
+        took.append((index, done[1 - index] is None))
+        try:
+            attaching[index].send(None)
+        except StopIteration:
+            done[index] = True
+        except ResourceFailed:
+            done[index] = False
+    return done, took
+
+
+def test_of_two_stacks_at_the_same_moment_never_both_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every order that their requests can have."""
+    cluster = Tagged()
+
+    @asynccontextmanager
+    async def arm() -> Any:
+        yield cluster
+
+    monkeypatch.setattr(aks_attached, "arm", arm)
+    holders = ["one/dev/a", "two/dev/b"]
+    seen = set()
+    turns: list[int] | None = []
+    while turns is not None:
+        cluster.body = {"id": ID, "name": "shared", **deepcopy(BODY)}
+        done, took = ends([held(cluster, holder) for holder in holders], turns)
+        assert done != [True, True], took
+        expected = {"team": "a"}
+        if True in done:
+            expected[HOLDER_TAG] = holders[done.index(True)]
+        assert cluster.body["tags"] == expected, took
+        seen.add(tuple(done))
+        # The next order: the second has the last turn of the first that it could have had.
+        while took and took[-1] != (0, True):
+            took.pop()
+        turns = [*(index for index, _ in took[:-1]), 1] if took else None
+    assert seen == {(True, False), (False, True), (False, False)}

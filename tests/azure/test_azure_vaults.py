@@ -37,7 +37,7 @@ CERTIFICATE, KMS = {"id": VAULT, "use": "certificate"}, {"id": VAULT, "use": "km
         (CERTIFICATE, CLOSED, ["has no public access: the nodes must reach it"]),
         (CERTIFICATE, DENIED, ["refuses all networks but those that it names: the nodes must reach it"]),
         (CERTIFICATE, {**OPEN, "networkAcls": {"defaultAction": "Allow"}}, []),
-        (KMS, CLOSED, ["write kms_network_access Private"]),
+        (KMS, CLOSED, ["write kmsNetworkAccess (in Python kms_network_access) Private"]),
         (KMS, DENIED, ["KMS must be let through"]),
         ({**KMS, "private": True}, CLOSED, []),
         ({**KMS, "private": True}, {**CLOSED, "enableRbacAuthorization": False}, ["decides by access policies"]),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 PROGRAM = """
 from aks_inference import AksInferenceCluster, ModelWebService
@@ -50,6 +51,31 @@ def test_what_who_applies_must_be_allowed_to(
     said = outcome.engine.said()
     assert ("rights: who applies this" in said) is bool(told)
     assert all(words in said for words in told)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (", agent_count=3, access=dict(entra_id=True, azure_rbac=False)", "agent_count"),
+        (
+            ', agentCount=3, tier="Standard", clusterName="prod", access=dict(entraId=True, azureRbac=False)',
+            "agentCount",
+        ),
+    ],
+)
+def test_what_was_checked_names_arguments_as_the_program_does(
+    run_program: Callable[..., Any], more: str, named: str
+) -> None:
+    spelled = str if "_" in named else to_camel
+    written = program([], RUNTIME + more)
+    for name in ("vm_size", "plugin_mode") if "_" not in named else ():
+        written = written.replace(name, to_camel(name))
+    outcome = run_program(written)
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    said = outcome.engine.said()
+    assert f"vCPU check: {named} 3 × Standard_D4s_v5 (4 vCPU) = 12 vCPU" in said
+    assert f"the output {spelled('required_hosts')} and `aks-inference doctor`" in said
+    assert f"There are neither {spelled('azure_rbac')} nor {spelled('admin_group_ids')}" in said
 
 
 def test_an_internal_address(run_program: Callable[..., Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.hosts import attached_hosts, hosts_of, image_host, service_names, store_names
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
-from aks_inference.cluster_rules import StackNames
+from aks_inference.cluster_rules.hosts import StackNames
 from aks_inference.service.serving import hosts_told
 from aks_inference.service.spec import plan_service
 from aks_inference_runtime.api.target import KubernetesTarget, format_target

@@ -1,6 +1,7 @@
 """`aks-inference check`: what it says, as text and as JSON, of files of declarations."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from aks_inference.documents.reading import COMPONENTS
 from aks_inference_provider.cli.check import run
@@ -181,6 +183,72 @@ def test_the_text_for_people(check: Check, tmp_path: Path, capsys: pytest.Captur
     assert shown.err == "1 document: 1 error, 0 warnings\n"
 
 
+HERE = {"target": "here", "inference_config": {"entry_script": "score.py"}}
+FLAT = {"location": "westeurope", "vm_size": "Standard_D4s_v5"}
+
+
+@pytest.mark.parametrize("spelled", [str, to_camel], ids=["snake_case", "camelCase"])
+@pytest.mark.parametrize(
+    ("component", "args", "mend"),
+    [
+        (
+            "AksInferenceCluster",
+            FLAT | {"agent_count": 2},
+            "use agent_count ≥ 3, a larger vm_size, or cluster_purpose DevTest",
+        ),
+        (
+            "AksInferenceCluster",
+            {
+                "location": "westeurope",
+                "pools": [{"name": "a", "vm_size": "Standard_D4s_v5", "autoscale": True, "max_count": 3}],
+            },
+            "(an autoscaled pool counts with its min_count), a larger vm_size, or cluster_purpose DevTest",
+        ),
+        (
+            "AksInferenceCluster",
+            FLAT | {"pools": [{"name": "a", "vm_size": "Standard_D4s_v5"}]},
+            "give vm_size or pools, not both",
+        ),
+        ("ModelWebService", HERE | {"autoscale_min_replicas": -1}, "use 1 or more, or 0 with scale_to_zero"),
+        ("ModelWebService", HERE | {"models": ["none"]}, "or its `model_id`; files beside the script need no model"),
+        (
+            "ModelWebService",
+            {"target": "here", "num_replicas": 1, "inference_config": 7},
+            "give entry_script, source_directory and environment",
+        ),
+        ("RegisteredModel", {"target": "here", "job_outputs": 7, "model_name": "churn"}, "or its `outputs_path`"),
+    ],
+)
+def test_mends_name_arguments_as_the_file_writes_them(
+    check: Check, spelled: Callable[[str], str], component: str, args: dict[str, Any], mend: str
+) -> None:
+    def names(value: object) -> object:
+        if isinstance(value, list):
+            return [names(one) for one in value]
+        return {spelled(key): names(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+    local = {"component": "LocalInferenceCluster", "name": "here"}
+    code, found = check(
+        json.dumps([local, {"component": component, "name": "made", "args": names(args)}]), name="a.json"
+    )
+    said = re.sub("[a-z]+(?:_[a-z]+)+", lambda match: spelled(match[0]), mend)
+    assert code == 1
+    assert any(said in f"{one['message']}; {one['mend']}" for one in found), found
+
+
+LONG_TO_LOAD = {
+    "pulumi",
+    "grpc",
+    "aiohttp",
+    "click",
+    "rich",
+    "cryptography",
+    "packaging",
+    "concurrent",
+    "aks_inference.cluster_rules.hosts",
+}
+
+
 def test_the_short_way_loads_neither_pulumi_nor_the_runtimes_commands(tmp_path: Path) -> None:
     with_runtime = (CLUSTER % 3).replace("pluginMode: overlay}", "pluginMode: overlay}, runtime: {image: 'r:1'}")
     (tmp_path / "c.yaml").write_text(
@@ -190,7 +258,7 @@ def test_the_short_way_loads_neither_pulumi_nor_the_runtimes_commands(tmp_path: 
         "import sys; from aks_inference_provider.cli import main\n"
         "sys.argv[1:] = ['check', 'c.yaml']\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "print(sorted({'pulumi', 'grpc', 'aiohttp', 'click', 'rich'} & set(sys.modules)))"
+        f"print(sorted({LONG_TO_LOAD!r} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60

@@ -21,7 +21,6 @@ from aks_inference.cluster_rules import (
     Resources,
     Security,
     Service,
-    StackNames,
     Subnet,
     Tls,
     Workload,
@@ -29,8 +28,8 @@ from aks_inference.cluster_rules import (
     check_cluster,
     fit_services,
     monthly_cost,
-    required_hosts,
 )
+from aks_inference.cluster_rules.hosts import StackNames, required_hosts
 from aks_inference.cluster_rules.kinds import DEFAULT_MAX_PODS, NetworkKind, max_pods, network_kind
 from aks_inference.facts import price_list
 from aks_inference.findings import Casing, Severity

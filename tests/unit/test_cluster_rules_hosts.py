@@ -11,17 +11,13 @@ from aks_inference.cluster_rules import (
     CloudNames,
     Cluster,
     Egress,
-    From,
     Network,
-    Phase,
     Pool,
-    RequiredHost,
     Security,
-    StackNames,
     Tls,
     cloud_of,
-    required_hosts,
 )
+from aks_inference.cluster_rules.hosts import From, Phase, RequiredHost, StackNames, required_hosts
 from aks_inference.vm_sizes import VmSize
 
 GPU = Pool("gpu", "Standard_NC4as_T4_v3", VmSize("Standard_NC4as_T4_v3", 4, 28, 1))

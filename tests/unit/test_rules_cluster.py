@@ -41,7 +41,7 @@ def test_defaults() -> None:
     assert (made.purpose, pool.pool.count, pool.pool.vm_size) == ("FastProd", 3, "Standard_D3_v2")
     assert (made.network.plugin, made.system.count) == ("kubenet", 3)
     vcpu, cost = made.checks
-    assert vcpu == "vCPU check: agentCount 3 × Standard_D3_v2 (4 vCPU) = 12 vCPU; FastProd needs at least 12: ok"
+    assert vcpu == "vCPU check: @agent_count 3 × Standard_D3_v2 (4 vCPU) = 12 vCPU; FastProd needs at least 12: ok"
     assert cost.startswith("cost: USD 73.00 a month; unknown: pool system, pool inference (prices of ")
     assert sorted(w.split(":")[0] for w in warnings) == ['network.plugin = "kubenet"', 'vm_size = "Standard_D3_v2"']
     made, errors, warnings = plan(cluster_purpose="DevTest")

@@ -284,7 +284,7 @@ def test_notes_about_what_has_no_effect_here() -> None:
     made, _, _ = plan(blobfuse_enabled=False, namespace="prod", cpu_cores_limit=1, memory_gb_limit=2)
     assert made is not None
     assert [note.split(":")[0] for note in made.notes] == [
-        "blobfuse_enabled",
+        "@blobfuse_enabled",
         "namespace prod",
     ]
 

@@ -24,7 +24,7 @@ from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_pro
 from aks_inference.aks_cluster.scoring_address import leaf_host, leaf_label
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.aks_cluster.vault import VaultAccess, vault_access, vault_line
-from aks_inference.cluster_rules import StackNames
+from aks_inference.cluster_rules.hosts import StackNames
 from aks_inference.cluster_rules.model import Pool
 from aks_inference.component import NO_ARGS, Cluster, Component, known, merged, unknown
 from aks_inference.findings import Finding, Severity
@@ -283,11 +283,11 @@ def rights_lines(plan: ClusterPlan) -> list[str]:
     access = plan.access
     if plan.runtime is None or not access.entra_id:
         return []
-    group = "be a member of one of admin_group_ids" if access.admin_group_ids else "be a member of a group of admins"
+    group = "be a member of one of @admin_group_ids" if access.admin_group_ids else "be a member of a group of admins"
     role = f"have the role {RBAC_ADMIN}, at the resource group or the cluster, or " if access.azure_rbac else ""
     told = f"rights: who applies this must {role}{group}; without it the cluster is made and refuses the runtime"
     if not access.azure_rbac and not access.admin_group_ids:
-        told += ". There are neither azure_rbac nor admin_group_ids: nobody is allowed to, give one of them"
+        told += ". There are neither @azure_rbac nor @admin_group_ids: nobody is allowed to, give one of them"
     return [f"{told} (whether it is so cannot be known before)"]
 
 

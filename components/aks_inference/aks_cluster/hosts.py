@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.spec import ClusterPlan
-from aks_inference.cluster_rules import Cluster, Phase, RequiredHost, StackNames, cloud_of, required_hosts
+from aks_inference.cluster_rules import Cluster, cloud_of
+from aks_inference.cluster_rules.hosts import Phase, RequiredHost, StackNames, required_hosts
 from aks_inference.cluster_rules.kinds import parse_id
 from aks_inference.cluster_rules.model import Tls
 from aks_inference.values import is_late
@@ -157,4 +158,4 @@ def host_line(plan: ClusterPlan) -> str:
     hosts = hosts_of(plan, [one for one in plan.spec.registry_ids if not is_late(one)])
     first = Counter(one.phases[0] for one in hosts)
     parts = ", ".join(f"{first[phase]} from {phase} on" for phase in Phase if first[phase])
-    return f"required hosts: {len(hosts)} ({parts}); the output required_hosts and `aks-inference doctor` list them"
+    return f"required hosts: {len(hosts)} ({parts}); the output @required_hosts and `aks-inference doctor` list them"

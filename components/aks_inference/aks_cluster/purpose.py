@@ -22,8 +22,6 @@ PRODUCTION_VCPU = 12
 """What a production cluster needs (source documents 000, 002, 004)."""
 PRODUCTION_NODES = 3
 """Later documentation: fewer nodes leave a service without a spare."""
-COUNT_WORD = "agentCount"
-"""In the line of a check, which is nobody's spelling; a finding has the caller's."""
 DEV_TEST_VCPU = 2
 """Recommended for DevTest."""
 
@@ -62,13 +60,12 @@ def vcpu_check(pools: Sequence[Pool], purpose: Purpose, flat: bool) -> tuple[lis
     if any(pool.autoscale for pool in lasting):
         counts += " (an autoscaled pool counts with its @min_count)"
     mend = f"use {counts}, a larger @vm_size, or @cluster_purpose DevTest"
-    said = sum_text.replace(COUNT_WORD, "@agent_count", 1) if flat else sum_text
-    return [], [VCPU.broken(path, None, f"{said}; {rule}", mend)]
+    return [], [VCPU.broken(path, None, f"{sum_text}; {rule}", mend)]
 
 
 def _sum(pools: Sequence[Pool], flat: bool, total: int) -> str:
     parts = [
-        f"{COUNT_WORD if flat else pool.name} {pool.least_nodes} × {pool.vm_size} ({pool.size.vcpus} vCPU)"
+        f"{'@agent_count' if flat else pool.name} {pool.least_nodes} × {pool.vm_size} ({pool.size.vcpus} vCPU)"
         for pool in pools
         if pool.size
     ]

@@ -84,5 +84,5 @@ def vault_line(secret_id: str | None, vault_id: object) -> list[str]:
         return [f"rights: the Key Vault add-on's identity gets {ROLE} at the certificate's secret in its vault"]
     return [
         f"rights: the Key Vault add-on's identity (azurekeyvaultsecretsprovider-<cluster>) must have {ROLE} at "
-        f"{secret_id}; with ssl_key_vault_id it gets the role here"
+        f"{secret_id}; with @ssl_key_vault_id it gets the role here"
     ]

@@ -1,6 +1,7 @@
-"""The rules of AKS as pure functions: a declared cluster in, findings out; its cost, its capacity, its hosts.
+"""The rules of AKS as pure functions: a declared cluster in, findings out; its cost and its capacity.
 
-Nothing here asks Azure or the clock. The model names Azure's own words; see `model.Cluster`.
+Nothing here asks Azure or the clock. The model names Azure's own words; see `model.Cluster`. Its hosts are in `hosts`,
+which is named where it is needed: who checks a cluster does not load it.
 """
 
 from aks_inference.cluster_rules.budget import AddressNeed, address_needs
@@ -9,7 +10,6 @@ from aks_inference.cluster_rules.check import NOT_CHECKED, all_rules, check_clus
 from aks_inference.cluster_rules.clouds import CloudNames, cloud_of
 from aks_inference.cluster_rules.cost import Cost, CostChange, cost_change, monthly_cost
 from aks_inference.cluster_rules.fitting import FitReport, Service, fit_services
-from aks_inference.cluster_rules.hosts import From, Phase, RequiredHost, StackNames, required_hosts
 from aks_inference.cluster_rules.model import (
     Access,
     Cluster,
@@ -36,21 +36,17 @@ __all__ = [
     "CostChange",
     "Egress",
     "FitReport",
-    "From",
     "Identity",
     "Network",
     "NodeGroup",
     "Packing",
     "Pending",
-    "Phase",
     "Pool",
-    "RequiredHost",
     "Resources",
     "Rule",
     "RuleFinding",
     "Security",
     "Service",
-    "StackNames",
     "Subnet",
     "Tls",
     "Verdict",
@@ -66,6 +62,5 @@ __all__ = [
     "monthly_cost",
     "pack",
     "relocate",
-    "required_hosts",
     "supported_minors",
 ]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aks_inference.findings import Finding, Severity
 from aks_inference.inference_runtime.vault import (
@@ -21,7 +21,9 @@ from aks_inference.pods import labels
 from aks_inference.service.code import absolute
 from aks_inference.values import is_late
 from aks_inference_runtime.api import kubernetes as k8s
-from aks_inference_runtime.api.certificates import Certificate, Part, judge
+
+if TYPE_CHECKING:
+    from aks_inference_runtime.api.certificates import Certificate, Judged
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 SOLVER_CLASS = "aks-inference"
@@ -31,7 +33,8 @@ _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))+",
 _LONGEST_HOST = 253
 _MOST_FILE_BYTES = 1_000_000
 _IDENTITY = ("ssl_key_vault_client_id", "ssl_key_vault_tenant_id")
-_ARGUMENTS = {Part.CHAIN: "ssl_cert_pem_file", Part.KEY: "ssl_key_pem_file", Part.NAME: "ssl_cname"}
+_ARGUMENTS = {"CHAIN": "ssl_cert_pem_file", "KEY": "ssl_key_pem_file", "NAME": "ssl_cname"}
+"""By the part of a certificate that a problem is about."""
 
 
 class TlsArguments(Protocol):
@@ -67,7 +70,7 @@ class TlsPlan:
     """A text, or an output of one."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     allow_insecure: bool = False
-    certificate: Certificate | None = None
+    certificate: "Certificate | None" = None
     """What was given; None: one from a vault, or cert-manager has one issued."""
     vault: VaultPlan | None = None
     names: tuple[str, ...] = ()
@@ -84,17 +87,8 @@ def plan_tls(spec: TlsArguments, now: datetime | None = None) -> tuple[TlsPlan |
         findings += _host(host, by_acme=spec.acme_server is not None)
     judged = None
     if spec.ssl_cert_pem_file is not None and spec.ssl_key_pem_file is not None:
-        files = [_content(name, getattr(spec, name)) for name in ("ssl_cert_pem_file", "ssl_key_pem_file")]
-        contents = [content for content, _ in files]
-        findings += [finding for _, finding in files if finding is not None]
-        if contents[0] is not None and contents[1] is not None:
-            known = host if isinstance(host, str) and not is_late(host) else None
-            judged = judge(contents[0], contents[1], known, now or datetime.now(UTC))
-            for problem in judged.problems:
-                argument = _ARGUMENTS[problem.part]
-                value = host if problem.part is Part.NAME else getattr(spec, argument)
-                severity = Severity.WARNING if problem.warning else Severity.ERROR
-                findings.append(Finding((argument,), problem.rule, problem.mend, value, severity))
+        judged, wrong = _judged(spec, spec.ssl_cert_pem_file, spec.ssl_key_pem_file, now or datetime.now(UTC))
+        findings += wrong
     if spec.ssl_key_vault_secret_id is not None:
         findings += secret_findings("ssl_key_vault_secret_id", spec.ssl_key_vault_secret_id)
     if host is None or any(finding.severity is Severity.ERROR for finding in findings):
@@ -111,6 +105,25 @@ def plan_tls(spec: TlsArguments, now: datetime | None = None) -> tuple[TlsPlan |
         acme_server=spec.acme_server,
         acme_email=spec.acme_email,
     ), findings
+
+
+def _judged(spec: TlsArguments, chain: str, key: str, now: datetime) -> tuple["Judged | None", list[Finding]]:
+    """The certificate in two files, and what is wrong with it."""
+    files = [_content("ssl_cert_pem_file", chain), _content("ssl_key_pem_file", key)]
+    (certificate, _), (private, _) = files
+    findings = [finding for _, finding in files if finding is not None]
+    if certificate is None or private is None:
+        return None, findings
+    # Loaded here: what reads certificates takes longer to load than most checks take.
+    from aks_inference_runtime.api.certificates import judge
+
+    host = spec.ssl_cname
+    judged = judge(certificate, private, host if isinstance(host, str) and not is_late(host) else None, now)
+    for problem in judged.problems:
+        argument = _ARGUMENTS[problem.part.name]
+        severity = Severity.WARNING if problem.warning else Severity.ERROR
+        findings.append(Finding((argument,), problem.rule, problem.mend, getattr(spec, argument), severity))
+    return judged, findings
 
 
 def _together(spec: TlsArguments) -> Iterator[Finding]:

@@ -127,7 +127,7 @@ def _in_outputs(spec: RegisteredModelSpec) -> tuple[str, list[Finding]]:
     given = spec.job_outputs
     if not (isinstance(given, str) or is_late(given) or hasattr(given, "outputs_path")):
         rule = f"an object of type {type(given).__name__} is not a training job"
-        findings.append(Finding(("job_outputs",), rule, "pass a TrainingJob, or its `outputs_path`"))
+        findings.append(Finding(("job_outputs",), rule, "pass a TrainingJob, or its `@outputs_path`"))
     if path.is_absolute() or ".." in path.parts or is_remote(str(path)):
         rule = "lies outside of @job_outputs"
         findings.append(Finding(("model_path",), rule, "give a path in the outputs, or leave it out", spec.model_path))

@@ -13,9 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from packaging.requirements import InvalidRequirement, Requirement
-
 from aks_inference.findings import Finding, under
 from aks_inference.findings import Path as PropertyPath
 from aks_inference.names import ENVIRONMENT_RESERVED
@@ -190,6 +187,8 @@ def conda_file(path: Path, given: str) -> tuple[list[str], list[Finding]]:
     except (OSError, ValueError):
         # The second: a path that none can be.
         return [], [Finding((), f"does not exist ({path})", "give the path of a conda definition", given)]
+    import yaml
+
     try:
         raw = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -258,6 +257,9 @@ def _conda_package(at: PropertyPath, item: str) -> Iterator[Finding]:
 
 
 def _requirement(at: PropertyPath, package: object) -> Iterator[Finding]:
+    # Loaded here, as yaml above: most declarations name an image and neither list packages nor have a conda file.
+    from packaging.requirements import InvalidRequirement, Requirement
+
     mend = "write a requirement such as scikit-learn==1.9.0"
     if not isinstance(package, str):
         yield Finding(at, "must be a text", mend, package)

@@ -116,7 +116,7 @@ def read_inference(config: object, file: object, *, built: bool = False) -> tupl
         return inference, list(in_file(path, name, findings))
     if not isinstance(config, Mapping):
         rule = "must be known at preview" if is_late(config) or is_late(file) else "must be an object or a path"
-        return None, [Finding((name,), rule, "give entry_script, source_directory and environment")]
+        return None, [Finding((name,), rule, "give @entry_script, @source_directory and @environment")]
     inference, findings = _read(config, built)
     return inference, list(under(("inference_config",), findings))
 

@@ -25,7 +25,7 @@ LOOK_S = 3.0
 
 def unknown_model(name: str, version: int, stored: Sequence["ModelRecord"]) -> tuple[str, str]:
     """Rule and mend about a model that is not among those of a target."""
-    mend = "pass a RegisteredModel of this program, or its `model_id`"
+    mend = "pass a RegisteredModel of this program, or its `@model_id`"
     versions = sorted(record.version for record in stored if record.name == name)
     if versions:
         known = ", ".join(f"{name}:{version}" for version in versions[-5:])

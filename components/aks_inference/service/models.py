@@ -70,12 +70,12 @@ def read_models(models: Iterable[Any], target: "TargetChoice | None") -> tuple[l
             reference = parse_model_id(model)
             if reference is None:
                 rule = "is not a model id `name:version`"
-                mend = "pass a RegisteredModel or its `model_id`; files beside the script need no model"
+                mend = "pass a RegisteredModel or its `@model_id`; files beside the script need no model"
                 findings.append(Finding(path, rule, mend, model))
             else:
                 uses.append(ModelUse(reference, model).at(kept))
         else:
-            mend = "pass a RegisteredModel or its `model_id`"
+            mend = "pass a RegisteredModel or its `@model_id`"
             findings.append(Finding(path, f"an object of type {type(model).__name__} is not a model", mend))
     labels = [use.label for use in uses]
     for label in sorted({label for label in labels if labels.count(label) > 1}):

@@ -238,7 +238,7 @@ def hosts_told(plan: EndpointPlan) -> list[str]:
         )
         if hosts
     ]
-    return [f"hosts that it needs, too (not in requiredHosts of a cluster): {'; '.join(parts)}"] if parts else []
+    return [f"hosts that it needs, too (not in @required_hosts of a cluster): {'; '.join(parts)}"] if parts else []
 
 
 def _runs(version: EndpointVersion) -> str:

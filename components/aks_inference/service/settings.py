@@ -87,7 +87,7 @@ class VersionSettings(Spec):
     num_replicas: PositiveWhole | None = Field(None, description="use 1 or more; leave it out to scale automatically")
     autoscale_enabled: Flag | None = None
     autoscale_min_replicas: Annotated[Count, Field(ge=0)] | None = Field(
-        None, description="use 1 or more, or 0 with scale_to_zero"
+        None, description="use 1 or more, or 0 with @scale_to_zero"
     )
     autoscale_max_replicas: PositiveWhole | None = Field(None, description=COUNT)
     autoscale_refresh_seconds: PositiveNumber | None = Field(None, description=POSITIVE)

@@ -57,7 +57,7 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     endpoint = build_endpoint(name, spec, [version], {**plain, "properties": spec.properties})
     notes = list(version.notes)
     if spec.blobfuse_enabled is not None:
-        notes.append("blobfuse_enabled: no effect, models are files beside the replicas")
+        notes.append("@blobfuse_enabled: no effect, models are files beside the replicas")
     if spec.namespace is not None and target.local is not False:
         notes.append(f"namespace {spec.namespace}: a label only, on the local target")
     return EndpointPlan(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from aks_inference.aks_cluster.attach import AttachPlan
 from aks_inference.aks_cluster.hosts import attached_hosts, hosts_of, service_names
 from aks_inference.aks_cluster.spec import ClusterPlan
-from aks_inference.cluster_rules import From, Phase, RequiredHost, StackNames
+from aks_inference.cluster_rules.hosts import From, Phase, RequiredHost, StackNames
 from aks_inference.documents import check_documents, read_files
 from aks_inference.service.endpoint import EndpointPlan
 from aks_inference_runtime.api.kubernetes import RUNTIME_NAMESPACE

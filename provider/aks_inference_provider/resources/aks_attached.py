@@ -1,9 +1,12 @@
 """AttachedCluster: an AKS cluster that exists, held by one stack at a time.
 
 The hold is a tag on the cluster with the name of who holds it, so that every other stack sees it. Detaching takes the
-tag away and leaves the cluster and everything on it as they are.
+tag away and leaves the cluster and everything on it as they are. Azure has no "set it if nobody did": who wants to hold
+a cluster first writes a tag that is its own, and goes on only if it then sees nobody else's. Of two at the same moment
+at least one sees the other; both may give up, never both go on.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,7 +16,7 @@ from aks_inference.aks_cluster.purpose import Purpose, vcpu_check
 from aks_inference.cluster_rules import Cluster, Pool
 from aks_inference.cluster_rules.model import KEY_VAULT_ADDON
 from aks_inference.cluster_rules.versions import check_versions
-from aks_inference.findings import Casing
+from aks_inference.findings import Casing, in_casing
 from aks_inference.vm_sizes import VmSize, find_size
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes, top
@@ -26,6 +29,8 @@ from aks_inference_runtime.azure.arm import CLUSTER_API, Arm, AzureFailed, arm, 
 
 HOLDER_TAG = "aks-inference-held-by"
 """Names of tags hold no slash. The value is `project/stack/name`."""
+CLAIM_TAG = "aks-inference-claimed-by-"
+"""With a digest of the value, which is the same: of who is about to hold it."""
 INPUTS = (
     Field("resourceId", Kind.STRING, "Optional. The cluster's resource id.", replaces=True),
     Field("resourceGroup", Kind.STRING, "Optional. With `clusterName`, instead of the id.", replaces=True),
@@ -71,12 +76,12 @@ def findings_of(body: Mapping[str, Any], news: Mapping[str, Any], holder: str) -
         support_plan=properties.get("supportPlan") or "KubernetesOfficial",
         today=datetime.now(UTC).date(),
     )
-    notes += [f"{body.get('name')}: {finding.reason(Casing.CAMEL)}" for finding in check_versions(cluster)]
+    notes += [f"{body.get('name')}: {finding.reason(Casing.BOTH)}" for finding in check_versions(cluster)]
     return failures, notes
 
 
 def _refused(body: Mapping[str, Any], properties: Mapping[str, Any], path: str, holder: str) -> Iterator[Failure]:
-    name, held = body.get("name"), (body.get("tags") or {}).get(HOLDER_TAG)
+    name, held = body.get("name"), _tags(body).get(HOLDER_TAG)
     if held is not None and held != holder:
         yield Failure(
             path,
@@ -100,7 +105,8 @@ def _addon(body: Mapping[str, Any], properties: Mapping[str, Any], path: str) ->
     addon = (properties.get("addonProfiles") or {}).get(KEY_VAULT_ADDON) or {}
     name = body.get("name")
     if not addon.get("enabled"):
-        rule = f"{name} has no add-on for Key Vault, which brings the certificate of sslKeyVaultSecretId"
+        secret = in_casing("@ssl_key_vault_secret_id", Casing.BOTH)
+        rule = f"{name} has no add-on for Key Vault, which brings the certificate of {secret}"
         mend = "az aks enable-addons --addons azure-keyvault-secrets-provider --enable-secret-rotation"
         yield Failure(path, f"{rule}; turn it on: {mend}")
 
@@ -126,8 +132,8 @@ def _vcpus(properties: Mapping[str, Any], news: Mapping[str, Any]) -> tuple[list
         pools.append(Pool(str(profile.get("name")), named, size, count=int(least or 0), spot=spot))
     purpose = Purpose(news["purpose"]) if news.get("purpose") in list(Purpose) else Purpose.FAST_PROD
     checks, found = vcpu_check(pools, purpose, flat=False)
-    failures = [Failure("purpose", one.reason(Casing.CAMEL)) for one in found if one.severity == "error"]
-    return failures, [*checks, *(one.reason(Casing.CAMEL) for one in found if one.severity != "error")]
+    failures = [Failure("purpose", one.reason(Casing.BOTH)) for one in found if one.severity == "error"]
+    return failures, [*checks, *(one.reason(Casing.BOTH) for one in found if one.severity != "error")]
 
 
 def computed(body: Mapping[str, Any]) -> Computed:
@@ -150,7 +156,8 @@ def path_of(news: Mapping[str, Any], subscription: str | None) -> str:
         return str(news["resourceId"])
     subscription = news.get("subscriptionId") or subscription
     if not subscription:
-        raise ResourceFailed("the subscription is not known: set ARM_SUBSCRIPTION_ID, or give subscription_id")
+        told = "the subscription is not known: set ARM_SUBSCRIPTION_ID, or give @subscription_id"
+        raise ResourceFailed(in_casing(told, Casing.BOTH))
     group, name = news.get("resourceGroup"), news.get("clusterName")
     provider = "providers/Microsoft.ContainerService/managedClusters"
     return f"/subscriptions/{subscription}/resourceGroups/{group}/{provider}/{name}"
@@ -217,12 +224,10 @@ class AttachedCluster:
             failures, _ = findings_of(body, news, news["holder"])
             if failures:
                 raise ResourceFailed("; ".join(failure.reason for failure in failures))
-            operation.progress.status("taking hold of the cluster")
-            await azure.change_tags(str(body["id"]), "Merge", {HOLDER_TAG: news["holder"]})
-            after = await _look(azure, news)
-            if after is None or (after.get("tags") or {}).get(HOLDER_TAG) != news["holder"]:
-                raise ResourceFailed("another stack took hold of the cluster at the same moment")
-        return Made(str(body["id"]), computed(after))
+            if _tags(body).get(HOLDER_TAG) != news["holder"]:
+                operation.progress.status("taking hold of the cluster")
+                body = await _hold(azure, str(body["id"]), str(news["holder"]))
+        return Made(str(body["id"]), computed(body))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """Purpose and vCPU are this side's own: the cluster is only looked at, and serves on."""
@@ -233,7 +238,7 @@ class AttachedCluster:
         news = plain(state.inputs)
         async with arm() as azure:
             body = await azure.get(state.id, CLUSTER_API)
-        if body is None or (body.get("tags") or {}).get(HOLDER_TAG) != news.get("holder"):
+        if body is None or _tags(body).get(HOLDER_TAG) != news.get("holder"):
             return None
         return State(state.id, state.inputs, {**state.inputs, **computed(body)})
 
@@ -242,8 +247,39 @@ class AttachedCluster:
         holder = plain(state.inputs).get("holder")
         async with arm() as azure:
             body = await azure.get(state.id, CLUSTER_API)
-            if body is not None and (body.get("tags") or {}).get(HOLDER_TAG) == holder:
+            if body is not None and _tags(body).get(HOLDER_TAG) == holder:
                 await azure.change_tags(state.id, "Delete", {HOLDER_TAG: str(holder)})
+
+
+async def _hold(azure: Arm, identity: str, holder: str) -> dict[str, Any]:
+    """The cluster, held. Raises ResourceFailed where somebody else holds it, or is about to."""
+    claim = {f"{CLAIM_TAG}{hashlib.sha256(holder.encode()).hexdigest()[:12]}": holder}
+    await azure.change_tags(identity, "Merge", claim)
+    try:
+        others = _claimed(await azure.get(identity, CLUSTER_API)) - {holder}
+        if others:
+            raise ResourceFailed(
+                f"{', '.join(sorted(others))} takes hold of the cluster at the same moment: apply again; where that "
+                f"stack is gone, remove the cluster's tags {CLAIM_TAG}…"
+            )
+        await azure.change_tags(identity, "Merge", {HOLDER_TAG: holder})
+    finally:
+        await azure.change_tags(identity, "Delete", claim)
+    after = await azure.get(identity, CLUSTER_API)
+    if after is None or _tags(after).get(HOLDER_TAG) != holder:
+        raise ResourceFailed("the cluster is gone, or somebody took its tag away at the same moment")
+    return after
+
+
+def _claimed(body: Mapping[str, Any] | None) -> set[str]:
+    """Who holds it or is about to."""
+    tags = _tags(body or {})
+    return {str(value) for name, value in tags.items() if name == HOLDER_TAG or name.startswith(CLAIM_TAG)}
+
+
+def _tags(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = body.get("tags") or {}
+    return found
 
 
 async def _vaults(related: Mapping[str, Any]) -> list[str]:

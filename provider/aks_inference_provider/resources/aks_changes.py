@@ -6,6 +6,8 @@ Numbers in brackets are those of docs/aks-rules.md.
 import re
 from collections.abc import Iterator, Mapping
 
+from aks_inference.findings import Casing, in_casing
+
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 PRIVATE, INTEGRATED = "access.privateCluster", "access.vnetIntegration"
 ENTRA, ISSUER, VERSION = "access.entraId", "security.oidcIssuer", "kubernetesVersion"
@@ -61,7 +63,8 @@ def crowded(before: object, after: object) -> Iterator[str]:
         if going and needed <= room["available"] < needed + more:
             rule = f"{argument}: {', '.join(sorted(going))} goes once its successor is there, and until then the pools"
             says = f"{rule} need {needed + more:,.0f} addresses of the {room['available']:,.0f} of {room['range']}"
-            yield f"{says}; use fewer nodes for that time, or exact_name, with which the old pool goes first [2.9–2.12]"
+            exact = in_casing("@exact_name", Casing.BOTH)
+            yield f"{says}; use fewer nodes for that time, or {exact}, with which the old pool goes first [2.9–2.12]"
 
 
 def _ends(before: Mapping[str, object], after: Mapping[str, object], name: str) -> bool:

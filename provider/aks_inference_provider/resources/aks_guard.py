@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from aks_inference.findings import show_value
+from aks_inference.findings import Casing, in_casing, show_value
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
@@ -82,9 +82,10 @@ class ClusterGuard:
         replacing = replacements(old, new) if old else []
         notes = [text for text in [cost_change(old, new)] if text]
         if replacing and new.get("allowReplacement") is True:
-            notes.append(f"{'; '.join(replacing)}: {LOST}; agreed to by allowReplacement")
+            agreed = in_casing("agreed to by @allow_replacement", Casing.BOTH)
+            notes.append(f"{'; '.join(replacing)}: {LOST}; {agreed}")
         elif replacing and new.get("allowReplacement") != UNKNOWN:
-            mend = "keep the old values, or set allowReplacement (in Python allow_replacement) to true"
+            mend = in_casing("keep the old values, or set @allow_replacement to true", Casing.BOTH)
             failures.append(Failure("allowReplacement", f"{'; '.join(replacing)}: {LOST}; {mend}"))
         elif not replacing:
             # A cluster that is made anew may be anything.

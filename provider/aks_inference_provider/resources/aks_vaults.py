@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aks_inference.findings import Casing, in_casing
 from aks_inference_provider.resources.base import Caution
 from aks_inference_provider.wire import UNKNOWN
 from aks_inference_runtime.azure.arm import Arm
@@ -46,14 +47,12 @@ def vault_cautions(vault: Mapping[str, Any], body: Mapping[str, Any] | None) -> 
     closed = properties.get("publicNetworkAccess") == "Disabled"
     denied = ((properties.get("networkAcls") or {}).get("defaultAction") or "Allow") == "Deny"
     if vault.get("use") == "kms":
+        access = in_casing("@kms_network_access", Casing.BOTH)
         if closed and not vault.get("private"):
-            yield Caution(
-                f"{name} has no public access, and KMS is to reach it in public: write kms_network_access Private"
-            )
+            yield Caution(f"{name} has no public access, and KMS is to reach it in public: write {access} Private")
         elif denied and not vault.get("private"):
             yield Caution(
-                f"{name} refuses all networks but those that it names: KMS must be let through, or kms_network_access "
-                f"be Private"
+                f"{name} refuses all networks but those that it names: KMS must be let through, or {access} be Private"
             )
     elif closed or denied:
         how = "has no public access" if closed else "refuses all networks but those that it names"

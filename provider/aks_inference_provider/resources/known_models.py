@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from aks_inference.findings import Casing, in_casing
 from aks_inference.service.known_models import stored_models, unknown_model
 from aks_inference_provider.fields import Failure
 from aks_inference_provider.resources.base import Raw
@@ -47,7 +48,7 @@ async def missing_models(olds: Raw, news: Raw) -> list[Failure]:
         return []
     present = {(record.name, record.version) for record in stored}
     return [
-        Failure(use.path, "; ".join(unknown_model(use.name, use.version, stored)))
+        Failure(use.path, in_casing("; ".join(unknown_model(use.name, use.version, stored)), Casing.BOTH))
         for use in asked
         if (use.name, use.version) not in present and (directory, use.name) not in _declared
     ]

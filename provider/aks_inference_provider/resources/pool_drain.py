@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aks_inference.findings import Casing, in_casing
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
 from aks_inference_provider.errors import ResourceFailed
@@ -100,9 +101,10 @@ class Drain:
                 why = str(error)
             self._progress.status(f"pool {self._pool}, {len(names)} nodes, since {self._spent():.0f} s: {why}")
             if self._spent() > self._longest_s:
+                longer = in_casing("@delete_timeout_minutes", Casing.BOTH)
                 raise ResourceFailed(
                     f"pool {self._pool}: not empty after {self._longest_s:.0f} s: {why}; its nodes take pods again and "
-                    "nothing is deleted; give the cluster room, or raise delete_timeout_minutes, and apply again"
+                    f"nothing is deleted; give the cluster room, or raise {longer}, and apply again"
                 )
             await asyncio.sleep(self._poll_s)
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import InvalidInput
@@ -26,6 +25,9 @@ def file_digest(path: Path) -> str:
 
 def file_digests(files: Mapping[str, Path], workers: int | None = None) -> dict[str, str]:
     """`sha256:<hex>` of many files by name, as many at a time as there are cores (or `workers`)."""
+    # Loaded here: it brings logging and more, and entry scripts are read without it.
+    from concurrent.futures import ThreadPoolExecutor
+
     # The largest first: else the last one may leave the other cores idle.
     order = sorted(files, key=lambda name: -files[name].stat().st_size)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
