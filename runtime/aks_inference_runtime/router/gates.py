@@ -47,6 +47,7 @@ class GateWatch:
         "_first",
         "_gone",
         "_link",
+        "_noted",
         "_silences",
         "_silent_since",
         "_task",
@@ -58,12 +59,27 @@ class GateWatch:
     _open: ClassVar[int] = 0
     """Watches of this agent."""
 
-    def __init__(self, replica_id: str, control: Path | ControlAddress, act: Act, claim: Epoch | None = None) -> None:
+    def __init__(
+        self,
+        replica_id: str,
+        control: Path | ControlAddress,
+        act: Act,
+        claim: Epoch | None = None,
+        noted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            replica_id, control: Required. Whose gate, and where.
+            act: Required. Does what a change of it asks for, before the gate goes on.
+            claim: Optional. What this router claims; None: nothing, there is one router only.
+            noted: Optional. Called whenever `status` or what is claimed changes.
+        """
         self.replica_id = replica_id
         self.status: Word | None = None
         """The newest; None while the gate is not heard."""
         self._control = control
         self._act = act
+        self._noted = noted
         self._claim = claim
         self._link: Link | None = None
         self._first: asyncio.Future[None] | None = None
@@ -112,6 +128,7 @@ class GateWatch:
         """Says that this router sends from now on; None: that it does not."""
         if claim != self._claim:
             self._claim = claim
+            self._noted()
             self._send_claim()
 
     def tell_gone(self, turns: frozenset[str]) -> None:
@@ -178,6 +195,7 @@ class GateWatch:
     def take(self, word: Word) -> None:
         """What the gate tells."""
         self.status = word
+        self._noted()
         self._was_heard = True
         if self._first is not None:
             self._first.set_result(None)
@@ -226,6 +244,7 @@ class GateWatch:
         if self.status is not None:
             # Not heard: it gets no new request until it is again.
             self.status = None
+            self._noted()
             well = (await self._guarded(self._act(self.replica_id)) is not False) and well
         await self._pause(well=well)
 

@@ -280,16 +280,15 @@ class HaproxyRouter:
 
     # --- keeping
 
-    async def _gate_changed(self, replica_id: str) -> None:
+    async def _gate_changed(self, version: ServedVersion, replica_id: str) -> None:
         """A gate reports orphans or readiness: its caps follow at once, before it goes on."""
         self._quiet_until, self.news = 0.0, self.news + 1
-        for version in tuple(self._versions.values()):
-            if replica_id in version.replicas:
-                try:
-                    await version.reconcile_replica(replica_id, self._observed, self._servers)
-                except AksInferenceError as error:
-                    # The watch over the gate must go on; the next round repeats the command.
-                    log.warning("replica %s: %s", replica_id, error)
+        if replica_id in version.replicas:
+            try:
+                await version.reconcile_replica(replica_id, self._observed, self._servers)
+            except AksInferenceError as error:
+                # The watch over the gate must go on; the next round repeats the command.
+                log.warning("replica %s: %s", replica_id, error)
 
     async def _reconcile(self, only: Collection[VersionKey] | None = None) -> None:
         for key in tuple(self._versions) if only is None else only:

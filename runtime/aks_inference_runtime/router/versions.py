@@ -1,13 +1,14 @@
 """A version as the router serves it: its slots, its replicas' gates, their caps, its figures."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from aks_inference_runtime.router.admin import ServerRow, Stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
-from aks_inference_runtime.router.gates import Act, GateWatch
+from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
 from aks_inference_runtime.router.ownership import Epoch, Tenure
 from aks_inference_runtime.router.peers import ONWARD
@@ -48,6 +49,8 @@ class Observation:
 
 Observations = Mapping[int, Observation]
 Sign = tuple[VersionRoute | None, tuple[Slot, ...], Tenure | None]
+Act = Callable[["ServedVersion", str], Awaitable[None]]
+"""What is done when the gate of a version's replica has changed, before that goes on."""
 
 
 class ServedVersion:
@@ -62,7 +65,7 @@ class ServedVersion:
         """Those declared; of a withdrawn version those that it had."""
         self.tenure: Tenure | None = None
         """Among several routers: what this one may do with the replicas."""
-        self._act = act
+        self._act = partial(act, self)
         self._gates: dict[str, GateWatch] = {}
         self._leaving: dict[str, ReplicaTarget] = {}
         """No more declared, still with requests."""
@@ -71,7 +74,15 @@ class ServedVersion:
         self._left: frozenset[str] = frozenset()
         self.requests_total = 0
         self.rejected_total = 0
+        self._news = 0
+        """Grows with all that `load` is made of, but what HAProxy shows."""
+        self._noted = self._note
+        self._told: tuple[object, VersionLoad | None] = None, None
+        """What `load` said last, and of what."""
         self._refused: dict[Slot, int] = {}
+
+    def _note(self) -> None:
+        self._news += 1
 
     @property
     def sign(self) -> Sign:
@@ -96,6 +107,7 @@ class ServedVersion:
 
     def declare(self, route: VersionRoute, slot: Slot) -> None:
         """What it is from now on, and where new requests go."""
+        self._note()
         self.route = route
         if slot in self.slots:
             self.slots.remove(slot)
@@ -110,12 +122,14 @@ class ServedVersion:
         self.replicas = declared
         for replica in declared.values():
             if replica.control is not None and replica.id not in self._gates:
-                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act, self._epoch)
+                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act, self._epoch, self._noted)
                 self._gates[replica.id].tell_gone(self._left)
 
     def take(self, tenure: Tenure | None) -> None:
         """Among several routers: what this one may do with the replicas from now on."""
-        self.tenure = tenure
+        if tenure != self.tenure:
+            self.tenure = tenure
+            self._note()
         for gate in self._gates.values():
             gate.claim(self._epoch)
 
@@ -137,6 +151,7 @@ class ServedVersion:
         """No new requests come; those that wait are still served."""
         if self.route is not None:
             self.route = None
+            self._note()
             self._retire(self.slots)
 
     def _retire(self, slots: Iterable[Slot]) -> None:
@@ -159,6 +174,7 @@ class ServedVersion:
         """These wait, and their clients have left: the replicas need not see them."""
         if turns != self._left:
             self._left = turns
+            self._note()
             for gate in self._gates.values():
                 gate.tell_gone(turns)
 
@@ -252,6 +268,7 @@ class ServedVersion:
     async def _forget_gate(self, replica_id: str) -> None:
         gate = self._gates.pop(replica_id, None)
         if gate is not None:
+            self._note()
             await gate.close()
 
     # --- seen
@@ -291,6 +308,18 @@ class ServedVersion:
         """The figures; None when a part of them is not known."""
         if any(slot.process not in seen for slot in self.slots):
             return None
+        # Of a thousand versions it is asked ten times a second, and few have changed.
+        shown = [
+            (stat.backends.get(slot.backend), stat.servers.get(slot.backend))
+            for slot in self.slots
+            for stat in (seen[slot.process].stat,)
+        ]
+        now = self._news, shown
+        if self._told[0] != now:
+            self._told = now, self._load(seen)
+        return self._told[1]
+
+    def _load(self, seen: Observations) -> VersionLoad | None:
         for replica in self.replicas.values():
             gate = self._gates.get(replica.id)
             if replica.ready and replica.control is not None and (gate is None or gate.status is None):
@@ -316,8 +345,9 @@ class ServedVersion:
             total, rejected = row.total, row.denied + row.failed
             before = self._seen.get(slot)
             self._seen[slot] = (total, rejected)
-            if before is None:
+            if before is None or before == (total, rejected):
                 continue
+            self._note()
             self.requests_total += total - before[0] if total >= before[0] else total
             self.rejected_total += rejected - before[1] if rejected >= before[1] else rejected
 
@@ -325,7 +355,8 @@ class ServedVersion:
         """So many large bodies a slot has refused since its process began; they are not among the denied."""
         before = self._refused.get(slot)
         self._refused[slot] = count
-        if before is not None:
+        if before is not None and before != count:
+            self._note()
             self.rejected_total += count - before if count >= before else count
 
     @staticmethod
