@@ -130,9 +130,8 @@ class HaproxyRouter:
             changed = await self._declare(state)
             await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
         # Among several routers time counts more: a gate that is heard later joins later.
-        wait_s = GATE_SECONDS if self._fleet.cluster is None else 0.0
-        waits = [version.heard(wait_s) for version in self._versions.values()]
-        await asyncio.gather(*waits)
+        if self._fleet.cluster is None:
+            await asyncio.gather(*(version.heard(GATE_SECONDS) for version in self._versions.values()))
         async with self._lock:
             await self._reconcile(changed)
 

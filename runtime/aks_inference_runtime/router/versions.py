@@ -79,6 +79,8 @@ class ServedVersion:
         self._noted = self._note
         self._told: tuple[object, VersionLoad | None] = None, None
         """What `load` said last, and of what."""
+        self._settled: object = None
+        """What `reconcile` saw last, if it leaves nothing to do."""
         self._refused: dict[Slot, int] = {}
 
     def _note(self) -> None:
@@ -187,8 +189,13 @@ class ServedVersion:
     # --- kept
 
     async def reconcile(self, seen: Observations, servers: Servers) -> None:
-        """Counts, caps, departures, emptied slots."""
+        """Counts, caps, departures, emptied slots. Nothing where all is as it was and there is nothing to wait for."""
+        now = servers.surprises, len(seen), *self._now(seen)
+        if self._settled == now:
+            return
+        self._settled = None
         self._count(seen)
+        now = servers.surprises, len(seen), *self._now(seen)
         for replica_id in (*self.replicas, *self._leaving):
             await self.reconcile_replica(replica_id, seen, servers)
             if (gate := self._gates.get(replica_id)) is not None and gate.lost:
@@ -206,6 +213,18 @@ class ServedVersion:
         for slot in tuple(self.slots):
             if (slot != self.slots[-1] or self.route is None) and await self._emptied(slot, seen, servers):
                 self.slots.remove(slot)
+        if (
+            not self.moving
+            and self._all_heard
+            and not any(servers.of(slot).keys() - self.replicas for slot in self.slots)
+        ):
+            # As it was at the beginning: what has changed meanwhile has its turn.
+            self._settled = now
+
+    @property
+    def _all_heard(self) -> bool:
+        """Otherwise time matters: see `GateWatch.unheard` and `lost`."""
+        return all(gate.status is not None for gate in self._gates.values())
 
     async def pass_on(self, address: Path, seen: Observations, servers: Servers) -> None:
         """Sends what waits here on to whoever owns the endpoint now."""
@@ -309,15 +328,15 @@ class ServedVersion:
         if any(slot.process not in seen for slot in self.slots):
             return None
         # Of a thousand versions it is asked ten times a second, and few have changed.
-        shown = [
-            (stat.backends.get(slot.backend), stat.servers.get(slot.backend))
-            for slot in self.slots
-            for stat in (seen[slot.process].stat,)
-        ]
-        now = self._news, shown
+        now = self._now(seen)
         if self._told[0] != now:
             self._told = now, self._load(seen)
         return self._told[1]
+
+    def _now(self, seen: Observations) -> tuple[object, ...]:
+        """Another one whenever something has changed here, or in what HAProxy shows of it."""
+        stats = [(slot.backend, seen[slot.process].stat) for slot in self.slots if slot.process in seen]
+        return self._news, *((stat.backends.get(name), stat.servers.get(name)) for name, stat in stats)
 
     def _load(self, seen: Observations) -> VersionLoad | None:
         for replica in self.replicas.values():
