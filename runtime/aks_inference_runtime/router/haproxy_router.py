@@ -99,6 +99,7 @@ class HaproxyRouter:
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}
         """The maps that processes have; none: not known."""
+        self._made: routes.Made = {}
         self._observer = Observer(self._fleet.admin, self._servers)
         self._observed = self._observer.seen
         self._finishing = False
@@ -125,7 +126,7 @@ class HaproxyRouter:
 
     async def apply(self, state: RouterState) -> None:
         """See `model.Router`. Raises InvalidInput for names or shares that cannot be served."""
-        routes.check(state)
+        routes.check(state, self._made)
         async with self._lock:
             changed = await self._declare(state)
             await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
@@ -227,7 +228,7 @@ class HaproxyRouter:
             await self._commit(1, routes.owner_table(state, slots, 1))
         if self._verdicts is not None:
             self._verdicts.declare(routes.token_rules(state))
-        await self._commit(0, routes.table(state, slots, self._neighbours.numbers))
+        await self._commit(0, routes.table(state, slots, self._neighbours.numbers, self._made))
         for key, version in self._versions.items():
             if key not in wanted:
                 version.withdraw()

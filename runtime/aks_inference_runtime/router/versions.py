@@ -109,6 +109,8 @@ class ServedVersion:
 
     def declare(self, route: VersionRoute, slot: Slot) -> None:
         """What it is from now on, and where new requests go."""
+        if route is self.route and self.slots[-1:] == [slot]:
+            return  # of a thousand few are others
         self._note()
         self.route = route
         if slot in self.slots:
