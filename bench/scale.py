@@ -52,7 +52,7 @@ async def measure(*, quick: bool) -> dict[str, Any]:
     names = [f"svc-{number:04}" for number in range(endpoints)]
     with tempfile.TemporaryDirectory(prefix="akss-") as folder:
         async with plane.control_plane(Path(folder) / "plane") as there, gates() as ports:
-            cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig)
+            cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig, has_controllers=False)
             bed = Bed(cluster, plane.NAMESPACE, Path(folder), own_address())
             bed.begin()
             try:
