@@ -264,7 +264,7 @@ class GateWatch:
             return
         # The next one has its turn when HAProxy was told of this one: what is to be told would pile up else.
         await self.first(SILENCE_SECONDS)
-        while self._acting is not None:
+        if self._acting is not None:
             await asyncio.wait([self._acting])
         if self._task is asyncio.current_task():
             # From now on the connection tells; it may have ended by now.
