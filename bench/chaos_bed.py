@@ -304,7 +304,7 @@ class Chaos:
 async def chaos_bed(folder: Path, **settings: Any) -> AsyncIterator[Chaos]:
     """Until the block ends; `settings`: of `Chaos`. Raises control_plane.Missing."""
     async with plane.control_plane(folder / "plane") as there, aiohttp.ClientSession() as session:
-        cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig)
+        cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig, has_controllers=False)
         bed = Bed(cluster, plane.NAMESPACE, folder, own_address())
         bed.begin()
         chaos = Chaos(there, bed, session, **settings)

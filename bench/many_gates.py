@@ -1,8 +1,8 @@
 """One process in place of the gates of many replicas: each connection to its control is a gate that has nothing to do.
 
-    python -m bench.many_gates HOST      prints the ports of data and control; ends with its standard input
+    python -m bench.many_gates HOST [MOST]      prints the ports of data and control; ends with its standard input
 
-Data: HTTP/1.1, each request is answered at once.
+Data: HTTP/1.1, each request is answered at once. MOST: requests at once at each gate; else one.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\
 class Control(asyncio.Protocol):
     """Of one replica."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._rest = b""
         self._status = GateStatus(
-            replica_id="one", port=0, ready=True, max_concurrent=1, running=0, orphans=0, waiting=0, served_total=0
+            replica_id="one", port=0, ready=True, max_concurrent=most, running=0, orphans=0, waiting=0, served_total=0
         )
         self._line = self._told()
 
@@ -47,7 +47,7 @@ class Control(asyncio.Protocol):
 
 
 class Data(asyncio.Protocol):
-    """Answers whatever ends with an empty line and `{}`."""
+    """Answers whatever ends with an empty line, and `{}` where it is a POST."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -55,7 +55,7 @@ class Data(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
-        if self._rest.endswith(b"\r\n\r\n{}"):
+        if self._rest.endswith(b"\r\n\r\n{}") or (self._rest[:4] == b"GET " and self._rest.endswith(b"\r\n\r\n")):
             self._rest = b""
             self._transport.write(OK)
 
@@ -66,7 +66,8 @@ async def main() -> None:
     over = asyncio.Event()
     loop.add_reader(0, over.set)
     data = await loop.create_server(Data, sys.argv[1], 0, backlog=1_000)
-    control = await loop.create_server(Control, sys.argv[1], 0, backlog=10_000)
+    most = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    control = await loop.create_server(lambda: Control(most), sys.argv[1], 0, backlog=10_000)
     async with data, control:
         print(*(server.sockets[0].getsockname()[1] for server in (data, control)), flush=True)
         await over.wait()

@@ -96,9 +96,9 @@ async def start(started: Bench, stack: AsyncExitStack) -> tuple[list[Contender],
 async def one(contender: Contender, samples: dict[str, list[float]], seconds: float) -> None:
     """One turn of one contender."""
     for connections in (1, 16):
-        figures = await wrk(contender, connections, seconds)
-        for kind, value in figures.items():
-            samples[f"{kind}_{connections}"].append(value)
+        figures = await wrk(f"127.0.0.1:{contender.port}{SCORE}", connections, seconds, *contender.headers)
+        for kind in figures.keys() - {"requests"}:
+            samples[f"{kind}_{connections}"].append(figures[kind])
     rated = json.loads(
         await output(
             sys.executable, "-m", "bench.constant_rate", str(contender.port), str(RATE), str(seconds), SCORE,
@@ -109,19 +109,21 @@ async def one(contender: Contender, samples: dict[str, list[float]], seconds: fl
         samples[kind].append(rated[kind])
 
 
-async def wrk(contender: Contender, connections: int, seconds: float) -> dict[str, float]:
-    """Closed-loop load: requests/s and median latency."""
+async def wrk(where: str, connections: int, seconds: float, *headers: str) -> dict[str, float]:
+    """Closed-loop load: requests in all and a second, median latency. `where`: host, port and path."""
     if shutil.which("wrk") is None:
         return {}
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
-    for header in contender.headers:
+    for header in headers:
         command += ["-H", header]
-    said = await output(*command, f"http://127.0.0.1:{contender.port}{SCORE}")
+    said = await output(*command, f"http://{where}")
+    total = re.search(r"(\d+) requests in", said)
     rps = re.search(r"Requests/sec:\s*([\d.]+)", said)
     p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
-    if rps is None or p50 is None or "Non-2xx" in said:
-        raise RuntimeError(f"{contender.name}: {said}")
-    return {"rps": float(rps[1]), "p50_ms": float(p50[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p50[2]]}
+    if total is None or rps is None or p50 is None or "Non-2xx" in said:
+        raise RuntimeError(f"{where}: {said}")
+    p50_ms = float(p50[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p50[2]]
+    return {"requests": float(total[1]), "rps": float(rps[1]), "p50_ms": p50_ms}
 
 
 async def output(*command: str) -> str:

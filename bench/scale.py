@@ -52,7 +52,7 @@ async def measure(*, quick: bool) -> dict[str, Any]:
     names = [f"svc-{number:04}" for number in range(endpoints)]
     with tempfile.TemporaryDirectory(prefix="akss-") as folder:
         async with plane.control_plane(Path(folder) / "plane") as there, gates() as ports:
-            cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig)
+            cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig, has_controllers=False)
             bed = Bed(cluster, plane.NAMESPACE, Path(folder), own_address())
             bed.begin()
             try:
@@ -76,9 +76,9 @@ async def measure(*, quick: bool) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def gates() -> AsyncIterator[list[int]]:
-    """The ports of data and control of all replicas, until the block ends."""
-    command = [sys.executable, "-m", "bench.many_gates", own_address()]
+async def gates(most: int = 1) -> AsyncIterator[list[int]]:
+    """The ports of data and control of all replicas, until the block ends. `most`: requests at once at each."""
+    command = [sys.executable, "-m", "bench.many_gates", own_address(), str(most)]
     pipe = subprocess.PIPE
     process = await asyncio.to_thread(subprocess.Popen, command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT)
     try:
@@ -108,10 +108,10 @@ def secret_of(name: str) -> dict[str, Any]:
     return {"metadata": metadata, "data": {KEYS_FIELD: digest}}
 
 
-def slice_of(name: str, ports: list[int]) -> dict[str, Any]:
+def slice_of(name: str, ports: list[int], replicas: int = REPLICAS) -> dict[str, Any]:
     """Its replicas: all at one address, with the uids of pods."""
     data, control = ports
-    targets = [f"{name}-uid-{number}" for number in range(REPLICAS)]
+    targets = [f"{name}-uid-{number}" for number in range(replicas)]
     return {
         "metadata": {"name": name, "labels": plane.of_version(name)},
         "addressType": "IPv4",

@@ -16,6 +16,7 @@ from aks_inference_runtime.autoscaler.policy import (
     decide,
     needed,
     observe,
+    stays,
     utilization,
 )
 
@@ -205,3 +206,20 @@ def test_never_up_by_more_than_there_is_room_for(rules: Rules, phases: Any, room
         world.run(2, load)
         steps = [rules.minimum, *world.history][before:]
         assert all(b - a <= room for a, b in pairwise(steps))
+
+
+@given(
+    rules_of_any_kind,
+    st.lists(st.tuples(st.integers(0, 80), st.none() | loads), max_size=40),
+    st.integers(0, 50),
+    st.integers(0, 3),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_stays_by_the_short_look_stays_by_the_long_one(rules: Rules, steps: Any, current: int, room: int) -> None:
+    memory, now = Memory(), 1_000.0
+    for tenths, load in steps:
+        now += tenths / 10
+        memory = observe(memory, now, load, rules)
+    for later in (-1.0, 0.0, 0.3, 1.5, 6.0):
+        if stays(memory, now + later, current, rules):
+            assert decide(memory, now + later, current, rules, room).replicas == current

@@ -1,6 +1,7 @@
 """The pure parts of the runtime in a cluster: views, tenures, routes, room, leases, reports, states."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,7 +149,7 @@ def test_shares_change_only_when_all_versions_can_be_served() -> None:
 def test_a_terminating_replica_takes_nothing_new() -> None:
     piece = slice_of("blue", ("1", True))
     (replica,) = piece.replicas
-    leaving = objects.ReplicaEndpoint(**{**vars(replica), "terminating": True})
+    leaving = replace(replica, terminating=True)
     found = routing.replicas_of([objects.Slice("ns", "svc", "blue", (leaving,))])
     made = routing.route(declared(), declared().spec, found, frozenset(), routing.Part(None, AWAY))
     (target,) = made.versions[0].replicas

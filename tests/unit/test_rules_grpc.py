@@ -190,14 +190,14 @@ def test_the_table_of_an_endpoint_that_takes_calls() -> None:
     state = RouterState({"svc": endpoint})
     table = routes.table(state, slots)
     assert table["grpc/svc"] == path
-    assert table[f"{path}@A"] == "s3|s3|62500|1000|A|rpc|once"
-    assert routes.owner_table(state, slots, 0)[f"{path}@A"].endswith("|A|rpc|once")
+    assert table[f"{path}?@A"] == "s3|s3|62500|1000|A|rpc|once"
+    assert routes.owner_table(state, slots, 0)[f"{path}?@A"].endswith("|A|rpc|once")
     elsewhere = RouterState({"svc": replace(endpoint, owner="b")})
-    assert routes.table(elsewhere, slots, {"b": 2})[f"{path}@A"] == "peer2||||A|rpc|once"
+    assert routes.table(elsewhere, slots, {"b": 2})[f"{path}?@A"] == "peer2||||A|rpc|once"
     # One that takes requests is no address of calls.
     table = routes.table(RouterState({"svc": replace(endpoint, grpc=False)}), slots)
     assert "grpc/svc" not in table
-    assert not table[f"{path}@A"].endswith("once")
+    assert not table[f"{path}?@A"].endswith("once")
 
 
 def test_the_command_says_who_can_call_it() -> None:

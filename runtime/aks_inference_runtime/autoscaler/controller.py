@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from aks_inference_runtime.autoscaler.policy import Decision, Load, Memory, Rules, decide, observe
+from aks_inference_runtime.autoscaler.policy import Decision, Load, Memory, Rules, decide, observe, stays
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
 SAMPLE_S = 0.1
@@ -45,10 +45,23 @@ class Scaler(Protocol):
 class Autoscaler:
     """One for all versions of a runtime."""
 
-    def __init__(self, source: LoadSource, scaler: Scaler, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: LoadSource,
+        scaler: Scaler,
+        clock: Callable[[], float] = time.monotonic,
+        news: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(SAMPLE_S),
+    ) -> None:
+        """
+        Args:
+            source, scaler: Required. Where the figures come from, and what is scaled.
+            clock: Optional. In seconds.
+            news: Optional. Waits for other figures, for a while. Default: waits for a while.
+        """
         self._source = source
         self._scaler = scaler
         self._clock = clock
+        self._news = news
         self._memories: dict[VersionKey, Memory] = {}
         self._decided: dict[VersionKey, float] = {}
         self._changed: dict[VersionKey, float] = {}
@@ -60,7 +73,7 @@ class Autoscaler:
                 self.step()
             except Exception:  # noqa: BLE001 - the autoscaler must not end with one version's figures
                 _log.exception("scaling round failed; replicas stay as they are")
-            await asyncio.sleep(SAMPLE_S)
+            await self._news()
 
     def step(self) -> None:
         """One round: observes and decides for every version; changes are a refresh interval apart."""
@@ -80,6 +93,8 @@ class Autoscaler:
             early = last is not None and 0 <= now - last < target.refresh_s
             changed = self._changed.get(key)
             if changed is not None and 0 <= now - changed < target.refresh_s:
+                continue
+            if early and stays(memory, now, target.current, target.rules):
                 continue
             decision = decide(memory, now, target.current, target.rules, target.rules.maximum)
             if decision.replicas > target.current:

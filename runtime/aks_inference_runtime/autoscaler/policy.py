@@ -87,7 +87,7 @@ def gap_s(rules: Rules) -> float:
 def observe(memory: Memory, now: float, load: Load | None, rules: Rules) -> Memory:
     """Adds a sample. Lost figures (None) add nothing; a clock that ran back or a long gap forgets the past."""
     last = memory.samples[-1].at if memory.samples else None
-    if last is not None and (now < last or now - last > gap_s(rules)):
+    if last is not None and _unknown_since(last, now, rules):
         memory = Memory()
     if load is None:
         return memory
@@ -104,6 +104,19 @@ def observe(memory: Memory, now: float, load: Load | None, rules: Rules) -> Memo
     return Memory(samples, peaks, now if memory.since is None else memory.since)
 
 
+def stays(memory: Memory, now: float, current: int, rules: Rules) -> bool:
+    """Whether `decide` surely says `current`, whatever the room: without its words, and with a look at few peaks."""
+    if not rules.minimum <= current <= rules.maximum or current == 0 or not memory.samples:
+        return False
+    if _unknown_since(memory.samples[-1].at, now, rules):
+        return True
+    need = needed(_mean(memory.samples), rules)
+    if need >= current or rules.minimum == current:
+        return need <= current
+    # Mostly one of the newest.
+    return any(peak.need >= current for peak in reversed(memory.peaks))
+
+
 def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) -> Decision:
     """How many replicas there should be.
 
@@ -117,7 +130,7 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
     bounded = min(max(current, rules.minimum), rules.maximum)
     if bounded != current:
         return Decision(bounded, f"{current} is outside of {rules.minimum}..{rules.maximum}")
-    if not memory.samples or now - memory.samples[-1].at > gap_s(rules) or now < memory.samples[-1].at:
+    if not memory.samples or _unknown_since(memory.samples[-1].at, now, rules):
         return Decision(current, "no figures: held")
     mean = _mean(memory.samples)
     need = needed(mean, rules)
@@ -137,6 +150,11 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
             current, f"{_load(mean, rules)}: {need} needed; waits {rules.scale_down_delay_s:g} s to be sure"
         )
     return Decision(lowest, f"no more than {lowest} were needed for {rules.scale_down_delay_s:g} s")
+
+
+def _unknown_since(last: float, now: float, rules: Rules) -> bool:
+    # No gap is shorter than the window: mostly that is all there is to look at.
+    return now < last or (now - last > UP_WINDOW_S and now - last > gap_s(rules))
 
 
 def _younger(samples: tuple[Sample, ...], than: float) -> tuple[Sample, ...]:

@@ -24,7 +24,7 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
     webhook = os.environ.get(WEBHOOK_VARIABLE)
     teller = Teller(me.name, Path(webhook) if webhook else None)
     scaler = ClusterScaler(settings, lambda: election.leads, time.monotonic, teller)
-    autoscaler = Autoscaler(scaler.reports, scaler)
+    autoscaler = Autoscaler(scaler.reports, scaler, news=scaler.reports.news)
     routers = RouterScaler(
         settings,
         scaler,

@@ -22,6 +22,8 @@ MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 
 Object = dict[str, Any]
+Page = tuple[list[Object], str]
+"""Some objects of a collection, and the resource version to watch it from."""
 
 
 class Expired(AksInferenceError):
@@ -89,14 +91,21 @@ class Api:
 
     async def list(self, path: str, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
         """All objects of a collection and the resource version to watch from. Raises as `get`."""
-        query = {"limit": str(PAGE)} | _selectors(labels, fields)
         items: list[Object] = []
+        version = ""
+        async for page, version in self.pages(path, labels, fields):  # noqa: B007 - the last one
+            items += page
+        return items, version
+
+    async def pages(self, path: str, labels: str = "", fields: str = "") -> AsyncGenerator[Page, None]:
+        """The same a page at a time: of ten thousand pods most callers keep little. Raises as `get`."""
+        query = {"limit": str(PAGE)} | _selectors(labels, fields)
         while True:
             page = await self._ask("GET", path, query)
-            items += page.get("items") or []
             metadata = page.get("metadata") or {}
+            yield page.get("items") or [], str(metadata.get("resourceVersion", ""))
             if not metadata.get("continue"):
-                return items, str(metadata.get("resourceVersion", ""))
+                return
             query["continue"] = metadata["continue"]
 
     async def watch(

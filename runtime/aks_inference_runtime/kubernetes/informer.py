@@ -82,11 +82,12 @@ class Informer(Generic[T]):
                 pause = min(LONGEST_PAUSE_S, pause * 2)
 
     async def _list(self, api: Api) -> str:
-        objects, version = await api.list(self._path, self._labels, self._fields)
         items = {}
-        for found in objects:
-            if (kept := self._kept(found)) is not None:
-                items[_key(found)] = kept
+        version = ""
+        async for page, version in api.pages(self._path, self._labels, self._fields):  # noqa: B007 - the last one
+            for found in page:
+                if (kept := self._kept(found)) is not None:
+                    items[_key(found)] = kept
         changed = items != self._items or not self._listed.is_set()
         self._items = items
         self._listed.set()

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Declared:
     """A ScoringEndpoint."""
 
@@ -42,7 +42,7 @@ class Declared:
     """As it was last written; only the autoscaler keeps it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReplicaEndpoint:
     """A replica, as its EndpointSlice has it."""
 
@@ -55,7 +55,7 @@ class ReplicaEndpoint:
     terminating: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slice:
     """An EndpointSlice of a version."""
 
@@ -65,7 +65,7 @@ class Slice:
     replicas: tuple[ReplicaEndpoint, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RouterPod:
     """A router, possibly this one."""
 
@@ -76,7 +76,7 @@ class RouterPod:
     """Thousandths of a core that its container may count on now; 0: it asks for none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Digests:
     """The accepted keys of an endpoint."""
 
@@ -84,7 +84,7 @@ class Digests:
     digests: frozenset[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TlsSecret:
     """A Secret of type kubernetes.io/tls."""
 
@@ -92,7 +92,7 @@ class TlsSecret:
     certificate: Certificate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SolverPod:
     """A pod of cert-manager that answers a certificate authority's challenge."""
 

@@ -5,6 +5,7 @@ A line has what changed since the one before on the same stream, and says that t
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import aiohttp
 from aiohttp import web
@@ -20,6 +21,8 @@ STALE_S = 1.0
 FIGURES_STALE_S = 3.0
 """A router's own figures come once a second."""
 AGAIN_S = 0.2
+LEAST_S = 0.05
+"""Between two looks at what routers have reported: several of them report at any time."""
 PATH = "/v1/load"
 
 Loads = Mapping[VersionKey, VersionLoad]
@@ -137,6 +140,15 @@ class Reports:
         self._at: dict[str, float] = {}
         self._generations: dict[str, dict[str, int]] = {}
         self._figures: dict[str, tuple[Figures, float]] = {}
+        self._reported = asyncio.Event()
+
+    async def news(self) -> None:
+        """Until a router has reported once more, or should have."""
+        await asyncio.sleep(LEAST_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_S):
+                await self._reported.wait()
+        self._reported.clear()
 
     def listen(self, session: aiohttp.ClientSession, routers: frozenset[str]) -> None:
         """To the routers at these URLs, and no more."""
@@ -185,6 +197,7 @@ class Reports:
                         generations |= report.generations
                         self._generations[url] = generations
                         now = self._at[url] = asyncio.get_running_loop().time()
+                        self._reported.set()
                         if (own := report.router) is not None:
                             self._figures[url] = Figures(own.routing_ms, own.cores, own.busiest), now
             except (aiohttp.ClientError, TimeoutError, OSError, ValidationError, ValueError):

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from sys import intern
+from types import MappingProxyType
 
 from aks_inference_runtime.api.kubernetes import SPOT_KEY
 from aks_inference_runtime.kubernetes.client import Object
@@ -31,7 +34,7 @@ class Node:
     """Its taint keeps all pods away that do not bear it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PodNeed:
     """A pod that takes room."""
 
@@ -68,7 +71,13 @@ def need_of(found: Object) -> PodNeed | None:
     spec, status = found.get("spec") or {}, found.get("status") or {}
     if status.get("phase") in ("Succeeded", "Failed"):
         return None
-    return PodNeed(spec.get("nodeName") or "", requests_of(spec))
+    return PodNeed(intern(spec.get("nodeName") or ""), _shared(tuple(sorted(requests_of(spec).items()))))
+
+
+@lru_cache(maxsize=1_024)
+def _shared(amounts: tuple[tuple[str, float], ...]) -> Amounts:
+    """The replicas of a version ask for the same: one object for all of them."""
+    return MappingProxyType(dict(amounts))
 
 
 def requests_of(spec: Object) -> Amounts:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +13,6 @@ import aiohttp
 from aks_inference_runtime.api.endpoint import API_VERSION, EndpointVersion
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.kubernetes import (
-    AUTOSCALER_NAME,
     COMPONENT_LABEL,
     PART_OF,
     PART_OF_LABEL,
@@ -30,17 +29,12 @@ from aks_inference_runtime.kubernetes import objects, room, workloads
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Reports
-from aks_inference_runtime.kubernetes.status import Facts, status_of, without_figures
-from aks_inference_runtime.kubernetes.tails import tail_of
-from aks_inference_runtime.kubernetes.telling import Change, Teller
+from aks_inference_runtime.kubernetes.states import Sources, States
+from aks_inference_runtime.kubernetes.telling import Teller
 from aks_inference_runtime.router.model import VersionKey
 
 STATUS_S = 0.5
 """Between writings of one endpoint's status."""
-FIGURES_S = 2.0
-"""The same where nothing but requests at the moment is new."""
-MOST_FIGURES = 25
-"""Such writings in one round: an API server takes no thousand, and what matters comes first."""
 PENDING_S = 5.0
 """A written scale that is not seen by then is written again."""
 ROOM_IS_FOR = "room is for"
@@ -54,6 +48,9 @@ class _Placed(NamedTuple):
     version: EndpointVersion
     work: workloads.Workload
     rules: Rules
+    declared: tuple[str, int]
+    """By which endpoint, and which generation of it."""
+    place: workloads.VersionId
 
 
 class ClusterScaler:
@@ -68,7 +65,6 @@ class ClusterScaler:
     ) -> None:
         """`teller`: of changed states; None: nobody is told."""
         self.settings = settings
-        self._teller = teller
         self.reports = Reports()
         self.decisions: dict[VersionKey, Decision] = {}
         self.decided: dict[VersionKey, Counter[str]] = {}
@@ -81,15 +77,12 @@ class ClusterScaler:
         self._pending: dict[VersionKey, tuple[int, float]] = {}
         """Scales that were written and are not seen yet, and when."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tails: dict[workloads.VersionId, str] = {}
-        self._reading: set[workloads.VersionId] = set()
-        """Versions whose log is being read: who hears that one failed is to hear why."""
-        self._statuses: dict[str, dict[str, Any]] = {}
-        self._written_at: dict[str, float] = {}
-        self._known: dict[str, tuple[int, float]] = {}
-        """Generation of each endpoint, and since when it is known."""
         self._placed: dict[VersionKey, _Placed] | None = None
         """Versions that have their Deployment; None: to be looked up again."""
+        self._before: dict[VersionKey, _Placed] = {}
+        """The same as it was: of a thousand endpoints few have changed."""
+        self._targets: tuple[object, int, dict[VersionKey, ScalingTarget]] | None = None
+        """What may be scaled but for scales that are not seen yet, after what that was worked out of."""
         self._taken: tuple[int, list[room.PodNeed]] | None = None
         """How many replicas have a pod, and what all pods take, by node; None: to be added up again."""
 
@@ -108,6 +101,14 @@ class ClusterScaler:
         self.templates = Informer("/apis/apps/v1/replicasets", workloads.template, quiet, labels=VERSION_LABEL)
         self.nodes = Informer("/api/v1/nodes", room.node_of, quiet)
         self.others = Informer("/apis/autoscaling/v2/horizontalpodautoscalers", workloads.other_scaler, quiet)
+        self._states = States(
+            Sources(self.endpoints, self.workloads, self.pods, self.templates),
+            self.reports,
+            self._last_scaling,
+            settings.url or f"http://{ROUTER_NAME}.{settings.namespace}",
+            clock,
+            teller,
+        )
         self.routers = Informer(
             f"/api/v1/namespaces/{settings.namespace}/pods",
             objects.router_pod,
@@ -137,7 +138,7 @@ class ClusterScaler:
                 if self._leads() and self.listed:
                     try:
                         self._write_fixed()
-                        await self._write_statuses(api)
+                        await self._states.write(api)
                     except Exception:  # noqa: BLE001 - one endpoint's objects must not end the autoscaler of all
                         _log.exception("states are not written; it is tried again")
 
@@ -147,17 +148,27 @@ class ClusterScaler:
         """All versions that are scaled by need; none while this one does not lead or does not know everything."""
         if not self._leads() or not self.listed:
             return {}
+        placed, others = self._versions(), self.others.revision
+        if self._targets is None or self._targets[0] is not placed or self._targets[1] != others:
+            self._targets = placed, others, self._scaled_by_need(placed)
+        found = self._targets[2].copy()
+        for key in tuple(self._pending):
+            if (target := found.get(key)) is not None:
+                found[key] = target._replace(current=self._current(key, placed[key].work))
+        return found
+
+    def _scaled_by_need(self, placed: Mapping[VersionKey, _Placed]) -> dict[VersionKey, ScalingTarget]:
         found = {}
         fought = workloads.fought_over(self.others.items)
-        for key, (version, work, rules) in self._versions().items():
-            scaling = version.scaling
+        for key, one in placed.items():
+            scaling, work = one.version.scaling, one.work
             if not scaling.autoscale_enabled:
                 continue
             if fought and (hpa := fought.get((work.namespace, work.name))) is not None:
                 self._last_scaling[key] = f"not scaled: the HorizontalPodAutoscaler {hpa} scales {work.name}; remove it"
                 continue
             room_for = partial(self._room, work)
-            found[key] = ScalingTarget(self._current(key, work), rules, scaling.autoscale_refresh_seconds, room_for)
+            found[key] = ScalingTarget(work.replicas, one.rules, scaling.autoscale_refresh_seconds, room_for)
         return found
 
     def scale(self, key: VersionKey, decision: Decision) -> None:
@@ -182,13 +193,22 @@ class ClusterScaler:
     def _versions(self) -> Mapping[VersionKey, "_Placed"]:
         if self._placed is None:
             by_version = {work.version: work for work in self.workloads.items.values()}
-            self._placed = {
-                VersionKey(endpoint.name, version.name): _Placed(version, work, rules_of(version))
-                for endpoint in objects.served(self.endpoints.items).values()
-                for version in endpoint.spec.versions
-                if (work := by_version.get((endpoint.namespace, endpoint.name, version_label(version.name))))
-                is not None
-            }
+            found = {}
+            for endpoint in objects.served(self.endpoints.items).values():
+                declared = endpoint.uid, endpoint.generation
+                for version in endpoint.spec.versions:
+                    key = VersionKey(endpoint.name, version.name)
+                    before = self._before.get(key)
+                    if before is None or before.declared != declared:
+                        place = endpoint.namespace, endpoint.name, version_label(version.name)
+                        if (work := by_version.get(place)) is not None:
+                            found[key] = _Placed(version, work, rules_of(version), declared, place)
+                    elif (work := by_version.get(before.place)) is not None:
+                        found[key] = before if work is before.work else before._replace(work=work)
+            # The same object while nothing is new, as after each writing of a state.
+            if found != self._before:
+                self._before = found
+            self._placed = self._before
         return self._placed
 
     def _current(self, key: VersionKey, work: workloads.Workload) -> int:
@@ -245,121 +265,14 @@ class ClusterScaler:
             _log.warning("%s: not scaled to %d: %s", work.name, replicas, error)
             self._pending.pop(key, None)
 
-    # --- fixed numbers and states
+    # --- fixed numbers
 
     def _write_fixed(self) -> None:
-        for key, (version, work, _) in tuple(self._versions().items()):
+        for key, (version, work, *_) in tuple(self._versions().items()):
             scaling = version.scaling
             if not scaling.autoscale_enabled and self._current(key, work) != (wanted := scaling.num_replicas or 1):
                 self._last_scaling[key] = f"{wanted}: as declared"
                 self._set(key, work, wanted)
-
-    async def _write_statuses(self, api: Api) -> None:
-        served = {endpoint.uid for endpoint in objects.served(self.endpoints.items).values()}
-        by_version = {work.version: work for work in self.workloads.items.values()}
-        pods: dict[workloads.VersionId, list[workloads.ReplicaPod]] = {}
-        for pod in self.pods.items.values():
-            if pod.version is not None:
-                pods.setdefault(pod.version, []).append(pod)
-        templates: dict[workloads.VersionId, list[workloads.Template]] = {}
-        for template in self.templates.items.values():
-            templates.setdefault(template.version, []).append(template)
-        newest = {
-            version: workloads.made_as_declared(by_version.get(version), templates.get(version, ()), found)
-            for version, found in pods.items()
-        }
-        self._read_tails(api, newest)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        loads = self.reports.load()
-        url = self.settings.url or f"http://{ROUTER_NAME}.{self.settings.namespace}"
-        at = self._clock()
-        late: list[tuple[float, objects.Declared, dict[str, Any]]] = []
-        for number, endpoint in enumerate(tuple(self.endpoints.items.values())):
-            if number % 50 == 0:
-                await asyncio.sleep(0)  # decisions do not wait for a thousand states
-            if any(version[:2] == (endpoint.namespace, endpoint.name) for version in self._reading):
-                continue
-            facts = Facts(
-                endpoint=endpoint,
-                name_in_use=endpoint.uid not in served,
-                workloads=by_version,
-                pods=pods,
-                newest=newest,
-                loads=loads,
-                scaling=self._last_scaling,
-                served_generation=self.reports.generation(endpoint.name),
-                log_tails=self._tails,
-                url=url,
-                now=now,
-                known_s=self._known_s(endpoint),
-            )
-            status, before = status_of(facts), self._statuses.get(endpoint.uid)
-            if status == before:
-                continue
-            if before is None or without_figures(before) != without_figures(status):
-                await self._write_status(api, endpoint, status)
-            elif at - (written := self._written_at.get(endpoint.uid, at - FIGURES_S)) >= FIGURES_S:
-                late.append((written, endpoint, status))
-        for _, endpoint, status in sorted(late, key=lambda entry: entry[0])[:MOST_FIGURES]:
-            await self._write_status(api, endpoint, status)
-        there = {endpoint.uid for endpoint in self.endpoints.items.values()}
-        for kept in (self._statuses, self._written_at, self._known):
-            for gone in kept.keys() - there:
-                del kept[gone]
-
-    def _known_s(self, endpoint: objects.Declared) -> float:
-        at = self._clock()
-        generation, since = self._known.get(endpoint.uid, (None, at))
-        if generation != endpoint.generation:
-            since = at
-            self._known[endpoint.uid] = endpoint.generation, at
-        return at - since
-
-    async def _write_status(self, api: Api, endpoint: objects.Declared, status: dict[str, Any]) -> None:
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": "ScoringEndpoint",
-            "metadata": {"name": endpoint.name, "namespace": endpoint.namespace},
-            "status": status,
-        }
-        path = f"/apis/{API_VERSION}/namespaces/{endpoint.namespace}/scoringendpoints/{endpoint.name}/status"
-        try:
-            await api.apply(path, body, AUTOSCALER_NAME)
-        except AksInferenceError as error:
-            _log.warning("%s", error)
-            return
-        before = (self._statuses.get(endpoint.uid) or endpoint.status or {}).get("state")
-        self._statuses[endpoint.uid] = status
-        self._written_at[endpoint.uid] = self._clock()
-        if self._teller is not None and before != status["state"]:
-            change = Change(
-                namespace=endpoint.namespace,
-                name=endpoint.name,
-                uid=endpoint.uid,
-                generation=endpoint.generation,
-                before=before,
-                after=status["state"],
-                message=status["message"],
-                scoring_uri=status["scoringUri"],
-                at=datetime.now(UTC),
-            )
-            self._start(self._teller.tell(api, change))
-
-    def _read_tails(self, api: Api, newest: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]) -> None:
-        bad = {version: pod for version, found in newest.items() for pod in found if pod.given_up and not pod.ready}
-        for version in self._tails.keys() - bad.keys():
-            del self._tails[version]
-        for version, pod in bad.items():
-            if version not in self._tails:
-                self._tails[version] = ""
-                self._reading.add(version)
-                self._start(self._read_tail(api, version, pod))
-
-    async def _read_tail(self, api: Api, version: workloads.VersionId, pod: workloads.ReplicaPod) -> None:
-        try:
-            self._tails[version] = await tail_of(api, pod)
-        finally:
-            self._reading.discard(version)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from sys import intern
 
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
 from aks_inference_runtime.api.replica import CACHE_VOLUME
@@ -25,7 +26,7 @@ VersionId = tuple[str, str, str]
 """Namespace, endpoint, label of the version."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A version's Deployment."""
 
@@ -57,7 +58,7 @@ class Workload:
         return "violates PodSecurity" in self.refused or "denied the request" in self.refused
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReplicaPod:
     """A replica's pod; `need` also of every other pod."""
 
@@ -83,7 +84,7 @@ class ReplicaPod:
         return bool(self.trouble) and (self.restarts >= GIVEN_UP_RESTARTS or not self.trouble.startswith("CrashLoop"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Template:
     """A ReplicaSet: one template that a version's Deployment has or had."""
 
@@ -93,7 +94,7 @@ class Template:
     """Its hash."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OtherScaler:
     """A HorizontalPodAutoscaler."""
 
@@ -215,4 +216,5 @@ def _version(metadata: Object) -> VersionId | None:
     labels = metadata.get("labels") or {}
     if ENDPOINT_LABEL not in labels or VERSION_LABEL not in labels:
         return None
-    return metadata["namespace"], labels[ENDPOINT_LABEL], labels[VERSION_LABEL]
+    # Each of ten thousand pods has words of its own for the same.
+    return intern(metadata["namespace"]), intern(labels[ENDPOINT_LABEL]), intern(labels[VERSION_LABEL])

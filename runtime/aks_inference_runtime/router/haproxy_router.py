@@ -99,6 +99,7 @@ class HaproxyRouter:
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}
         """The maps that processes have; none: not known."""
+        self._made: routes.Made = {}
         self._observer = Observer(self._fleet.admin, self._servers)
         self._observed = self._observer.seen
         self._finishing = False
@@ -125,14 +126,13 @@ class HaproxyRouter:
 
     async def apply(self, state: RouterState) -> None:
         """See `model.Router`. Raises InvalidInput for names or shares that cannot be served."""
-        routes.check(state)
+        routes.check(state, self._made)
         async with self._lock:
             changed = await self._declare(state)
             await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
         # Among several routers time counts more: a gate that is heard later joins later.
-        wait_s = GATE_SECONDS if self._fleet.cluster is None else 0.0
-        waits = [version.heard(wait_s) for version in self._versions.values()]
-        await asyncio.gather(*waits)
+        if self._fleet.cluster is None:
+            await asyncio.gather(*(version.heard(GATE_SECONDS) for version in self._versions.values()))
         async with self._lock:
             await self._reconcile(changed)
 
@@ -228,7 +228,7 @@ class HaproxyRouter:
             await self._commit(1, routes.owner_table(state, slots, 1))
         if self._verdicts is not None:
             self._verdicts.declare(routes.token_rules(state))
-        await self._commit(0, routes.table(state, slots, self._neighbours.numbers))
+        await self._commit(0, routes.table(state, slots, self._neighbours.numbers, self._made))
         for key, version in self._versions.items():
             if key not in wanted:
                 version.withdraw()
@@ -280,16 +280,15 @@ class HaproxyRouter:
 
     # --- keeping
 
-    async def _gate_changed(self, replica_id: str) -> None:
+    async def _gate_changed(self, version: ServedVersion, replica_id: str) -> None:
         """A gate reports orphans or readiness: its caps follow at once, before it goes on."""
         self._quiet_until, self.news = 0.0, self.news + 1
-        for version in tuple(self._versions.values()):
-            if replica_id in version.replicas:
-                try:
-                    await version.reconcile_replica(replica_id, self._observed, self._servers)
-                except AksInferenceError as error:
-                    # The watch over the gate must go on; the next round repeats the command.
-                    log.warning("replica %s: %s", replica_id, error)
+        if replica_id in version.replicas:
+            try:
+                await version.reconcile_replica(replica_id, self._observed, self._servers)
+            except AksInferenceError as error:
+                # The watch over the gate must go on; the next round repeats the command.
+                log.warning("replica %s: %s", replica_id, error)
 
     async def _reconcile(self, only: Collection[VersionKey] | None = None) -> None:
         for key in tuple(self._versions) if only is None else only:

@@ -27,7 +27,7 @@ class ControlAddress(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReplicaTarget:
     """A replica, reached through its gate."""
 

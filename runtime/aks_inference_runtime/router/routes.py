@@ -40,9 +40,15 @@ BACKSTOP_MS = 2_000
 """HAProxy's own timeout is so far above what the gate enforces: it counts only when a gate is stuck."""
 
 
-def check(state: RouterState) -> None:
-    """Raises InvalidInput when a name cannot be served or shares do not add up."""
+Made = dict[str, tuple[EndpointRoute, list[str], dict[str, str]]]
+"""By endpoint what its entries were made of, and they."""
+
+
+def check(state: RouterState, made: Made | None = None) -> None:
+    """Raises InvalidInput when a name cannot be served or shares do not add up. `made`: see `table`."""
     for key, endpoint in state.endpoints.items():
+        if made and key in made and made[key][0] is endpoint:
+            continue
         names = [endpoint.name, *(v.name for v in endpoint.versions)]
         names += [r.id for v in endpoint.versions for r in v.replicas]
         bad = [name for name in names if not NAME.fullmatch(name)]
@@ -87,11 +93,23 @@ def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
 
 
 def table(
-    state: RouterState, slots: Mapping[VersionKey, Slot], numbers: Mapping[str, int] = MappingProxyType({})
+    state: RouterState,
+    slots: Mapping[VersionKey, Slot],
+    numbers: Mapping[str, int] = MappingProxyType({}),
+    made: Made | None = None,
 ) -> dict[str, str]:
-    """All entries of the first process. `numbers`: of the other routers."""
+    """All entries of the first process.
+
+    Args:
+        state, slots: Required. What is served, and where.
+        numbers: Optional. Of the other routers.
+        made: Optional. What was made before, for what is still the same object; is brought up to date.
+    """
     entries = {KNOWN: "1"}
-    for endpoint in state.endpoints.values():
+    made = {} if made is None else made
+    for name in made.keys() - state.endpoints.keys():
+        del made[name]
+    for name, endpoint in state.endpoints.items():
         if endpoint.owner is None:
             found = [
                 route(v, slots[VersionKey(endpoint.name, v.name)], ends=_ends(endpoint)) for v in endpoint.versions
@@ -99,7 +117,10 @@ def table(
         else:
             peer = peer_backend(numbers[endpoint.owner])
             found = [f"{peer}||||{v.name}{_ends(endpoint)}" for v in endpoint.versions]
-        entries.update(_endpoint(endpoint, found))
+        before = made.get(name)
+        if before is None or before[0] is not endpoint or before[1] != found:
+            before = made[name] = endpoint, found, _endpoint(endpoint, found)
+        entries.update(before[2])
     return entries
 
 

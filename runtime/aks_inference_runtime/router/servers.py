@@ -27,6 +27,8 @@ class Servers:
         self._unsure: set[Slot] = set()
         """Slots in which a command may or may not have had its effect."""
         self._under_way: Counter[Slot] = Counter()
+        self.surprises = 0
+        """Grows whenever caps are, or may be, others than those that were set."""
 
     def of(self, slot: Slot) -> Mapping[str, int]:
         """The servers of a slot."""
@@ -42,11 +44,13 @@ class Servers:
 
     def forget(self, process: int) -> None:
         """The process is new: it has none."""
+        self.surprises += 1
         self._caps = {slot: servers for slot, servers in self._caps.items() if slot.process != process}
         self._unsure = {slot for slot in self._unsure if slot.process != process}
 
     def adopt(self, slot: Slot, rows: tuple[ServerRow, ...]) -> None:
         """Takes over what a running process has."""
+        self.surprises += 1
         self._caps[slot] = {row.name: row.maxconn if row.status.startswith(("UP", "no")) else 0 for row in rows}
 
     def settle(self, process: int, rows: Mapping[Slot, tuple[ServerRow, ...]]) -> None:
@@ -99,17 +103,21 @@ class Servers:
         try:
             await self._admin_of(slot.process).run(f"shutdown sessions server {slot.backend}/{replica_id}")
         except RuntimeUnavailable:
-            self._unsure.add(slot)
+            self._doubt(slot)
 
     async def _send(self, slot: Slot, commands: list[str]) -> None:
         self._under_way[slot] += 1
         try:
             await self._admin_of(slot.process).must(commands, accept=("New server registered", "Server deleted"))
         except RuntimeUnavailable:
-            self._unsure.add(slot)
+            self._doubt(slot)
         except BaseException:
             # Refused, or given up half-way: an endpoint that ends takes its round with it.
-            self._unsure.add(slot)
+            self._doubt(slot)
             raise
         finally:
             self._under_way[slot] -= 1
+
+    def _doubt(self, slot: Slot) -> None:
+        self._unsure.add(slot)
+        self.surprises += 1

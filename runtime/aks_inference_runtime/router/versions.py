@@ -1,13 +1,14 @@
 """A version as the router serves it: its slots, its replicas' gates, their caps, its figures."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from aks_inference_runtime.router.admin import ServerRow, Stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
-from aks_inference_runtime.router.gates import Act, GateWatch
+from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
 from aks_inference_runtime.router.ownership import Epoch, Tenure
 from aks_inference_runtime.router.peers import ONWARD
@@ -48,6 +49,8 @@ class Observation:
 
 Observations = Mapping[int, Observation]
 Sign = tuple[VersionRoute | None, tuple[Slot, ...], Tenure | None]
+Act = Callable[["ServedVersion", str], Awaitable[None]]
+"""What is done when the gate of a version's replica has changed, before that goes on."""
 
 
 class ServedVersion:
@@ -62,7 +65,7 @@ class ServedVersion:
         """Those declared; of a withdrawn version those that it had."""
         self.tenure: Tenure | None = None
         """Among several routers: what this one may do with the replicas."""
-        self._act = act
+        self._act = partial(act, self)
         self._gates: dict[str, GateWatch] = {}
         self._leaving: dict[str, ReplicaTarget] = {}
         """No more declared, still with requests."""
@@ -71,7 +74,17 @@ class ServedVersion:
         self._left: frozenset[str] = frozenset()
         self.requests_total = 0
         self.rejected_total = 0
+        self._news = 0
+        """Grows with all that `load` is made of, but what HAProxy shows."""
+        self._noted = self._note
+        self._told: tuple[object, VersionLoad | None] = None, None
+        """What `load` said last, and of what."""
+        self._settled: object = None
+        """What `reconcile` saw last, if it leaves nothing to do."""
         self._refused: dict[Slot, int] = {}
+
+    def _note(self) -> None:
+        self._news += 1
 
     @property
     def sign(self) -> Sign:
@@ -96,6 +109,9 @@ class ServedVersion:
 
     def declare(self, route: VersionRoute, slot: Slot) -> None:
         """What it is from now on, and where new requests go."""
+        if route is self.route and self.slots[-1:] == [slot]:
+            return  # of a thousand few are others
+        self._note()
         self.route = route
         if slot in self.slots:
             self.slots.remove(slot)
@@ -110,12 +126,14 @@ class ServedVersion:
         self.replicas = declared
         for replica in declared.values():
             if replica.control is not None and replica.id not in self._gates:
-                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act, self._epoch)
+                self._gates[replica.id] = GateWatch(replica.id, replica.control, self._act, self._epoch, self._noted)
                 self._gates[replica.id].tell_gone(self._left)
 
     def take(self, tenure: Tenure | None) -> None:
         """Among several routers: what this one may do with the replicas from now on."""
-        self.tenure = tenure
+        if tenure != self.tenure:
+            self.tenure = tenure
+            self._note()
         for gate in self._gates.values():
             gate.claim(self._epoch)
 
@@ -137,6 +155,7 @@ class ServedVersion:
         """No new requests come; those that wait are still served."""
         if self.route is not None:
             self.route = None
+            self._note()
             self._retire(self.slots)
 
     def _retire(self, slots: Iterable[Slot]) -> None:
@@ -159,6 +178,7 @@ class ServedVersion:
         """These wait, and their clients have left: the replicas need not see them."""
         if turns != self._left:
             self._left = turns
+            self._note()
             for gate in self._gates.values():
                 gate.tell_gone(turns)
 
@@ -171,8 +191,13 @@ class ServedVersion:
     # --- kept
 
     async def reconcile(self, seen: Observations, servers: Servers) -> None:
-        """Counts, caps, departures, emptied slots."""
+        """Counts, caps, departures, emptied slots. Nothing where all is as it was and there is nothing to wait for."""
+        now = servers.surprises, len(seen), *self._now(seen)
+        if self._settled == now:
+            return
+        self._settled = None
         self._count(seen)
+        now = servers.surprises, len(seen), *self._now(seen)
         for replica_id in (*self.replicas, *self._leaving):
             await self.reconcile_replica(replica_id, seen, servers)
             if (gate := self._gates.get(replica_id)) is not None and gate.lost:
@@ -190,6 +215,18 @@ class ServedVersion:
         for slot in tuple(self.slots):
             if (slot != self.slots[-1] or self.route is None) and await self._emptied(slot, seen, servers):
                 self.slots.remove(slot)
+        if (
+            not self.moving
+            and self._all_heard
+            and not any(servers.of(slot).keys() - self.replicas for slot in self.slots)
+        ):
+            # As it was at the beginning: what has changed meanwhile has its turn.
+            self._settled = now
+
+    @property
+    def _all_heard(self) -> bool:
+        """Otherwise time matters: see `GateWatch.unheard` and `lost`."""
+        return all(gate.status is not None for gate in self._gates.values())
 
     async def pass_on(self, address: Path, seen: Observations, servers: Servers) -> None:
         """Sends what waits here on to whoever owns the endpoint now."""
@@ -252,6 +289,7 @@ class ServedVersion:
     async def _forget_gate(self, replica_id: str) -> None:
         gate = self._gates.pop(replica_id, None)
         if gate is not None:
+            self._note()
             await gate.close()
 
     # --- seen
@@ -291,6 +329,18 @@ class ServedVersion:
         """The figures; None when a part of them is not known."""
         if any(slot.process not in seen for slot in self.slots):
             return None
+        # Of a thousand versions it is asked ten times a second, and few have changed.
+        now = self._now(seen)
+        if self._told[0] != now:
+            self._told = now, self._load(seen)
+        return self._told[1]
+
+    def _now(self, seen: Observations) -> tuple[object, ...]:
+        """Another one whenever something has changed here, or in what HAProxy shows of it."""
+        stats = [(slot.backend, seen[slot.process].stat) for slot in self.slots if slot.process in seen]
+        return self._news, *((stat.backends.get(name), stat.servers.get(name)) for name, stat in stats)
+
+    def _load(self, seen: Observations) -> VersionLoad | None:
         for replica in self.replicas.values():
             gate = self._gates.get(replica.id)
             if replica.ready and replica.control is not None and (gate is None or gate.status is None):
@@ -316,8 +366,9 @@ class ServedVersion:
             total, rejected = row.total, row.denied + row.failed
             before = self._seen.get(slot)
             self._seen[slot] = (total, rejected)
-            if before is None:
+            if before is None or before == (total, rejected):
                 continue
+            self._note()
             self.requests_total += total - before[0] if total >= before[0] else total
             self.rejected_total += rejected - before[1] if rejected >= before[1] else rejected
 
@@ -325,7 +376,8 @@ class ServedVersion:
         """So many large bodies a slot has refused since its process began; they are not among the denied."""
         before = self._refused.get(slot)
         self._refused[slot] = count
-        if before is not None:
+        if before is not None and before != count:
+            self._note()
             self.rejected_total += count - before if count >= before else count
 
     @staticmethod

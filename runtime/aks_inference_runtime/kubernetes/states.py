@@ -1,0 +1,248 @@
+"""The autoscaler's writing of endpoints' states: of each when what it is made of has changed.
+
+With a thousand endpoints that is what an autoscaler would do most of the time: figures change with every request.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from aks_inference_runtime.api.endpoint import API_VERSION
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.kubernetes import AUTOSCALER_NAME, version_label
+from aks_inference_runtime.kubernetes import objects, workloads
+from aks_inference_runtime.kubernetes.client import Api
+from aks_inference_runtime.kubernetes.informer import Informer
+from aks_inference_runtime.kubernetes.reports import Loads, Reports
+from aks_inference_runtime.kubernetes.status import HEARD_S, Facts, status_of, without_figures
+from aks_inference_runtime.kubernetes.tails import tail_of
+from aks_inference_runtime.kubernetes.telling import Change, Teller
+from aks_inference_runtime.router.model import VersionKey
+
+FIGURES_S = 2.0
+"""Between writings of one endpoint's state where nothing but requests at the moment is new."""
+MOST_FIGURES = 25
+"""Such writings in one round: an API server takes no thousand, and what matters comes first."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is known of the cluster."""
+
+    endpoints: Informer[objects.Declared]
+    deployments: Informer[workloads.Workload]
+    pods: Informer[workloads.ReplicaPod]
+    templates: Informer[workloads.Template]
+
+
+class _Grouped(NamedTuple):
+    """The same by version."""
+
+    deployments: Mapping[workloads.VersionId, workloads.Workload]
+    pods: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]
+    newest: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]
+
+
+class _Round(NamedTuple):
+    """What one round is about."""
+
+    served: frozenset[str]
+    grouped: _Grouped
+    loads: Loads
+    now: str
+
+
+class _Made(NamedTuple):
+    """What an endpoint's state was made of: all but its figures, and those; None: of others."""
+
+    of: tuple[object, ...]
+    figures: tuple[object, ...] | None
+
+
+class States:
+    """Remembers what was written."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        reports: Reports,
+        scaling: Mapping[VersionKey, str],
+        url: str,
+        clock: Callable[[], float],
+        teller: Teller | None,
+    ) -> None:
+        """
+        Args:
+            sources, reports: Required. What is known.
+            scaling: Required. The last decision of each version and its reason; changes all the time.
+            url: Required. Of the router.
+            clock: Required. In seconds.
+            teller: Required. Of changed states; None: nobody is told.
+        """
+        self._sources = sources
+        self._reports = reports
+        self._scaling = scaling
+        self._url = url
+        self._clock = clock
+        self._teller = teller
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tails: dict[workloads.VersionId, str] = {}
+        self._reading: set[workloads.VersionId] = set()
+        """Versions whose log is being read: who hears that one failed is to hear why."""
+        self._statuses: dict[str, dict[str, Any]] = {}
+        self._made: dict[str, _Made] = {}
+        self._written_at: dict[str, float] = {}
+        self._known: dict[str, tuple[int, float]] = {}
+        """Generation of each endpoint, and since when it is known."""
+        self._places: dict[str, tuple[objects.Declared, list[workloads.VersionId]]] = {}
+        self._grouped: tuple[object, _Grouped] | None = None
+
+    async def write(self, api: Api) -> None:
+        """One round."""
+        endpoints = self._sources.endpoints.items
+        served = frozenset(endpoint.uid for endpoint in objects.served(endpoints).values())
+        grouped = self._by_version()
+        self._read_tails(api, grouped.newest)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        a_round = _Round(served, grouped, self._reports.load(), now)
+        at = self._clock()
+        late: list[tuple[float, objects.Declared, _Made]] = []
+        for number, endpoint in enumerate(tuple(endpoints.values())):
+            if number % 50 == 0:
+                await asyncio.sleep(0)  # decisions do not wait for a thousand states
+            if any(version[:2] == (endpoint.namespace, endpoint.name) for version in self._reading):
+                continue
+            made = self._made_of(endpoint, a_round)
+            before, was = self._statuses.get(endpoint.uid), self._made.get(endpoint.uid)
+            if before is None or was is None or was.of != made.of:
+                status = status_of(self._facts(endpoint, a_round))
+                if before is None or without_figures(before) != without_figures(status):
+                    await self._write(api, endpoint, status, made)
+                    continue
+                was = self._made[endpoint.uid] = made._replace(figures=made.figures if status == before else None)
+            if was.figures != made.figures:
+                written = self._written_at.get(endpoint.uid, at - FIGURES_S)
+                if at - written >= FIGURES_S:
+                    late.append((written, endpoint, made))
+        for _, endpoint, made in sorted(late, key=lambda entry: entry[0])[:MOST_FIGURES]:
+            await self._write(api, endpoint, status_of(self._facts(endpoint, a_round)), made)
+        there = {endpoint.uid for endpoint in self._sources.endpoints.items.values()}
+        for kept in (self._statuses, self._made, self._written_at, self._known, self._places):
+            for gone in kept.keys() - there:
+                del kept[gone]
+
+    def _by_version(self) -> _Grouped:
+        sources = self._sources
+        revisions = sources.deployments.revision, sources.pods.revision, sources.templates.revision
+        if self._grouped is None or self._grouped[0] != revisions:
+            by_version = {work.version: work for work in sources.deployments.items.values()}
+            pods: dict[workloads.VersionId, list[workloads.ReplicaPod]] = {}
+            for pod in sources.pods.items.values():
+                if pod.version is not None:
+                    pods.setdefault(pod.version, []).append(pod)
+            templates: dict[workloads.VersionId, list[workloads.Template]] = {}
+            for template in sources.templates.items.values():
+                templates.setdefault(template.version, []).append(template)
+            newest = {
+                version: workloads.made_as_declared(by_version.get(version), templates.get(version, ()), found)
+                for version, found in pods.items()
+            }
+            self._grouped = revisions, _Grouped(by_version, pods, newest)
+        return self._grouped[1]
+
+    def _made_of(self, endpoint: objects.Declared, a_round: _Round) -> _Made:
+        grouped = a_round.grouped
+        known = self._places.get(endpoint.uid)
+        if known is None or known[0] is not endpoint:
+            places = [(endpoint.namespace, endpoint.name, version_label(v.name)) for v in endpoint.spec.versions]
+            known = self._places[endpoint.uid] = endpoint, places
+        facts = (
+            (grouped.deployments.get(place), grouped.pods.get(place), grouped.newest.get(place), self._tails.get(place))
+            for place in known[1]
+        )
+        keys = [VersionKey(endpoint.name, version.name) for version in endpoint.spec.versions]
+        in_use, heard = endpoint.uid not in a_round.served, self._known_s(endpoint) >= HEARD_S
+        return _Made(
+            (endpoint, in_use, heard, self._reports.generation(endpoint.name), *facts),
+            (*map(a_round.loads.get, keys), *map(self._scaling.get, keys)),
+        )
+
+    def _facts(self, endpoint: objects.Declared, a_round: _Round) -> Facts:
+        return Facts(
+            endpoint=endpoint,
+            name_in_use=endpoint.uid not in a_round.served,
+            workloads=a_round.grouped.deployments,
+            pods=a_round.grouped.pods,
+            newest=a_round.grouped.newest,
+            loads=a_round.loads,
+            scaling=self._scaling,
+            served_generation=self._reports.generation(endpoint.name),
+            log_tails=self._tails,
+            url=self._url,
+            now=a_round.now,
+            known_s=self._known_s(endpoint),
+        )
+
+    def _known_s(self, endpoint: objects.Declared) -> float:
+        at = self._clock()
+        generation, since = self._known.get(endpoint.uid, (None, at))
+        if generation != endpoint.generation:
+            since = at
+            self._known[endpoint.uid] = endpoint.generation, at
+        return at - since
+
+    async def _write(self, api: Api, endpoint: objects.Declared, status: dict[str, Any], made: _Made) -> None:
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "ScoringEndpoint",
+            "metadata": {"name": endpoint.name, "namespace": endpoint.namespace},
+            "status": status,
+        }
+        path = f"/apis/{API_VERSION}/namespaces/{endpoint.namespace}/scoringendpoints/{endpoint.name}/status"
+        try:
+            await api.apply(path, body, AUTOSCALER_NAME)
+        except AksInferenceError as error:
+            _log.warning("%s", error)
+            return
+        before = (self._statuses.get(endpoint.uid) or endpoint.status or {}).get("state")
+        self._statuses[endpoint.uid] = status
+        self._made[endpoint.uid] = made
+        self._written_at[endpoint.uid] = self._clock()
+        if self._teller is not None and before != status["state"]:
+            change = Change(
+                namespace=endpoint.namespace,
+                name=endpoint.name,
+                uid=endpoint.uid,
+                generation=endpoint.generation,
+                before=before,
+                after=status["state"],
+                message=status["message"],
+                scoring_uri=status["scoringUri"],
+                at=datetime.now(UTC),
+            )
+            self._start(self._teller.tell(api, change))
+
+    def _read_tails(self, api: Api, newest: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]) -> None:
+        bad = {version: pod for version, found in newest.items() for pod in found if pod.given_up and not pod.ready}
+        for version in self._tails.keys() - bad.keys():
+            del self._tails[version]
+        for version, pod in bad.items():
+            if version not in self._tails:
+                self._tails[version] = ""
+                self._reading.add(version)
+                self._start(self._read_tail(api, version, pod))
+
+    async def _read_tail(self, api: Api, version: workloads.VersionId, pod: workloads.ReplicaPod) -> None:
+        try:
+            self._tails[version] = await tail_of(api, pod)
+        finally:
+            self._reading.discard(version)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,185 @@
+"""States of endpoints are worked out when what they are made of has changed, and say in the end what is so."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aks_inference_runtime.api.endpoint import EndpointSpec
+from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.kubernetes import states
+from aks_inference_runtime.kubernetes.informer import Informer
+from aks_inference_runtime.kubernetes.objects import Declared
+from aks_inference_runtime.kubernetes.reports import Reports
+from aks_inference_runtime.kubernetes.room import PodNeed
+from aks_inference_runtime.kubernetes.states import FIGURES_S, MOST_FIGURES, Sources, States
+from aks_inference_runtime.kubernetes.status import status_of
+from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Workload
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
+
+CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
+SPEC = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
+
+
+class Cluster:
+    """What informers would know, and an API server that takes states."""
+
+    def __init__(self, endpoints: int) -> None:
+        self.now = 100.0
+        self.names = [f"svc-{number}" for number in range(endpoints)]
+        known = [Informer("", lambda _: None, lambda: None) for _ in range(4)]
+        self.sources = Sources(*known)  # type: ignore[arg-type]
+        self.reports = Reports()
+        self.loads: dict[VersionKey, VersionLoad] = {}
+        self.generations: dict[str, int] = {}
+        self.reports.load = lambda: self.loads  # type: ignore[method-assign]
+        self.reports.generation = lambda name: self.generations.get(name, 0)  # type: ignore[method-assign]
+        self.scaling: dict[VersionKey, str] = {}
+        self.states = States(self.sources, self.reports, self.scaling, "http://router", lambda: self.now, None)
+        self.written: dict[str, dict[str, Any]] = {}
+        self.writings: Counter[str] = Counter()
+        self.broken = False
+        for name in self.names:
+            version = ("ns", name, "blue")
+            self.put(self.sources.endpoints, name, Declared("ns", name, f"uid-{name}", 1, "2026-01-01", SPEC))
+            work = Workload("ns", name, version, 1, 1, 1, 1, current=True, overdue=False, need={})
+            self.put(self.sources.deployments, name, work)
+            self.put(self.sources.pods, name, ReplicaPod("ns", name, PodNeed("n", {}), version=version, ready=True))
+
+    @staticmethod
+    def put(informer: Informer[Any], name: str, found: Any) -> None:
+        informer._items[name] = found
+        informer._tell()
+
+    @staticmethod
+    def change(informer: Informer[Any], name: str, **fields: Any) -> None:
+        Cluster.put(informer, name, replace(informer._items[name], **fields))
+
+    async def apply(self, path: str, body: dict[str, Any], manager: str) -> None:
+        if self.broken:
+            raise OperationFailed("the API server is away")
+        self.written[body["metadata"]["name"]] = body["status"]
+        self.writings[body["metadata"]["name"]] += 1
+
+    def round(self, after_s: float = 0.5) -> None:
+        self.now += after_s
+        asyncio.run(self.states.write(self))  # type: ignore[arg-type]
+
+    def busy(self, name: str, busy: int) -> None:
+        self.loads = {**self.loads, VersionKey(name, "blue"): VersionLoad(busy, 0, 1)}
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a state was worked out, by endpoint."""
+    counts: Counter[str] = Counter()
+
+    def counted(facts: Any) -> dict[str, Any]:
+        counts[facts.endpoint.name] += 1
+        return status_of(facts)
+
+    monkeypatch.setattr(states, "status_of", counted)
+    return counts
+
+
+def test_a_round_is_about_what_has_changed(made: Counter[str]) -> None:
+    cluster = Cluster(60)
+    for _ in range(8):
+        cluster.round()
+    made.clear()
+    cluster.round()
+    assert not made
+    cluster.change(cluster.sources.pods, "svc-7", ready=False)
+    cluster.round()
+    assert set(made) == {"svc-7"}
+    assert cluster.written["svc-7"]["versions"][0]["replicasReady"] == 0
+    assert cluster.writings["svc-8"] == 1
+
+
+def test_figures_wait_for_their_turn_and_some_have_it_in_a_round(made: Counter[str]) -> None:
+    cluster = Cluster(60)
+    for _ in range(8):
+        cluster.round()
+    made.clear()
+    before = cluster.writings.total()
+    for number in range(1, 40):
+        for name in cluster.names:
+            cluster.busy(name, number)
+        cluster.round()
+        assert made.total() <= number * MOST_FIGURES
+    assert cluster.writings.total() - before == made.total()
+    # Each has its turn, the oldest first: none a second time while another one waits.
+    assert set(made.values()) == {made.total() // len(cluster.names)}
+
+
+def test_what_could_not_be_written_is_written_later() -> None:
+    cluster = Cluster(1)
+    cluster.round()
+    cluster.change(cluster.sources.pods, "svc-0", ready=False)
+    cluster.broken = True
+    cluster.round()
+    cluster.broken = False
+    assert cluster.written["svc-0"]["versions"][0]["replicasReady"] == 1
+    cluster.round()
+    assert cluster.written["svc-0"]["versions"][0]["replicasReady"] == 0
+
+
+names = st.sampled_from(["svc-0", "svc-1"])
+changes = st.one_of(
+    st.tuples(st.just("busy"), names, st.integers(0, 2)),
+    st.tuples(st.just("pod"), names, st.booleans(), st.sampled_from(["", "CrashLoopBackOff: x"])),
+    st.tuples(st.just("work"), names, st.integers(1, 2), st.booleans()),
+    st.tuples(st.just("served"), names, st.integers(0, 2)),
+    st.tuples(st.just("declared"), names, st.integers(1, 2)),
+    st.tuples(st.just("told back"), names),
+    st.tuples(st.just("gone"), names),
+    st.tuples(st.just("broken"), st.booleans()),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(changes, st.sampled_from([0.1, 0.5, 3.0])), max_size=20))
+def test_in_the_end_what_is_written_is_so(steps: list[tuple[tuple[Any, ...], float]]) -> None:
+    cluster = Cluster(2)
+    sources = cluster.sources
+    for step, after_s in steps:
+        name = step[1]
+        match step:
+            case ("busy", _, number):
+                cluster.busy(name, number)
+                cluster.scaling[VersionKey(name, "blue")] = f"{number + 1}: needed"
+            case ("pod", _, ready, trouble):
+                cluster.change(sources.pods, name, ready=ready, trouble=trouble)
+            case ("work", _, replicas, current):
+                cluster.change(sources.deployments, name, replicas=replicas, current=current)
+            case ("served", _, generation):
+                cluster.generations = {**cluster.generations, name: generation}
+            case ("declared", _, generation) if name in sources.endpoints._items:
+                cluster.change(sources.endpoints, name, generation=generation)
+            case ("told back", _) if name in sources.endpoints._items and name in cluster.written:
+                cluster.change(sources.endpoints, name, status=cluster.written[name])
+            case ("gone", _):
+                sources.endpoints._items.pop(name, None)
+                sources.endpoints._tell()
+            case ("broken", broken):
+                cluster.broken = broken
+        cluster.round(after_s)
+    cluster.broken = False
+    for _ in range(3):
+        cluster.round(FIGURES_S + 0.1)
+    anew = Cluster(2)
+    anew.sources, anew.now = sources, cluster.now
+    anew.states = States(sources, cluster.reports, cluster.scaling, "http://router", lambda: anew.now, None)
+    for _ in range(2):
+        anew.round(FIGURES_S + 0.1)
+    for endpoint in sources.endpoints._items.values():
+        assert without_times(cluster.written[endpoint.name]) == without_times(anew.written[endpoint.name])
+
+
+def without_times(status: dict[str, Any]) -> dict[str, Any]:
+    conditions = [{k: v for k, v in c.items() if k != "lastTransitionTime"} for c in status["conditions"]]
+    return {**status, "conditions": conditions}
