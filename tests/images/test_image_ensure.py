@@ -20,8 +20,8 @@ from aks_inference_runtime.images import (
     BuildSettings,
     RegistryClient,
     RegistryPlace,
-    ensure_application,
     ensure_image,
+    ensure_service,
     find,
     find_all,
     read_environment,
@@ -140,16 +140,14 @@ async def test_changed_script_leaves_the_environment_alone(
     async with quick() as client:
         base = await push_base(client, f"{registry.host}/script/base:1")
         definition = environment(base.reference, "gamma")
-        made = await ensure_image(client, definition, where, settings=settings)
         application = Application("score.py", source)
-        first = await ensure_application(client, made, definition, application, where, settings)
-        same = await ensure_application(client, made, definition, application, where, settings)
+        made, first = await ensure_service(client, definition, application, where, settings=settings)
+        _, same = await ensure_service(client, definition, application, where, settings=settings)
         (source / "score.py").write_text("def init(): pass\n")
-        found = await ensure_image(client, definition, where, settings=settings)
-        second = await ensure_application(client, found, definition, application, where, settings)
+        found, second = await ensure_service(client, definition, application, where, settings=settings)
         files = await files_of(client, second.image)
         image = await fetch_image(client, second.image, Platform())
-    assert (first.built, same.built, found.built, second.built) == (True, False, False, True)
+    assert (made.built, first.built, same.built, found.built, second.built) == (True, True, False, False, True)
     assert same.image == first.image != second.image
     assert second.pushed.sent_bytes < 10_000
     assert "var/azureml-app/my service/score.py" in files

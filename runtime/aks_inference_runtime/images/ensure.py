@@ -211,22 +211,6 @@ async def _assemble(
     return Ensured(looked.key, tagged.at(image.digest), True, Builder.ASSEMBLE.value, pushed, looked.notes)
 
 
-async def ensure_application(
-    client: RegistryClient,
-    environment: Ensured,
-    definition: EnvironmentDefinition,
-    application: Application | Packed,
-    workspace: RegistryPlace,
-    settings: BuildSettings | None = None,
-    progress: Progress = lambda _line: None,
-) -> Ensured:
-    """The image of a service: the environment's with the application's layer, found by both their contents."""
-    settings = settings or BuildSettings()
-    with disk_errors(settings.cache):
-        ready = await asyncio.to_thread(_prepare, application, settings.cache)
-        return await _on_environment(client, environment, definition, ready, workspace, settings, progress)
-
-
 async def ensure_service(
     client: RegistryClient,
     definition: EnvironmentDefinition,
@@ -277,7 +261,7 @@ async def _on_environment(
     workspace: RegistryPlace,
     settings: BuildSettings,
     progress: Progress,
-    begun: Begun | None = None,
+    begun: Begun,
 ) -> Ensured:
     packed, cache = ready.packed, settings.cache
     target = application_reference(environment.image, packed, workspace)
