@@ -80,6 +80,39 @@ async def test_a_changed_script_costs_nine_requests(
     assert sorted(kinds) == sorted(["HEAD"] * 4 + ["POST", "PUT"] * 2 + ["PUT"])
 
 
+async def test_new_files_are_on_their_way_before_the_environment_is_known(
+    registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """The registry says what the base is once it has the layer; and whether it has the image once it has all blobs."""
+    proxy = proxy_before(registry_with({}).host)
+    sent: list[str] = []
+    layer, both, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if second.is_set() and request.method == "HEAD":
+            if "/push/base/" in request.path:
+                await layer.wait()
+            elif f"/{SERVICES}/manifests/" in request.path and "sha256:" not in request.path:
+                await both.wait()
+        answer = await proxy.handle(request)
+        if second.is_set() and request.method == "PUT" and "/uploads/" in request.path:
+            sent.append(request.path)
+            layer.set()
+            if len(sent) == 2:
+                both.set()
+        return answer  # type: ignore[no-any-return]
+
+    proxy.host = await server(handle)
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        await service.apply("one = 1\n")
+        second.set()
+        async with asyncio.timeout(30):
+            made = await service.apply("two = 2\n")
+        assert made.built
+        assert await service.whole(made)
+
+
 async def test_an_image_of_before_that_is_gone_proves_nothing(
     registry_with: Any, quick: Callable[..., RegistryClient], story: Any
 ) -> None:
@@ -179,7 +212,7 @@ async def test_what_was_begun_without_an_answer_holds_no_error_up(
 
     original = proxy.fault
     proxy.host = await server(handle)
-    monkeypatch.setattr("aks_inference_runtime.images.build.publish.TAKE_BACK_S", 600.0)
+    monkeypatch.setattr("aks_inference_runtime.images.build.begun.TAKE_BACK_S", 600.0)
     async with quick() as client:
         service = await story(client, proxy.host)
         await service.apply("one = 1\n")

@@ -2,7 +2,8 @@
 
 from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
-from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image, ensure_service
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
+from aks_inference_runtime.images.ensure_service import ensure_service
 from aks_inference_runtime.images.environment.key import canonical_definition, image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.environment.read import read_environment, read_file, read_inference_config

@@ -20,7 +20,8 @@ from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
 from aks_inference_runtime.images.context import MAX_BYTES, MAX_FILES, ContextLimits
-from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image, ensure_service
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
+from aks_inference_runtime.images.ensure_service import ensure_service
 from aks_inference_runtime.images.environment import curated
 from aks_inference_runtime.images.environment.containerfile import with_default_base
 from aks_inference_runtime.images.environment.key import image_key

@@ -5,13 +5,8 @@ from dataclasses import dataclass, replace
 from aks_inference_runtime.api.errors import NotFound, OperationFailed
 from aks_inference_runtime.images.build.application import Packed
 from aks_inference_runtime.images.build.run import Progress
-from aks_inference_runtime.images.ensure import (
-    BuildSettings,
-    Ensured,
-    application_reference,
-    ensure_image,
-    ensure_service,
-)
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
+from aks_inference_runtime.images.ensure_service import application_reference, ensure_service
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.errors import AccessDenied

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import logging
+import os
 import random
 import ssl
 import time
@@ -79,7 +81,7 @@ class Transport:
         self._authorizer = Authorizer(
             credentials, lambda ask: asyncio.ensure_future(self._token(ask)), options.uses_tls
         )
-        self._tls = tls_context(options.ca_file)
+        self._tls = _shared_context(options.ca_file)
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
 
@@ -226,8 +228,12 @@ class Transport:
         return self._proxies[asked]
 
 
+_MACHINES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Where OpenSSL is told of the machine's authorities."""
+
+
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """The machine's authorities, and those of a file."""
+    """The machine's authorities, and those of a file. A context of the caller's own."""
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
@@ -235,6 +241,21 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(f"{ca_file}: holds no certificates in PEM form ({error}); name another file") from None
     return context
+
+
+def _shared_context(ca_file: Path | None) -> ssl.SSLContext:
+    """To read the machine's authorities costs more than all requests of a changed entry script: once is enough."""
+    state: tuple[float, ...] = ()
+    if ca_file is not None:
+        with contextlib.suppress(OSError):  # told when it is read
+            stat = ca_file.stat()
+            state = stat.st_ino, stat.st_mtime_ns, stat.st_size
+    return _read_once(ca_file, state, *map(os.environ.get, _MACHINES))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_once(ca_file: Path | None, *_as_it_is_now: object) -> ssl.SSLContext:
+    return tls_context(ca_file)
 
 
 async def bounded(response: aiohttp.ClientResponse, limit: int, host: str) -> bytes:
