@@ -25,6 +25,7 @@ from aks_inference_runtime.images.errors import AccessDenied, RegistryError, Reg
 from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS, Backoff
 from aks_inference_runtime.images.registry.challenge import parse_challenges
 from aks_inference_runtime.images.registry.credentials import CredentialStore
+from aks_inference_runtime.images.registry.silence import Silence
 from aks_inference_runtime.images.registry.tokens import Ask, Authorizer
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class TransportOptions:
     backoff: Backoff = field(default_factory=Backoff)
     chunk_bytes: int = 8 * 1024 * 1024
     """Optional. What is uploaded at once: lost at worst by a break, and held in memory per upload."""
+    silence: Silence | None = None
+    """Optional. Bounds the wait for a registry; share one among clients. Default: each request's tries, minutes."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     now: Callable[[], float] = time.time
     random: Callable[[], float] = field(default=random.random)
@@ -117,6 +120,21 @@ class Transport:
         retried: bool = True,
     ) -> Answer:
         """One request, tried again while that may help. Raises RegistryError, AccessDenied, RegistryUnavailable."""
+        silence = self.options.silence
+        async with silence.bounded(host) if silence is not None else contextlib.nullcontext():
+            return await self._tried(method, url, host, scope, headers, body, expected, retried)
+
+    async def _tried(
+        self,
+        method: str,
+        url: str,
+        host: str,
+        scope: str,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+        expected: frozenset[int],
+        retried: bool,
+    ) -> Answer:
         failures = 0
         while True:
             retry_after = None
