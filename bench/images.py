@@ -5,7 +5,8 @@ cache; then only the entry script changes. buildah gets the Dockerfile that peop
 last, so that its own layer cache helps it with the change. Both have the base stored, ask the registry whether it is
 still the same, and end with the image under a tag of the registry; ours has connections of its own each time, as each
 update of a stack has, and a process that runs already, as Pulumi's plugin does. `floor_ms` is what the registry itself
-takes for the same change: its requests by plain sockets, in the same turns.
+takes for the same change: its requests by plain sockets, in the same turns. Ours also makes and attaches a bill of
+materials, which buildah does not, and which counts; `ours_change_image` is when the image is there.
 
     ./bench/run images [--json] [--quick]
 """
@@ -198,39 +199,47 @@ async def compare(work: Path, host: str, tar: Path, packages: tuple[str, ...], q
         base = await push_base(client, host, tar)
         definition = read_environment({"docker": {"baseImage": str(base)}, "pipPackages": list(packages)}, Path())
 
-        async def ours(script: str) -> tuple[float, Ensured, Ensured]:
+        async def ours(script: str) -> tuple[float, float, Ensured, Ensured]:
+            said: dict[str, float] = {}
+
+            def progress(line: str) -> None:
+                said[line.partition(":")[0]] = time.perf_counter()
+
             (source / "score.py").write_text(script)
             begin = time.perf_counter()
             application = Application("score.py", source)
             async with RegistryClient() as own:
-                made, service = await ensure_service(own, definition, application, place, settings=settings)
-            return time.perf_counter() - begin, made, service
+                ensured = ensure_service(own, definition, application, place, (), settings, progress)
+                made, service = await ensured
+            return time.perf_counter() - begin, said["application"] - begin, made, service
 
-        cold_s, made, service = await ours("def init(): ...\ndef run(data): return data\n")
+        cold_s, _, made, service = await ours("def init(): ...\ndef run(data): return data\n")
         lookup_s = await lookup(client, made, base, list(packages))
         buildah = Buildah(work / "buildah", base, packages)
         image = f"{host}/bench/dockerfile:1"
         try:
             dockerfile_cold_s = await asyncio.to_thread(buildah.build, "def run(data): return data\n", image)
-            changes: list[tuple[float, float, float]] = []
+            changes: list[tuple[float, ...]] = []
             for turn in range(QUICK_CHANGES if quick else CHANGES):
                 script = f"def init(): ...\ndef run(data): return [data, {turn}]\n"
                 await asyncio.to_thread(os.sync)
-                one_s, _, service = await ours(script)
+                one_s, image_s, _, service = await ours(script)
                 await asyncio.to_thread(os.sync)
                 other_s = await asyncio.to_thread(buildah.build, script, image)
                 plain = await plain_image(client, service.image)
                 await asyncio.to_thread(os.sync)
                 repository = service.image.repository
-                changes.append((one_s, other_s, await asyncio.to_thread(plain.push, host, repository, f"plain-{turn}")))
+                plain_s = await asyncio.to_thread(plain.push, host, repository, f"plain-{turn}")
+                changes.append((one_s, image_s, other_s, plain_s))
         finally:
             await asyncio.to_thread(buildah.remove)
         sizes = {
             "ours": await layer_bytes(client, service.image),
             "dockerfile": await layer_bytes(client, ImageReference.parse(image)),
         }
-    change_s, dockerfile_change_s, floor_s = (statistics.median(column) for column in zip(*changes, strict=True))
-    seconds = {"ours_cold": cold_s, "ours_change": change_s}
+    columns = zip(*changes, strict=True)
+    change_s, change_image_s, dockerfile_change_s, floor_s = (statistics.median(column) for column in columns)
+    seconds = {"ours_cold": cold_s, "ours_change": change_s, "ours_change_image": change_image_s}
     seconds |= {"buildah_cold": dockerfile_cold_s, "buildah_change": dockerfile_change_s}
     version = await asyncio.to_thread(subprocess.run, ["buildah", "--version"], capture_output=True, text=True)
     return {
@@ -246,7 +255,7 @@ async def compare(work: Path, host: str, tar: Path, packages: tuple[str, ...], q
             "cold_speedup_vs_buildah": COLD_TO_REACH,
             "code_change_speedup_vs_buildah": CHANGE_TO_REACH,
         },
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "bytes": sizes,
         "changes": len(changes),
         "packages": list(packages),
@@ -266,8 +275,9 @@ def table(result: dict[str, Any]) -> str:
             f"{result['cold_speedup_vs_buildah']:.1f} x faster (to reach: {COLD_TO_REACH:g} x)",
             f"entry script changed: {seconds['ours_change']:.3f} s, buildah {seconds['buildah_change']:.3f} s: "
             f"{result['code_change_speedup_vs_buildah']:.1f} x faster (to reach: {CHANGE_TO_REACH:g} x)",
-            f"of it the registry's own {result['floor_ms']:.1f} ms (the same requests by plain sockets): "
-            f"{result['code_change_vs_floor']:.2f} x that; buildah {result['floor_speedup_vs_buildah']:.1f} x",
+            f"the image was there after {seconds['ours_change_image']:.3f} s, the rest is its bill of materials; the "
+            f"registry's own {result['floor_ms']:.1f} ms (the same requests by plain sockets) would be "
+            f"{result['floor_speedup_vs_buildah']:.1f} x",
             f"size: {json.dumps(result['bytes'])}: {result['size_vs_dockerfile']:.2f} of the Dockerfile's",
         ]
     )

@@ -57,7 +57,7 @@ async def test_who_was_silent_is_asked_again_after_a_while() -> None:
 
 
 async def test_the_wait_ends_and_a_cancellation_stays_one() -> None:
-    with pytest.raises(RegistryUnavailable, match="no answer within 0.0001 s"):
+    with pytest.raises(RegistryUnavailable, match=r"no answer within 0\.0001 s"):
         async with Silence(0.0001).bounded("a"):
             await asyncio.Event().wait()
 

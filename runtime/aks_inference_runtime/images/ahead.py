@@ -1,11 +1,22 @@
-"""Asking before it is known whether the answer is needed."""
+"""Work of several kinds at once; asking before it is known whether the answer is needed."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
+
+
+async def together(one: Coroutine[Any, Any, S], other: Coroutine[Any, Any, T]) -> tuple[S, T]:
+    """Both at once; an error of one ends the other, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(one), group.create_task(other)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return first.result(), second.result()
 
 
 @contextlib.asynccontextmanager

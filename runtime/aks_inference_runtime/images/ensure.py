@@ -10,6 +10,7 @@ from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.images.build.acr import AzureBuild, build_in_azure
 from aks_inference_runtime.images.build.assemble import environment_image, environment_layers
 from aks_inference_runtime.images.build.base import fetch_image, find_target
+from aks_inference_runtime.images.build.bill import keep_bill
 from aks_inference_runtime.images.build.choose import NOT_AZURE, Builder, Choice, choose
 from aks_inference_runtime.images.build.publish import Pushed, push_blobs
 from aks_inference_runtime.images.build.resolve import resolve
@@ -148,6 +149,7 @@ async def _built(
     bases = tuple(one.at(base_pins.get(str(one), one.digest or "")) for one in base_references(definition))
     document = spdx(built.digest, looked.key, bases, declared_packages(definition))
     await client.attach(target, built, SPDX_JSON, document)
+    keep_bill(settings.cache, built.digest, document)
     return Ensured(looked.key, target.at(built.digest), True, choice.builder.value, NOTHING_SENT, notes)
 
 
@@ -192,6 +194,7 @@ async def _assemble(
     await client.push_manifest(ImageReference(tagged.registry, tagged.repository, None, image.digest), image.manifest)
     document = spdx(image.digest, looked.key, (base.reference,), await asyncio.to_thread(wheel_packages, wheels))
     await client.attach(tagged, image.manifest.descriptor(), SPDX_JSON, document)
+    keep_bill(cache, image.digest, document)
     # The tag comes last: who finds the key finds everything.
     await client.push_manifest(tagged, image.manifest)
     progress(f"pushed {pushed.sent_bytes / 1e6:.1f} MB in {pushed.sent_blobs} blobs; {pushed.kept_blobs} were there")

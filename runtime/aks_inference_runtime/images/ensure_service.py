@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aks_inference_runtime.api.disk import disk_errors
-from aks_inference_runtime.images.ahead import ahead
+from aks_inference_runtime.images.ahead import ahead, together
 from aks_inference_runtime.images.build.application import (
     Application,
     Packed,
@@ -16,6 +16,7 @@ from aks_inference_runtime.images.build.application import (
 )
 from aks_inference_runtime.images.build.base import fetch_image
 from aks_inference_runtime.images.build.begun import Begun
+from aks_inference_runtime.images.build.bill import send_bill
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.publish import name_image, push_on_environment
 from aks_inference_runtime.images.build.run import Progress
@@ -30,8 +31,8 @@ from aks_inference_runtime.images.registry.upload import UploadSource
 
 SERVICES = "services"
 """Of images with an application; see RegistryPlace.beside."""
-APPLICATION_BLOBS = 2
-"""What an application adds: its layer and the image's configuration."""
+APPLICATION_BLOBS = 3
+"""What an application adds: its layer, the image's configuration and its bill of materials."""
 
 
 async def ensure_service(
@@ -50,17 +51,9 @@ async def ensure_service(
     begun = Begun(client, ImageReference(workspace.registry, workspace.beside(SERVICES)), cache, APPLICATION_BLOBS)
     with disk_errors(cache):
         async with begun:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    made = ensure_image(client, definition, workspace, shared, settings, progress)
-                    environment = group.create_task(made)
-                    ready = group.create_task(_prepare(application, cache, begun))
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-            there = environment.result()
-            return there, await _on_environment(
-                client, there, definition, ready.result(), workspace, cache, progress, begun
-            )
+            made = ensure_image(client, definition, workspace, shared, settings, progress)
+            there, ready = await together(made, _prepare(application, cache, begun))
+            return there, await _on_environment(client, there, definition, ready, workspace, cache, progress, begun)
 
 
 @dataclass(frozen=True)
@@ -109,11 +102,18 @@ async def _on_environment(
         if layer is None:
             layer = await asyncio.to_thread(application_layer, packed, cache)
         image = application_image(base, packed, layer)
-        pushed = await push_on_environment(client, image, target, cache, progress, begun)
+        pushed, bill = await together(
+            push_on_environment(client, image, target, cache, progress, begun),
+            send_bill(client, environment.image, packed, target, image.digest, cache, begun),
+        )
         if (there := await asked) is not None:
             return Ensured(environment.key, target.at(there.digest), False)
-    await name_image(client, image, target, cache, progress)
-    progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
+
+    async def name() -> None:
+        await name_image(client, image, target, cache, progress)
+        progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
+
+    await together(name(), client.attach_blob(target, image.manifest.descriptor(), bill, first=True))
     return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
 
 
