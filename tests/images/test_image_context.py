@@ -155,6 +155,20 @@ def test_limits_name_the_largest(tmp_path: Path) -> None:
     assert ".amlignore" in text
 
 
+def test_a_folder_without_end_is_not_walked_to_it(tmp_path: Path) -> None:
+    """Ten times the limit is enough to name what fills it; of what cannot be taken some are said."""
+    tree(tmp_path, *(f"many/{number:03}" for number in range(30)))
+    with pytest.raises(InvalidInput, match="holds at least 21 files, more than 2: most are in many"):
+        context_files(tmp_path, ContextLimits(max_files=2))
+    for number in range(40):
+        (tmp_path / f"link-{number:02}").symlink_to("/etc/passwd")
+    with pytest.raises(InvalidInput) as caught:
+        context_files(tmp_path, ContextLimits(max_files=100))
+    lines = str(caught.value).splitlines()
+    assert [line.count("is a link that leaves the folder") for line in lines] == [1] * 20 + [0]
+    assert lines[-1].startswith("20 more files and folders cannot be taken")
+
+
 def test_digest_sees_names_and_contents(tmp_path: Path) -> None:
     tree(tmp_path, "a/x", "b/y")
     first = content_digest(tmp_path)

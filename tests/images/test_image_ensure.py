@@ -1,6 +1,7 @@
 """From a definition to an image in a real registry: found, built once, reproducible, described; by our own builder."""
 
 import gzip
+import hashlib
 import importlib.util
 import io
 import json
@@ -20,8 +21,8 @@ from aks_inference_runtime.images import (
     BuildSettings,
     RegistryClient,
     RegistryPlace,
-    ensure_application,
     ensure_image,
+    ensure_service,
     find,
     find_all,
     read_environment,
@@ -140,16 +141,14 @@ async def test_changed_script_leaves_the_environment_alone(
     async with quick() as client:
         base = await push_base(client, f"{registry.host}/script/base:1")
         definition = environment(base.reference, "gamma")
-        made = await ensure_image(client, definition, where, settings=settings)
         application = Application("score.py", source)
-        first = await ensure_application(client, made, definition, application, where, settings)
-        same = await ensure_application(client, made, definition, application, where, settings)
+        made, first = await ensure_service(client, definition, application, where, settings=settings)
+        _, same = await ensure_service(client, definition, application, where, settings=settings)
         (source / "score.py").write_text("def init(): pass\n")
-        found = await ensure_image(client, definition, where, settings=settings)
-        second = await ensure_application(client, found, definition, application, where, settings)
+        found, second = await ensure_service(client, definition, application, where, settings=settings)
         files = await files_of(client, second.image)
         image = await fetch_image(client, second.image, Platform())
-    assert (first.built, same.built, found.built, second.built) == (True, False, False, True)
+    assert (made.built, first.built, same.built, found.built, second.built) == (True, True, False, False, True)
     assert same.image == first.image != second.image
     assert second.pushed.sent_bytes < 10_000
     assert "var/azureml-app/my service/score.py" in files
@@ -182,6 +181,45 @@ async def test_bill_of_materials(
     assert len(identifiers) == len(set(identifiers))
     named = {one["relatedSpdxElement"] for one in document["relationships"]}
     assert named | {"SPDXRef-DOCUMENT"} >= set(identifiers)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_bill_of_materials_of_a_service(
+    registry: Any, quick: Callable[..., RegistryClient], push_base: Any, packages: Any, tmp_path: Path, known: bool
+) -> None:
+    """Its files on what the environment's bill lists, whether that was made here or is the registry's."""
+    source = tmp_path / "service"
+    (source / "sub dir").mkdir(parents=True)
+    (source / "score.py").write_text("def init(): ...\n")
+    (source / "sub dir" / "helper.py").write_text("")
+    async with quick() as client:
+        base = await push_base(client, f"{registry.host}/bill-{known}/base:1".lower())
+        where, definition = place(registry.host, f"bill-{known}/env".lower()), environment(base.reference, "alpha")
+        made = await ensure_image(client, definition, where, settings=BuildSettings(cache=tmp_path / "cache"))
+        settings = BuildSettings(cache=tmp_path / ("cache" if known else "another"))
+        application = Application("score.py", source)
+        _, service = await ensure_service(client, definition, application, where, settings=settings)
+        (listed,) = await client.referrers(service.image, SPDX_JSON)
+        artifact = await client.manifest(service.image.at(listed.digest))
+        document = json.loads(await client.read_blob(service.image, artifact.parts("layers")[0], 10**6))
+    files = {
+        one["fileName"]: {each["algorithm"]: each["checksumValue"] for each in one["checksums"]}
+        for one in document["files"]
+    }
+    content = b"def init(): ...\n"
+    assert files["./var/azureml-app/service/score.py"] == {
+        "SHA1": hashlib.sha1(content).hexdigest(),
+        "SHA256": hashlib.sha256(content).hexdigest(),
+    }
+    assert set(files) == {"./var/azureml-app/service/score.py", "./var/azureml-app/service/sub dir/helper.py"}
+    names = {package["name"]: package for package in document["packages"]}
+    assert {"alpha", "beta", "service", "application", f"environment {made.key}"} <= set(names)
+    assert names["service"]["versionInfo"] == service.image.digest
+    assert names[f"environment {made.key}"]["versionInfo"] == made.image.digest
+    identifiers = [one["SPDXID"] for one in (*document["packages"], *document["files"])]
+    assert len(identifiers) == len(set(identifiers))
+    ends = {one[end] for one in document["relationships"] for end in ("spdxElementId", "relatedSpdxElement")}
+    assert ends == {"SPDXRef-DOCUMENT", *identifiers}
 
 
 async def test_base_of_another_registry_is_copied(

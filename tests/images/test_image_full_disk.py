@@ -15,8 +15,8 @@ from aks_inference_runtime.images import (
     BuildSettings,
     RegistryClient,
     RegistryPlace,
-    ensure_application,
     ensure_image,
+    ensure_service,
     read_environment,
 )
 
@@ -80,9 +80,9 @@ async def test_a_full_disk_is_said_and_nothing_half_stays(
         made = await ensure_image(client, definition, place, settings=settings)
         leave(MB // 2)
         with pytest.raises(OperationFailed, match="the disk is full: make room and apply again"):
-            await ensure_application(client, made, definition, application, place, settings)
+            await ensure_service(client, definition, application, place, settings=settings)
         assert parts(disk) == []
         ballast.unlink()
-        service = await ensure_application(client, made, definition, application, place, settings)
+        _, service = await ensure_service(client, definition, application, place, settings=settings)
     assert made.built
     assert service.built

@@ -64,10 +64,11 @@ def story(push_base: Any, tmp_path: Path) -> Any:
     return begin
 
 
-async def test_a_changed_script_costs_nine_requests(
+async def test_a_changed_script_costs_fourteen_requests(
     registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
 ) -> None:
-    """Three look-ups, one question about the image of before, two blobs of two requests, the manifest."""
+    """Three look-ups, one question about the image of before, two blobs of two requests, the manifest. The bill of
+    materials: a blob, whether the empty one is there, its manifest, and the list that stands for referrers here."""
     proxy = proxy_before(registry_with({}).host)
     proxy.host = await server(proxy.handle)
     async with quick() as client:
@@ -77,7 +78,40 @@ async def test_a_changed_script_costs_nine_requests(
         second = await service.apply("two = 2\n")
         kinds = [method for method, _, _ in proxy.seen]
         assert await service.whole(second)
-    assert sorted(kinds) == sorted(["HEAD"] * 4 + ["POST", "PUT"] * 2 + ["PUT"])
+    assert sorted(kinds) == sorted(["HEAD"] * 5 + ["POST", "PUT"] * 3 + ["PUT"] * 3)
+
+
+async def test_new_files_are_on_their_way_before_the_environment_is_known(
+    registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """The registry says what the base is once it has the layer; and whether it has the image once it has all blobs."""
+    proxy = proxy_before(registry_with({}).host)
+    sent: list[str] = []
+    layer, both, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if second.is_set() and request.method == "HEAD":
+            if "/push/base/" in request.path:
+                await layer.wait()
+            elif f"/{SERVICES}/manifests/" in request.path and "sha256:" not in request.path:
+                await both.wait()
+        answer = await proxy.handle(request)
+        if second.is_set() and request.method == "PUT" and "/uploads/" in request.path:
+            sent.append(request.path)
+            layer.set()
+            if len(sent) == 3:
+                both.set()
+        return answer  # type: ignore[no-any-return]
+
+    proxy.host = await server(handle)
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        await service.apply("one = 1\n")
+        second.set()
+        async with asyncio.timeout(30):
+            made = await service.apply("two = 2\n")
+        assert made.built
+        assert await service.whole(made)
 
 
 async def test_an_image_of_before_that_is_gone_proves_nothing(
@@ -153,7 +187,7 @@ async def test_what_was_begun_and_not_needed_is_taken_back(
         again = await service.apply("one = 1\n")
         kinds = Counter(method for method, _, _ in proxy.seen)
     assert (first.built, again.built, again.image) == (True, False, first.image)
-    assert kinds["POST"] == kinds["DELETE"] == 2
+    assert kinds["POST"] == kinds["DELETE"] == 3
     assert kinds["PUT"] == 0
     open_ones = registry.storage / "docker/registry/v2/repositories" / SERVICES / "_uploads"
     assert not list(open_ones.glob("*/data"))
@@ -179,7 +213,7 @@ async def test_what_was_begun_without_an_answer_holds_no_error_up(
 
     original = proxy.fault
     proxy.host = await server(handle)
-    monkeypatch.setattr("aks_inference_runtime.images.build.publish.TAKE_BACK_S", 600.0)
+    monkeypatch.setattr("aks_inference_runtime.images.build.begun.TAKE_BACK_S", 600.0)
     async with quick() as client:
         service = await story(client, proxy.host)
         await service.apply("one = 1\n")
@@ -229,14 +263,18 @@ async def test_an_upload_that_came_to_nothing_is_begun_anew(
         refused: list[str] = []
 
         def fault(request: web.Request) -> web.Response | None:
-            if request.method != method or "/blobs/uploads/" not in request.path or len(refused) == 2:
+            if request.method != method or "/blobs/uploads/" not in request.path or len(refused) == 3:
                 return None
-            refused.append(request.path)
+            # What is begun anew for a blob is taken.
+            what = request.query.get("digest") or request.path + str(len(refused))
+            if what in refused:
+                return None
+            refused.append(what)
             return web.json_response({"errors": []}, status=status)
 
         proxy.fault = fault
         second = await service.apply("two = 2\n")
-        assert len(refused) == 2
+        assert len(refused) == 3
         assert await service.whole(second)
 
 

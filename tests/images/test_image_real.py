@@ -22,8 +22,8 @@ from aks_inference_runtime.images import (
     BuildSettings,
     RegistryClient,
     RegistryPlace,
-    ensure_application,
     ensure_image,
+    ensure_service,
     read_environment,
 )
 from aks_inference_runtime.images.build.tools import ToolOptions
@@ -149,8 +149,8 @@ async def test_our_image_runs(
     settings = BuildSettings(cache=tmp_path / "cache")
     where = RegistryPlace.parse(f"{registry.host}/real/env")
     async with quick() as client:
-        made = await ensure_image(client, definition, where, settings=settings)
-        service = await ensure_application(client, made, definition, Application("score.py", source), where, settings)
+        application = Application("score.py", source)
+        _, service = await ensure_service(client, definition, application, where, settings=settings)
     image = without_tag(service.image)
     got = await asyncio.to_thread(buildah.run, image, f"{VENV}/bin/python", "/var/azureml-app/service/score.py")
     assert json.loads(got) == {"user": 10001, "probe": "2.5"}

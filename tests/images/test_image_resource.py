@@ -1,5 +1,6 @@
 """The resource Image against a real registry: said at preview, built once, found again, rebuilt when it is gone."""
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from stub_index import StubIndex
 
 from aks_inference_provider.resources.base import Operation, State, Urn
@@ -17,6 +19,7 @@ from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.images import CredentialStore, Login
 from aks_inference_runtime.images.own import runtime_environment, runtime_image, runtime_package
 from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry import Silence
 from aks_inference_runtime.packages import lookup
 from testbed.registry import HTPASSWD, PASSWORD, USER
 
@@ -137,11 +140,66 @@ async def test_a_registry_that_is_away_refuses_nothing_and_changes_nothing(
     given: Any, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = await made(operation, await checked(given))
-    monkeypatch.setattr("aks_inference_provider.resources.image.LOOK_S", 0.0)
+    monkeypatch.setattr("aks_inference_provider.resources.image.LOOKS", Silence(0.0))
     got = await Image().check(URN, state.inputs, given)
     assert not got.failures
     assert "not known whether the image is there" in got.notes[0]
     assert not (await Image().diff(state, got.inputs)).properties
+
+
+async def test_a_registry_that_never_answers_is_waited_for_once_by_all_services(
+    given: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aks_inference_provider.resources.image.LOOKS", Silence(0.2, 600))
+    over, asked = asyncio.Event(), []
+
+    async def silent(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        await over.wait()
+        return web.Response(status=503)
+
+    news = {**given, "registry": f"{await server(silent)}/away/environments"}
+    try:
+        first = await Image().check(URN, {}, news)
+        before = len(asked)
+        others = [await Image().check(URN, {}, news) for _ in range(3)]
+        notes = await Image().notes(first.inputs, None)
+    finally:
+        over.set()
+    for one in (first, *others):
+        assert not one.failures
+        assert "not known whether the image is there" in one.notes[0]
+        assert "no answer within 0.2 s" in one.notes[0]
+    assert "no answer within 0.2 s" in notes[0]
+    assert before == len(asked) == 1
+
+
+async def test_a_login_that_the_registry_refuses_is_an_error_where_something_has_to_be_made(
+    given: Any, operation: Operation, registry_with: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    private = registry_with({"auth": {"htpasswd": {"realm": "work", "path": str(tmp_path / "htpasswd")}}})
+    news = {**given, "registry": f"{private.host}/team/environments"}
+    wrong = {**news, "username": USER, "password": "not-this-one"}
+    for tried, path, said in (
+        (wrong, "username", f"the login of {USER!r} does not do"),
+        (news, "registry", "no login is known"),
+    ):
+        (failure,) = (await Image().check(URN, {}, tried)).failures
+        assert failure.path == path
+        assert failure.reason.startswith(f"{private.host}: {said}")
+        assert f"docker login {private.host}" in failure.reason
+        assert "not-this-one" not in failure.reason
+    # What is not known yet may do.
+    unknown = await Image().check(URN, {}, {**wrong, "password": UNKNOWN})
+    assert not unknown.failures
+    state = await made(operation, await checked({**news, "username": USER, "password": PASSWORD}))
+    # What was made stays as it is, so that nothing is asked of the registry.
+    same = await Image().check(URN, state.inputs, wrong)
+    assert not same.failures
+    assert "not known whether the image is there" in same.notes[0]
+    other = {**wrong, "environment": {**given["environment"], "pipPackages": ["alpha==1.0"]}}
+    assert [one.path for one in (await Image().check(URN, state.inputs, other)).failures] == ["username"]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -254,6 +254,10 @@ async def test_private_authority(
     async with quick(ca_file=other_file, tries=2) as client:
         with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             await client.head(at(host, "tls/one"))
+    # The same file with other content: authorities are kept, but not for longer than they are so.
+    other_file.write_bytes(certificate_file.read_bytes())
+    async with quick(ca_file=other_file, tries=2) as client:
+        assert await client.has_blob(at(host, "tls/one"), BLOB.digest)
 
 
 def test_file_without_certificates(tmp_path: Path, quick: Callable[..., RegistryClient]) -> None:

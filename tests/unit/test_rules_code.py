@@ -174,6 +174,24 @@ def test_a_folder_that_holds_too_much_is_a_warning(tmp_path: Path, monkeypatch: 
     assert [(f.severity, "holds 4 files, 0 MB" in f.rule) for f in found] == [(Severity.WARNING, True)]
 
 
+@pytest.mark.parametrize("limit", ["MOST_FILES", "MOST_BYTES"])
+def test_a_folder_that_is_no_scripts_is_refused_and_read_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """As / and a home folder are: every preview would read all of it."""
+    script(tmp_path / "src")
+    script(tmp_path / "src" / "data", "more.py", "x = 1\n" * 100)
+    monkeypatch.setattr(f"aks_inference.service.folders.{limit}", 1)
+    monkeypatch.setattr("aks_inference.service.folders.file_digest", None)
+    code, found = read_code("score.py", str(tmp_path / "src"))
+    assert code is None
+    assert [(one.path, one.value, one.severity) for one in found] == [
+        (("source_directory",), str(tmp_path / "src"), Severity.ERROR)
+    ]
+    assert "holds more than" in found[0].rule
+    assert "a folder of its own" in found[0].mend
+
+
 def test_a_script_in_a_subfolder(tmp_path: Path) -> None:
     script(tmp_path / "src" / "serving")
     code, found = read_code("serving/score.py", str(tmp_path / "src"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from aks_inference.findings import Finding, Severity
 from aks_inference.findings import Path as PropertyPath
 from aks_inference.service.bindings import Bound, bindings_of
-from aks_inference.service.folders import Content, Mark, content_of, mark_of
+from aks_inference.service.folders import Content, Mark, TooMuch, content_of, mark_of
 from aks_inference_runtime.api.endpoint import Code
 from aks_inference_runtime.api.errors import InvalidInput
 
@@ -21,6 +21,7 @@ SCHEMA_DECORATORS = ("input_schema", "output_schema")
 MANY_FILES = 2_000
 MANY_BYTES = 300_000_000
 """Azure ML's limits of a project folder: beyond them something is probably in the wrong place."""
+MEND_LARGE = "give a folder of its own to what the script needs"
 ENTRY: PropertyPath = ("entry_script",)
 SOURCE: PropertyPath = ("source_directory",)
 
@@ -68,8 +69,11 @@ def read_content(entry_script: str, source_directory: str | None) -> tuple[tuple
         return None, list(findings)
     try:
         content = content_of(str(source) if source else None, str(script))
+    except TooMuch as error:
+        return None, [Finding(SOURCE, str(error), MEND_LARGE, source_directory)]
     except (InvalidInput, OSError) as error:
-        return None, [Finding(SOURCE if source else ENTRY, str(error), "make every file readable")]
+        mend = f"make every file readable, or {MEND_LARGE}" if source else "make it readable"
+        return None, [Finding(SOURCE if source else ENTRY, str(error), mend)]
     code = Code(source_directory=str(source) if source else None, entry_script=name, digest=content.digest)
     return (code, content), list(_large(source_directory, content)) if source else []
 
@@ -79,8 +83,7 @@ def _large(given: str | None, content: Content) -> Iterator[Finding]:
         rule = (
             f"holds {content.files:,} files, {content.size_bytes / 1e6:,.0f} MB; all of them are copied for each change"
         )
-        mend = "give a folder of its own to what the script needs"
-        yield Finding(SOURCE, rule, mend, given, Severity.WARNING)
+        yield Finding(SOURCE, rule, MEND_LARGE, given, Severity.WARNING)
 
 
 def _script_findings(script: Path, given: str) -> Sequence[Finding]:

@@ -12,10 +12,19 @@ from aks_inference_runtime.api.content import (
     directory_files,
     file_digest,
 )
+from aks_inference_runtime.api.errors import InvalidInput
 
 Mark = tuple[str, int, int, int]
 """Path, inode, size in bytes, time of the last change in ns: another one is another content."""
 _NO_FILE = (0, 0, 0)
+MOST_FILES = 20_000
+MOST_BYTES = 3_000_000_000
+"""Ten times Azure ML's limits of a project folder. Every preview reads all of them: what holds more is no folder of a
+script, and / or a home folder would be read for hours."""
+
+
+class TooMuch(InvalidInput):
+    """A folder is looked at no further."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +37,25 @@ class Content:
 
 
 def content_of(source: str | None, script: str) -> Content:
-    """Of a folder, or of a script that stands alone. Raises InvalidInput and OSError."""
+    """Of a folder, or of a script that stands alone. Raises InvalidInput, TooMuch and OSError."""
     if source is None:
         return _script(script, mark_of(script))
-    return _folder(source, tuple(_marks(source)))
+    return _folder(source, tuple(_bounded(source)))
 
 
 def mark_of(path: str) -> Mark:
     """Of a file. Raises OSError."""
     stat = os.stat(path)  # noqa: PTH116 - a Path costs more than the look
     return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _bounded(source: str) -> Iterator[Mark]:
+    size = 0
+    for number, mark in enumerate(_marks(source), 1):
+        size += mark[2]
+        if number > MOST_FILES or size > MOST_BYTES:
+            raise TooMuch(f"holds more than {MOST_FILES:,} files, or than {MOST_BYTES / 1e9:,.0f} GB")
+        yield mark
 
 
 def _marks(folder: str) -> Iterator[Mark]:

@@ -16,12 +16,16 @@ from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.azure.arm import AzureFailed
 from aks_inference_runtime.images.build.acr import resource_problem
 from aks_inference_runtime.images.build.choose import Builder, Choice, choose
+from aks_inference_runtime.images.errors import AccessDenied
 from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry import Silence
 from aks_inference_runtime.images.registry.client import RegistryClient
 from aks_inference_runtime.images.service import Found, Wanted, ensure, look_up
 
-LOOK_S = 20.0
+LOOKS = Silence()
 """Of registries, in a preview: one that does not answer refuses nothing."""
+LOGINS = ("password", "baseLogin")
+"""What may be known only at apply: all else is looked at without."""
 BUILDERS = tuple(builder.value for builder in Builder)
 INPUTS = (
     Field("registry", Kind.STRING, "Required. `host` or `host/repository` of the workspace's registry.", required=True),
@@ -94,8 +98,9 @@ class Image:
         values = plain(news)
         failures = check(values)
         unknown = dict.fromkeys(("key", "content", "definition", "packages"), UNKNOWN)
-        if failures or has_unknown([value for name, value in values.items() if name not in ("password", "baseLogin")]):
+        if failures or has_unknown([value for name, value in values.items() if name not in LOGINS]):
             return Checked({**news, **unknown}, failures)
+        logins_known = not has_unknown([values.get(name) for name in LOGINS])
         try:
             wanted = await asyncio.to_thread(wanted_of, values)
         except InvalidInput as error:
@@ -107,9 +112,12 @@ class Image:
         }
         try:
             looked = await _look(values, wanted)
-        except (AksInferenceError, TimeoutError) as error:
+        except AksInferenceError as error:
             # The key needs the base's digest: what it was is the best that is known.
-            return Checked({**news, **found, **_kept(plain(olds), found, wanted)}, notes=[_not_asked(values, error)])
+            inputs = {**news, **found, **_kept(plain(olds), found, wanted)}
+            if isinstance(error, AccessDenied) and logins_known and _is_needed(plain(olds), plain(inputs)):
+                return Checked(inputs, [Failure(_login_path(values), str(error))])
+            return Checked(inputs, notes=[_not_asked(values, error)])
         if looked.pinned and wanted.alias is None:
             found["key"] = looked.lookup.key
         else:
@@ -118,7 +126,7 @@ class Image:
         if looked.image is not None:
             return Checked({**news, **found})
         choice, failures, notes = await asyncio.to_thread(_builder, values, wanted)
-        if choice is not None:
+        if choice is not None and logins_known:
             failures = [*failures, *_closed(values, wanted, looked, choice.builder)]
         return Checked({**news, **found}, failures, notes)
 
@@ -141,7 +149,7 @@ class Image:
         try:
             wanted = await asyncio.to_thread(wanted_of, values)
             looked = await _look(values, wanted)
-        except (AksInferenceError, TimeoutError) as error:
+        except AksInferenceError as error:
             return [Caution(_not_asked(values, error))]
         files = "" if wanted.packed is None else f"; application: {_files(wanted)}"
         return [f"{looked.text}{files}", *looked.lookup.notes]
@@ -161,9 +169,9 @@ class Image:
         if not image:
             return None
         try:
-            async with asyncio.timeout(LOOK_S), _client(plain(state.inputs)) as client:
+            async with _client(plain(state.inputs), silence=LOOKS) as client:
                 there = await client.head(ImageReference.parse(str(image)))
-        except (AksInferenceError, TimeoutError) as error:
+        except AksInferenceError as error:
             operation.progress.warn(_not_asked(plain(state.inputs), error))
             return state
         return state if there is not None else None
@@ -208,20 +216,30 @@ def _kept(olds: Mapping[str, Any], found: Mapping[str, Any], wanted: Wanted) -> 
 
 
 async def _look(values: Mapping[str, Any], wanted: Wanted) -> Found:
-    async with asyncio.timeout(LOOK_S), _client(values, wanted) as client:
+    async with _client(values, wanted, LOOKS) as client:
         return await look_up(client, wanted)
 
 
 @contextlib.asynccontextmanager
-async def _client(values: Mapping[str, Any], wanted: Wanted | None = None) -> AsyncIterator[RegistryClient]:
+async def _client(
+    values: Mapping[str, Any], wanted: Wanted | None = None, silence: Silence | None = None
+) -> AsyncIterator[RegistryClient]:
     store = login_of(values, wanted.definition.base_login if wanted else None)
-    async with RegistryClient(store, reach(values)) as client:
+    async with RegistryClient(store, reach(values, silence)) as client:
         yield client
 
 
+def _is_needed(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    """Whether an update would ask the registry that refuses us: what was made before stays as it is."""
+    return not olds or bool(diff(olds, news).properties)
+
+
+def _login_path(values: Mapping[str, Any]) -> str:
+    return "username" if values.get("username") else "registry"
+
+
 def _not_asked(values: Mapping[str, Any], error: BaseException) -> str:
-    why = f"no answer within {LOOK_S:g} s" if isinstance(error, TimeoutError) else str(error)
-    return f"registry {values.get('registry')}: not known whether the image is there ({why})"
+    return f"registry {values.get('registry')}: not known whether the image is there ({error})"
 
 
 def _files(wanted: Wanted) -> str:

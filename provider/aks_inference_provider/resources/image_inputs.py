@@ -19,7 +19,7 @@ from aks_inference_runtime.images.environment.read import read_environment
 from aks_inference_runtime.images.lookup import RegistryPlace
 from aks_inference_runtime.images.own import runtime_environment, runtime_package
 from aks_inference_runtime.images.reference import ImageReference
-from aks_inference_runtime.images.registry import CredentialStore, Login, TransportOptions
+from aks_inference_runtime.images.registry import CredentialStore, Login, Silence, TransportOptions
 from aks_inference_runtime.images.service import Wanted
 
 _MEGABYTE = 1024 * 1024
@@ -61,11 +61,11 @@ def login_of(values: Mapping[str, Any], base: RegistryLogin | None) -> Credentia
     return store
 
 
-def reach(values: Mapping[str, Any]) -> TransportOptions:
-    """How registries are reached."""
+def reach(values: Mapping[str, Any], silence: Silence | None = None) -> TransportOptions:
+    """How registries are reached. `silence`: for looks, in a preview."""
     authorities = values.get("caFile")
     plain = frozenset({RegistryPlace.parse(values["registry"]).registry}) if values.get("plainHttp") else frozenset()
-    return TransportOptions(Path(authorities) if authorities else None, plain)
+    return TransportOptions(Path(authorities) if authorities else None, plain, silence=silence)
 
 
 def settings_of(values: Mapping[str, Any], wanted: Wanted) -> BuildSettings:

@@ -2,11 +2,12 @@
 
 from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
-from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_application, ensure_image, ensure_service
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
 from aks_inference_runtime.images.environment.key import canonical_definition, image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.environment.read import read_environment, read_file, read_inference_config
 from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, find_all
+from aks_inference_runtime.images.of_service import ensure_service
 from aks_inference_runtime.images.registry import CredentialStore, Login, RegistryClient, TransportOptions
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "RegistryPlace",
     "TransportOptions",
     "canonical_definition",
-    "ensure_application",
     "ensure_image",
     "ensure_service",
     "find",

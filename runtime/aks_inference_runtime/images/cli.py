@@ -20,13 +20,14 @@ from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
 from aks_inference_runtime.images.context import MAX_BYTES, MAX_FILES, ContextLimits
-from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image, ensure_service
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
 from aks_inference_runtime.images.environment import curated
 from aks_inference_runtime.images.environment.containerfile import with_default_base
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.environment.read import read_environment, read_file
 from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, find, pins
+from aks_inference_runtime.images.of_service import ensure_service
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry import CredentialStore, Login, RegistryClient, TransportOptions, transport
 

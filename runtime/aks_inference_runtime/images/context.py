@@ -3,9 +3,10 @@
 Rules: azureml-core 1.61 (reference: azureml-v1.md 6.4): one ignore file, only the one in the root, gitignore patterns.
 """
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +22,10 @@ MAX_BYTES = 300 * 1024 * 1024
 MAX_FILES = 2_000
 """Azure ML's limits of a snapshot (reference: azureml-v1.md 6.4)."""
 OFFENDERS = 5
+TIMES = 10
+"""Beyond its limit a folder is looked at up to this many times that: enough to name what fills it. / has no end."""
+PROBLEMS = 20
+"""Said of a folder: who gave the wrong one has thousands."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,30 @@ def context_files(folder: Path, limits: ContextLimits | None = None) -> dict[str
 
     A link to a file inside the folder counts as that file; one that leaves it is refused, as are linked folders.
     """
+    limits = limits or ContextLimits()
+    most = TIMES * limits.max_files
     problems: list[str] = []
     try:
         if not folder.is_dir():
             raise InvalidInput(f"{folder} is not a folder; give the folder with the entry script")
-        files = dict(sorted(_walk(folder, folder.resolve(), _ignored(folder), problems)))
-        problems += _over(files, limits or ContextLimits())
+        walked = _walk(folder, folder.resolve(), _ignored(folder), problems)
+        found = list(itertools.takewhile(lambda _: len(problems) <= most, itertools.islice(walked, most + 1)))
+        files = dict(sorted(found))
+        over = list(_over(files, limits, whole=len(found) <= most))
     except OSError as error:
         raise InvalidInput(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
-    if problems:
-        raise InvalidInput("\n".join(problems))
+    if problems or over:
+        raise InvalidInput("\n".join([*over, *_few(problems)]))
     return files
+
+
+_RIGHTS = "give yourself the right to or ignore it"
+
+
+def _few(problems: Sequence[str]) -> Iterator[str]:
+    yield from problems[:PROBLEMS]
+    if len(problems) > PROBLEMS:
+        yield f"{len(problems) - PROBLEMS:,} more files and folders cannot be taken; ignore them or give another folder"
 
 
 def why_absent(folder: Path, script: str) -> str:
@@ -58,8 +76,8 @@ def why_absent(folder: Path, script: str) -> str:
 
 
 def content_digest(folder: Path) -> str:
-    """`sha256:<hex>` over the names and contents of what goes into the image, unlimited in size."""
-    files = context_files(folder, ContextLimits(max_bytes=2**63, max_files=2**31))
+    """`sha256:<hex>` over the names and contents of what goes into the image; its limits are told when it is built."""
+    files = context_files(folder, ContextLimits(max_bytes=TIMES * MAX_BYTES, max_files=TIMES * MAX_FILES))
     return combined_digest({name: file_digest(path) for name, path in files.items()})
 
 
@@ -76,7 +94,7 @@ def _ignored(folder: Path) -> GitIgnoreSpec:
 
 def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) -> Iterator[tuple[str, Path]]:
     def closed(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to or ignore it")
+        problems.append(f"{error.filename}: cannot be read ({error.strerror}); {_RIGHTS}")
 
     for current, directories, names in os.walk(folder, onerror=closed):
         here = Path(current)
@@ -94,7 +112,10 @@ def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) ->
         for name in sorted(names):
             path = (relative / name).as_posix()
             if not spec.match_file(path):
-                problem = _problem(here / name, root)
+                try:
+                    problem = _problem(here / name, root)
+                except OSError as error:
+                    problem = f"{here / name}: cannot be read ({error.strerror}); {_RIGHTS}"
                 if problem:
                     problems.append(problem)
                 else:
@@ -110,7 +131,7 @@ def _problem(path: Path, root: Path) -> str:
     if not path.is_file():
         return f"{path}: is not a regular file; remove it or ignore it"
     if not os.access(path, os.R_OK):
-        return f"{path}: cannot be read; give yourself the right to or ignore it"
+        return f"{path}: cannot be read; {_RIGHTS}"
     try:
         path.name.encode()
     except UnicodeEncodeError:
@@ -118,18 +139,21 @@ def _problem(path: Path, root: Path) -> str:
     return ""
 
 
-def _over(files: Mapping[str, Path], limits: ContextLimits) -> Iterator[str]:
+def _over(files: Mapping[str, Path], limits: ContextLimits, *, whole: bool) -> Iterator[str]:
+    """`whole`: whether these are all of its files."""
     sizes = {name: path.stat().st_size for name, path in files.items()}
     total = sum(sizes.values())
+    at_least = "" if whole else "at least "
     mend = "name what is not needed in .amlignore (gitignore patterns), or raise the limit"
     if total > limits.max_bytes:
         largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:OFFENDERS]
         named = ", ".join(f"{name} ({_mb(size)})" for name, size in largest)
-        yield f"the folder holds {_mb(total)}, more than {_mb(limits.max_bytes)}: largest are {named}; {mend}"
+        yield f"the folder holds {at_least}{_mb(total)}, more than {_mb(limits.max_bytes)}: largest are {named}; {mend}"
     if len(files) > limits.max_files:
         folders = Counter(name.partition("/")[0] if "/" in name else "." for name in files)
         named = ", ".join(f"{name} ({count} files)" for name, count in folders.most_common(OFFENDERS))
-        yield f"the folder holds {len(files)} files, more than {limits.max_files}: most are in {named}; {mend}"
+        count = f"{at_least}{len(files)} files"
+        yield f"the folder holds {count}, more than {limits.max_files}: most are in {named}; {mend}"
 
 
 def _mb(size: int) -> str:

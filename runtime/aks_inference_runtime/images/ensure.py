@@ -8,21 +8,14 @@ from pathlib import Path
 from aks_inference_runtime.api.disk import disk_errors
 from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.images.build.acr import AzureBuild, build_in_azure
-from aks_inference_runtime.images.build.application import (
-    Application,
-    Packed,
-    application_image,
-    application_layer,
-    collect,
-)
 from aks_inference_runtime.images.build.assemble import environment_image, environment_layers
 from aks_inference_runtime.images.build.base import fetch_image, find_target
+from aks_inference_runtime.images.build.bill import keep_bill
 from aks_inference_runtime.images.build.choose import NOT_AZURE, Builder, Choice, choose
-from aks_inference_runtime.images.build.publish import Begun, Pushed, push_blobs, push_image
+from aks_inference_runtime.images.build.publish import Pushed, push_blobs
 from aks_inference_runtime.images.build.resolve import resolve
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.build.sbom import SPDX_JSON, declared_packages, spdx, wheel_packages
-from aks_inference_runtime.images.build.tarball import Layer
 from aks_inference_runtime.images.build.tools import ToolOptions, build_and_push
 from aks_inference_runtime.images.build.wheel import Wheel
 from aks_inference_runtime.images.claim import Patience, claimed
@@ -35,13 +28,8 @@ from aks_inference_runtime.images.once import build_lock, cache_directory
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
 from aks_inference_runtime.images.registry.credentials import CredentialStore
-from aks_inference_runtime.images.registry.transport import SMALL_BYTES
 
 NOTHING_SENT = Pushed(0, 0, 0)
-SERVICES = "services"
-"""Of images with an application; see RegistryPlace.beside."""
-APPLICATION_BLOBS = 2
-"""What an application adds: its layer and the image's configuration."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +149,7 @@ async def _built(
     bases = tuple(one.at(base_pins.get(str(one), one.digest or "")) for one in base_references(definition))
     document = spdx(built.digest, looked.key, bases, declared_packages(definition))
     await client.attach(target, built, SPDX_JSON, document)
+    keep_bill(settings.cache, built.digest, document)
     return Ensured(looked.key, target.at(built.digest), True, choice.builder.value, NOTHING_SENT, notes)
 
 
@@ -205,98 +194,8 @@ async def _assemble(
     await client.push_manifest(ImageReference(tagged.registry, tagged.repository, None, image.digest), image.manifest)
     document = spdx(image.digest, looked.key, (base.reference,), await asyncio.to_thread(wheel_packages, wheels))
     await client.attach(tagged, image.manifest.descriptor(), SPDX_JSON, document)
+    keep_bill(cache, image.digest, document)
     # The tag comes last: who finds the key finds everything.
     await client.push_manifest(tagged, image.manifest)
     progress(f"pushed {pushed.sent_bytes / 1e6:.1f} MB in {pushed.sent_blobs} blobs; {pushed.kept_blobs} were there")
     return Ensured(looked.key, tagged.at(image.digest), True, Builder.ASSEMBLE.value, pushed, looked.notes)
-
-
-async def ensure_application(
-    client: RegistryClient,
-    environment: Ensured,
-    definition: EnvironmentDefinition,
-    application: Application | Packed,
-    workspace: RegistryPlace,
-    settings: BuildSettings | None = None,
-    progress: Progress = lambda _line: None,
-) -> Ensured:
-    """The image of a service: the environment's with the application's layer, found by both their contents."""
-    settings = settings or BuildSettings()
-    with disk_errors(settings.cache):
-        ready = await asyncio.to_thread(_prepare, application, settings.cache)
-        return await _on_environment(client, environment, definition, ready, workspace, settings, progress)
-
-
-async def ensure_service(
-    client: RegistryClient,
-    definition: EnvironmentDefinition,
-    application: Application | Packed,
-    workspace: RegistryPlace,
-    shared: Sequence[RegistryPlace] = (),
-    settings: BuildSettings | None = None,
-    progress: Progress = lambda _line: None,
-) -> tuple[Ensured, Ensured]:
-    """The image of the environment and that of the service on it. What does not depend on the environment is done while
-    that is looked for: files that cannot be taken are told before anything is built."""
-    settings = settings or BuildSettings()
-    cache = settings.cache
-    begun = Begun(client, ImageReference(workspace.registry, workspace.beside(SERVICES)), cache, APPLICATION_BLOBS)
-    with disk_errors(cache):
-        async with begun:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    made = ensure_image(client, definition, workspace, shared, settings, progress)
-                    environment = group.create_task(made)
-                    ready = group.create_task(asyncio.to_thread(_prepare, application, cache))
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-            there = environment.result()
-            return there, await _on_environment(
-                client, there, definition, ready.result(), workspace, settings, progress, begun
-            )
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """An application, and its layer where packing it costs less than asking whether it is needed."""
-
-    packed: Packed
-    layer: Layer | None
-
-
-def _prepare(application: Application | Packed, cache: Path) -> _Ready:
-    packed = collect(application) if isinstance(application, Application) else application
-    return _Ready(packed, application_layer(packed, cache) if packed.size <= SMALL_BYTES else None)
-
-
-async def _on_environment(
-    client: RegistryClient,
-    environment: Ensured,
-    definition: EnvironmentDefinition,
-    ready: _Ready,
-    workspace: RegistryPlace,
-    settings: BuildSettings,
-    progress: Progress,
-    begun: Begun | None = None,
-) -> Ensured:
-    packed, cache = ready.packed, settings.cache
-    target = application_reference(environment.image, packed, workspace)
-    # The environment was found or pushed a moment ago: it is read from disk where it was read before.
-    there, base = await asyncio.gather(
-        client.head(target), fetch_image(client, environment.image, definition.platform, cache)
-    )
-    if there is not None:
-        return Ensured(environment.key, target.at(there.digest), False)
-    layer = ready.layer
-    if layer is None:
-        layer = await asyncio.to_thread(application_layer, packed, cache)
-    image = application_image(base, packed, layer)
-    pushed = await push_image(client, image, target, cache, progress, begun)
-    progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
-    return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
-
-
-def application_reference(environment: ImageReference, packed: Packed, workspace: RegistryPlace) -> ImageReference:
-    """Where the image of an application on an environment's image (with its digest) is, or will be. Pure."""
-    below = (environment.digest or "").partition(":")[2][:16]
-    return ImageReference(workspace.registry, workspace.beside(SERVICES), f"{below}-{packed.tag}")

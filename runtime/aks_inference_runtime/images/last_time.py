@@ -1,11 +1,11 @@
 """What base images were the last time: the image is looked up by that while the registry is asked whether it is so."""
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from aks_inference_runtime.images.ahead import ahead
 from aks_inference_runtime.images.build.kept import write_whole
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, bases_of, find, pins
@@ -24,18 +24,13 @@ async def look(
     Raises the workspace registry's error."""
     references = bases_of(definition, pinned=False)
     last = _read(cache, references)
-    early: asyncio.Task[Lookup] | None = None
     if last and len(last) == len(references):
-        early = asyncio.create_task(find(client, definition, workspace, shared, last))
-    try:
+        async with ahead(find(client, definition, workspace, shared, last)) as early:
+            found, notes = await pins(client, definition)
+            if found == last:
+                return await early, found, notes
+    else:
         found, notes = await pins(client, definition)
-        if early is not None and found == last:
-            return await early, found, notes
-    finally:
-        if early is not None:
-            early.cancel()
-            # It is waited for without taking a cancellation of our own for its.
-            await asyncio.gather(early, return_exceptions=True)
     for reference in references:
         if (digest := found.get(str(reference))) is not None:
             write_whole(_path(cache, reference), digest.encode())

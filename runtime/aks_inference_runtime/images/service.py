@@ -5,17 +5,12 @@ from dataclasses import dataclass, replace
 from aks_inference_runtime.api.errors import NotFound, OperationFailed
 from aks_inference_runtime.images.build.application import Packed
 from aks_inference_runtime.images.build.run import Progress
-from aks_inference_runtime.images.ensure import (
-    BuildSettings,
-    Ensured,
-    application_reference,
-    ensure_image,
-    ensure_service,
-)
+from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.errors import AccessDenied
 from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, ask_bases, bases_of, find
+from aks_inference_runtime.images.of_service import application_reference, ensure_service
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
 

@@ -15,8 +15,8 @@ from aks_inference_runtime.images import (
     BuildSettings,
     RegistryClient,
     RegistryPlace,
-    ensure_application,
     ensure_image,
+    ensure_service,
     read_environment,
 )
 from aks_inference_runtime.images.reference import ImageReference
@@ -95,11 +95,11 @@ class ImageRegistry:
 
         async def push() -> str:
             async with RegistryClient() as client:
-                made = await ensure_image(client, definition, place, settings=settings)
                 if not files:
-                    return str(made.image)
+                    return str((await ensure_image(client, definition, place, settings=settings)).image)
                 application = Application(next(iter(files)), folder / name)
-                return str((await ensure_application(client, made, definition, application, place, settings)).image)
+                _, made = await ensure_service(client, definition, application, place, settings=settings)
+                return str(made.image)
 
         return asyncio.run(push())
 

@@ -1,16 +1,13 @@
 """Sending an image to a registry: only what the repository does not have, tag last."""
 
 import asyncio
-import contextlib
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.images.build.assemble import Image
 from aks_inference_runtime.images.build.base import BaseImage, base_layer
-from aks_inference_runtime.images.build.kept import write_whole
+from aks_inference_runtime.images.build.begun import Begun
+from aks_inference_runtime.images.build.records import read_record, write_record
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.errors import RegistryError
 from aks_inference_runtime.images.reference import ImageReference
@@ -23,9 +20,6 @@ PARALLEL = 4
 UNASKED_BYTES = SMALL_BYTES
 """Blobs up to this size are sent without asking for them before: the question costs as much."""
 
-TAKE_BACK_S = 5.0
-"""A registry that does not answer forgets what was begun by itself."""
-
 
 @dataclass(frozen=True)
 class Pushed:
@@ -37,64 +31,29 @@ class Pushed:
     """Blobs that the repository had, or that were mounted from another."""
 
 
-class Begun:
-    """Uploads to a repository that are begun before it is known of what; an async context manager that takes back those
-    that were not needed. Only where this machine has sent an image before: who only reads begins none."""
-
-    def __init__(self, client: RegistryClient, target: ImageReference, cache: Path, count: int) -> None:
-        self._client = client
-        self._target = target
-        self._count = count if _records(target, cache).is_dir() else 0
-        self._tasks: list[asyncio.Task[str]] = []
-
-    async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._client.open_upload(self._target)) for _ in range(self._count)]
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # What failed, or was given up, waits for no answer that is still to come.
-        late = [task for task in self._tasks if kind is not None and not task.done()]
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        await asyncio.gather(*(self._take_back(task) for task in self._tasks if task not in late))
-
-    async def _take_back(self, task: "asyncio.Task[str]") -> None:
-        with contextlib.suppress(AksInferenceError, TimeoutError):
-            async with asyncio.timeout(TAKE_BACK_S):
-                await self._client.cancel_upload(self._target, await task)
-
-    async def take(self) -> str | None:
-        """Where one goes on; None: there is none, or the registry refused it, as it will say again."""
-        if not self._tasks:
-            return None
-        with contextlib.suppress(AksInferenceError):
-            return await self._tasks.pop()
-        return None
-
-
-async def push_image(
-    client: RegistryClient,
-    image: Image,
-    target: ImageReference,
-    cache: Path,
-    progress: Progress,
-    begun: Begun | None = None,
+async def push_on_environment(
+    client: RegistryClient, image: Image, target: ImageReference, cache: Path, progress: Progress, begun: Begun
 ) -> Pushed:
-    """An image under a tag. An image of the same base that is in the repository tells that the base's layers are."""
-    record = _record(image, target, cache)
+    """The blobs of an image on one that this machine may have built on before: an image of the same base that is in the
+    repository tells that the base's layers are."""
+    record = await asyncio.to_thread(read_record, target, image.base.manifest.digest, cache)
+    return await push_blobs(client, image, target, cache, progress, record, begun)
+
+
+async def name_image(
+    client: RegistryClient, image: Image, target: ImageReference, cache: Path, progress: Progress
+) -> None:
+    """Puts the manifest of an image whose blobs were pushed under its tag."""
+    # Where the registry takes no manifest, the record names an image that is not there: it proves nothing.
+    kept = asyncio.to_thread(write_record, target, image.base.manifest.digest, cache, image.digest)
     try:
-        pushed = await push_blobs(client, image, target, cache, progress, record, begun)
-        await client.push_manifest(target, image.manifest)
+        await asyncio.gather(client.push_manifest(target, image.manifest), kept)
     except RegistryError as error:
-        if BLOB_UNKNOWN not in str(error) or not record.exists():
+        if BLOB_UNKNOWN not in str(error):
             raise
         # Somebody removed layers under an image that is still listed: all are asked for.
-        record.unlink(missing_ok=True)
-        pushed = await push_blobs(client, image, target, cache, progress)
+        await push_blobs(client, image, target, cache, progress)
         await client.push_manifest(target, image.manifest)
-    await asyncio.to_thread(write_whole, record, image.digest.encode())
-    return pushed
 
 
 async def push_blobs(
@@ -103,10 +62,11 @@ async def push_blobs(
     target: ImageReference,
     cache: Path,
     progress: Progress,
-    record: Path | None = None,
+    record: str | None = None,
     begun: Begun | None = None,
 ) -> Pushed:
-    """All blobs of an image, in parallel; the first error ends the others. `record`: see `push_image`."""
+    """All blobs of an image, in parallel; the first error ends the others. `record`: the digest of an image in the
+    repository that has the base's layers, where it is still there."""
     slots = asyncio.Semaphore(PARALLEL)
     layers = {layer.digest: layer for layer in image.base.layers}.values()
     made_here = {one.layer.digest: one.layer for one in image.new}.values()
@@ -118,12 +78,10 @@ async def push_blobs(
             return await _base_blob(client, image.base, layer, target, cache, progress)
 
     async def own(blob: Descriptor, source: UploadSource) -> Sent:
-        if blob.size > UNASKED_BYTES:
-            async with slots:
-                return await client.push_blob(target, blob, source)
-        opened = await begun.take() if begun else None
         async with slots:
-            return await client.push_blob(target, blob, source, ask=False, opened=opened)
+            if blob.size <= UNASKED_BYTES and begun is not None:
+                return await begun.push(blob, source)
+            return await client.push_blob(target, blob, source, ask=blob.size > UNASKED_BYTES)
 
     config = image.manifest.part("config")
     tasks = []
@@ -140,24 +98,9 @@ async def push_blobs(
     return Pushed(sum(one.bytes for one in moved), len(moved), len(sent) - len(moved))
 
 
-def _record(image: Image, target: ImageReference, cache: Path) -> Path:
-    """Where the digest stands of the image of this base that was pushed to this repository last."""
-    return _records(target, cache) / image.base.manifest.digest.replace(":", "-")
-
-
-def _records(target: ImageReference, cache: Path) -> Path:
-    """There once something was pushed to this repository."""
-    name = f"{target.api_host}/{target.repository}"
-    return cache / "pushed" / hashlib.sha256(name.encode()).hexdigest()
-
-
-async def _held(client: RegistryClient, target: ImageReference, record: Path | None) -> bool:
+async def _held(client: RegistryClient, target: ImageReference, record: str | None) -> bool:
     """Whether the recorded image is in the repository: a registry keeps what its manifests name."""
-    try:
-        digest = await asyncio.to_thread(record.read_text, "ascii") if record else ""
-    except (OSError, UnicodeDecodeError):
-        return False
-    return digest.startswith("sha256:") and await client.head(target.at(digest)) is not None
+    return record is not None and await client.head(target.at(record)) is not None
 
 
 async def _base_blob(

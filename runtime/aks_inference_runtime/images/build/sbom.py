@@ -1,7 +1,10 @@
 """The bill of materials: SPDX 2.3 in JSON, the same for the same content."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from aks_inference_runtime.images.build.wheel import Wheel, metadata
 from aks_inference_runtime.images.environment.conda import spec_name
@@ -29,18 +32,82 @@ def spdx(
     relations = [_relation("SPDXRef-DOCUMENT", "DESCRIBES", root)]
     relations += [_relation(root, "DESCENDANT_OF", str(one["SPDXID"])) for one in below]
     relations += [_relation(root, "CONTAINS", str(one["SPDXID"])) for one in contents]
-    return json_bytes(
-        {
-            "spdxVersion": "SPDX-2.3",
-            "dataLicense": "CC0-1.0",
-            "SPDXID": "SPDXRef-DOCUMENT",
-            "name": f"environment-{key[:12]}",
-            "documentNamespace": f"urn:aks-inference:spdx:{image_digest}",
-            "creationInfo": {"created": CREATED, "creators": ["Tool: aks-inference"]},
-            "packages": packages,
-            "relationships": relations,
-        }
-    )
+    return json_bytes(_document(f"environment-{key[:12]}", image_digest, packages, relations))
+
+
+def _document(
+    name: str, image_digest: str, packages: Sequence[Mapping[str, object]], relations: Sequence[Mapping[str, str]]
+) -> dict[str, object]:
+    return {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": name,
+        "documentNamespace": f"urn:aks-inference:spdx:{image_digest}",
+        "creationInfo": {"created": CREATED, "creators": ["Tool: aks-inference"]},
+        "packages": [*packages],
+        "relationships": [*relations],
+    }
+
+
+def service_spdx(
+    image_digest: str, environment: ImageReference, files: Sequence["File"], below: Mapping[str, Any] | None
+) -> bytes:
+    """The document of a service's image: its files, on what the environment's document (`below`) lists."""
+    root, application, on = "SPDXRef-image", "SPDXRef-application", "SPDXRef-environment"
+    packages, relations = _environment_parts(environment, below, on)
+    parts = [_file(number, one) for number, one in enumerate(files)]
+    code = hashlib.sha1("".join(sorted(one.sha1 for one in files)).encode(), usedforsecurity=False).hexdigest()
+    packages = [
+        _part(root, "service", image_digest) | {"primaryPackagePurpose": "CONTAINER"},
+        _part(application, "application", "NOASSERTION")
+        | {"filesAnalyzed": True, "packageVerificationCode": {"packageVerificationCodeValue": code}},
+        *packages,
+    ]
+    relations = [
+        _relation("SPDXRef-DOCUMENT", "DESCRIBES", root),
+        _relation(root, "DESCENDANT_OF", on),
+        _relation(root, "CONTAINS", application),
+        *(_relation(application, "CONTAINS", str(one["SPDXID"])) for one in parts),
+        *relations,
+    ]
+    return json_bytes({**_document(f"service-{image_digest[7:19]}", image_digest, packages, relations), "files": parts})
+
+
+def _environment_parts(
+    environment: ImageReference, below: Mapping[str, Any] | None, name: str
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The environment under a name of its own, with all that its document lists."""
+    if below is None:
+        part = _part(name, f"{environment.registry}/{environment.repository}", environment.digest or "")
+        return [part | {"comment": "no bill of materials is attached to it"}], []
+    renamed = {"SPDXRef-image": name}
+    packages = [{**one, "SPDXID": renamed.get(one["SPDXID"], one["SPDXID"])} for one in below["packages"]]
+    relations = [
+        {end: renamed.get(value, value) for end, value in one.items()}
+        for one in below["relationships"]
+        if one["spdxElementId"] != "SPDXRef-DOCUMENT"
+    ]
+    return packages, relations
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in an image. SPDX wants the older digest, too."""
+
+    name: str
+    """In the image, from its root."""
+    sha256: str
+    sha1: str
+
+
+def _file(number: int, file: File) -> dict[str, object]:
+    checksums = [("SHA1", file.sha1), ("SHA256", file.sha256)]
+    return {
+        "SPDXID": f"SPDXRef-file-{number}",
+        "fileName": f"./{file.name}",
+        "checksums": [{"algorithm": kind, "checksumValue": value} for kind, value in checksums],
+    }
 
 
 def wheel_packages(wheels: Sequence[Wheel]) -> list[Mapping[str, object]]:

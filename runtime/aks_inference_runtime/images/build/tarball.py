@@ -8,7 +8,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
@@ -45,6 +45,8 @@ class Layer:
     digest: str
     diff_id: str
     size: int
+    is_new: bool = field(default=False, compare=False)
+    """Packed just now, as it was not on disk."""
 
     def descriptor(self) -> Descriptor:
         """As a manifest names it."""
@@ -104,7 +106,9 @@ def pack(entries: Iterable[Entry], path: Path) -> Layer:
                     fileobj=cast(IO[bytes], plain), mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK
                 ) as tar:
                     _add_all(tar, sorted(entries, key=lambda entry: entry.name))
-        layer = Layer(path, f"sha256:{packed.sha256.hexdigest()}", f"sha256:{plain.sha256.hexdigest()}", packed.size)
+        layer = Layer(
+            path, f"sha256:{packed.sha256.hexdigest()}", f"sha256:{plain.sha256.hexdigest()}", packed.size, is_new=True
+        )
         part.replace(path)
         return layer
     finally:
@@ -125,7 +129,7 @@ def kept(directory: Path, key: str, make: Callable[[contextlib.ExitStack], Itera
         pass  # not there, or half written by a process that was killed: packed again
     with contextlib.ExitStack() as stack:
         layer = pack(make(stack), path)
-    content = {name: value for name, value in asdict(layer).items() if name != "path"}
+    content = {"digest": layer.digest, "diff_id": layer.diff_id, "size": layer.size}
     part = record.with_name(f"{record.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
     try:
         part.write_text(json.dumps(content), "utf-8")

@@ -273,24 +273,34 @@ class RegistryClient:
         return await self.manifest(_fallback_tag(subject))
 
     async def attach(self, subject: ImageReference, to: Descriptor, artifact_type: str, content: bytes) -> Descriptor:
-        """Attaches a content to a manifest; for a registry without referrers by the tag that the specification names
-        ("Referrers Tag Schema"). Attaching the same twice changes nothing."""
-        empty = Descriptor("application/octet-stream", sha256(EMPTY_JSON), len(EMPTY_JSON))
-        await self.push_blob(subject, empty, UploadSource.of(EMPTY_JSON))
+        """Attaches a content to a manifest. Attaching the same twice changes nothing."""
         layer = Descriptor(artifact_type, sha256(content), len(content))
-        await self.push_blob(subject, layer, UploadSource.of(content))
+        await asyncio.gather(self.push_empty(subject), self.push_blob(subject, layer, UploadSource.of(content)))
+        return await self.attach_blob(subject, to, layer)
+
+    async def push_empty(self, target: ImageReference) -> Sent:
+        """The configuration of what is attached."""
+        empty = Descriptor("application/octet-stream", sha256(EMPTY_JSON), len(EMPTY_JSON))
+        return await self.push_blob(target, empty, UploadSource.of(EMPTY_JSON))
+
+    async def attach_blob(
+        self, subject: ImageReference, to: Descriptor, layer: Descriptor, *, first: bool = False
+    ) -> Descriptor:
+        """Attaches a blob, of the type that it names, which is there as the empty one is; for a registry without
+        referrers by the tag that the specification names ("Referrers Tag Schema"). `first`: nothing is attached yet."""
+        artifact_type = layer.media_type
         artifact = artifact_manifest(artifact_type, layer, to)
         target = ImageReference(subject.registry, subject.repository, None, artifact.digest)
         headers = await self._put_patiently(target, artifact)
         found = artifact.descriptor()
         entry = Descriptor(found.media_type, found.digest, found.size, artifact_type=artifact_type)
         if not any(name.lower() == "oci-subject" for name in headers):
-            await self._list_referrer(subject.at(to.digest), entry)
+            await self._list_referrer(subject.at(to.digest), entry, first)
         return entry
 
-    async def _list_referrer(self, subject: ImageReference, entry: Descriptor) -> None:
+    async def _list_referrer(self, subject: ImageReference, entry: Descriptor, first: bool) -> None:
         tag = _fallback_tag(subject)
-        present = await self.manifest(tag)
+        present = None if first else await self.manifest(tag)
         listed = present.parts("manifests") if present else ()
         if entry.digest not in {one.digest for one in listed}:
             await self.push_manifest(tag, index_manifest(tuple(one.to_json() for one in (*listed, entry))))

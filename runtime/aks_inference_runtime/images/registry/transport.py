@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import logging
+import os
 import random
 import ssl
 import time
@@ -23,6 +25,7 @@ from aks_inference_runtime.images.errors import AccessDenied, RegistryError, Reg
 from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS, Backoff
 from aks_inference_runtime.images.registry.challenge import parse_challenges
 from aks_inference_runtime.images.registry.credentials import CredentialStore
+from aks_inference_runtime.images.registry.silence import Silence
 from aks_inference_runtime.images.registry.tokens import Ask, Authorizer
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class TransportOptions:
     backoff: Backoff = field(default_factory=Backoff)
     chunk_bytes: int = 8 * 1024 * 1024
     """Optional. What is uploaded at once: lost at worst by a break, and held in memory per upload."""
+    silence: Silence | None = None
+    """Optional. Bounds the wait for a registry; share one among clients. Default: each request's tries, minutes."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     now: Callable[[], float] = time.time
     random: Callable[[], float] = field(default=random.random)
@@ -79,7 +84,7 @@ class Transport:
         self._authorizer = Authorizer(
             credentials, lambda ask: asyncio.ensure_future(self._token(ask)), options.uses_tls
         )
-        self._tls = tls_context(options.ca_file)
+        self._tls = _shared_context(options.ca_file)
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
 
@@ -115,6 +120,21 @@ class Transport:
         retried: bool = True,
     ) -> Answer:
         """One request, tried again while that may help. Raises RegistryError, AccessDenied, RegistryUnavailable."""
+        silence = self.options.silence
+        async with silence.bounded(host) if silence is not None else contextlib.nullcontext():
+            return await self._tried(method, url, host, scope, headers, body, expected, retried)
+
+    async def _tried(
+        self,
+        method: str,
+        url: str,
+        host: str,
+        scope: str,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+        expected: frozenset[int],
+        retried: bool,
+    ) -> Answer:
         failures = 0
         while True:
             retry_after = None
@@ -226,8 +246,12 @@ class Transport:
         return self._proxies[asked]
 
 
+_MACHINES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Where OpenSSL is told of the machine's authorities."""
+
+
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """The machine's authorities, and those of a file."""
+    """The machine's authorities, and those of a file. A context of the caller's own."""
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
@@ -235,6 +259,21 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(f"{ca_file}: holds no certificates in PEM form ({error}); name another file") from None
     return context
+
+
+def _shared_context(ca_file: Path | None) -> ssl.SSLContext:
+    """To read the machine's authorities costs more than all requests of a changed entry script: once is enough."""
+    state: tuple[float, ...] = ()
+    if ca_file is not None:
+        with contextlib.suppress(OSError):  # told when it is read
+            stat = ca_file.stat()
+            state = stat.st_ino, stat.st_mtime_ns, stat.st_size
+    return _read_once(ca_file, state, *map(os.environ.get, _MACHINES))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_once(ca_file: Path | None, *_as_it_is_now: object) -> ssl.SSLContext:
+    return tls_context(ca_file)
 
 
 async def bounded(response: aiohttp.ClientResponse, limit: int, host: str) -> bytes:

@@ -1,0 +1,71 @@
+"""Uploads that are begun before it is known of what: opened while files are packed and images are looked for."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Self
+
+from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.images.build.records import sent_before
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.client import RegistryClient
+from aks_inference_runtime.images.registry.manifest import Descriptor
+from aks_inference_runtime.images.registry.upload import Sent, UploadSource
+
+TAKE_BACK_S = 5.0
+"""A registry that does not answer forgets what was begun by itself."""
+
+
+class Begun:
+    """Uploads to a repository; an async context manager that takes back those that were not needed. Only where this
+    machine has sent an image before: who only reads begins none."""
+
+    def __init__(self, client: RegistryClient, target: ImageReference, cache: Path, count: int) -> None:
+        self._client = client
+        self._target = target
+        self._count = count if sent_before(target, cache) else 0
+        self._opened: list[asyncio.Task[str]] = []
+        self._early: dict[str, asyncio.Task[Sent]] = {}
+
+    async def __aenter__(self) -> Self:
+        self._opened = [asyncio.create_task(self._client.open_upload(self._target)) for _ in range(self._count)]
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        early = [*self._early.values()]
+        # What failed, or was given up, waits for no answer that is still to come.
+        late = [task for task in (*self._opened, *early) if kind is not None and not task.done()]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        opened = [task for task in self._opened if task not in late]
+        await asyncio.gather(*map(self._take_back, opened), *(self._end(task) for task in early if task not in late))
+
+    async def _take_back(self, task: "asyncio.Task[str]") -> None:
+        with contextlib.suppress(AksInferenceError, TimeoutError):
+            async with asyncio.timeout(TAKE_BACK_S):
+                await self._client.cancel_upload(self._target, await task)
+
+    async def _end(self, task: "asyncio.Task[Sent]") -> None:
+        """An upload that is under way cannot be taken back: its end is near."""
+        with contextlib.suppress(AksInferenceError, TimeoutError):
+            async with asyncio.timeout(TAKE_BACK_S):
+                await task
+
+    def send_early(self, blob: Descriptor, source: UploadSource) -> bool:
+        """Begins to send a small blob before the rest of its image is known; False where no uploads were begun."""
+        if self._opened:
+            self._early[blob.digest] = asyncio.create_task(self._push(blob, source))
+        return bool(self._early)
+
+    async def push(self, blob: Descriptor, source: UploadSource) -> Sent:
+        """Sends a small blob, unless it is under way already."""
+        return await (self._early.get(blob.digest) or self._push(blob, source))
+
+    async def _push(self, blob: Descriptor, source: UploadSource) -> Sent:
+        opened = None
+        if self._opened:
+            # One that was refused is begun again, and the registry says why.
+            with contextlib.suppress(AksInferenceError):
+                opened = await self._opened.pop()
+        return await self._client.push_blob(self._target, blob, source, ask=False, opened=opened)

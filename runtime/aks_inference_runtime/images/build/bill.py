@@ -1,0 +1,90 @@
+"""The bill of materials of a service's image: made and sent beside the image, attached once that is there."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from aks_inference_runtime.api.errors import AksInferenceError, OperationFailed
+from aks_inference_runtime.images.build.application import Packed, PackedFile
+from aks_inference_runtime.images.build.begun import Begun
+from aks_inference_runtime.images.build.kept import write_whole
+from aks_inference_runtime.images.build.sbom import SPDX_JSON, File, service_spdx
+from aks_inference_runtime.images.reference import ImageReference
+from aks_inference_runtime.images.registry.client import RegistryClient
+from aks_inference_runtime.images.registry.manifest import Descriptor, sha256
+from aks_inference_runtime.images.registry.transport import SMALL_BYTES
+from aks_inference_runtime.images.registry.upload import UploadSource
+
+MAX_BILL = 16 * 1024 * 1024
+"""Of an environment: thousands of packages. What is larger is none of ours."""
+
+
+async def send_bill(
+    client: RegistryClient,
+    environment: ImageReference,
+    packed: Packed,
+    target: ImageReference,
+    digest: str,
+    cache: Path,
+    begun: Begun,
+) -> Descriptor:
+    """The document of the image with this digest, as a blob of its repository. Raises OperationFailed for files that
+    have changed meanwhile."""
+    below = await environment_bill(client, environment, cache)
+    content = await asyncio.to_thread(lambda: service_spdx(digest, environment, _files(packed), below))
+    blob, source = Descriptor(SPDX_JSON, sha256(content), len(content)), UploadSource.of(content)
+    push = begun.push if blob.size <= SMALL_BYTES else lambda *sent: client.push_blob(target, *sent)
+    await asyncio.gather(client.push_empty(target), push(blob, source))
+    return blob
+
+
+async def environment_bill(client: RegistryClient, environment: ImageReference, cache: Path) -> dict[str, Any] | None:
+    """What is attached to an environment's image, kept on disk; None where there is nothing, or none that is ours."""
+    path = _path(cache, environment.digest or "")
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return _ours(await asyncio.to_thread(path.read_bytes))
+    with contextlib.suppress(AksInferenceError, ValueError, TypeError):
+        for listed in await client.referrers(environment, SPDX_JSON):
+            manifest = await client.manifest(environment.at(listed.digest))
+            if manifest is not None and (layers := manifest.parts("layers")):
+                content = await client.read_blob(environment, layers[0], MAX_BILL)
+                bill = _ours(content)
+                await asyncio.to_thread(write_whole, path, content)
+                return bill
+    return None
+
+
+def keep_bill(cache: Path, digest: str, content: bytes) -> None:
+    """The document of an environment's image with this digest."""
+    write_whole(_path(cache, digest), content)
+
+
+def _path(cache: Path, digest: str) -> Path:
+    return cache / "bills" / f"{digest.replace(':', '-')}.json"
+
+
+def _ours(content: bytes) -> dict[str, Any]:
+    """Raises ValueError, TypeError."""
+    bill = json.loads(content)
+    if bill["creationInfo"]["creators"] != ["Tool: aks-inference"]:
+        raise ValueError
+    return dict(bill)
+
+
+def _files(packed: Packed) -> list[File]:
+    root = packed.root.lstrip("/")
+    return [_file(f"{root}/{name}", file) for name, file in sorted(packed.files.items())]
+
+
+def _file(name: str, file: PackedFile) -> File:
+    newer, older = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
+    with file.path.open("rb") as opened:
+        while piece := opened.read(1024 * 1024):
+            newer.update(piece)
+            older.update(piece)
+    if f"sha256:{newer.hexdigest()}" != file.digest:
+        raise OperationFailed(f"{file.path}: has changed since it was looked at; apply again when it rests")
+    return File(name, newer.hexdigest(), older.hexdigest())
