@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from aks_inference_runtime.api.errors import Conflict, InvalidInput
-from aks_inference_runtime.router import admin, config
+from aks_inference_runtime.router import admin, config, fleet
 from aks_inference_runtime.router.binary import find_haproxy
 from aks_inference_runtime.router.model import RouterState
 from aks_inference_runtime.router.process import HaproxyProcess
@@ -228,6 +228,20 @@ def test_the_record_names_one_process_only(tmp_path):
     for record in ({"pid": os.getpid(), "mark": "other"}, {"pid": "x"}, {}, [], {"pid": 2**22 + 1, "mark": "other"}):
         (tmp_path / "p0.json").write_text(json.dumps(record))
         assert not asyncio.run(process.attach())
+
+
+async def test_processes_of_another_version_are_started_anew(bed, make_state, monkeypatch):
+    """They would not understand what this one writes into their maps."""
+    state = make_state({"A": (10_000, [await bed.replica()])})
+    first = await bed.router()
+    await first.apply(state)
+    pid = bed.haproxy_pid()
+    await bed.routers.pop().detach()
+    monkeypatch.setattr(fleet, "generation", lambda: "later")
+    router = await bed.router()
+    assert not psutil.pid_exists(pid)
+    await router.apply(state)
+    assert (await bed.ask()).status == 200
 
 
 @pytest.mark.parametrize("name", ["p0", "p1"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed
 from aks_inference_runtime.router import config
 from aks_inference_runtime.router.admin import AdminSocket
+from aks_inference_runtime.router.generation import generation
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import OWNER_LAYOUT, Cluster
 from aks_inference_runtime.router.process import HaproxyProcess, sockets_directory, write_private
@@ -28,8 +29,6 @@ OURS = re.compile(
     r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|answers|pem|log|admin|in|park|hold|again|lost)(\.1|\.new)?"
 )
 """Names of files that this package makes in the router's directory."""
-FORMAT = 3
-"""Of the configuration: an agent does not take over processes of another one."""
 
 log = logging.getLogger(__name__)
 
@@ -356,11 +355,11 @@ class Fleet:
         return self.paths.directory / f"{name}.layout"
 
     def _write_record(self, name: str, record: Mapping[str, object]) -> None:
-        write_private(self._layout_file(name), json.dumps({"format": FORMAT, **record}))
+        write_private(self._layout_file(name), json.dumps({"format": generation(), **record}))
 
     def _record(self, name: str) -> dict[str, object] | None:
         try:
             record = json.loads(self._layout_file(name).read_bytes())
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and record.get("format") == FORMAT else None
+        return record if isinstance(record, dict) and record.get("format") == generation() else None

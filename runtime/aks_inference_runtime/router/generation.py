@@ -1,0 +1,30 @@
+"""Which configurations an agent may take over: those that it would write itself."""
+
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from aks_inference_runtime.router import config
+from aks_inference_runtime.router.paths import Paths
+from aks_inference_runtime.router.peers import Cluster
+from aks_inference_runtime.router.slots import Layout
+from aks_inference_runtime.router.tls import Tls
+
+_HERE = Path(__file__).parent
+
+
+@cache
+def generation() -> str:
+    """A digest of all that this version's processes are told, whatever is asked for: an agent that writes other maps
+    than a process reads would stop all of its endpoints."""
+    paths = Paths(Path("/directory"), Path("/sockets"))
+    layout, tls, peers = Layout((500,)), Tls(443, plain=True), Cluster(owner_port=2, token="t")  # noqa: S106 - nobody serves with it
+    texts = [
+        config.first_process(paths, "127.0.0.1", 1, layout, 1, tokens=True, tls=tls),
+        config.first_process(paths, "127.0.0.1", 1, layout, 1, peers),
+        config.further_process(paths, 1, layout, 1, peers),
+        config.port_process(paths, "port-3", "127.0.0.1", 3, "endpoint", 1, 1),
+        *(script.read_text() for script in sorted(_HERE.glob("*.lua"))),
+    ]
+    # Where the package stands is no difference.
+    return sha256("\n".join(texts).replace(str(_HERE), "").encode()).hexdigest()[:16]
