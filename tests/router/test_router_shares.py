@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -55,6 +56,33 @@ async def test_shares(bed, make_state, shares):
     bound = 5 * math.sqrt(count * share * (1 - share)) + 0.5
     assert abs(versions["A"] - count * share) <= bound, versions
     assert sum(versions.values()) == count
+
+
+@pytest.mark.parametrize(("later", "answers"), [((5_000, 5_000), {(200, None)}), (None, {(404, "not-found")})])
+async def test_shares_change_while_bodies_come(bed, make_state, later, answers):
+    """A request that came under a hundred buckets is shared out by the two that there are when it is whole."""
+    a, b = await bed.replica("A", cap=64), await bed.replica("B", cap=64)
+    router = await bed.router()
+
+    def state(shares: tuple[int, int]) -> RouterState:
+        return make_state({"A": (shares[0], [a]), "B": (shares[1], [b])}, replica_max_concurrent_requests=64)
+
+    await router.apply(state((9_900, 100)))
+    begun, whole = asyncio.Semaphore(0), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        begun.release()
+        await whole.wait()
+        yield b"}"
+
+    asked = [asyncio.create_task(bed.ask(data=body())) for _ in range(40)]
+    for _ in asked:
+        await begun.acquire()
+    assert (await bed.ask()).status == 200  # all that came before it has been looked at
+    await router.apply(state(later) if later else RouterState())
+    whole.set()
+    assert {(one.status, one.reason) for one in await asyncio.gather(*asked)} == answers
 
 
 async def test_rejections_and_requests_are_counted(bed, make_state):

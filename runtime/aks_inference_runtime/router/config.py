@@ -182,6 +182,8 @@ def first_process(
         f"  http-request set-var(txn.route) path,concat({OF_BUCKET},txn.bucket),map_str({routes})",
         f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
         " if { var(txn.asked) -m found }",
+        # The endpoint has changed while the body came: fewer buckets, or none.
+        "  http-request lua.draw if !{ var(txn.route) -m found }",
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),
         "  use_backend %[var(txn.route),field(1,|)]",

@@ -34,3 +34,11 @@ core.register_action("unserved", { "http-req" }, function(txn)
     core.msleep(10)
   end
 end, 0)
+
+-- A bucket that the endpoint has today. An endpoint that has gone meanwhile has no versions either.
+core.register_action("draw", { "http-req" }, function(txn)
+  local path = txn.f:path()
+  local buckets = tonumber((routes:lookup(path) or "0"):match("^%d+"))
+  local route = buckets > 0 and routes:lookup(path .. "?" .. math.random(0, buckets - 1))
+  txn:set_var("txn.route", route or "none")
+end, 0)
