@@ -1,13 +1,16 @@
 """Which configurations an agent may take over: those that it would write itself."""
 
+from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from aks_inference_runtime.router import config
+from aks_inference_runtime.api.endpoint import AuthMode, Requests
+from aks_inference_runtime.router import config, routes
+from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionRoute
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import Cluster
-from aks_inference_runtime.router.slots import Layout
+from aks_inference_runtime.router.slots import Layout, Slot
 from aks_inference_runtime.router.tls import Tls
 
 _HERE = Path(__file__).parent
@@ -25,6 +28,16 @@ def generation() -> str:
         config.further_process(paths, 1, layout, 1, peers),
         config.port_process(paths, "port-3", "127.0.0.1", 3, "endpoint", 1, 1),
         *(script.read_text() for script in sorted(_HERE.glob("*.lua"))),
+        repr(_sample()),
     ]
     # Where the package stands is no difference.
     return sha256("\n".join(texts).replace(str(_HERE), "").encode()).hexdigest()[:16]
+
+
+def _sample() -> list[Mapping[str, str]]:
+    """What is written into maps, by an example."""
+    keys = frozenset(["digest"])
+    versions = tuple(VersionRoute(name, 5_000, Requests()) for name in ("A", "B"))
+    state = RouterState({"e": EndpointRoute("e", AuthMode.KEY, keys, versions, cors_origins=("https://page",))})
+    slots = {VersionKey("e", "A"): Slot(0, 1), VersionKey("e", "B"): Slot(1, 2)}
+    return [routes.table(state, slots), routes.owner_table(state, slots, 1)]
