@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aks_inference_provider.resources.image_inputs import wanted_of
 from aks_inference_runtime.api.errors import InvalidInput, OperationFailed
 from aks_inference_runtime.images.build.application import Application, application_layer, collect
 from aks_inference_runtime.images.build.assemble import group_wheels
@@ -22,7 +24,8 @@ from aks_inference_runtime.images.build.tarball import Entry, kept, pack
 from aks_inference_runtime.images.build.target import Target, choose_interpreter, glibc_of
 from aks_inference_runtime.images.build.wheel import Scheme, Wheel, unpack
 from aks_inference_runtime.images.context import ContextLimits, content_digest, context_files
-from aks_inference_runtime.images.environment.model import Platform
+from aks_inference_runtime.images.environment.model import BuildContext, Platform
+from aks_inference_runtime.images.environment.read import read_environment, read_file
 from aks_inference_runtime.images.errors import BuildFailed
 
 
@@ -167,6 +170,27 @@ def test_a_folder_without_end_is_not_walked_to_it(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert [line.count("is a link that leaves the folder") for line in lines] == [1] * 20 + [0]
     assert lines[-1].startswith("20 more files and folders cannot be taken")
+
+
+def test_a_raised_limit_holds_for_the_digest_of_a_build_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aks_inference_runtime.images.context.MAX_FILES", 1)
+    tree(tmp_path, "context/Dockerfile", *(f"context/{number}" for number in range(11)))
+    raw = {"docker": {"buildContext": {"locationType": "local", "location": "context"}}}
+    with pytest.raises(InvalidInput, match="the folder holds 12 files, more than 10"):
+        read_environment(raw, tmp_path, limits=ContextLimits(max_files=2))
+    file = tmp_path / "environment.json"
+    file.write_text(json.dumps(raw))
+    raised = ContextLimits(max_files=12)
+    values = {"environment": raw, "registry": "registry.example", "baseDirectory": str(tmp_path), "maxFiles": 12}
+    for read in (
+        read_environment(raw, tmp_path, limits=raised),
+        read_file(file, raised),
+        wanted_of(values).definition,
+    ):
+        assert isinstance(read.base, BuildContext)
+        assert read.base.digest == content_digest(tmp_path / "context", raised)
 
 
 def test_digest_sees_names_and_contents(tmp_path: Path) -> None:

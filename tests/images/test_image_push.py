@@ -22,7 +22,9 @@ from aks_inference_runtime.images import (
     read_environment,
 )
 from aks_inference_runtime.images.build.base import fetch_image
+from aks_inference_runtime.images.build.sbom import SPDX_JSON
 from aks_inference_runtime.images.environment.model import Platform
+from aks_inference_runtime.images.errors import RegistryError
 from aks_inference_runtime.images.last_time import look
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.manifest import Descriptor
@@ -64,11 +66,12 @@ def story(push_base: Any, tmp_path: Path) -> Any:
     return begin
 
 
-async def test_a_changed_script_costs_fourteen_requests(
+async def test_a_changed_script_costs_fifteen_requests(
     registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
 ) -> None:
     """Three look-ups, one question about the image of before, two blobs of two requests, the manifest. The bill of
-    materials: a blob, whether the empty one is there, its manifest, and the list that stands for referrers here."""
+    materials: a blob, whether the empty one is there, its manifest, and the list that stands for referrers here, read
+    before it is written."""
     proxy = proxy_before(registry_with({}).host)
     proxy.host = await server(proxy.handle)
     async with quick() as client:
@@ -78,7 +81,7 @@ async def test_a_changed_script_costs_fourteen_requests(
         second = await service.apply("two = 2\n")
         kinds = [method for method, _, _ in proxy.seen]
         assert await service.whole(second)
-    assert sorted(kinds) == sorted(["HEAD"] * 5 + ["POST", "PUT"] * 3 + ["PUT"] * 3)
+    assert sorted(kinds) == sorted(["GET"] + ["HEAD"] * 5 + ["POST", "PUT"] * 3 + ["PUT"] * 3)
 
 
 async def test_new_files_are_on_their_way_before_the_environment_is_known(
@@ -171,6 +174,47 @@ async def test_another_refusal_of_the_manifest_is_told(
         )
         with pytest.raises(Exception, match="MANIFEST_INVALID: not here"):
             await service.apply("two = 2\n")
+
+
+async def test_an_image_has_its_name_once_its_bill_of_materials_is_attached(
+    registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """The registry refuses what is attached: who applies again finds no image without it."""
+    proxy = proxy_before(registry_with({}).host)
+    proxy.host = await server(proxy.handle)
+    put = f"/v2/{SERVICES}/manifests/sha256-"
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        proxy.fault = lambda request: (
+            web.Response(status=400) if request.method == "PUT" and request.path.startswith(put) else None
+        )
+        with pytest.raises(RegistryError, match="answered 400"):
+            await service.apply("one = 1\n")
+        assert not [tag for tag in await client.tags(proxy.host, SERVICES) if not tag.startswith("sha256-")]
+        proxy.fault = lambda _request: None
+        again = await service.apply("one = 1\n")
+        assert again.built
+        assert proxy.requests("PUT")[-1] == f"/v2/{SERVICES}/manifests/{again.image.tag}"
+        assert len(await client.referrers(again.image, SPDX_JSON)) == 1
+
+
+async def test_what_others_have_attached_stays(
+    registry_with: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """A tag that somebody removed comes back beside what is attached to its image, such as a signature."""
+    registry = registry_with({})
+    async with quick() as client:
+        service = await story(client, registry.host)
+        first = await service.apply("one = 1\n")
+        subject = await client.head(first.image)
+        assert subject is not None
+        await client.attach(first.image, subject, "application/signature", b"signed")
+        tags = registry.storage / "docker/registry/v2/repositories" / SERVICES / "_manifests/tags"
+        shutil.rmtree(tags / str(first.image.tag))
+        second = await service.apply("one = 1\n")
+        assert (second.built, second.image) == (True, first.image)
+        kinds = {one.artifact_type for one in await client.referrers(second.image)}
+        assert kinds == {"application/signature", SPDX_JSON}
 
 
 async def test_what_was_begun_and_not_needed_is_taken_back(

@@ -174,6 +174,22 @@ def test_a_folder_that_holds_too_much_is_a_warning(tmp_path: Path, monkeypatch: 
     assert [(f.severity, "holds 4 files, 0 MB" in f.rule) for f in found] == [(Severity.WARNING, True)]
 
 
+def test_a_project_with_packages_and_data_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path / "src")
+    packages = tmp_path / "src" / ".venv"
+    packages.mkdir()
+    for number in range(20_001):
+        (packages / str(number)).touch()
+    with (tmp_path / "src" / "data").open("wb") as data:
+        data.truncate(4_000_000_000)
+    monkeypatch.setattr(folders, "file_digest", lambda _path: "sha256:1")
+    code, found = read_code("score.py", str(tmp_path / "src"))
+    assert code is not None
+    assert [(one.severity, one.rule.partition(" MB")[0]) for one in found] == [
+        (Severity.WARNING, "holds 20,003 files, 4,000")
+    ]
+
+
 @pytest.mark.parametrize("limit", ["MOST_FILES", "MOST_BYTES"])
 def test_a_folder_that_is_no_scripts_is_refused_and_read_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str

@@ -17,10 +17,10 @@ from aks_inference_runtime.api.errors import InvalidInput
 Mark = tuple[str, int, int, int]
 """Path, inode, size in bytes, time of the last change in ns: another one is another content."""
 _NO_FILE = (0, 0, 0)
-MOST_FILES = 20_000
-MOST_BYTES = 3_000_000_000
-"""Ten times Azure ML's limits of a project folder. Every preview reads all of them: what holds more is no folder of a
-script, and / or a home folder would be read for hours."""
+MOST_FILES = 200_000
+MOST_BYTES = 20_000_000_000
+"""Every preview reads all of them: / or a home folder would be read for hours. A project with its history, packages and
+data is below: all of that is code here (docs/decisions.md, 1)."""
 
 
 class TooMuch(InvalidInput):

@@ -115,8 +115,10 @@ class Image:
         except AksInferenceError as error:
             # The key needs the base's digest: what it was is the best that is known.
             inputs = {**news, **found, **_kept(plain(olds), found, wanted)}
-            if isinstance(error, AccessDenied) and logins_known and _is_needed(plain(olds), plain(inputs)):
-                return Checked(inputs, [Failure(_login_path(values), str(error))])
+            # A helper's login may get its role from this very program, which has not run yet.
+            given = isinstance(error, AccessDenied) and values.get("username") and logins_known
+            if given and _is_needed(plain(olds), plain(inputs)):
+                return Checked(inputs, [Failure("username", str(error))])
             return Checked(inputs, notes=[_not_asked(values, error)])
         if looked.pinned and wanted.alias is None:
             found["key"] = looked.lookup.key
@@ -232,10 +234,6 @@ async def _client(
 def _is_needed(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
     """Whether an update would ask the registry that refuses us: what was made before stays as it is."""
     return not olds or bool(diff(olds, news).properties)
-
-
-def _login_path(values: Mapping[str, Any]) -> str:
-    return "username" if values.get("username") else "registry"
 
 
 def _not_asked(values: Mapping[str, Any], error: BaseException) -> str:

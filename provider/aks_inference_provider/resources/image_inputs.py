@@ -36,7 +36,7 @@ def wanted_of(values: Mapping[str, Any]) -> Wanted:
     if (login := values.get("baseLogin")) is not None:
         docker = {**(environment.get("docker") or {}), "baseImageRegistry": login}
         environment = {**environment, "docker": docker}
-    definition = read_environment(environment, Path(values.get("baseDirectory") or "/"))
+    definition = read_environment(environment, Path(values.get("baseDirectory") or "/"), limits=_limits(values))
     if values.get("scoringServer"):
         definition = with_server(definition)
     if values.get("baseImage") and not _has_base(environment) and not needs_conda(definition):

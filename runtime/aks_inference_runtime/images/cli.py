@@ -216,7 +216,7 @@ def build_command(
         raise click.UsageError("--source-directory needs --entry-script")
 
     async def build() -> tuple[Ensured, Ensured | None]:
-        definition = await _read(environment)
+        definition = await _read(environment, limits)
         place = RegistryPlace.parse(registry, registry_tier)
         others = [RegistryPlace.parse(one) for one in shared]
         store = reach.store(place.registry, definition)
@@ -248,14 +248,14 @@ def build_command(
     _show(as_json, content, text, made.notes)
 
 
-async def _read(environment: str) -> EnvironmentDefinition:
+async def _read(environment: str, limits: ContextLimits | None = None) -> EnvironmentDefinition:
     if environment in curated.NAMES:
         return read_environment({"name": environment}, Path())
     path = Path(environment)
     if not path.suffix and not await asyncio.to_thread(path.exists):
         names = ", ".join(curated.NAMES)
         raise InvalidInput(f"{environment}: is neither a file nor a curated environment; those are {names}")
-    return await asyncio.to_thread(read_file, path)
+    return await asyncio.to_thread(read_file, path, limits)
 
 
 async def _key(

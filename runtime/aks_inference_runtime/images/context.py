@@ -75,9 +75,12 @@ def why_absent(folder: Path, script: str) -> str:
     return "is ignored by .amlignore or .gitignore" if ignored else f"is not in {folder}"
 
 
-def content_digest(folder: Path) -> str:
-    """`sha256:<hex>` over the names and contents of what goes into the image; its limits are told when it is built."""
-    files = context_files(folder, ContextLimits(max_bytes=TIMES * MAX_BYTES, max_files=TIMES * MAX_FILES))
+def content_digest(folder: Path, limits: ContextLimits | None = None) -> str:
+    """`sha256:<hex>` over the names and contents of what goes into the image; its limits are told when it is built.
+    `limits`: those, where they are raised."""
+    given = limits or ContextLimits()
+    most = ContextLimits(max(TIMES * MAX_BYTES, given.max_bytes), max(TIMES * MAX_FILES, given.max_files))
+    files = context_files(folder, most)
     return combined_digest({name: file_digest(path) for name, path in files.items()})
 
 

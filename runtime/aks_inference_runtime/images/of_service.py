@@ -108,12 +108,10 @@ async def _on_environment(
         )
         if (there := await asked) is not None:
             return Ensured(environment.key, target.at(there.digest), False)
-
-    async def name() -> None:
-        await name_image(client, image, target, cache, progress)
-        progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
-
-    await together(name(), client.attach_blob(target, image.manifest.descriptor(), bill, first=True))
+    await client.attach_blob(target, image.manifest.descriptor(), bill)
+    # The tag comes last: who finds it asks for nothing else.
+    await name_image(client, image, target, cache, progress)
+    progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
     return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
 
 

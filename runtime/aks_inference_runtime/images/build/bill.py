@@ -1,4 +1,4 @@
-"""The bill of materials of a service's image: made and sent beside the image, attached once that is there."""
+"""The bill of materials of a service's image: made and sent beside the image, attached before that has its tag."""
 
 import asyncio
 import contextlib

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.images.context import content_digest
+from aks_inference_runtime.images.context import ContextLimits, content_digest
 from aks_inference_runtime.images.environment.fields import Fields
 from aks_inference_runtime.images.environment.model import (
     BuildContext,
@@ -21,8 +21,11 @@ ARCHITECTURES = ("amd64", "arm64")
 FILE_PREFIX = "file:"
 
 
-def read_docker(fields: Fields, root: Path, start: EnvironmentDefinition) -> EnvironmentDefinition:
-    """The definition with what the `docker` part says. `root`: what folders and files are relative to."""
+def read_docker(
+    fields: Fields, root: Path, start: EnvironmentDefinition, limits: ContextLimits | None = None
+) -> EnvironmentDefinition:
+    """The definition with what the `docker` part says. `root`: what folders and files are relative to; `limits`: of a
+    build context."""
     image, dockerfile, context = fields.text("baseImage"), fields.text("baseDockerfile"), fields.part("buildContext")
     given = [name for name, value in _choices(image, dockerfile, context.raw) if value]
     base = start.base
@@ -33,7 +36,7 @@ def read_docker(fields: Fields, root: Path, start: EnvironmentDefinition) -> Env
     elif dockerfile:
         base = Dockerfile(_text(dockerfile, root, fields))
     elif context.raw:
-        base = _context(context, root)
+        base = _context(context, root, limits)
     platform = fields.part("platform")
     system = (platform.text("os") or "linux").lower()
     architecture = (platform.text("architecture") or "amd64").lower()
@@ -97,7 +100,7 @@ def _text(given: str, root: Path, fields: Fields) -> str:
         return ""
 
 
-def _context(fields: Fields, root: Path) -> BuildContext | None:
+def _context(fields: Fields, root: Path, limits: ContextLimits | None) -> BuildContext | None:
     kind, location = fields.text("locationType"), fields.text("location")
     dockerfile = fields.text("dockerfilePath") or "Dockerfile"
     fields.done()
@@ -116,7 +119,7 @@ def _context(fields: Fields, root: Path) -> BuildContext | None:
         fields.findings.add(fields.path("location"), rule, "give a folder with a Dockerfile", location)
         return None
     try:
-        return BuildContext(location, dockerfile, folder, content_digest(folder))
+        return BuildContext(location, dockerfile, folder, content_digest(folder, limits))
     except InvalidInput as error:
         fields.findings.add(fields.path("location"), str(error), "mend the folder", location)
         return None

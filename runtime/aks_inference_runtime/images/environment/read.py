@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.images.context import ContextLimits
 from aks_inference_runtime.images.environment import curated, pip
 from aks_inference_runtime.images.environment.conda import canonical_spec, spec_name
 from aks_inference_runtime.images.environment.containerfile import with_default_base
@@ -22,12 +23,12 @@ from aks_inference_runtime.images.findings import Findings
 Pip = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def read_file(path: Path) -> EnvironmentDefinition:
+def read_file(path: Path, limits: ContextLimits | None = None) -> EnvironmentDefinition:
     """A definition from a file: `.json` (inference configuration or environment object), `.yml`/`.yaml` (conda), else
-    a list of requirements. Raises InvalidInput with all that is wrong."""
+    a list of requirements. `limits`: of a build context. Raises InvalidInput with all that is wrong."""
     text = _text(path)
     if path.suffix == ".json":
-        return _from_json(text, path)
+        return _from_json(text, path, limits)
     findings = Findings()
     if path.suffix in {".yml", ".yaml"}:
         conda, listed = _conda_text(text, path, path.name, findings)
@@ -38,15 +39,18 @@ def read_file(path: Path) -> EnvironmentDefinition:
     return with_default_base(EnvironmentDefinition(conda=conda, pip=listed[0], pip_options=listed[1]))
 
 
-def read_environment(raw: Mapping[str, object], base: Path, at: str = "environment") -> EnvironmentDefinition:
-    """A definition from an environment object. `base`: what its file names are relative to. Raises InvalidInput."""
+def read_environment(
+    raw: Mapping[str, object], base: Path, at: str = "environment", limits: ContextLimits | None = None
+) -> EnvironmentDefinition:
+    """A definition from an environment object. `base`: what its file names are relative to; `limits`: of a build
+    context. Raises InvalidInput."""
     findings = Findings()
-    definition = _environment(Fields(raw, at, findings), base)
+    definition = _environment(Fields(raw, at, findings), base, limits)
     findings.raise_if_any()
     return with_default_base(definition)
 
 
-def _from_json(text: str, path: Path) -> EnvironmentDefinition:
+def _from_json(text: str, path: Path, limits: ContextLimits | None) -> EnvironmentDefinition:
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -54,11 +58,13 @@ def _from_json(text: str, path: Path) -> EnvironmentDefinition:
     if not isinstance(raw, dict):
         raise InvalidInput(f"{path}: is not an object; give an inference configuration or an environment object")
     if "python" in raw or "docker" in raw or "pipPackages" in raw or set(raw) <= {"name", "version"}:
-        return read_environment(raw, path.parent)
-    return read_inference_config(raw, path.parent)
+        return read_environment(raw, path.parent, limits=limits)
+    return read_inference_config(raw, path.parent, limits)
 
 
-def read_inference_config(raw: Mapping[str, object], base: Path) -> EnvironmentDefinition:
+def read_inference_config(
+    raw: Mapping[str, object], base: Path, limits: ContextLimits | None = None
+) -> EnvironmentDefinition:
     """The environment of an inference configuration; its older keys are read where `environment` is not set."""
     findings = Findings()
     fields = Fields(raw, "", findings)
@@ -66,7 +72,7 @@ def read_inference_config(raw: Mapping[str, object], base: Path) -> EnvironmentD
     root = base / directory if directory else base
     nested = fields.part("environment")
     if nested.raw:
-        definition = _environment(nested, base)
+        definition = _environment(nested, base, limits)
         fields.ignore("condaFile", "extraDockerFileSteps", "extraDockerfileSteps", "baseImage", "baseImageRegistry")
     else:
         definition = _older_keys(fields, root)
@@ -92,7 +98,7 @@ def _older_keys(fields: Fields, root: Path) -> EnvironmentDefinition:
     )
 
 
-def _environment(fields: Fields, base: Path) -> EnvironmentDefinition:
+def _environment(fields: Fields, base: Path, limits: ContextLimits | None) -> EnvironmentDefinition:
     findings = fields.findings
     name, version = fields.text("name"), fields.text("version")
     if set(fields.raw) <= {"name", "version"} and name:
@@ -120,7 +126,7 @@ def _environment(fields: Fields, base: Path) -> EnvironmentDefinition:
         environment_variables=_variables(fields.part("environmentVariables")),
     )
     python.done()
-    definition = read_docker(docker, base, definition)
+    definition = read_docker(docker, base, definition, limits)
     _refuse_others(fields)
     fields.ignore("inferencingStackVersion", "assetId")
     fields.done()

@@ -283,11 +283,9 @@ class RegistryClient:
         empty = Descriptor("application/octet-stream", sha256(EMPTY_JSON), len(EMPTY_JSON))
         return await self.push_blob(target, empty, UploadSource.of(EMPTY_JSON))
 
-    async def attach_blob(
-        self, subject: ImageReference, to: Descriptor, layer: Descriptor, *, first: bool = False
-    ) -> Descriptor:
+    async def attach_blob(self, subject: ImageReference, to: Descriptor, layer: Descriptor) -> Descriptor:
         """Attaches a blob, of the type that it names, which is there as the empty one is; for a registry without
-        referrers by the tag that the specification names ("Referrers Tag Schema"). `first`: nothing is attached yet."""
+        referrers by the tag that the specification names ("Referrers Tag Schema")."""
         artifact_type = layer.media_type
         artifact = artifact_manifest(artifact_type, layer, to)
         target = ImageReference(subject.registry, subject.repository, None, artifact.digest)
@@ -295,12 +293,12 @@ class RegistryClient:
         found = artifact.descriptor()
         entry = Descriptor(found.media_type, found.digest, found.size, artifact_type=artifact_type)
         if not any(name.lower() == "oci-subject" for name in headers):
-            await self._list_referrer(subject.at(to.digest), entry, first)
+            await self._list_referrer(subject.at(to.digest), entry)
         return entry
 
-    async def _list_referrer(self, subject: ImageReference, entry: Descriptor, first: bool) -> None:
+    async def _list_referrer(self, subject: ImageReference, entry: Descriptor) -> None:
         tag = _fallback_tag(subject)
-        present = None if first else await self.manifest(tag)
+        present = await self.manifest(tag)
         listed = present.parts("manifests") if present else ()
         if entry.digest not in {one.digest for one in listed}:
             await self.push_manifest(tag, index_manifest(tuple(one.to_json() for one in (*listed, entry))))

@@ -147,12 +147,20 @@ class Transport:
                         raise await refusal(response, method, host)
                     retry_after = response.headers.get("Retry-After")
                     reason = str(await refusal(response, method, host))
+                    self._heard(host, reason)
             except NETWORK_ERRORS as error:
                 reason = f"{host}: {method} failed ({_network(error)})"
-                if not retried or isinstance(error, aiohttp.ClientConnectorCertificateError):
+                refused = isinstance(error, aiohttp.ClientConnectorCertificateError)
+                if refused:
+                    self._heard(host, reason)
+                if refused or not retried:
                     raise RegistryUnavailable(reason) from None
             failures += 1
             await self.pause(failures, retry_after, reason)
+
+    def _heard(self, host: str, refusal: str = "") -> None:
+        if self.options.silence is not None:
+            self.options.silence.heard(host, refusal)
 
     async def pause(self, failures: int, retry_after: str | None, reason: str) -> None:
         """Waits before the next try. Raises RegistryUnavailable when there is none."""
@@ -182,6 +190,8 @@ class Transport:
             authorization = self._authorizer.header(host, scope) if own else None
             sent = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
             async with self._request(method, url, headers=sent, data=body) as response:
+                if own:
+                    self._heard(host)
                 if response.status == 401 and own:
                     challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
                     if renewals == MAX_RENEWALS:
@@ -214,6 +224,8 @@ class Transport:
                     if response.status not in RETRIED_STATUS:
                         raise error
                     reason, retry_after = str(error), response.headers.get("Retry-After")
+                    # Where it is the registry's own.
+                    self._heard(host, reason)
             except NETWORK_ERRORS as error:
                 reason = f"{host}: token request failed ({_network(error)})"
             failures += 1
