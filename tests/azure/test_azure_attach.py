@@ -13,7 +13,8 @@ from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.resources import aks_attached
 from aks_inference_provider.resources.aks_attached import CLAIM_TAG, HOLDER_TAG, AttachedCluster, findings_of
 from aks_inference_provider.resources.base import State
-from aks_inference_runtime.azure.arm import AzureFailed, credentials_of
+from aks_inference_runtime.azure import arm as azure_arm
+from aks_inference_runtime.azure.arm import Arm, AzureFailed, credentials_of
 
 ID = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg"
@@ -258,3 +259,45 @@ def test_of_two_stacks_at_the_same_moment_never_both_hold_it(tagged: Tagged) -> 
             took.pop()
         turns = [*(index for index, _ in took[:-1]), 1] if took else None
     assert seen == {(True, False), (False, True), (False, False)}
+
+
+class InTheWay:
+    """A cluster at which something goes on: so many writes of tags are answered 409."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.looks = times, 0
+        self.tags: dict[str, str] = {}
+
+    def get(self, _path: str) -> dict[str, Any]:
+        from standin_arm import ArmError
+
+        self.looks += 1
+        raise ArmError(409, "Conflict", "something goes on")
+
+    def tag(self, _path: str, _operation: str, tags: dict[str, str]) -> dict[str, str]:
+        from standin_arm import ArmError
+
+        if self.times:
+            self.times -= 1
+            raise ArmError(409, "OperationNotAllowed", "another operation is in progress")
+        self.tags = tags
+        return tags
+
+
+async def test_tags_wait_for_what_goes_on_at_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    from standin_http import ArmServer
+
+    monkeypatch.setattr(azure_arm, "_wait", lambda _header, _attempt: 0)
+    cluster: Any = InTheWay(2)
+    with ArmServer(cluster) as server:
+        async with Arm(credentials_of(server.environment)) as azure:
+            await azure.change_tags(ID, "Merge", {"a": "b"})
+            assert cluster.tags == {"a": "b"}
+            # Not for ever, and nothing else waits for it.
+            cluster.times = 1_000
+            with pytest.raises(AzureFailed, match="409 OperationNotAllowed"):
+                await azure.change_tags(ID, "Merge", {"a": "c"})
+            assert cluster.times == 1_000 - azure_arm._ATTEMPTS
+            with pytest.raises(AzureFailed, match="409 Conflict"):
+                await azure.get(ID, azure_arm.CLUSTER_API)
+            assert cluster.looks == 1
