@@ -1,7 +1,8 @@
 """Attaching a cluster that exists: looked at, held by one stack, left as it was."""
 
+import re
 from collections.abc import Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.resources import aks_attached
-from aks_inference_provider.resources.aks_attached import HOLDER_TAG, AttachedCluster, findings_of
-from aks_inference_runtime.azure.arm import AzureFailed, credentials_of
+from aks_inference_provider.resources.aks_attached import CLAIM_TAG, HOLDER_TAG, AttachedCluster, findings_of
+from aks_inference_provider.resources.base import State
+from aks_inference_runtime.azure import arm as azure_arm
+from aks_inference_runtime.azure.arm import Arm, AzureFailed, credentials_of
 
 ID = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg"
@@ -138,6 +141,13 @@ class Tagged:
 
     def __init__(self) -> None:
         self.body = {"id": ID, "name": "shared", **deepcopy(BODY)}
+        self.refused: set[str] = set()
+        """Operations."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        found: Any = self.body["tags"]
+        return dict(found)
 
     async def get(self, _path: str, _api: str) -> dict[str, Any]:
         await Turn()
@@ -145,7 +155,9 @@ class Tagged:
 
     async def change_tags(self, _scope: str, operation: str, tags: dict[str, str]) -> None:
         await Turn()
-        kept: Any = self.body["tags"]
+        if operation in self.refused:
+            raise AzureFailed("no right to do so", 403)
+        kept = self.tags
         self.body["tags"] = kept | tags if operation == "Merge" else {k: v for k, v in kept.items() if k not in tags}
 
 
@@ -154,7 +166,7 @@ class Turn:
         yield
 
 
-def held(cluster: Tagged, holder: str) -> Coroutine[Any, Any, Any]:
+def held(holder: str) -> Coroutine[Any, Any, Any]:
     operation: Any = SimpleNamespace(progress=SimpleNamespace(status=lambda _text: None))
     return AttachedCluster().create(operation, {**NEWS, "holder": holder})
 
@@ -179,8 +191,15 @@ def ends(
     return done, took
 
 
-def test_of_two_stacks_at_the_same_moment_never_both_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every order that their requests can have."""
+def alone(attaching: Coroutine[Any, Any, Any]) -> None:
+    """To its end."""
+    with suppress(StopIteration):
+        while True:
+            attaching.send(None)
+
+
+@pytest.fixture
+def tagged(monkeypatch: pytest.MonkeyPatch) -> Tagged:
     cluster = Tagged()
 
     @asynccontextmanager
@@ -188,20 +207,97 @@ def test_of_two_stacks_at_the_same_moment_never_both_hold_it(monkeypatch: pytest
         yield cluster
 
     monkeypatch.setattr(aks_attached, "arm", arm)
+    return cluster
+
+
+def detached(holder: str) -> Coroutine[Any, Any, Any]:
+    operation: Any = None
+    return AttachedCluster().delete(operation, State(ID, {**NEWS, "holder": holder}, {}))
+
+
+@pytest.mark.parametrize("mends", [held, detached])
+def test_a_claim_that_stayed_is_removed_by_the_next_apply_and_by_destroy(
+    tagged: Tagged, mends: Callable[..., Coroutine[Any, Any, Any]]
+) -> None:
+    tagged.refused = {"Delete"}
+    with pytest.raises(AzureFailed):
+        alone(held("one/dev/a"))
+    assert len(tagged.tags) == 3, "held, with the claim"
+    tagged.refused.clear()
+    alone(mends("one/dev/a"))
+    assert tagged.tags == {"team": "a"} | ({HOLDER_TAG: "one/dev/a"} if mends is held else {})
+
+
+def test_whose_claim_stayed_is_said_with_how_to_remove_it(tagged: Tagged) -> None:
+    tagged.body["tags"] = {"team": "a", f"{CLAIM_TAG}0123": "gone/dev/x"}
+    command = f"az tag update --resource-id {ID} --operation Delete --tags {CLAIM_TAG}0123=gone/dev/x"
+    with pytest.raises(ResourceFailed, match=f"gone/dev/x takes hold .* {re.escape(command)}$"):
+        alone(held("one/dev/a"))
+    assert tagged.tags == {"team": "a", f"{CLAIM_TAG}0123": "gone/dev/x"}
+    # A claim of somebody else is not a matter of who detaches.
+    tagged.body["tags"] = {HOLDER_TAG: "one/dev/a", f"{CLAIM_TAG}0123": "gone/dev/x"}
+    alone(detached("one/dev/a"))
+    assert tagged.tags == {f"{CLAIM_TAG}0123": "gone/dev/x"}
+
+
+def test_of_two_stacks_at_the_same_moment_never_both_hold_it(tagged: Tagged) -> None:
+    """In every order that their requests can have."""
     holders = ["one/dev/a", "two/dev/b"]
     seen = set()
     turns: list[int] | None = []
     while turns is not None:
-        cluster.body = {"id": ID, "name": "shared", **deepcopy(BODY)}
-        done, took = ends([held(cluster, holder) for holder in holders], turns)
+        tagged.body = {"id": ID, "name": "shared", **deepcopy(BODY)}
+        done, took = ends([held(holder) for holder in holders], turns)
         assert done != [True, True], took
         expected = {"team": "a"}
         if True in done:
             expected[HOLDER_TAG] = holders[done.index(True)]
-        assert cluster.body["tags"] == expected, took
+        assert tagged.tags == expected, took
         seen.add(tuple(done))
         # The next order: the second has the last turn of the first that it could have had.
         while took and took[-1] != (0, True):
             took.pop()
         turns = [*(index for index, _ in took[:-1]), 1] if took else None
     assert seen == {(True, False), (False, True), (False, False)}
+
+
+class InTheWay:
+    """A cluster at which something goes on: so many writes of tags are answered 409."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.looks = times, 0
+        self.tags: dict[str, str] = {}
+
+    def get(self, _path: str) -> dict[str, Any]:
+        from standin_arm import ArmError
+
+        self.looks += 1
+        raise ArmError(409, "Conflict", "something goes on")
+
+    def tag(self, _path: str, _operation: str, tags: dict[str, str]) -> dict[str, str]:
+        from standin_arm import ArmError
+
+        if self.times:
+            self.times -= 1
+            raise ArmError(409, "OperationNotAllowed", "another operation is in progress")
+        self.tags = tags
+        return tags
+
+
+async def test_tags_wait_for_what_goes_on_at_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    from standin_http import ArmServer
+
+    monkeypatch.setattr(azure_arm, "_wait", lambda _header, _attempt: 0)
+    cluster: Any = InTheWay(2)
+    with ArmServer(cluster) as server:
+        async with Arm(credentials_of(server.environment)) as azure:
+            await azure.change_tags(ID, "Merge", {"a": "b"})
+            assert cluster.tags == {"a": "b"}
+            # Not for ever, and nothing else waits for it.
+            cluster.times = 1_000
+            with pytest.raises(AzureFailed, match="409 OperationNotAllowed"):
+                await azure.change_tags(ID, "Merge", {"a": "c"})
+            assert cluster.times == 1_000 - azure_arm._ATTEMPTS
+            with pytest.raises(AzureFailed, match="409 Conflict"):
+                await azure.get(ID, azure_arm.CLUSTER_API)
+            assert cluster.looks == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from aks_inference_runtime.router import gates, links
+from aks_inference_runtime.router import doors, links
 from aks_inference_runtime.router.gate import GateStatus
 from aks_inference_runtime.router.gates import GateWatch
 
@@ -55,7 +55,7 @@ async def until_heard(*watches: GateWatch) -> None:
 async def test_some_are_reached_at_once_and_all_in_the_end(
     tmp_path: Path, there: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(doors, "MOST_AT_ONCE", 3)
     under_way = most = 0
 
     async def act(_: str) -> None:

@@ -3,7 +3,8 @@
 The hold is a tag on the cluster with the name of who holds it, so that every other stack sees it. Detaching takes the
 tag away and leaves the cluster and everything on it as they are. Azure has no "set it if nobody did": who wants to hold
 a cluster first writes a tag that is its own, and goes on only if it then sees nobody else's. Of two at the same moment
-at least one sees the other; both may give up, never both go on.
+at least one sees the other; both may give up, never both go on. That holds as long as Azure shows a tag once it has
+accepted it, and merges tags without losing those of a merge beside it: it is taken for so, Azure does not promise it.
 """
 
 import hashlib
@@ -224,9 +225,13 @@ class AttachedCluster:
             failures, _ = findings_of(body, news, news["holder"])
             if failures:
                 raise ResourceFailed("; ".join(failure.reason for failure in failures))
-            if _tags(body).get(HOLDER_TAG) != news["holder"]:
+            identity, holder = str(body["id"]), str(news["holder"])
+            if _tags(body).get(HOLDER_TAG) != holder:
                 operation.progress.status("taking hold of the cluster")
-                body = await _hold(azure, str(body["id"]), str(news["holder"]))
+                body = await _hold(azure, identity, holder)
+            elif left := _own(body, _claim(holder)):
+                # Whoever wrote it was killed, or Azure did not let it be removed: it would lock everybody out later.
+                await azure.change_tags(identity, "Delete", left)
         return Made(str(body["id"]), computed(body))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
@@ -243,24 +248,25 @@ class AttachedCluster:
         return State(state.id, state.inputs, {**state.inputs, **computed(body)})
 
     async def delete(self, operation: Operation, state: State) -> None:
-        """Takes the tag away, if it is ours; the cluster stays."""
-        holder = plain(state.inputs).get("holder")
+        """Takes the tags away that are ours; the cluster stays."""
+        holder = str(plain(state.inputs).get("holder"))
         async with arm() as azure:
             body = await azure.get(state.id, CLUSTER_API)
-            if body is not None and _tags(body).get(HOLDER_TAG) == holder:
-                await azure.change_tags(state.id, "Delete", {HOLDER_TAG: str(holder)})
+            if own := _own(body or {}, {HOLDER_TAG: holder, **_claim(holder)}):
+                await azure.change_tags(state.id, "Delete", own)
 
 
 async def _hold(azure: Arm, identity: str, holder: str) -> dict[str, Any]:
     """The cluster, held. Raises ResourceFailed where somebody else holds it, or is about to."""
-    claim = {f"{CLAIM_TAG}{hashlib.sha256(holder.encode()).hexdigest()[:12]}": holder}
+    claim = _claim(holder)
     await azure.change_tags(identity, "Merge", claim)
     try:
-        others = _claimed(await azure.get(identity, CLUSTER_API)) - {holder}
-        if others:
+        if others := _of_others(await azure.get(identity, CLUSTER_API), holder):
+            tags = " ".join(f"{name}={value}" for name, value in sorted(others.items()))
             raise ResourceFailed(
-                f"{', '.join(sorted(others))} takes hold of the cluster at the same moment: apply again; where that "
-                f"stack is gone, remove the cluster's tags {CLAIM_TAG}…"
+                f"{', '.join(sorted(set(others.values())))} takes hold of the cluster at the same moment: apply again; "
+                f"where that stack is gone, remove its tag first: az tag update --resource-id {identity} "
+                f"--operation Delete --tags {tags}"
             )
         await azure.change_tags(identity, "Merge", {HOLDER_TAG: holder})
     finally:
@@ -271,10 +277,24 @@ async def _hold(azure: Arm, identity: str, holder: str) -> dict[str, Any]:
     return after
 
 
-def _claimed(body: Mapping[str, Any] | None) -> set[str]:
-    """Who holds it or is about to."""
-    tags = _tags(body or {})
-    return {str(value) for name, value in tags.items() if name == HOLDER_TAG or name.startswith(CLAIM_TAG)}
+def _claim(holder: str) -> dict[str, str]:
+    return {f"{CLAIM_TAG}{hashlib.sha256(holder.encode()).hexdigest()[:12]}": holder}
+
+
+def _own(body: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, str]:
+    """Those of these tags that the cluster has."""
+    present = _tags(body)
+    return {name: value for name, value in tags.items() if present.get(name) == value}
+
+
+def _of_others(body: Mapping[str, Any] | None, holder: str) -> dict[str, str]:
+    """The tags of others that hold it or are about to."""
+    tags = {name: str(value) for name, value in _tags(body or {}).items()}
+    return {
+        name: value
+        for name, value in tags.items()
+        if value != holder and (name == HOLDER_TAG or name.startswith(CLAIM_TAG))
+    }
 
 
 def _tags(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,6 +23,8 @@ _CALL_TIMEOUT_S = 30.0
 _CLI_TIMEOUT_S = 30.0
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 20.0
+_LATER = frozenset({429})
+"""What is asked again after a while; a write of tags also while another operation goes on (409)."""
 _CLOUDS = {
     "public": ("https://management.azure.com", "https://login.microsoftonline.com"),
     "usgovernment": ("https://management.usgovcloudapi.net", "https://login.microsoftonline.us"),
@@ -140,12 +142,17 @@ class Arm:
     async def change_tags(self, scope: str, operation: str, tags: Mapping[str, str]) -> None:
         """`Merge` adds these tags, `Delete` takes them away; others stay as they are."""
         body = {"operation": operation, "properties": {"tags": dict(tags)}}
-        await self._call("PATCH", f"{scope}/providers/Microsoft.Resources/tags/default", TAGS_API, body)
+        path = f"{scope}/providers/Microsoft.Resources/tags/default"
+        await self._call("PATCH", path, TAGS_API, body, later=_LATER | {409})
 
-    async def _call(self, method: str, path: str, api: str, body: object = None) -> dict[str, Any] | None:
-        return await self._send(method, f"{self._credentials.management}{path}?api-version={api}", body)
+    async def _call(
+        self, method: str, path: str, api: str, body: object = None, later: frozenset[int] = _LATER
+    ) -> dict[str, Any] | None:
+        return await self._send(method, f"{self._credentials.management}{path}?api-version={api}", body, later)
 
-    async def _send(self, method: str, url: str, body: object = None) -> dict[str, Any] | None:
+    async def _send(
+        self, method: str, url: str, body: object = None, later: frozenset[int] = _LATER
+    ) -> dict[str, Any] | None:
         assert self._session is not None  # noqa: S101 - made by __aenter__
         path = urlsplit(url).path
         headers = {"Authorization": f"Bearer {self._bearer}"}
@@ -153,7 +160,7 @@ class Arm:
             try:
                 async with self._session.request(method, url, json=body, headers=headers) as answer:
                     text = await answer.text()
-                    if answer.status == 429 and attempt < _ATTEMPTS - 1:
+                    if answer.status in later and attempt < _ATTEMPTS - 1:
                         await asyncio.sleep(_wait(answer.headers.get("Retry-After"), attempt))
                         continue
                     if answer.status == 404:

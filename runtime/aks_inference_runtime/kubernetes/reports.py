@@ -22,7 +22,8 @@ FIGURES_STALE_S = 3.0
 """A router's own figures come once a second."""
 AGAIN_S = 0.2
 LEAST_S = 0.05
-"""Between two looks at what routers have reported: several of them report at any time."""
+"""Between two looks at what routers have reported. On average they are `REPORT_S` apart, however many routers report;
+this one lets looks that followed a late report catch up."""
 PATH = "/v1/load"
 
 Loads = Mapping[VersionKey, VersionLoad]
@@ -141,14 +142,17 @@ class Reports:
         self._generations: dict[str, dict[str, int]] = {}
         self._figures: dict[str, tuple[Figures, float]] = {}
         self._reported = asyncio.Event()
+        self._look_at = 0.0
 
     async def news(self) -> None:
-        """Until a router has reported once more, or should have."""
-        await asyncio.sleep(LEAST_S)
+        """Until a router has reported once more, or should have; at most ten times a second."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(LEAST_S, self._look_at - loop.time()))
         with suppress(TimeoutError):
-            async with asyncio.timeout(REPORT_S):
+            async with asyncio.timeout(2 * REPORT_S):
                 await self._reported.wait()
         self._reported.clear()
+        self._look_at = max(self._look_at, loop.time() - LEAST_S) + REPORT_S
 
     def listen(self, session: aiohttp.ClientSession, routers: frozenset[str]) -> None:
         """To the routers at these URLs, and no more."""

@@ -5,12 +5,11 @@ There may be thousands: while nothing happens one is a connection (see `links`) 
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
+from aks_inference_runtime.router.doors import doors, listening
 from aks_inference_runtime.router.links import BUSY_SECONDS, SILENCE_SECONDS, Link, Word
 from aks_inference_runtime.router.model import ControlAddress
 from aks_inference_runtime.router.ownership import Epoch
@@ -21,14 +20,13 @@ MOST_QUESTIONS_PER_S = 2_000
 """To all those together: of thousands each is asked less often, and at once when a request is on its way."""
 LOST_SECONDS = 5.0
 """A gate that is silent for so long is lost, or the way to it is: what it has in hand is not waited for. A process that
-was stopped for a moment, or a machine that is moved, goes on sooner."""
-LOST_TRIES = 5
-"""So many connections must have heard nothing meanwhile: an agent that stood still has not listened."""
+was stopped for a moment, or a machine that is moved, goes on sooner. While the agent stands still no time counts."""
+LOST_TRIES = 2
+"""So many connections must have heard nothing meanwhile: one that broke is made anew first. No more of them, as with
+thousands of silent gates each takes seconds."""
 RETRY_SECONDS = 0.1
 RECOVER_SECONDS = 1.0
 """After an error that nobody has thought of: it will come again, and each one is logged."""
-MOST_AT_ONCE = 500
-"""Gates that are being reached. Of thousands that are tried at once none would be in time, again and again."""
 _log = logging.getLogger(__name__)
 
 Act = Callable[[str], Awaitable[None]]
@@ -48,6 +46,7 @@ class GateWatch:
         "_gone",
         "_link",
         "_noted",
+        "_reaching",
         "_silences",
         "_silent_since",
         "_task",
@@ -88,13 +87,16 @@ class GateWatch:
         self._began = asyncio.get_running_loop().time()
         self._gone: frozenset[str] = frozenset()
         self._silent_since: float | None = None
+        """By what `Listening` counts."""
         self._silences = 0
         self._acting: asyncio.Task[None] | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
-        """While it is being reached, or is about to be."""
+        """While it is about to wait for a door."""
+        self._reaching: asyncio.Task[None] | None = None
+        """While it has one."""
         GateWatch._open += 1
-        _doors().enter(self, first=True)
+        doors().enter(self)
 
     @property
     def unheard(self) -> bool:
@@ -106,7 +108,7 @@ class GateWatch:
         """Nothing was heard of it for so long that its answers are not waited for any more."""
         if self._silent_since is None or self._silences < LOST_TRIES:
             return False
-        return asyncio.get_running_loop().time() - self._silent_since >= LOST_SECONDS
+        return listening().seconds - self._silent_since >= LOST_SECONDS
 
     @property
     def granted(self) -> bool:
@@ -154,9 +156,10 @@ class GateWatch:
         """Ends the watch."""
         GateWatch._open -= 1
         self._closed = True
+        listening().end(self)
         if self._link is not None:
             self._link.end(well=True)
-        tasks = [task for task in (self._task, self._acting) if task is not None]
+        tasks = [task for task in (self._task, self._reaching, self._acting) if task is not None]
         for task in tasks:
             task.cancel()
         # Not suppress(CancelledError): that would swallow a cancellation of the caller too.
@@ -190,7 +193,9 @@ class GateWatch:
 
     def heard(self) -> None:
         """A word, whatever it says."""
-        self._silent_since, self._silences = None, 0
+        if self._silent_since is not None:
+            listening().end(self)
+            self._silent_since, self._silences = None, 0
 
     def take(self, word: Word) -> None:
         """What the gate tells."""
@@ -213,6 +218,9 @@ class GateWatch:
     def over(self, *, well: bool) -> None:
         """The connection has ended; `well`: by something that happens."""
         self._link = None
+        if self._reaching is not None:
+            # There is no word to wait for: the door is somebody else's.
+            self._reaching.cancel()
         if not self._closed:
             self._task = asyncio.create_task(self._again(well))
 
@@ -220,8 +228,8 @@ class GateWatch:
         """Its turn to connect has come; None: it is closed."""
         if self._closed:
             return None
-        self._task = asyncio.create_task(self._reach())
-        return self._task
+        self._reaching = asyncio.create_task(self._reach())
+        return self._reaching
 
     # --- within
 
@@ -251,24 +259,24 @@ class GateWatch:
     async def _pause(self, *, well: bool) -> None:
         self._silences += 1
         if self._silent_since is None:
-            self._silent_since = asyncio.get_running_loop().time()
+            self._silent_since = listening().begin(self)
         await asyncio.sleep(RETRY_SECONDS if well else RECOVER_SECONDS)
         self._task = None
-        _doors().enter(self)
+        doors().enter(self, self._silences)
 
     async def _reach(self) -> None:
         link = Link(self)
         well = await self._guarded(self._connect(link)) is not False
         if not link.was_made:
+            self._reaching = None
             self._task = asyncio.create_task(self._pause(well=well))
             return
         # The next one has its turn when HAProxy was told of this one: what is to be told would pile up else.
         await self.first(SILENCE_SECONDS)
         if self._acting is not None:
             await asyncio.wait([self._acting])
-        if self._task is asyncio.current_task():
-            # From now on the connection tells; it may have ended by now.
-            self._task = None
+        # From now on the connection tells.
+        self._reaching = None
 
     async def _connect(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
@@ -295,36 +303,3 @@ class GateWatch:
             _log.exception("the watch over the gate of %s failed; it begins anew", self.replica_id)
             return False
         return None
-
-
-class _Doors:
-    """Who may connect now; those that were never tried come first, as what is lost may be many."""
-
-    def __init__(self) -> None:
-        self._new: deque[GateWatch] = deque()
-        self._again: deque[GateWatch] = deque()
-        self._busy = 0
-
-    def enter(self, watch: GateWatch, *, first: bool = False) -> None:
-        (self._new if first else self._again).append(watch)
-        self._next()
-
-    def _next(self) -> None:
-        while self._busy < MOST_AT_ONCE and (waiting := self._new or self._again):
-            if (task := waiting.popleft().reach()) is not None:
-                self._busy += 1
-                task.add_done_callback(self._leave)
-
-    def _leave(self, _: asyncio.Task[None]) -> None:
-        self._busy -= 1
-        self._next()
-
-
-_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Doors] = WeakKeyDictionary()
-
-
-def _doors() -> _Doors:
-    loop = asyncio.get_running_loop()
-    if (found := _of_loops.get(loop)) is None:
-        found = _of_loops[loop] = _Doors()
-    return found

@@ -1,0 +1,83 @@
+"""How often the autoscaler looks at what routers report, on a clock that jumps to what is due next."""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from aks_inference_runtime.kubernetes.reports import LEAST_S, REPORT_S, Reports
+
+SECONDS = 10.0
+CLOSE_S = 0.001
+
+
+class Jumping(selectors.DefaultSelector):
+    """Waits for nothing."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    clock = Jumping()
+    loop = asyncio.SelectorEventLoop(clock)
+    loop.time = lambda: clock.now  # type: ignore[method-assign]
+    yield loop.run_until_complete
+    loop.close()
+
+
+class Looks:
+    """Routers that report at these times, each for itself, and whoever waits for news."""
+
+    def __init__(self, routers: list[list[float]]) -> None:
+        self.reports = Reports()
+        self.routers = routers
+        self.at: list[float] = []
+
+    async def run(self) -> None:
+        looking = asyncio.create_task(self._look())
+        await asyncio.gather(*(self._report(times) for times in self.routers))
+        await asyncio.sleep(1)
+        looking.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            await self.reports.news()
+            self.at.append(asyncio.get_running_loop().time())
+
+    async def _report(self, times: list[float]) -> None:
+        for at in times:
+            await asyncio.sleep(at - asyncio.get_running_loop().time())
+            self.reports._reported.set()
+
+    def delay(self, reported: float) -> float:
+        return min(at for at in self.at if at >= reported - CLOSE_S) - reported
+
+
+def every(period: float, first: float) -> list[float]:
+    return [first + number * period for number in range(int(SECONDS / period))]
+
+
+@pytest.mark.parametrize("routers", [1, 2, 3, 20])
+def test_many_routers_are_looked_at_as_often_as_one(
+    run: Callable[[Coroutine[Any, Any, None]], None], routers: int
+) -> None:
+    looks = Looks([every(0.102, 0.1 + 0.1 * number / routers) for number in range(routers)])
+    run(looks.run())
+    assert len([at for at in looks.at if at < SECONDS]) <= SECONDS / REPORT_S + 1
+    # None is put off for longer than until the next look.
+    assert max(looks.delay(at) for times in looks.routers for at in times) <= REPORT_S + CLOSE_S
+
+
+def test_after_a_late_report_the_next_are_looked_at_at_once(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    times = every(0.102, 0.1)
+    times[5] += LEAST_S - CLOSE_S
+    looks = Looks([times])
+    run(looks.run())
+    assert max(looks.delay(at) for at in times[1:]) <= CLOSE_S
