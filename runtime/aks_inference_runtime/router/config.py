@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aks_inference_runtime.router import refusals
 from aks_inference_runtime.router.calls import call_answers, unserved_rules
-from aks_inference_runtime.router.cors import ALLOWED, cors_answers, cors_rules
+from aks_inference_runtime.router.cors import cors_answers, cors_rules
 from aks_inference_runtime.router.defaults import HEADER_SECONDS, MESSAGES, base_lines
 from aks_inference_runtime.router.gate.grpc_wire import OF_STATUS
 from aks_inference_runtime.router.gate.settings import MAX_BODY_BYTES
@@ -84,9 +84,6 @@ def _answers() -> list[str]:
     slot = "var(txn.route),field(2,|)"
     return [
         "  http-response set-var(txn.replied) int(1) if { status ge 400 }",
-        # Most answers end here.
-        f"  http-after-response allow if {{ status lt 400 }} !{ALLOWED}",
-        *cors_answers(),
         "  http-after-response allow if { status lt 400 }",
         *_counted("{ var(txn.replied) -m found } !{ srv_id -m found }"),
         # Of a call, from `refuse.lua`.
@@ -184,6 +181,7 @@ def first_process(
         " if { var(txn.asked) -m found }",
         # The endpoint has changed while the body came: fewer buckets, or none.
         "  http-request lua.draw if !{ var(txn.route) -m found }",
+        *cors_answers(),
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),
         "  use_backend %[var(txn.route),field(1,|)]",

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 MAX_AGE_SECONDS = 600
 """How long a browser remembers a preflight: what Chromium allows at most is 7,200, a change should be seen sooner."""
 _EXPOSED = "x-request-id, x-aks-inference-reason, x-aks-inference-version, retry-after"
-ALLOWED = "{ var(txn.cors) -m found }"
-"""Whether the page that asks may read the answer: only a first process knows."""
+_ALLOWED = "{ var(txn.cors) -m found }"
 
 
 def cors_entries(origins: Iterable[str], meta: str) -> dict[str, str]:
@@ -27,14 +26,16 @@ def cors_rules(routes: str) -> list[str]:
         ' hdr access-control-allow-methods "GET, POST"'
         " hdr access-control-allow-headers %[req.fhdr(access-control-request-headers)]"
         f" hdr access-control-max-age {MAX_AGE_SECONDS} hdr vary origin"
-        f" if {{ method OPTIONS }} {ALLOWED} {{ req.hdr(access-control-request-method) -m found }}",
+        f" if {{ method OPTIONS }} {_ALLOWED} {{ req.hdr(access-control-request-method) -m found }}",
     ]
 
 
 def cors_answers() -> list[str]:
     """Of all answers, the router's own too: a page should see why it was refused."""
     return [
-        f"  http-after-response set-header access-control-allow-origin %[var(txn.cors)] if {ALLOWED}",
-        f'  http-after-response set-header access-control-expose-headers "{_EXPOSED}" if {ALLOWED}',
-        f"  http-after-response add-header vary origin if {ALLOWED}",
+        # Most answers end here.
+        f"  http-after-response allow if {{ status lt 400 }} !{_ALLOWED}",
+        f"  http-after-response set-header access-control-allow-origin %[var(txn.cors)] if {_ALLOWED}",
+        f'  http-after-response set-header access-control-expose-headers "{_EXPOSED}" if {_ALLOWED}',
+        f"  http-after-response add-header vary origin if {_ALLOWED}",
     ]

@@ -192,12 +192,11 @@ class ServedVersion:
 
     async def reconcile(self, seen: Observations, servers: Servers) -> None:
         """Counts, caps, departures, emptied slots. Nothing where all is as it was and there is nothing to wait for."""
-        now = servers.surprises, len(seen), *self._now(seen)
-        if self._settled == now:
+        if self._settled == self._all(seen, servers):
             return
         self._settled = None
         self._count(seen)
-        now = servers.surprises, len(seen), *self._now(seen)
+        before = self._all(seen, servers)
         for replica_id in (*self.replicas, *self._leaving):
             await self.reconcile_replica(replica_id, seen, servers)
             if (gate := self._gates.get(replica_id)) is not None and gate.lost:
@@ -220,8 +219,12 @@ class ServedVersion:
             and self._all_heard
             and not any(servers.of(slot).keys() - self.replicas for slot in self.slots)
         ):
-            # As it was at the beginning: what has changed meanwhile has its turn.
-            self._settled = now
+            # What has changed meanwhile has its turn.
+            self._settled = before
+
+    def _all(self, seen: Observations, servers: Servers) -> tuple[object, ...]:
+        """Another one whenever `reconcile` may have something to do."""
+        return servers.surprises, len(seen), *self._now(seen)
 
     @property
     def _all_heard(self) -> bool:
