@@ -32,6 +32,11 @@ from aks_inference_runtime.images.registry.manifest import Descriptor
 SERVICES = "push/env-services"
 
 
+def services_of(registry: Any) -> Path:
+    """Where the registry keeps the repository of services."""
+    return Path(registry.storage / "docker/registry/v2/repositories" / SERVICES)
+
+
 class Story:
     """One service whose script changes."""
 
@@ -125,7 +130,7 @@ async def test_an_image_of_before_that_is_gone_proves_nothing(
     async with quick() as client:
         service = await story(client, registry.host)
         await service.apply("one = 1\n")
-        shutil.rmtree(registry.storage / "docker/registry/v2/repositories" / SERVICES)
+        shutil.rmtree(services_of(registry))
         second = await service.apply("two = 2\n")
         assert second.built
         assert await service.whole(second)
@@ -138,7 +143,7 @@ async def test_layers_that_are_gone_under_a_listed_image_are_sent_again(
     async with quick() as client:
         service = await story(client, registry.host)
         first = await service.apply("one = 1\n")
-        repository = registry.storage / "docker/registry/v2/repositories" / SERVICES
+        repository = services_of(registry)
         shutil.rmtree(repository / "_layers")
         assert await client.head(first.image) is not None
         second = await service.apply("two = 2\n")
@@ -209,7 +214,7 @@ async def test_what_others_have_attached_stays(
         subject = await client.head(first.image)
         assert subject is not None
         await client.attach(first.image, subject, "application/signature", b"signed")
-        tags = registry.storage / "docker/registry/v2/repositories" / SERVICES / "_manifests/tags"
+        tags = services_of(registry) / "_manifests/tags"
         shutil.rmtree(tags / str(first.image.tag))
         second = await service.apply("one = 1\n")
         assert (second.built, second.image) == (True, first.image)
@@ -233,7 +238,7 @@ async def test_what_was_begun_and_not_needed_is_taken_back(
     assert (first.built, again.built, again.image) == (True, False, first.image)
     assert kinds["POST"] == kinds["DELETE"] == 3
     assert kinds["PUT"] == 0
-    open_ones = registry.storage / "docker/registry/v2/repositories" / SERVICES / "_uploads"
+    open_ones = services_of(registry) / "_uploads"
     assert not list(open_ones.glob("*/data"))
 
 

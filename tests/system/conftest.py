@@ -211,8 +211,7 @@ class System:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                said = " ".join([*process.cmdline(), *process.environ().values()])
-                if process.pid != os.getpid() and any(text in said for text in wanted):
+                if process.pid != os.getpid() and left_over.names(process, *wanted):
                     found.append(process)
         return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 

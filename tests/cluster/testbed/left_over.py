@@ -70,6 +70,12 @@ def claim(folder: Path) -> None:
         (Path(notes) / f"{uuid.uuid4()}.claim").write_text(str(folder))
 
 
+def names(process: psutil.Process, *texts: str) -> bool:
+    """Whether one of these stands in what it was started with."""
+    said = "\n".join([*process.cmdline(), *_environment(process).values()])
+    return any(text in said for text in texts)
+
+
 def unmount_below(folder: Path) -> None:
     """The deepest first; also where processes still have files open."""
     for line in reversed(Path("/proc/mounts").read_text().splitlines()):
@@ -85,16 +91,16 @@ def _claimed(notes: str) -> list[str]:
     for record in (record for folder in folders for record in folder.rglob("supervisor.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
             found.append(json.loads(record.read_text())["runDirectory"])
-    return found
+    # Not those whose names only begin so.
+    return [f"{folder}/" for folder in found]
 
 
 def _marked(notes: str, claimed: Sequence[str]) -> Iterator[psutil.Process]:
     """The processes of a run, and theirs: what runs in a container has its own environment."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            words = _environment(process)
-            text = "\n".join([*process.cmdline(), *words.values()]) if process.pid != os.getpid() else ""
-            if words.get(MARK) == notes or any(f"{folder}/" in text for folder in claimed):
+            is_other = process.pid != os.getpid()
+            if _environment(process).get(MARK) == notes or (is_other and names(process, *claimed)):
                 yield process
                 yield from process.children(recursive=True)
 
