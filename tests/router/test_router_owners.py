@@ -266,6 +266,80 @@ async def test_a_request_that_died_with_its_owner_is_sent_again_once(bed: Any, p
     assert len((await replica.stats())["began"]) == 4
 
 
+async def test_there_is_no_third_try_on_a_kept_connection_either(bed: Any, pair: Pair, make_state: Make) -> None:
+    slow, fast = await bed.replica(cap=3, sleep_ms=1_000), await bed.replica(cap=10)
+    state = make_state({"A": (10_000, [slow]), "B": (0, [fast])}, max_request_wait_time=5_000)
+    await pair.give_to("b", state)
+    stop = asyncio.Event()
+
+    async def others() -> None:
+        while not stop.is_set():
+            await bed.ask(port=pair.ports["a"], x_aks_inference_version="B")
+
+    clients = [asyncio.create_task(others()) for _ in range(40)]
+    for number in range(1, 7):
+        asked = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+        for began in (2 * number - 1, 2 * number):
+            await running(slow, began)
+            killed = pair.pid("b", "p1")
+            os.kill(killed, signal.SIGKILL)
+            await new_owner_process(pair, "b", killed)
+        answer = await asked
+        assert (answer.status, answer.reason) == (502, "router-lost")
+        assert len((await slow.stats())["began"]) == 2 * number
+    stop.set()
+    for client in clients:
+        client.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+
+
+class Dying:
+    """An owner's process that dies slowly: its kept connections end one by one, each when it is used."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.used = 0
+        """Of the kept ones."""
+        self._together = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers the first request of a connection, together with those of the others."""
+        await reader.readuntil(b"\r\n\r\n{}")
+        self.kept += 1
+        await self._together.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        if await reader.read(65_536):
+            self.used += 1
+        writer.close()
+
+    def answer(self) -> None:
+        """Now."""
+        self._together.set()
+
+
+async def test_kept_connections_of_a_dead_owner_are_no_tries(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica()
+    state = make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000)
+    dying = Dying()
+    server = await asyncio.start_server(dying.serve, "127.0.0.1", 0)
+    passed_on = replace(state.endpoints["svc"], owner="c", tenure=AWAY)
+    peers = {"c": Peer("127.0.0.1", server.sockets[0].getsockname()[1], alive=True)}
+    await pair.routers["a"].apply(RouterState({"svc": passed_on}, peers))
+    asked = [asyncio.create_task(bed.ask(port=pair.ports["a"])) for _ in range(50)]
+    async with asyncio.timeout(15):
+        while dying.kept < len(asked):
+            await asyncio.sleep(0.01)
+    dying.answer()
+    assert {(await answer).status for answer in asked} == {200}
+    server.close()
+    last = asyncio.create_task(bed.ask(port=pair.ports["a"]))
+    async with asyncio.timeout(15):
+        while dying.used < len(asked):
+            await asyncio.sleep(0.01)
+    await pair.tell("a", state, owner=None, tenure=pair.tenure(name="a"))
+    assert (await last).status == 200
+
+
 async def test_an_endpoint_may_forbid_a_second_try(bed: Any, pair: Pair, make_state: Make) -> None:
     replica = await bed.replica(cap=3, sleep_ms=1_500)
     state = make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000)

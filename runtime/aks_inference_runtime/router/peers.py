@@ -36,9 +36,9 @@ PAUSE_HOPS = 1
 started again, or is about to be found lost, or two routers are about to agree."""
 MOST_HOPS = 120
 CONNECT_MS = 100
-RETRIES = 3
-"""To an owner's process. The first refusal takes it out (`WATCHED`), the next attempt goes to `again`. HAProxy itself
-would try all its attempts at once where a refusal comes at once, as on one host."""
+RETRIES = 100
+"""To an owner's process. The first refusal takes it out (`WATCHED`), the next attempt goes to `again`. Until then each
+attempt may find one more kept connection of the process that died: their number is the bound, not this one."""
 WATCHED = "check inter 100ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
 ONWARD = "onward"
 """Name of the server that passes on what waits in a slot whose endpoint another router owns."""
@@ -157,7 +157,9 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[st
         "  use_backend %[var(txn.route),field(1,|)]",
     ]
     own = "127.0.0.1" if cluster.owner_host == "0.0.0.0" else bracketed(cluster.owner_host)
-    backup = f"  server again {lost} backup"
+    # On a connection that had a request before, HAProxy ends one that died without any answer, for it to be sent again;
+    # as `lost` gets it, it would be a third time. So none is kept.
+    backup = f"  server again {lost} backup pool-max-conn 0"
     lines += ["backend hop1 from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
     for number in range(cluster.peers):
         address = cluster.addresses.get(number)
