@@ -192,7 +192,7 @@ def table(result: Mapping[str, Any]) -> str:
     told = [f"{key:26}{result[key]}   to reach {goal}" for key, goal in TO_REACH.items()]
     told += [
         f"{key:26}{result[key]}"
-        for key in ("rps_per_core_at_rate", "ready_to_serving_p50_ms", "failed_at_rate", "failed")
+        for key in ("bare_rps_per_core", "rps_per_core_at_rate", "ready_to_serving_p50_ms", "failed_at_rate", "failed")
     ]
     return "\n".join([*told, *lines(result["beside"])])
 

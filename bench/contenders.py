@@ -58,8 +58,15 @@ frontend upstream
 
 async def bare_haproxy(bench: Bench, server: int) -> Contender:
     """HAProxy that only forwards."""
+    port, _ = await forwarder(bench, "bare", f"127.0.0.1:{server} maxconn 64")
+    return Contender("bare haproxy", port)
+
+
+async def forwarder(bench: Bench, name: str, server: str, *options: str) -> tuple[int, int]:
+    """Port and pid of an HAProxy that only forwards; `options`: lines of its defaults."""
     port = free_port()
-    config = bench.directory / "bare.cfg"
+    config = bench.directory / f"{name}.cfg"
+    more = "".join(f"  {option}\n" for option in options)
     config.write_text(
         f"""global
   nbthread 1
@@ -72,16 +79,16 @@ defaults
   timeout connect 1s
   timeout server 60s
   timeout http-keep-alive 60s
-frontend bare
+{more}frontend {name}
   bind 127.0.0.1:{port}
   default_backend upstream
 backend upstream
-  server upstream 127.0.0.1:{server} maxconn 64
+  server upstream {server}
 """
     )
-    bench.start(find_haproxy(), "-db", "-f", str(config))
+    started = bench.start(find_haproxy(), "-db", "-f", str(config))
     await listening(port)
-    return Contender("bare haproxy", port)
+    return port, started.pid
 
 
 async def nginx(bench: Bench, server: int) -> Contender | str:

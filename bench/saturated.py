@@ -2,20 +2,26 @@
 
 Replicas with Python's gates would be what is saturated. So one process that answers at once stands in for those of an
 endpoint, as in `bench.scale`: for routers they are gates like any others, with their claims, counts and kept copies.
+
+In the same rounds two bare HAProxy processes in a row in front of that process: forwarding alone, and with a copy of
+each request kept for a second try, as both hops must. No configuration of two hops can cost less on this machine.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from bench import control_plane as plane
 from bench.chaos_bed import READY_S, ROUTERS, Chaos
+from bench.contenders import forwarder
+from bench.harness import Bench, bench
 from bench.rated import per_core, ticks
 from bench.router import wrk
 from bench.scale import ask, become_ready, gates
 
 from aks_inference_runtime.api.endpoint import API_VERSION
 from aks_inference_runtime.router.ownership import owner_of
-from testbed.routers import KEY
+from testbed.routers import KEY, own_address
 
 NAME = "fast"
 MOST = 64
@@ -23,27 +29,54 @@ MOST = 64
 CONNECTIONS = (16, 64)
 
 
+BARE = {"bare": (), "bare, with second tries": ("retry-on conn-failure empty-response",)}
+"""What two bare processes are told beside."""
+
+
 async def saturated(bed: Chaos, rounds: int, seconds: float) -> dict[str, Any]:
-    """`rps_per_core`: the best round, with the connections with which it is the least; None: wrk is not installed."""
+    """`rps_per_core`: the best round, with the connections with which it is the least, and `bare_rps_per_core` likewise
+    with second tries; None: wrk is not installed."""
     owner = owner_of(NAME, ROUTERS)
     front = next(name for name in ROUTERS if name != owner)
-    where = f"{ROUTERS[front]}:{bed.bed.http_port}/api/v1/service/{NAME}/score"
+    path = f"/api/v1/service/{NAME}/score"
     pids = [bed.haproxy(front, "p0"), bed.haproxy(str(owner), "p1")]
-    rows: dict[str, list[float]] = {}
-    async with gates(MOST) as ports:
+    found: dict[str, dict[str, list[float]]] = {}
+    async with gates(MOST) as ports, bench() as started:
         bed.bed.endpoint(NAME, requests={"replicaMaxConcurrentRequests": MOST})
         await become_ready(bed.there, [NAME], ports)
         async with asyncio.timeout(READY_S):
             while await ask(bed.session, bed.bed.url(front, NAME)) != 200:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
+        ways = {"routers": (f"{ROUTERS[front]}:{bed.bed.http_port}{path}", pids)}
+        for name, options in BARE.items():
+            address, processes = await in_a_row(started, f"bare{len(options)}", ports[0], options)
+            ways[name] = (address + path, processes)
         for _ in range(rounds):
             for connections in CONNECTIONS:
-                before = sum(map(ticks, pids))
-                told = await wrk(where, connections, seconds, f"authorization: Bearer {KEY}")
-                if told:
-                    spent = sum(map(ticks, pids)) - before
-                    rows.setdefault(f"{connections} connections", []).append(
-                        round(per_core({**told, "failed": 0}, spent))
-                    )
+                for name, (where, processes) in ways.items():
+                    rows = found.setdefault(name, {})
+                    if rate := await turn(where, processes, connections, seconds):
+                        rows.setdefault(f"{connections} connections", []).append(rate)
         await bed.there.api.delete(f"/apis/{API_VERSION}/namespaces/{plane.NAMESPACE}/scoringendpoints/{NAME}")
-    return {"rps_per_core": min(map(max, rows.values())) if rows else None, "saturated": rows}
+    best = {name: min(map(max, rows.values())) if rows else None for name, rows in found.items()}
+    return {
+        "rps_per_core": best["routers"],
+        "bare_rps_per_core": best["bare, with second tries"],
+        "saturated": found,
+    }
+
+
+async def in_a_row(started: Bench, name: str, gate: int, options: Sequence[str]) -> tuple[str, list[int]]:
+    """Where two processes, one behind the other, are reached, and their pids."""
+    second, second_pid = await forwarder(started, f"{name}-second", f"{own_address()}:{gate}", *options)
+    first, first_pid = await forwarder(started, f"{name}-first", f"127.0.0.1:{second}", *options)
+    return f"127.0.0.1:{first}", [first_pid, second_pid]
+
+
+async def turn(where: str, pids: Sequence[int], connections: int, seconds: float) -> float | None:
+    """Requests per CPU second of these processes."""
+    before = sum(map(ticks, pids))
+    told = await wrk(where, connections, seconds, f"authorization: Bearer {KEY}")
+    if not told:
+        return None
+    return round(per_core({**told, "failed": 0}, sum(map(ticks, pids)) - before))
