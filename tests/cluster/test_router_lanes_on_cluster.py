@@ -159,9 +159,8 @@ async def test_a_lane_that_dies_takes_no_other_one_with_it(
     for load in loads.values():
         await load.serves(20)
         await load.end()
-        # What was under way when its process died is sent again where nothing of an answer was there.
-        failed = load.answers.total() - load.answers[200]
-        assert failed <= (3 if load is loads["router-0/1"] else 0), (load.answers, load.failures)
+        # What was under way when its process died is sent again.
+        assert set(load.answers) == {200}, (load.answers, load.failures)
         assert load.slowest < 15, "held for ever"
     assert {name: pid(bed, "router", name) for name in first} == first
     await has(session, bed, 2, zero=2, one=1)
