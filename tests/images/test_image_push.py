@@ -71,12 +71,11 @@ def story(push_base: Any, tmp_path: Path) -> Any:
     return begin
 
 
-async def test_a_changed_script_costs_fifteen_requests(
+async def test_a_changed_script_costs_fourteen_requests(
     registry_with: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], story: Any
 ) -> None:
     """Three look-ups, one question about the image of before, two blobs of two requests, the manifest. The bill of
-    materials: a blob, whether the empty one is there, its manifest, and the list that stands for referrers here, read
-    before it is written."""
+    materials: a blob, its manifest, and the list that stands for referrers here, read before it is written."""
     proxy = proxy_before(registry_with({}).host)
     proxy.host = await server(proxy.handle)
     async with quick() as client:
@@ -86,7 +85,7 @@ async def test_a_changed_script_costs_fifteen_requests(
         second = await service.apply("two = 2\n")
         kinds = [method for method, _, _ in proxy.seen]
         assert await service.whole(second)
-    assert sorted(kinds) == sorted(["GET"] + ["HEAD"] * 5 + ["POST", "PUT"] * 3 + ["PUT"] * 3)
+    assert sorted(kinds) == sorted(["GET"] + ["HEAD"] * 4 + ["POST", "PUT"] * 3 + ["PUT"] * 3)
 
 
 async def test_new_files_are_on_their_way_before_the_environment_is_known(
@@ -120,6 +119,43 @@ async def test_new_files_are_on_their_way_before_the_environment_is_known(
             made = await service.apply("two = 2\n")
         assert made.built
         assert await service.whole(made)
+
+
+async def test_what_was_made_ready_on_another_environment_gets_no_name(
+    registry_with: Any, push_base: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """Script and base change at once: the image is on the new base, and nothing is said of one on the old."""
+    async with quick() as client:
+        host = registry_with({}).host
+        service = await story(client, host)
+        await service.apply("one = 1\n")
+        first = await service.apply("two = 2\n")
+        base = await push_base(client, f"{host}/push/base:1", {"etc/moved": b"yes"})
+        before = set(await client.tags(host, SERVICES))
+        second = await service.apply("three = 3\n")
+        image = await fetch_image(client, second.image, Platform())
+        new = set(await client.tags(host, SERVICES)) - before
+        assert await service.whole(second)
+        assert len(await client.referrers(second.image, SPDX_JSON)) == 1
+    assert base.layer.digest in {layer.digest for layer in image.layers}
+    assert second.key != first.key
+    assert new == {second.image.tag, str(second.image.digest).replace(":", "-")}
+
+
+async def test_the_environment_of_last_time_that_is_gone_is_built_again(
+    registry_with: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """Its image was removed, and this machine has lost what it kept of it."""
+    registry = registry_with({})
+    async with quick() as client:
+        service = await story(client, registry.host)
+        await service.apply("one = 1\n")
+        await service.apply("two = 2\n")
+        shutil.rmtree(services_of(registry).with_name("env"))
+        shutil.rmtree(service.settings.cache / "blobs")
+        third = await service.apply("three = 3\n")
+        assert third.built
+        assert await service.whole(third)
 
 
 async def test_an_image_of_before_that_is_gone_proves_nothing(

@@ -1,11 +1,13 @@
 """The image of a service: its environment's with the application's layer. All that can be done at once is."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aks_inference_runtime.api.disk import disk_errors
+from aks_inference_runtime.api.errors import NotFound
 from aks_inference_runtime.images.ahead import ahead, together
 from aks_inference_runtime.images.build.application import (
     Application,
@@ -14,18 +16,22 @@ from aks_inference_runtime.images.build.application import (
     application_layer,
     collect,
 )
+from aks_inference_runtime.images.build.assemble import Image
 from aks_inference_runtime.images.build.base import fetch_image
 from aks_inference_runtime.images.build.begun import Begun
-from aks_inference_runtime.images.build.bill import send_bill
+from aks_inference_runtime.images.build.bill import attach_bill, send_bill
 from aks_inference_runtime.images.build.choose import Builder
-from aks_inference_runtime.images.build.publish import name_image, push_on_environment
+from aks_inference_runtime.images.build.publish import name_image, push_blobs
+from aks_inference_runtime.images.build.records import Record, read_record
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.build.tarball import Layer
 from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
+from aks_inference_runtime.images.last_time import last_found
 from aks_inference_runtime.images.lookup import RegistryPlace
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
+from aks_inference_runtime.images.registry.manifest import Descriptor
 from aks_inference_runtime.images.registry.transport import SMALL_BYTES
 from aks_inference_runtime.images.registry.upload import UploadSource
 
@@ -49,11 +55,29 @@ async def ensure_service(
     settings = settings or BuildSettings()
     cache = settings.cache
     begun = Begun(client, ImageReference(workspace.registry, workspace.beside(SERVICES)), cache, APPLICATION_BLOBS)
+    found: asyncio.Future[Ensured] = asyncio.get_running_loop().create_future()
+
+    async def environment() -> Ensured:
+        there = await ensure_image(client, definition, workspace, shared, settings, progress)
+        found.set_result(there)
+        return there
+
+    async def service() -> Ensured:
+        ready = await _prepare(application, cache, begun)
+        work = _Service(client, definition, workspace, cache, progress, begun, ready, found)
+        # What is on its way anyway is made ready on the environment of last time, whose image seldom changes.
+        expected = last_found(definition, workspace, shared, cache) if ready.sent and not settings.refresh else None
+        if expected is not None:
+            async with ahead(work.on(expected)) as early:
+                if (await asyncio.shield(found)).image == expected:
+                    # One that was gone is there again by now.
+                    with contextlib.suppress(NotFound):
+                        return await early
+        return await work.on((await asyncio.shield(found)).image)
+
     with disk_errors(cache):
         async with begun:
-            made = ensure_image(client, definition, workspace, shared, settings, progress)
-            there, ready = await together(made, _prepare(application, cache, begun))
-            return there, await _on_environment(client, there, definition, ready, workspace, cache, progress, begun)
+            return await together(environment(), service())
 
 
 @dataclass(frozen=True)
@@ -80,39 +104,95 @@ def _pack_small(application: Application | Packed, cache: Path) -> _Ready:
     return _Ready(packed, application_layer(packed, cache) if packed.size <= SMALL_BYTES else None)
 
 
-async def _on_environment(
-    client: RegistryClient,
-    environment: Ensured,
-    definition: EnvironmentDefinition,
-    ready: _Ready,
-    workspace: RegistryPlace,
-    cache: Path,
-    progress: Progress,
-    begun: Begun,
-) -> Ensured:
-    packed = ready.packed
-    target = application_reference(environment.image, packed, workspace)
-    async with ahead(client.head(target)) as asked:
-        # The environment was found or pushed a moment ago: it is read from disk where it was read before.
-        base = await fetch_image(client, environment.image, definition.platform, cache)
-        # What is on its way anyway is sent while the registry is asked whether it has the image.
-        if not ready.sent and (there := await asked) is not None:
-            return Ensured(environment.key, target.at(there.digest), False)
-        layer = ready.layer
-        if layer is None:
-            layer = await asyncio.to_thread(application_layer, packed, cache)
-        image = application_image(base, packed, layer)
-        pushed, bill = await together(
-            push_on_environment(client, image, target, cache, progress, begun),
-            send_bill(client, environment.image, packed, target, image.digest, cache, begun),
-        )
-        if (there := await asked) is not None:
-            return Ensured(environment.key, target.at(there.digest), False)
-    await client.attach_blob(target, image.manifest.descriptor(), bill)
-    # The tag comes last: who finds it asks for nothing else.
-    await name_image(client, image, target, cache, progress)
-    progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {pushed.kept_blobs} blobs were there")
-    return Ensured(environment.key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
+class _AnotherOne(Exception):
+    """The environment is not the one of last time; who began by that one knows it, too."""
+
+
+@dataclass(frozen=True)
+class _Service:
+    """An application whose image is wanted."""
+
+    client: RegistryClient
+    definition: EnvironmentDefinition
+    workspace: RegistryPlace
+    cache: Path
+    progress: Progress
+    begun: Begun
+    ready: _Ready
+    found: "asyncio.Future[Ensured]"
+    """Its environment."""
+
+    async def on(self, environment: ImageReference) -> Ensured:
+        """The image on that of an environment. Until this is `found` to be the one only small blobs are sent, which
+        nobody sees. Raises _AnotherOne where it is not."""
+        client, packed, layer = self.client, self.ready.packed, self.ready.layer
+        target = application_reference(environment, packed, self.workspace)
+        async with ahead(client.head(target)) as asked:
+            # The environment was found or pushed a moment ago: it is read from disk where it was read before.
+            base = await fetch_image(client, environment, self.definition.platform, self.cache)
+            # What is on its way anyway is sent while the registry is asked whether it has the image.
+            if not self.ready.sent and (there := await asked) is not None:
+                return Ensured((await self._sure(environment)).key, target.at(there.digest), False)
+            if layer is None:
+                layer = await asyncio.to_thread(application_layer, packed, self.cache)
+            image = application_image(base, packed, layer)
+            record = read_record(target, base.manifest.digest, self.cache)
+            async with ahead(self._held(environment, target, record)) as held:
+                listed, pushed = await together(
+                    self._described(image, environment, target, record, held, asked),
+                    push_blobs(client, image, target, self.cache, self.progress, held, self.begun),
+                )
+            if (there := await asked) is not None:
+                return Ensured((await self._sure(environment)).key, target.at(there.digest), False)
+        key = (await self._sure(environment)).key
+        # The tag comes last: who finds it asks for nothing else.
+        await name_image(client, image, target, self.cache, self.progress, listed)
+        kept = f"{pushed.kept_blobs} blobs were there"
+        self.progress(f"application: pushed {pushed.sent_bytes / 1e6:.2f} MB; {kept}")
+        return Ensured(key, target.at(image.digest), True, Builder.ASSEMBLE.value, pushed)
+
+    async def _sure(self, environment: ImageReference) -> Ensured:
+        # Shielded: who waits and is given up does not end it for the others.
+        there = await asyncio.shield(self.found)
+        if there.image != environment:
+            raise _AnotherOne
+        return there
+
+    async def _held(self, environment: ImageReference, target: ImageReference, record: Record | None) -> bool:
+        """Whether the recorded image is in the repository, with the base's layers: a registry keeps what its manifests
+        name."""
+        held = record is not None and await self.client.head(target.at(record.digest)) is not None
+        if not held:
+            # Now large blobs are sent.
+            await self._sure(environment)
+        return held
+
+    async def _described(
+        self,
+        image: Image,
+        environment: ImageReference,
+        target: ImageReference,
+        record: Record | None,
+        held: "asyncio.Task[bool]",
+        asked: "asyncio.Task[Descriptor | None]",
+    ) -> bool | None:
+        """Sends the bill of materials, and attaches it where the image is not there. Gives how: see `Record`."""
+        client, told = self.client, record.listed if record is not None else None
+
+        async def empty() -> None:
+            # The bill of an image that is in the repository has it.
+            if told is None or not await held:
+                await client.push_empty(target)
+
+        async with contextlib.AsyncExitStack() as stack:
+            above = target.at(image.digest)
+            listed = await stack.enter_async_context(ahead(client.listed(above))) if told else None
+            sent = send_bill(client, environment, self.ready.packed, target, image.digest, self.cache, self.begun)
+            bill, _ = await together(sent, empty())
+            await self._sure(environment)
+            if await asked is not None:
+                return None
+            return await attach_bill(client, target, image.manifest.descriptor(), bill, listed)
 
 
 def application_reference(environment: ImageReference, packed: Packed, workspace: RegistryPlace) -> ImageReference:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from aks_inference_runtime.images.build.application import Packed, PackedFile
 from aks_inference_runtime.images.build.begun import Begun
 from aks_inference_runtime.images.build.kept import write_whole
 from aks_inference_runtime.images.build.sbom import SPDX_JSON, File, service_spdx
+from aks_inference_runtime.images.errors import RegistryError
 from aks_inference_runtime.images.reference import ImageReference
-from aks_inference_runtime.images.registry.client import RegistryClient
-from aks_inference_runtime.images.registry.manifest import Descriptor, sha256
+from aks_inference_runtime.images.registry.client import BLOB_UNKNOWN, RegistryClient
+from aks_inference_runtime.images.registry.manifest import Descriptor, Manifest, sha256
 from aks_inference_runtime.images.registry.transport import SMALL_BYTES
 from aks_inference_runtime.images.registry.upload import UploadSource
 
@@ -34,18 +36,42 @@ async def send_bill(
     """The document of the image with this digest, as a blob of its repository. Raises OperationFailed for files that
     have changed meanwhile."""
     below = await environment_bill(client, environment, cache)
-    content = await asyncio.to_thread(lambda: service_spdx(digest, environment, _files(packed), below))
+
+    def make() -> bytes:
+        return service_spdx(digest, environment, _files(packed), below)
+
+    content = make() if packed.size <= SMALL_BYTES else await asyncio.to_thread(make)
     blob, source = Descriptor(SPDX_JSON, sha256(content), len(content)), UploadSource.of(content)
-    push = begun.push if blob.size <= SMALL_BYTES else lambda *sent: client.push_blob(target, *sent)
-    await asyncio.gather(client.push_empty(target), push(blob, source))
+    if blob.size <= SMALL_BYTES:
+        await begun.push(blob, source)
+    else:
+        await client.push_blob(target, blob, source)
     return blob
+
+
+async def attach_bill(
+    client: RegistryClient,
+    target: ImageReference,
+    image: Descriptor,
+    bill: Descriptor,
+    listed: Awaitable[Manifest | None] | None,
+) -> bool:
+    """Attaches what `send_bill` has sent to an image. Gives whether it had to be listed (see `Record`)."""
+    try:
+        return (await client.attach_blob(target, image, bill, listed)).listed
+    except RegistryError as error:
+        if BLOB_UNKNOWN not in str(error):
+            raise
+    # Somebody removed the empty blob beside an image that is still listed.
+    await client.push_empty(target)
+    return (await client.attach_blob(target, image, bill)).listed
 
 
 async def environment_bill(client: RegistryClient, environment: ImageReference, cache: Path) -> dict[str, Any] | None:
     """What is attached to an environment's image, kept on disk; None where there is nothing, or none that is ours."""
     path = _path(cache, environment.digest or "")
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return _ours(await asyncio.to_thread(path.read_bytes))
+        return _ours(path.read_bytes())
     with contextlib.suppress(AksInferenceError, ValueError, TypeError):
         for listed in await client.referrers(environment, SPDX_JSON):
             manifest = await client.manifest(environment.at(listed.digest))

@@ -1,13 +1,14 @@
 """Sending an image to a registry: only what the repository does not have, tag last."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference_runtime.images.build.assemble import Image
 from aks_inference_runtime.images.build.base import BaseImage, base_layer
 from aks_inference_runtime.images.build.begun import Begun
-from aks_inference_runtime.images.build.records import read_record, write_record
+from aks_inference_runtime.images.build.records import Record, write_record
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.errors import RegistryError
 from aks_inference_runtime.images.reference import ImageReference
@@ -31,21 +32,13 @@ class Pushed:
     """Blobs that the repository had, or that were mounted from another."""
 
 
-async def push_on_environment(
-    client: RegistryClient, image: Image, target: ImageReference, cache: Path, progress: Progress, begun: Begun
-) -> Pushed:
-    """The blobs of an image on one that this machine may have built on before: an image of the same base that is in the
-    repository tells that the base's layers are."""
-    record = await asyncio.to_thread(read_record, target, image.base.manifest.digest, cache)
-    return await push_blobs(client, image, target, cache, progress, record, begun)
-
-
 async def name_image(
-    client: RegistryClient, image: Image, target: ImageReference, cache: Path, progress: Progress
+    client: RegistryClient, image: Image, target: ImageReference, cache: Path, progress: Progress, listed: bool | None
 ) -> None:
-    """Puts the manifest of an image whose blobs were pushed under its tag."""
+    """Puts the manifest of an image whose blobs were pushed under its tag. `listed`: see `Record`."""
     # Where the registry takes no manifest, the record names an image that is not there: it proves nothing.
-    kept = asyncio.to_thread(write_record, target, image.base.manifest.digest, cache, image.digest)
+    record = Record(image.digest, listed)
+    kept = asyncio.to_thread(write_record, target, image.base.manifest.digest, cache, record)
     try:
         await asyncio.gather(client.push_manifest(target, image.manifest), kept)
     except RegistryError as error:
@@ -62,18 +55,16 @@ async def push_blobs(
     target: ImageReference,
     cache: Path,
     progress: Progress,
-    record: str | None = None,
+    held: Awaitable[bool] | None = None,
     begun: Begun | None = None,
 ) -> Pushed:
-    """All blobs of an image, in parallel; the first error ends the others. `record`: the digest of an image in the
-    repository that has the base's layers, where it is still there."""
+    """All blobs of an image, in parallel; the first error ends the others. `held`: whether it is known that the
+    repository has the base's layers."""
     slots = asyncio.Semaphore(PARALLEL)
     layers = {layer.digest: layer for layer in image.base.layers}.values()
     made_here = {one.layer.digest: one.layer for one in image.new}.values()
 
-    async def from_base(layer: Descriptor, held: "asyncio.Task[bool]") -> Sent:
-        if await held:
-            return Sent(0, "there")
+    async def from_base(layer: Descriptor) -> Sent:
         async with slots:
             return await _base_blob(client, image.base, layer, target, cache, progress)
 
@@ -89,18 +80,14 @@ async def push_blobs(
         async with asyncio.TaskGroup() as group:
             tasks += [group.create_task(own(one.descriptor(), UploadSource.file(one.path))) for one in made_here]
             tasks.append(group.create_task(own(config, UploadSource.of(image.config))))
-            held = group.create_task(_held(client, target, record))
-            tasks += [group.create_task(from_base(layer, held)) for layer in layers]
+            there = held is not None and await held
+            if not there:
+                tasks += [group.create_task(from_base(layer)) for layer in layers]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    sent = [task.result() for task in tasks]
+    sent = [task.result() for task in tasks] + [Sent(0, "there") for _ in layers if there]
     moved = [one for one in sent if one.how == "sent"]
     return Pushed(sum(one.bytes for one in moved), len(moved), len(sent) - len(moved))
-
-
-async def _held(client: RegistryClient, target: ImageReference, record: str | None) -> bool:
-    """Whether the recorded image is in the repository: a registry keeps what its manifests name."""
-    return record is not None and await client.head(target.at(record)) is not None
 
 
 async def _base_blob(

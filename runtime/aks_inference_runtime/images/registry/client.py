@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from aks_inference_runtime.images.registry.manifest import (
     EMPTY_JSON,
     MANIFEST_TYPES,
     OCI_INDEX,
+    Attached,
     Descriptor,
     Manifest,
     artifact_manifest,
@@ -270,38 +271,48 @@ class RegistryClient:
         )
         if answer.status == 200 and answer.headers.get("Content-Type", "").startswith(OCI_INDEX):
             return Manifest(OCI_INDEX, answer.body)
-        return await self.manifest(_fallback_tag(subject))
+        return await self.listed(subject)
 
     async def attach(self, subject: ImageReference, to: Descriptor, artifact_type: str, content: bytes) -> Descriptor:
         """Attaches a content to a manifest. Attaching the same twice changes nothing."""
         layer = Descriptor(artifact_type, sha256(content), len(content))
         await asyncio.gather(self.push_empty(subject), self.push_blob(subject, layer, UploadSource.of(content)))
-        return await self.attach_blob(subject, to, layer)
+        return (await self.attach_blob(subject, to, layer)).entry
 
     async def push_empty(self, target: ImageReference) -> Sent:
         """The configuration of what is attached."""
         empty = Descriptor("application/octet-stream", sha256(EMPTY_JSON), len(EMPTY_JSON))
         return await self.push_blob(target, empty, UploadSource.of(EMPTY_JSON))
 
-    async def attach_blob(self, subject: ImageReference, to: Descriptor, layer: Descriptor) -> Descriptor:
+    async def attach_blob(
+        self,
+        subject: ImageReference,
+        to: Descriptor,
+        layer: Descriptor,
+        listed: Awaitable[Manifest | None] | None = None,
+    ) -> Attached:
         """Attaches a blob, of the type that it names, which is there as the empty one is; for a registry without
-        referrers by the tag that the specification names ("Referrers Tag Schema")."""
+        referrers by the tag that the specification names ("Referrers Tag Schema"). `listed`: the answer of `listed`,
+        where it was asked for before."""
         artifact_type = layer.media_type
         artifact = artifact_manifest(artifact_type, layer, to)
         target = ImageReference(subject.registry, subject.repository, None, artifact.digest)
         headers = await self._put_patiently(target, artifact)
         found = artifact.descriptor()
         entry = Descriptor(found.media_type, found.digest, found.size, artifact_type=artifact_type)
-        if not any(name.lower() == "oci-subject" for name in headers):
-            await self._list_referrer(subject.at(to.digest), entry)
-        return entry
+        by_tag = not any(name.lower() == "oci-subject" for name in headers)
+        if by_tag:
+            below = subject.at(to.digest)
+            present = await (listed or self.listed(below))
+            others = present.parts("manifests") if present else ()
+            if entry.digest not in {one.digest for one in others}:
+                listing = index_manifest(tuple(one.to_json() for one in (*others, entry)))
+                await self.push_manifest(_fallback_tag(below), listing)
+        return Attached(entry, by_tag)
 
-    async def _list_referrer(self, subject: ImageReference, entry: Descriptor) -> None:
-        tag = _fallback_tag(subject)
-        present = await self.manifest(tag)
-        listed = present.parts("manifests") if present else ()
-        if entry.digest not in {one.digest for one in listed}:
-            await self.push_manifest(tag, index_manifest(tuple(one.to_json() for one in (*listed, entry))))
+    async def listed(self, subject: ImageReference) -> Manifest | None:
+        """What stands for the referrers of a manifest (`subject` with its digest) where the registry has none."""
+        return await self.manifest(_fallback_tag(subject))
 
     async def tags(self, registry: str, repository: str) -> list[str]:
         """All tags of a repository, sorted; empty where it is not there."""
@@ -347,7 +358,7 @@ class RegistryClient:
         return answer.status != 405
 
     def _url(self, place: Place, kind: str, name: str) -> str:
-        return urljoin(self._transport.origin(place.host), f"/v2/{place.repository}/{kind}/{name}")
+        return f"{self._transport.origin(place.host)}/v2/{place.repository}/{kind}/{name}"
 
     def _manifest_url(self, reference: ImageReference) -> str:
         return self._url(_pull(reference), "manifests", reference.target)

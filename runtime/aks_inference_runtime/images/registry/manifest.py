@@ -65,6 +65,14 @@ class Descriptor:
 
 
 @dataclass(frozen=True)
+class Attached:
+    """What was attached, and whether it had to be listed under a tag, as the registry has no referrers."""
+
+    entry: Descriptor
+    listed: bool
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A manifest or index as its registry holds it."""
 

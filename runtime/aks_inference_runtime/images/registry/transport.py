@@ -37,6 +37,8 @@ SMALL_BYTES = 64 * 1024
 """What is read and sent at once."""
 MAX_REDIRECTS = 5
 MAX_RENEWALS = 2
+CONNECTIONS = 5
+"""To one registry, at most: each costs both sides as much as some small requests."""
 CONNECT_S = 10.0
 IDLE_S = 60.0
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -86,11 +88,12 @@ class Transport:
         )
         self._tls = _shared_context(options.ca_file)
         self._session: aiohttp.ClientSession | None = None
-        self._proxies: dict[tuple[str, str], str | None] = {}
+        self._proxies: dict[str, str | None] = {}
+        self._origins: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit_per_host=8),
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit_per_host=CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=IDLE_S),
             headers={"User-Agent": "aks-inference"},
             auto_decompress=False,
@@ -105,7 +108,9 @@ class Transport:
 
     def origin(self, host: str) -> str:
         """Scheme and host of a registry."""
-        return f"{'https' if self.options.uses_tls(host) else 'http'}://{host}"
+        if host not in self._origins:
+            self._origins[host] = f"{'https' if self.options.uses_tls(host) else 'http'}://{host}"
+        return self._origins[host]
 
     async def request(
         self,
@@ -186,7 +191,7 @@ class Transport:
         renewals = redirects = 0
         origin = self.origin(host)
         while True:
-            own = _origin(url) == origin
+            own = url.startswith(f"{origin}/")
             authorization = self._authorizer.header(host, scope) if own else None
             sent = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
             async with self._request(method, url, headers=sent, data=body) as response:
@@ -249,13 +254,23 @@ class Transport:
         )
 
     def _proxy(self, url: str) -> str | None:
-        parts = urlsplit(url)
-        asked = parts.scheme, parts.hostname or ""
-        # The environment is read once for each host: all of it each time costs as much as a small request.
-        if asked not in self._proxies:
-            # Proxies only: aiohttp's own trust_env would also send what ~/.netrc holds.
-            self._proxies[asked] = None if proxy_bypass(asked[1]) else getproxies().get(parts.scheme)
-        return self._proxies[asked]
+        scheme, _, rest = url.partition("://")
+        origin = f"{scheme}://{rest.partition('/')[0]}"
+        if origin not in self._proxies:
+            self._proxies[origin] = _proxy_for(scheme, urlsplit(url).hostname or "", *map(os.environ.get, _PROXIES))
+        return self._proxies[origin]
+
+
+_PROXIES = tuple(name for one in ("http", "https", "no", "all") for name in (f"{one}_proxy", f"{one.upper()}_PROXY"))
+
+
+@functools.lru_cache(maxsize=64)
+def _proxy_for(scheme: str, name: str, *_as_it_is_now: str | None) -> str | None:
+    """The environment is read once for each host: all of it each time costs as much as a small request.
+
+    Proxies only: aiohttp's own trust_env would also send what ~/.netrc holds.
+    """
+    return None if proxy_bypass(name) else getproxies().get(scheme)
 
 
 _MACHINES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -326,11 +341,6 @@ def _json_object(content: bytes, host: str) -> Mapping[str, object]:
     if not isinstance(raw, dict):
         raise RegistryError(f"{host}: answers with something that is no JSON object")
     return raw
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _network(error: BaseException) -> str:

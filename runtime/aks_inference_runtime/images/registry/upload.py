@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin
 
 from aks_inference_runtime.images.errors import RegistryError, RegistryUnavailable
 from aks_inference_runtime.images.registry.backoff import RETRIED_STATUS
@@ -148,7 +148,7 @@ class _Upload:
             headers["Content-Range"] = f"{session.offset}-{session.offset + max(len(body), 1) - 1}"
         if not body:
             headers = {}
-        url = _with_query(session.url, "digest", self.blob.digest)
+        url = f"{session.url}{'&' if '?' in session.url else '?'}digest={self.blob.digest}"
         answer = await self._send("PUT", url, headers, body, frozenset({200, 201, 204}))
         if not isinstance(answer, Answer):
             return answer
@@ -200,9 +200,3 @@ def _location(answer: Answer, url: str) -> str:
     if not where:
         raise RegistryError(f"{url.partition('/v2/')[0]}: opened an upload without saying where", answer.status)
     return urljoin(url, where)
-
-
-def _with_query(url: str, name: str, value: str) -> str:
-    parts = urlsplit(url)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), (name, value)]
-    return urlunsplit(parts._replace(query=urlencode(query)))
