@@ -8,7 +8,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from aks_inference_runtime.images.registry.manifest import OCI_MANIFEST, Manifest, json_bytes, sha256
+from aks_inference_runtime.images.registry.manifest import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    artifact_manifest,
+    index_manifest,
+    json_bytes,
+    sha256,
+)
 
 
 @dataclass(frozen=True)
@@ -17,32 +26,48 @@ class PlainImage:
 
     layer: bytes
     config: bytes
-    manifest: bytes
+    manifest: Manifest
+    bill: Descriptor
+    bill_content: bytes
 
     @staticmethod
-    def like(manifest: Manifest, config: bytes) -> "PlainImage":
-        """With another last layer, and another configuration for it."""
+    def like(manifest: Manifest, config: bytes, bill: Descriptor) -> "PlainImage":
+        """With another last layer, another configuration for it and another bill of materials."""
         data, said = manifest.data, json.loads(config)
         layer = os.urandom(data["layers"][-1]["size"])
         said["rootfs"]["diff_ids"][-1] = sha256(layer)
         changed = json_bytes(said)
         data["layers"][-1] |= {"digest": sha256(layer)}
         data["config"] |= {"digest": sha256(changed), "size": len(changed)}
-        return PlainImage(layer, changed, json_bytes(data))
+        content = os.urandom(bill.size)
+        described = Descriptor(bill.media_type, sha256(content), bill.size)
+        return PlainImage(layer, changed, Manifest(OCI_MANIFEST, json_bytes(data)), described, content)
 
-    def push(self, host: str, repository: str, tag: str) -> float:
-        """Seconds: both blobs at once, each over a connection that is open, then the manifest."""
+    def push(self, host: str, repository: str, tag: str, *, described: bool) -> float:
+        """Seconds: the blobs at once, each over a connection that is open, then the manifest. `described`: with the
+        bill of materials, attached as to a registry without referrers before the image has its tag."""
         begin = f"/v2/{repository}/"
-        first, second = (_Connection(host) for _ in range(2))
+        blobs = [self.layer, self.config, *([self.bill_content] if described else [])]
+        image = self.manifest.descriptor()
+        artifact = artifact_manifest(self.bill.media_type, self.bill, image)
+        listing = index_manifest((artifact.descriptor().to_json(),))
+        connections = [_Connection(host) for _ in blobs]
+        first = connections[-1]
+        pairs = zip(connections[:-1], blobs[:-1], strict=True)
+        others = [threading.Thread(target=one.blob, args=(begin, content)) for one, content in pairs]
         start = time.perf_counter()
-        other = threading.Thread(target=second.blob, args=(begin, self.config))
-        other.start()
-        first.blob(begin, self.layer)
-        other.join()
-        first.ask("PUT", f"{begin}manifests/{tag}", self.manifest, OCI_MANIFEST, expected=201)
+        for other in others:
+            other.start()
+        first.blob(begin, blobs[-1])
+        if described:
+            first.manifest(begin, artifact.digest, artifact)
+            first.manifest(begin, image.digest.replace(":", "-"), listing)
+        for other in others:
+            other.join()
+        first.manifest(begin, tag, self.manifest)
         seconds = time.perf_counter() - start
-        first.close()
-        second.close()
+        for one in connections:
+            one.close()
         return seconds
 
 
@@ -56,6 +81,10 @@ class _Connection:
         headers = self.ask("POST", f"{begin}blobs/uploads/", expected=202)
         where = begin + headers["location"].partition(begin)[2]
         self.ask("PUT", f"{where}&digest={sha256(content)}", content, expected=201)
+
+    def manifest(self, begin: str, name: str, manifest: Manifest) -> None:
+        kind = OCI_INDEX if manifest.is_index else OCI_MANIFEST
+        self.ask("PUT", f"{begin}manifests/{name}", manifest.content, kind, expected=201)
 
     def ask(
         self, method: str, path: str, body: bytes = b"", kind: str = "application/octet-stream", *, expected: int

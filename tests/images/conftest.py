@@ -12,7 +12,6 @@ import socket
 import ssl
 import subprocess
 import tarfile
-import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -48,7 +47,7 @@ class RegistryProcess:
     host: str
     process: "subprocess.Popen[str]"
     storage: Path
-    drain: threading.Thread
+    drain: "subprocess.Popen[bytes]"
 
 
 def start_registry(folder: Path, extra: Mapping[str, object] | None = None) -> RegistryProcess:
@@ -73,9 +72,8 @@ def start_registry(folder: Path, extra: Mapping[str, object] | None = None) -> R
         lines.append(line)
         found = re.search(r"listening on (127\.0\.0\.1:\d+)", line)
         if found:
-            # The log must be drained, or a full pipe stops the registry.
-            drain = threading.Thread(target=process.stderr.read, daemon=True)
-            drain.start()
+            # The log must be drained, or a full pipe stops the registry. Not here: this process may be measured.
+            drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
             return RegistryProcess(found[1], process, storage, drain)
     process.wait(DEADLINE_S)
     raise AssertionError("the registry did not start:\n" + "".join(lines))
@@ -84,7 +82,7 @@ def start_registry(folder: Path, extra: Mapping[str, object] | None = None) -> R
 def stop(registry: RegistryProcess) -> None:
     registry.process.kill()
     registry.process.wait(DEADLINE_S)
-    registry.drain.join(DEADLINE_S)
+    registry.drain.wait(DEADLINE_S)
     assert registry.process.stderr is not None
     registry.process.stderr.close()
 
