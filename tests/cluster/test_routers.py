@@ -3,11 +3,19 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import aiohttp
+import pytest
 
+from aks_inference_runtime.router.defaults import SILENT_SECONDS
 from aks_inference_runtime.router.ownership import owner_of
-from testbed.routers import Bed, Load, ask, most, served
+from testbed.routers import KEY, Bed, Load, ask, most, served
+
+TABLE = Path("/proc/net/tcp")
+OPEN, KEEPALIVE = "01", "02"
+TICKS = 100
+"""Of its timers, in a second."""
 
 
 async def test_every_router_serves_and_one_owns(bed: Bed, session: aiohttp.ClientSession) -> None:
@@ -70,3 +78,37 @@ async def test_the_owner_leaves_and_comes_back(bed: Bed, session: aiohttp.Client
     assert load.slowest < 15, "held for ever"
     for port in bed.stubs:
         assert await most(session, port) == 1
+
+
+@pytest.mark.skipif(not TABLE.exists(), reason="the system does not tell its timers")
+async def test_a_silent_connection_is_kept(bed: Bed, session: aiohttp.ClientSession, name: str) -> None:
+    """While a score runs no byte goes by: what is between would forget the connections. As the system tells."""
+    for number in range(2):
+        bed.router(f"router-{number}", f"127.0.0.{number + 2}")
+    await bed.ready(session)
+    url = bed.url("router-0", name)
+    await served(session, url)
+    slices = bed.cluster.api.get(f"/apis/discovery.k8s.io/v1/namespaces/{bed.namespace}/endpointslices").body["items"]
+    gates = {port["port"] for one in slices for port in one["ports"] if port["name"] == "gate"}
+    headers = {"authorization": f"Bearer {KEY}", "x-sleep-ms": "3000"}
+    score = asyncio.create_task(session.post(url, data=b"{}", headers=headers))
+    async with asyncio.timeout(10):
+        while not {"client", "hop", "owner", "gate"} <= kept(bed, gates):
+            await asyncio.sleep(0.05)
+    async with await score as answer:
+        assert answer.status == 200
+
+
+def kept(bed: Bed, gates: set[int]) -> set[str]:
+    """The kinds of connections all of which HAProxy's side asks for a sign in time."""
+    found: dict[str, list[bool]] = {}
+    for row in TABLE.read_text().splitlines()[1:]:
+        _, local, remote, state, _, timer, *_ = row.split()
+        own, other = (int(end.partition(":")[2], 16) for end in (local, remote))
+        by_end = {("own", bed.http_port): "client", ("own", bed.owner_port): "owner", ("other", bed.owner_port): "hop"}
+        by_end |= {("other", port): "gate" for port in gates}
+        kind = by_end.get(("own", own)) or by_end.get(("other", other))
+        if kind is not None and state == OPEN:
+            which, _, due = timer.partition(":")
+            found.setdefault(kind, []).append(which == KEEPALIVE and int(due, 16) <= SILENT_SECONDS * TICKS)
+    return {kind for kind, all_of in found.items() if all(all_of)}

@@ -13,6 +13,9 @@ MESSAGES = {
 """What HAProxy answers of its own accord: by status the reason, and a text."""
 HEADER_SECONDS = 10
 """For a request's headers (and as much of its body as fits the buffer); then 408. Ends slow-loris connections."""
+SILENT_SECONDS = 60
+"""Of a connection, after which the system asks whether the other end is there: AKS's load balancer forgets a silent one
+after 4 to 30 minutes and Azure's network from 4 on, while a score may take longer."""
 
 
 def base_lines() -> list[str]:
@@ -23,6 +26,7 @@ def base_lines() -> list[str]:
         "  option http-keep-alive",
         "  option http-no-delay",
         "  http-reuse always",
+        *(line for end in ("cli", "srv") for line in (f"  option {end}tcpka", f"  {end}tcpka-idle {SILENT_SECONDS}s")),
         "  retries 3",
         "  option redispatch 1",
         f"  timeout http-request {HEADER_SECONDS}s",
