@@ -194,9 +194,7 @@ async def test_scales_by_load_within_the_nodes_and_survives_its_leader(
     await bed.until("down", lambda: bed.replicas() == 1)
 
 
-async def test_a_fixed_number_is_written_and_an_hpa_is_not_fought(
-    bed: Bed, router: None, fake_nodes: list[str]
-) -> None:
+async def test_a_fixed_number_is_written(bed: Bed, router: None, fake_nodes: list[str]) -> None:
     bed.declare(autoscaleEnabled=False, numReplicas=3)
     bed.start(0)
     await bed.until("the declared number", lambda: bed.replicas() == 3)
@@ -205,7 +203,8 @@ async def test_a_fixed_number_is_written_and_an_hpa_is_not_fought(
     assert not bed.leader(), "the lease is given back"
 
 
-async def test_an_hpa_is_not_fought(bed: Bed, router: None, fake_nodes: list[str]) -> None:
+@pytest.mark.parametrize("scaling", [{}, {"autoscaleEnabled": False, "numReplicas": 3}], ids=["by need", "fixed"])
+async def test_an_hpa_is_not_fought(bed: Bed, router: None, fake_nodes: list[str], scaling: dict[str, Any]) -> None:
     bed.loads = {VersionKey(bed.name, "blue"): load(5)}
     hpa = {
         "metadata": {"name": "other"},
@@ -214,13 +213,17 @@ async def test_an_hpa_is_not_fought(bed: Bed, router: None, fake_nodes: list[str
             "maxReplicas": 2,
         },
     }
-    bed.create(f"/apis/autoscaling/v2/namespaces/{bed.namespace}/horizontalpodautoscalers", hpa)
-    bed.declare()
+    scalers = f"/apis/autoscaling/v2/namespaces/{bed.namespace}/horizontalpodautoscalers"
+    bed.create(scalers, hpa)
+    bed.declare(**scaling)
     bed.start(0)
     await bed.until(
         "it says so", lambda: "HorizontalPodAutoscaler other" in str(bed.status().get("versions")), seconds=20
     )
     assert bed.replicas() == 1
+    bed.cluster.api.delete(f"{scalers}/other")
+    await bed.until("scaled once it is gone", lambda: bed.replicas() > 1)
+    await bed.until("which it says", lambda: "HorizontalPodAutoscaler" not in str(bed.status().get("versions")))
 
 
 async def test_room_is_respected(bed: Bed, router: None) -> None:

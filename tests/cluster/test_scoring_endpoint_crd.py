@@ -198,8 +198,9 @@ def test_the_status_is_apart_from_the_specification(cluster, namespace):
 
 def test_a_list_reads_well(cluster, namespace):
     """The columns of `kubectl get scoringendpoints`."""
-    cluster.api.apply(path(namespace, "churn"), endpoint(only()))
+    cluster.api.apply(path(namespace, "churn"), endpoint({"versions": TWO}))
     status = {"state": "Healthy", "replicas": "2/3", "scoringUri": "http://h/api/v1/service/churn/score"}
+    status["traffic"] = "blue 90, green 10"
     cluster.api.apply(path(namespace, "churn") + "/status", {"apiVersion": API_VERSION, "kind": KIND, "status": status})
     cluster.api._headers["Accept"] = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
     try:
@@ -209,7 +210,7 @@ def test_a_list_reads_well(cluster, namespace):
     shown = {c["name"]: cell for c, cell in zip(table["columnDefinitions"], table["rows"][0]["cells"], strict=True)}
     assert shown["Name"] == "churn"
     assert (shown["State"], shown["Ready"], shown["URI"]) == ("Healthy", "2/3", status["scoringUri"])
-    assert shown["Versions"] == "default"
+    assert shown["Traffic"] == "blue 90, green 10"
 
 
 def test_the_schema_is_closed_and_bounded():

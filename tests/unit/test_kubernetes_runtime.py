@@ -330,6 +330,7 @@ def test_states(
     (condition,) = found["conditions"]
     assert (found["state"], condition["status"], condition["reason"]) == expected
     assert found["scoringUri"] == "http://router/api/v1/service/svc/score"
+    assert found["traffic"] == "blue 90, green 10"
     if expected[0] == "Failed":
         assert "ValueError: no" in condition["message"]
     if expected[0] == "Unschedulable":

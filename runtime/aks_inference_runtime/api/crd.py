@@ -42,7 +42,8 @@ def crd() -> Schema:
         "additionalPrinterColumns": [
             {"name": "State", "type": "string", "jsonPath": ".status.state"},
             {"name": "Ready", "type": "string", "jsonPath": ".status.replicas", "description": "replicas"},
-            {"name": "Versions", "type": "string", "jsonPath": ".spec.versions[*].name", "priority": 1},
+            # Of a list a column shows the first alone.
+            {"name": "Traffic", "type": "string", "jsonPath": ".status.traffic", "description": "of each version"},
             {"name": "URI", "type": "string", "jsonPath": ".status.scoringUri"},
             {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
             {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
@@ -147,6 +148,7 @@ def _status() -> Schema:
         "description": "The newest generation that was served whole.",
     }
     properties["replicas"] = {"type": "string", "description": "Ready and wanted replicas of all versions: `3/4`."}
+    properties["traffic"] = {"type": "string", "description": "Effective percent of each version: `blue 90, green 10`."}
     properties["conditions"] = {
         "type": "array",
         "x-kubernetes-list-type": "map",

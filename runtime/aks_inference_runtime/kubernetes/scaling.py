@@ -162,14 +162,18 @@ class ClusterScaler:
         fought = workloads.fought_over(self.others.items)
         for key, one in placed.items():
             scaling, work = one.version.scaling, one.work
-            if not scaling.autoscale_enabled:
-                continue
-            if fought and (hpa := fought.get((work.namespace, work.name))) is not None:
-                self._last_scaling[key] = f"not scaled: the HorizontalPodAutoscaler {hpa} scales {work.name}; remove it"
+            if not scaling.autoscale_enabled or self._of_another(key, work, fought):
                 continue
             room_for = partial(self._room, work)
             found[key] = ScalingTarget(work.replicas, one.rules, scaling.autoscale_refresh_seconds, room_for)
         return found
+
+    def _of_another(self, key: VersionKey, work: workloads.Workload, fought: workloads.Scaled) -> bool:
+        """Whether an HPA scales it: two would undo each other's work. Its state then says so."""
+        hpa = fought.get((work.namespace, work.name)) if fought else None
+        if hpa is not None:
+            self._last_scaling[key] = f"not scaled: the HorizontalPodAutoscaler {hpa} scales {work.name}; remove it"
+        return hpa is not None
 
     def scale(self, key: VersionKey, decision: Decision) -> None:
         """The autoscaler's decision: written at once, if it changes something."""
@@ -268,10 +272,14 @@ class ClusterScaler:
     # --- fixed numbers
 
     def _write_fixed(self) -> None:
+        fought = workloads.fought_over(self.others.items)
         for key, (version, work, *_) in tuple(self._versions().items()):
             scaling = version.scaling
-            if not scaling.autoscale_enabled and self._current(key, work) != (wanted := scaling.num_replicas or 1):
-                self._last_scaling[key] = f"{wanted}: as declared"
+            if scaling.autoscale_enabled or self._of_another(key, work, fought):
+                continue
+            wanted = scaling.num_replicas or 1
+            self._last_scaling[key] = f"{wanted}: as declared"
+            if self._current(key, work) != wanted:
                 self._set(key, work, wanted)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

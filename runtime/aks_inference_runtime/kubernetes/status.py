@@ -74,6 +74,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
         "swaggerUri": swagger_uri,
         "message": message,
         "replicas": f"{sum(v.replicas_ready for v in versions)}/{sum(v.replicas_desired for v in versions)}",
+        "traffic": ", ".join(f"{v.name} {v.traffic:g}" for v in versions),
         "versions": [version.model_dump(mode="json", by_alias=True, exclude={"replicas"}) for version in versions],
         "conditions": [_condition(facts, ready=ready, reason=reason, message=message)],
     }

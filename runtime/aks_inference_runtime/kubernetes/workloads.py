@@ -24,6 +24,8 @@ _TEMPLATE = "pod-template-hash"
 
 VersionId = tuple[str, str, str]
 """Namespace, endpoint, label of the version."""
+Scaled = Mapping[tuple[str, str], str]
+"""Namespace and name of a Deployment → the HPA that scales it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,8 @@ def other_scaler(found: Object) -> OtherScaler | None:
     return OtherScaler(metadata["namespace"], metadata["name"], target["name"])
 
 
-def fought_over(scalers: Mapping[str, OtherScaler]) -> dict[tuple[str, str], str]:
-    """Namespace and name of a Deployment → the HPA that scales it."""
+def fought_over(scalers: Mapping[str, OtherScaler]) -> Scaled:
+    """The HPAs' Deployments."""
     return {(s.namespace, s.deployment): s.name for s in scalers.values()}
 
 
