@@ -28,6 +28,7 @@ from aks_inference_runtime.api.kubernetes import (
 )
 from aks_inference_runtime.kubernetes import reports
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
+from testbed.accounts import DENIED, take_back, with_rights_of
 from testbed.processes import Running, free_ports
 
 ROUTER_ADDRESS = "127.0.0.9"
@@ -224,6 +225,24 @@ async def test_an_hpa_is_not_fought(bed: Bed, router: None, fake_nodes: list[str
     bed.cluster.api.delete(f"{scalers}/other")
     await bed.until("scaled once it is gone", lambda: bed.replicas() > 1)
     await bed.until("which it says", lambda: "HorizontalPodAutoscaler" not in str(bed.status().get("versions")))
+
+
+async def test_its_own_rights_are_enough(bed: Bed, router: None, fake_nodes: list[str], tmp_path: Path) -> None:
+    bed.loads = {VersionKey(bed.name, "blue"): load(1)}
+    bed.declare()
+    bed.cluster = with_rights_of(AUTOSCALER_NAME, bed.cluster, bed.namespace, tmp_path)
+    try:
+        bed.start(0)
+        await bed.until("a scale", lambda: bed.replicas() == 2)
+        await bed.until("a status", lambda: bed.status().get("state") == "Healthy")
+        await bed.until("an event of it", lambda: "Healthy" in bed.told())
+        one = bed.running["autoscaler-0"]
+        one.process.terminate()
+        assert await asyncio.to_thread(one.process.wait, 10) == 0
+        assert not bed.leader(), "the lease is given back"
+        assert DENIED not in one.log.read_text(), one.tail()
+    finally:
+        take_back(bed.cluster, bed.namespace)
 
 
 async def test_room_is_respected(bed: Bed, router: None) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from aks_inference_runtime.api.kubernetes import ROUTER_NAME
 from aks_inference_runtime.router.defaults import SILENT_SECONDS
 from aks_inference_runtime.router.ownership import owner_of
+from testbed.accounts import DENIED, take_back, with_rights_of
 from testbed.routers import KEY, Bed, Load, ask, most, served
 
 TABLE = Path("/proc/net/tcp")
@@ -78,6 +80,18 @@ async def test_the_owner_leaves_and_comes_back(bed: Bed, session: aiohttp.Client
     assert load.slowest < 15, "held for ever"
     for port in bed.stubs:
         assert await most(session, port) == 1
+
+
+async def test_its_own_rights_are_enough(bed: Bed, session: aiohttp.ClientSession, name: str, tmp_path: Path) -> None:
+    bed.cluster = with_rights_of(ROUTER_NAME, bed.cluster, bed.namespace, tmp_path)
+    try:
+        bed.router("router-0", "127.0.0.2")
+        await bed.ready(session)
+        await served(session, bed.url("router-0", name))
+        assert await ask(session, bed.url("router-0", name), key="wrong") == 401
+        assert DENIED not in bed.routers["router-0"].log.read_text(), bed.routers["router-0"].tail()
+    finally:
+        take_back(bed.cluster, bed.namespace)
 
 
 @pytest.mark.skipif(not TABLE.exists(), reason="the system does not tell its timers")

@@ -22,24 +22,20 @@ _ROUTER_CLUSTER = (
 )
 _ROUTER_OWN = (
     # The runtime's namespace holds no Secret but what the router needs: digests of keys, certificates.
-    _rule("", "secrets configmaps pods", *_READ),
-    _rule("coordination.k8s.io", "leases", *_READ),
-    _rule("|events.k8s.io", "events", "create", "patch"),
+    _rule("", "secrets pods", *_READ),
 )
 _AUTOSCALER_CLUSTER = (
     _rule(GROUP, "scoringendpoints", *_READ),
-    _rule(GROUP, "scoringendpoints/status", "get", "patch", "update"),
+    _rule(GROUP, "scoringendpoints/status", "patch"),
     _rule("apps", "deployments replicasets", *_READ),
-    _rule("apps", "deployments/scale", "get", "patch", "update"),
+    _rule("apps", "deployments/scale", "patch"),
     _rule("autoscaling", "horizontalpodautoscalers", *_READ),
-    _rule("discovery.k8s.io", "endpointslices", *_READ),
     _rule("", "nodes pods", *_READ),
     _rule("", "pods/log", "get"),
-    _rule("|events.k8s.io", "events", "create", "patch"),
+    _rule("events.k8s.io", "events", "create"),
 )
 _AUTOSCALER_OWN = (
-    _rule("coordination.k8s.io", "leases", *_READ, "create", "update", "patch"),
-    _rule("", "services configmaps", *_READ),
+    _rule("coordination.k8s.io", "leases", "get", "create", "update"),
     _rule("", "pods/resize", "patch"),
 )
 _ACCOUNTS = (
