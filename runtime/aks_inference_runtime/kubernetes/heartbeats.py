@@ -108,9 +108,10 @@ class Heartbeats:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The handler of `GET /v1/routers`: a word of each lane now and then, from its first one on."""
         answer = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
-        await answer.prepare(request)
         told: dict[str, Mapping[str, int]] = {}
         try:
+            # Who asked may have left while this process stood still.
+            await answer.prepare(request)
             while request.transport is not None:
                 news = self._news
                 # At once: who hears of a lane has to hear what it holds.

@@ -115,11 +115,12 @@ async def stream(
 ) -> web.StreamResponse:
     """The router's side of `GET /v1/load`."""
     answer = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
-    await answer.prepare(request)
     before: Loads = {}
     served_before: Mapping[str, int] = {}
     measured_before: RouterReport | None = None
     try:
+        # Who asked may have left while this process stood still.
+        await answer.prepare(request)
         while True:
             now, served, measured = dict(loads()), dict(generations()), figures()
             line = difference(before, now, served_before, served)
