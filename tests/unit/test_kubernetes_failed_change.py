@@ -118,6 +118,33 @@ def test_pods_that_the_api_server_does_not_take_are_told_with_its_words(refused:
     assert refused in found["message"]
 
 
+OOM = {"lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}, "restartCount": 4}
+BUSY = "context deadline exceeded"
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "last", "given_up", "said"),
+    [
+        ("CrashLoopBackOff", "back-off 40s", OOM, True, "back-off 40s; its last run: OOMKilled, exit code 137"),
+        ("CreateContainerError", BUSY, {}, False, f"CreateContainerError: {BUSY}"),
+        ("RunContainerError", "no such program", {}, False, "no such program"),
+        ("ErrImageNeverPull", "", {}, True, "ErrImageNeverPull"),
+        ("ContainerCreating", "", {}, False, ""),
+    ],
+)
+def test_why_a_container_does_not_run(
+    reason: str, message: str, last: dict[str, Any], given_up: bool, said: str
+) -> None:
+    labels = {"aks-inference.dev/endpoint": "svc", "aks-inference.dev/version": "blue"}
+    waits = {"name": "scoring", "state": {"waiting": {"reason": reason, "message": message}}, **last}
+    metadata = {"namespace": "ns", "name": "pod", "labels": labels}
+    pod = replica_pod({"metadata": metadata, "spec": {"containers": []}, "status": {"containerStatuses": [waits]}})
+    assert pod is not None
+    assert pod.given_up is given_up
+    assert pod.trouble.endswith(said)
+    assert said in told([pod], ready=0, overdue=True)["message"]
+
+
 OLD, NEW = Template(VERSION, "1", "aaa"), Template(VERSION, "2", "bbb")
 LEFT = replace(CRASHES, name="left", template="aaa")
 COMES = ReplicaPod("ns", "comes", PodNeed("n", {}), version=VERSION, template="bbb")

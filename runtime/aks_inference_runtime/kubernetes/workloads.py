@@ -15,8 +15,17 @@ GIVEN_UP_RESTARTS = 3
 """A version that was never ready and whose container ended so often has failed."""
 SOON_S = 600.0
 """A container that ran so long did work; the kubelet too then forgets how often it ended."""
+_MAY_PASS = ("CrashLoopBackOff", "CreateContainerError", "RunContainerError", "ImageInspectError")
+"""Waits that may end by themselves: of a container that ended, or of a node that has too much to do."""
 _BAD_WAITS = frozenset(
-    {"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError"}
+    {
+        *_MAY_PASS,
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "CreateContainerConfigError",
+    }
 )
 
 _REVISION = "deployment.kubernetes.io/revision"
@@ -83,7 +92,7 @@ class ReplicaPod:
     @property
     def given_up(self) -> bool:
         """Whether it will not get ready by itself."""
-        return bool(self.trouble) and (self.restarts >= GIVEN_UP_RESTARTS or not self.trouble.startswith("CrashLoop"))
+        return bool(self.trouble) and (self.restarts >= GIVEN_UP_RESTARTS or not self.trouble.startswith(_MAY_PASS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +161,9 @@ def replica_pod(found: Object) -> ReplicaPod | None:
     scheduled = conditions.get("PodScheduled", {})
     containers = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
     waits = [((c.get("state") or {}).get("waiting") or _again(c)) for c in containers]
-    bad = next((w for w in waits if w.get("reason") in _BAD_WAITS), None)
+    bad, ended = next(
+        ((w, _ended(c)) for c, w in zip(containers, waits, strict=True) if w.get("reason") in _BAD_WAITS), (None, "")
+    )
     return ReplicaPod(
         metadata["namespace"],
         metadata["name"],
@@ -160,7 +171,7 @@ def replica_pod(found: Object) -> ReplicaPod | None:
         version,
         ready=conditions.get("Ready", {}).get("status") == "True" and not metadata.get("deletionTimestamp"),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
-        trouble=f"{bad['reason']}: {bad.get('message', '')}".rstrip(": ") if bad else "",
+        trouble=f"{bad['reason']}: {bad.get('message', '')}{ended}".rstrip(": ") if bad else "",
         template=(metadata.get("labels") or {}).get(_TEMPLATE, ""),
         restarts=sum(int(c.get("restartCount") or 0) for c in containers),
         troubled=next((c["name"] for c, w in zip(containers, waits, strict=True) if w is bad and bad), "scoring"),
@@ -190,7 +201,13 @@ def _again(container: Object) -> Mapping[str, str]:
     ended, restarts = (container.get("lastState") or {}).get("terminated"), int(container.get("restartCount") or 0)
     if not ended or container.get("ready") or restarts < GIVEN_UP_RESTARTS or _lasted(ended) >= SOON_S:
         return {}
-    return {"reason": "CrashLoopBackOff", "message": f"ended {restarts} times, with exit code {ended.get('exitCode')}"}
+    return {"reason": "CrashLoopBackOff", "message": f"ended {restarts} times"}
+
+
+def _ended(container: Object) -> str:
+    """How its last run ended; no log tells that one used too much memory."""
+    last = (container.get("lastState") or {}).get("terminated")
+    return f"; its last run: {last.get('reason', 'ended')}, exit code {last.get('exitCode')}" if last else ""
 
 
 def _lasted(ended: Object) -> float:
