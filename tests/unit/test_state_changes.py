@@ -134,6 +134,9 @@ def test_what_is_declared() -> None:
     monitors = {name: m["spec"] for (kind, name), m in found.items() if kind == "PodMonitor"}
     assert {m["podMetricsEndpoints"][0]["port"] for m in monitors.values()} == {"agent", "gate-ready"}
     assert monitors["aks-inference-replicas"]["namespaceSelector"] == {"any": True}
+    for monitor in monitors.values():
+        # Of the labels that the operator sets (namespace, container, pod, job, endpoint) ours have the last one, too.
+        assert monitor["podMetricsEndpoints"][0]["relabelings"] == [{"action": "labeldrop", "regex": "endpoint"}]
     assert not any(m["kind"] in ("PodMonitor", "PrometheusRule") for m in monitoring("space"))
 
 

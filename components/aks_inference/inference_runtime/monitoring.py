@@ -12,6 +12,9 @@ RULES_NAME = "aks-inference-alerts"
 DASHBOARD_FILE = "aks-inference.json"
 RULES_FILE = "aks-inference.rules.json"
 _OPERATOR = "monitoring.coreos.com/v1"
+_OWN_LABELS = [{"action": "labeldrop", "regex": "endpoint"}]
+"""The operator gives all that it asks for a label `endpoint`, the name of the port: ours, that of a ScoringEndpoint,
+would then be `exported_endpoint`."""
 _WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
 _BY = "endpoint, version"
 
@@ -194,7 +197,7 @@ def _operated(namespace: str) -> Iterator[Manifest]:
         spec = {
             "selector": {"matchLabels": {k8s.PART_OF_LABEL: k8s.PART_OF, k8s.COMPONENT_LABEL: component}},
             "namespaceSelector": {"any": True} if everywhere else {"matchNames": [namespace]},
-            "podMetricsEndpoints": [{"port": port, "path": "/metrics"}],
+            "podMetricsEndpoints": [{"port": port, "path": "/metrics", "relabelings": _OWN_LABELS}],
         }
         yield named(_OPERATOR, "PodMonitor", name, namespace, spec=spec)
     yield named(_OPERATOR, "PrometheusRule", RULES_NAME, namespace, spec=rules())
