@@ -106,8 +106,13 @@ def test_the_command(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, [*arguments, "--svg", str(picture), "--replica-cost-per-hour", "0.5"])
     assert shown.exit_code == 0, shown.output
     assert "replicas wanted" in shown.output
-    assert "cost" in shown.output
+    assert [line.split("│")[0].strip() for line in shown.output.splitlines() if "│" in line][-1] == "cost"
     assert picture.read_text().startswith("<svg")
+    assert ">cost<" in picture.read_text()
+    priced = json.loads(CliRunner().invoke(main, [*arguments, "--json", "--replica-cost-per-hour", "0.5"]).output)
+    costs = [second["cost"] for second in priced["seconds"]]
+    assert costs == sorted(costs)
+    assert costs[-1] == priced["cost"] > 0
     told = CliRunner().invoke(main, [*arguments, "--json"])
     found = json.loads(told.output)
     assert len(found["seconds"]) == 60

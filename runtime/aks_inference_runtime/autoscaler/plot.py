@@ -16,14 +16,16 @@ SERIES: tuple[Series, ...] = (
     ("utilization %", "#72b7b2", lambda second: second.utilization),
     ("rejected/s", "#e45756", lambda second: second.rejected),
 )
-_CHARTS = (("requests/s", "rejected/s"), ("replicas wanted", "replicas ready"), ("utilization %",))
+COST: Series = ("cost", "#b279a2", lambda second: second.cost)
+"""Where a price was given."""
+_CHARTS = (("requests/s", "rejected/s"), ("replicas wanted", "replicas ready"), ("utilization %",), ("cost",))
 
 
 def text(outcome: Outcome, width: int = 72) -> str:
     """A line of bars for each figure, the highest of each column."""
     names = max(len(name) for name, _, _ in SERIES)
     lines = []
-    for name, _, value in SERIES:
+    for name, _, value in _series(outcome):
         values = _columns([value(second) for second in outcome.seconds], width)
         top = max(values, default=0.0)
         bars = "".join(_BARS[round(v / top * (len(_BARS) - 1))] if top else _BARS[0] for v in values)
@@ -32,18 +34,23 @@ def text(outcome: Outcome, width: int = 72) -> str:
 
 
 def svg(outcome: Outcome, title: str) -> str:
-    """Three charts one below the other, over the same time."""
-    height = (HEIGHT + MARGIN) * len(_CHARTS) + MARGIN
+    """Charts one below the other, over the same time."""
+    series = _series(outcome)
+    charts = [drawn for names in _CHARTS if (drawn := [one for one in series if one[0] in names])]
+    height = (HEIGHT + MARGIN) * len(charts) + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + 2 * MARGIN} {height}"'
         ' font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="{MARGIN}" y="24" font-size="15">{_escaped(title)}</text>',
     ]
-    for number, names in enumerate(_CHARTS):
-        top = MARGIN + number * (HEIGHT + MARGIN)
-        parts += _chart(outcome.seconds, [series for series in SERIES if series[0] in names], top)
+    for number, drawn in enumerate(charts):
+        parts += _chart(outcome.seconds, drawn, MARGIN + number * (HEIGHT + MARGIN))
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _series(outcome: Outcome) -> tuple[Series, ...]:
+    return (*SERIES, COST) if outcome.cost else SERIES
 
 
 def _chart(seconds: Sequence[Second], series: Sequence[Series], top: int) -> list[str]:

@@ -51,6 +51,8 @@ class Second:
     utilization: float
     """Percent, at its end."""
     queued: int
+    cost: float
+    """Since the beginning."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,11 @@ class _World:
     def _patience(self) -> float:
         return self.service.max_wait_s if self.ready else self.service.cold_wait_s
 
+    @property
+    def cost(self) -> float:
+        """So far."""
+        return self.replica_seconds / 3_600 * self.service.replica_cost_per_hour
+
     def _pass(self, to: float) -> None:
         self.replica_seconds += (self.ready + len(self.starting)) * (to - self.now)
         self.now = to
@@ -209,7 +216,8 @@ def simulate(service: Service, arrivals: Iterable[float], duration_s: float, ran
             lost = world.full + world.timed_out
             load = Load(world.busy, len(world.queue))
             used = utilization(load, world.ready, service.rules.max_concurrent)
-            seconds.append(Second(at, came, lost - rejected, world.wanted, world.ready, round(used, 1), load.queued))
+            seen = world.wanted, world.ready, round(used, 1), load.queued, round(world.cost, 4)
+            seconds.append(Second(at, came, lost - rejected, *seen))
             came, rejected = 0, lost
     return _outcome(world, tuple(seconds), most)
 
@@ -227,7 +235,7 @@ def _outcome(world: _World, seconds: tuple[Second, ...], most: int) -> Outcome:
         wait_p99_ms=_percentile(waits, 0.99),
         wait_max_ms=_percentile(waits, 1.0),
         replica_hours=round(hours, 4),
-        cost=round(hours * world.service.replica_cost_per_hour, 4),
+        cost=round(world.cost, 4),
         most_replicas=most,
         changes=len(world.reasons),
         reasons=tuple(world.reasons),
