@@ -255,16 +255,20 @@ class Chaos:
         await asyncio.sleep(BACK_S)
         self.bed.start_router(name)
 
-    async def kill_leader(self) -> None:
-        """The autoscaler that leads."""
+    async def leader(self) -> Running | None:
+        """The autoscaler that leads; None: nobody does just now."""
         path = f"/apis/coordination.k8s.io/v1/namespaces/{plane.NAMESPACE}/leases/{AUTOSCALER_NAME}"
         with contextlib.suppress(AksInferenceError):
-            holder = str((await self.there.api.get(path))["spec"].get("holderIdentity"))
-            if (found := self.autoscalers.get(holder)) is not None:
-                found.process.kill()
-                await asyncio.to_thread(found.process.wait)
-                await asyncio.sleep(BACK_S)
-                self._autoscaler(holder)
+            return self.autoscalers.get(str((await self.there.api.get(path))["spec"].get("holderIdentity")))
+        return None
+
+    async def kill_leader(self) -> None:
+        """Which a kubelet starts again."""
+        if (found := await self.leader()) is not None:
+            found.process.kill()
+            await asyncio.to_thread(found.process.wait)
+            await asyncio.sleep(BACK_S)
+            self._autoscaler(found.name)
 
     def end(self) -> None:
         """All of it."""

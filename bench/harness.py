@@ -74,22 +74,23 @@ def run_bench(
 ) -> None:
     """What `bench/run NAME` does: measures, saves a full run, prints a table or one JSON object.
 
-    `rounds`: it can be ended after some minutes, and goes on from there when it is run again; `left` in the result says
-    that it is not through.
+    `rounds`: it can be ended after some minutes, and goes on from there when it is run again (`left` in the result says
+    that it is not through), or be so many of each of what it is about.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="within 50 s")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     if rounds:
         parser.add_argument("--minutes", type=float, help="ends after a round; the next run goes on from there")
+        parser.add_argument("--each", type=int, help="so many of each, in quick succession")
     arguments = parser.parse_args()
 
     async def measured() -> dict[str, Any]:
-        more = {"minutes": arguments.minutes} if rounds else {}
+        more = {"minutes": arguments.minutes, "each": arguments.each} if rounds else {}
         return await measure(quick=arguments.quick, **more)
 
     result = asyncio.run(measured())
-    if not arguments.quick and not result.get("left"):
+    if not result.get("quick", arguments.quick) and not result.get("left"):
         save(name, result)
     print(json.dumps(result) if arguments.json else table(result))
 
