@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from aks_inference_runtime.api.crd import crd
-from aks_inference_runtime.api.endpoint import API_VERSION, KIND, MAX_VERSIONS, EndpointSpec, ScoringEndpoint
+from aks_inference_runtime.api.endpoint import (
+    API_VERSION,
+    KIND,
+    LONGEST_MS,
+    LONGEST_S,
+    MAX_VERSIONS,
+    MOST,
+    EndpointSpec,
+    ScoringEndpoint,
+)
 
 CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
 
@@ -62,6 +71,11 @@ ACCEPTED = {
             version("green", container={"image": "b", "protocol": "grpc"}),
         ]
     },
+    "the longest and the most": only(
+        scaling={"autoscaleMaxReplicas": MOST},
+        requests={"scoringTimeoutMs": LONGEST_MS, "maxRequestWaitTime": LONGEST_MS, "maxQueuedRequests": MOST},
+        livenessProbe={"initialDelaySeconds": LONGEST_S, "failureThreshold": MOST},
+    ),
     "no queue": only(requests={"maxQueuedRequests": 0}),
     "tokens": {**only(), "auth": "token", "token": {"issuer": "https://i.example", "audiences": ["scoring"]}},
     "origins": {**only(), "corsOrigins": ["https://app.example.com", "http://[::1]:3000"], "retryLostRequests": False},
@@ -122,6 +136,10 @@ REFUSED = [
     (only(requests={"maxQueuedRequests": -1}), "maxQueuedRequests"),
     (only(requests={"coldStartTimeoutMs": 0}), "coldStartTimeoutMs"),
     (only(livenessProbe={"periodSeconds": 0}), "periodSeconds"),
+    (only(scaling={"autoscaleMaxReplicas": MOST + 1}), "autoscaleMaxReplicas"),
+    (only(requests={"scoringTimeoutMs": LONGEST_MS + 1}), "scoringTimeoutMs"),
+    (only(requests={"maxRequestWaitTime": LONGEST_MS + 1}), "maxRequestWaitTime"),
+    (only(livenessProbe={"initialDelaySeconds": LONGEST_S + 1}), "initialDelaySeconds"),
     (only(container={"port": 80}), "spec.versions[0].container.image: Required"),
     (only(container={"image": "x", "port": 65_536}), "port"),
     (only(container={"image": "x", "protocol": "h2"}), "Unsupported value"),

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-from aks_inference_runtime.api.endpoint import GROUP, KIND, MAX_VERSIONS, EndpointSpec
+from aks_inference_runtime.api.endpoint import GROUP, KIND, LONGEST_MS, LONGEST_S, MAX_VERSIONS, MOST, EndpointSpec
 from aks_inference_runtime.api.status import EndpointStatus, ServiceState
 
 Schema: TypeAlias = dict[str, Any]
@@ -92,6 +92,10 @@ def _spec() -> Schema:
     # Its values are bounded one by one; more in all is no environment.
     fields["environment"]["properties"]["pipPackages"]["maxItems"] = 1_000
     fields["models"]["maxItems"] = 1_000
+    for part in ("scaling", "requests", "livenessProbe"):
+        for name, field in fields[part]["properties"].items():
+            if field["type"] == "integer":
+                field["maximum"] = _longest(name)
     fields["name"] |= {"maxLength": 32, "pattern": _NAME}
     fields["trafficPercentile"]["x-kubernetes-validations"] = [
         _rule(
@@ -128,6 +132,13 @@ def _spec() -> Schema:
         _rule("self.auth != 'token' || has(self.token)", "auth token needs token: issuer and audiences"),
     ]
     return spec
+
+
+def _longest(name: str) -> int:
+    """Of a time by its unit; else of a count."""
+    if name.endswith(("Ms", "WaitTime")):
+        return LONGEST_MS
+    return LONGEST_S if name.endswith("Seconds") else MOST
 
 
 def _status() -> Schema:
