@@ -34,11 +34,16 @@ else:
     runtime, placed = LocalInferenceCluster("local", port=told["port"], state_directory=told["state"]), {}
 config = {"entry_script": "score.py", "source_directory": "code"}
 service = ModelWebService("contract", target=runtime, inference_config=config, num_replicas=1, max_queued_requests=2,
-                          max_request_wait_time=1000, scoring_timeout_ms=2500, primary_key="contract-key-1",
+                          max_request_wait_time=1000, scoring_timeout_ms=2500, primary_key=told["primary"],
                           secondary_key="contract-key-2", **placed)
 versions = [{"version_name": name, "inference_config": config, "num_replicas": 1, "traffic_percentile": share,
-             "max_request_wait_time": 5000, **placed} for name, share in (("blue", 70), ("green", 30))]
+             "max_request_wait_time": 5000, **placed} for name, share in told["shares"].items()]
 split = ControlledRolloutEndpoint("split", target=runtime, versions=versions, primary_key="contract-key-1")
+late = {**config, "environment": {"environment_variables": {"START_SECONDS": "3"}}}
+slow = ModelWebService("slow", target=runtime, inference_config=late, num_replicas=1, max_request_wait_time=300,
+                       primary_key="contract-key-1", **placed)
+grows = ModelWebService("grows", target=runtime, inference_config=config, autoscale_enabled=True,
+                        autoscale_max_replicas=2, max_request_wait_time=30000, primary_key="contract-key-1", **placed)
 free = ModelWebService("free", target=runtime, inference_config=config, num_replicas=1, auth_enabled=False, **placed)
 pulumi.export("state", service.state)
 """
@@ -48,8 +53,10 @@ import time
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
+ME = os.urandom(8).hex()
+
 def init():
-    pass
+    time.sleep(float(os.environ.get("START_SECONDS", 0)))
 
 @rawhttp
 def run(request):
@@ -59,6 +66,8 @@ def run(request):
         os._exit(9)
     if told.get("throw"):
         raise ValueError("as asked")
+    if told.get("who"):
+        return AMLResponse(ME, 200)
     return AMLResponse(told.get("say", "scored"), told.get("status", 200))
 """
 KEY, OTHER_KEY = "contract-key-1", "contract-key-2"
@@ -104,9 +113,17 @@ class Client:
             )
 
 
+@dataclass(frozen=True)
+class Target:
+    """What serves."""
+
+    address: str
+    """`host:port`."""
+    project: Project
+
+
 @pytest.fixture(scope="module", params=["local", pytest.param("cluster", marks=pytest.mark.long)])
-def address(request, tmp_path_factory):
-    """Where the target serves, `host:port`."""
+def target(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("contract")
     if request.param == "local":
         (port,) = free_ports(1)
@@ -114,23 +131,23 @@ def address(request, tmp_path_factory):
     else:
         node = request.getfixturevalue("node")
         told = {"image": node.image, "kubeconfig": str(node.kubeconfig)}
-    project = Project(folder, PROGRAM, **told)
+    project = Project(folder, PROGRAM, primary=KEY, shares={"blue": 70, "green": 30}, **told)
     (project.folder / "code" / "score.py").write_text(SCRIPT)
     try:
         project.up()
         if request.param == "local":
-            yield f"127.0.0.1:{told['port']}"
+            yield Target(f"127.0.0.1:{told['port']}", project)
         else:
             path = f"/api/v1/namespaces/{k8s.RUNTIME_NAMESPACE}/services/{k8s.ROUTER_NAME}"
-            yield node.api.get(path).body["spec"]["clusterIP"]
+            yield Target(node.api.get(path).body["spec"]["clusterIP"], project)
     finally:
         project.must("destroy", "--yes", "--stack", "dev")
 
 
 @pytest_asyncio.fixture
-async def client(address) -> AsyncIterator[Client]:
+async def client(target) -> AsyncIterator[Client]:
     async with aiohttp.ClientSession() as session:
-        yield Client(address, session)
+        yield Client(target.address, session)
 
 
 async def settled(client: Client) -> None:
@@ -161,17 +178,29 @@ async def test_a_method_that_is_none(client):
     assert (refused.status, refused.reason) == (405, "method")
 
 
-async def test_a_body_above_the_limit(client):
-    """By its length, before any of it is read."""
+@pytest.mark.parametrize(
+    ("rest", "status", "reason"),
+    [
+        # By its length, before any of it is read.
+        (f"Content-Length: {101_000_000}\r\n\r\n", 413, "too-large"),
+        # Of a body that never comes, ten seconds later.
+        ("Content-Length: 100\r\n\r\nno more", 408, "client-timeout"),
+        # A trailer that frames its body: seen by who alone reads such a body to its end.
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n", 400, "bad-request"),
+    ],
+    ids=["too large", "too slow", "malformed"],
+)
+async def test_what_is_no_request_of_ours(client, rest, status, reason):
+    await settled(client)
     host, _, port = client.address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port or 80))
     head = f"POST /api/v1/service/contract/score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-    writer.write(f"{head}Content-Length: {101_000_000}\r\n\r\n".encode())
-    async with asyncio.timeout(10):
+    writer.write(f"{head}{rest}".encode())
+    async with asyncio.timeout(30):
         answer = await reader.readuntil(b"\r\n\r\n")
     writer.close()
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert b"x-aks-inference-reason: too-large" in answer.lower()
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
+    assert f"x-aks-inference-reason: {reason}".encode() in answer.lower()
 
 
 @pytest.mark.parametrize("status", [200, 201, 400, 404, 418, 429, 500, 503])
@@ -221,6 +250,48 @@ async def test_a_replica_that_dies_with_a_request(client):
     await settled(client)
 
 
+async def test_no_replica(client):
+    """While the only one starts again."""
+    async with asyncio.timeout(120):
+        while (await client.score(endpoint="slow")).status != 200:
+            await asyncio.sleep(0.1)
+        assert (await client.score({"die": True}, endpoint="slow")).reason == "replica-lost"
+        while (answer := await client.score(endpoint="slow")).reason != "no-replica":
+            await asyncio.sleep(0.05)
+    assert answer.status == 503
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_first_come_first_served(client):
+    """I2, of one replica: a tenth of a second apart, which no queue on the way turns round."""
+    served: list[int] = []
+
+    async def one(number: int) -> None:
+        await asyncio.sleep(number / 10)
+        asked = {"x-aks-inference-version": "blue"}
+        assert (await client.score({"sleep": 0.3}, endpoint="split", **asked)).status == 200
+        served.append(number)
+
+    await asyncio.gather(*map(one, range(8)))
+    assert served == list(range(8))
+
+
+async def test_replicas_between_their_bounds(client):
+    """I5: the second one comes with the need, a third one never."""
+    seen: set[str] = set()
+
+    async def asks() -> None:
+        while len(seen) < 2:
+            answer = await client.score({"sleep": 0.2, "who": True}, endpoint="grows")
+            assert answer.status == 200
+            seen.add(answer.text)
+
+    async with asyncio.timeout(120):
+        await asyncio.gather(*(asks() for _ in range(6)))
+    answers = await asyncio.gather(*(client.score({"sleep": 0.1, "who": True}, endpoint="grows") for _ in range(40)))
+    assert {answer.text for answer in answers} == seen
+
+
 async def test_the_split_and_a_version_that_is_asked_for(client):
     """I6, within five standard deviations: outside by chance less than once in 10^6 runs."""
     number, share = 400, 0.7
@@ -236,3 +307,27 @@ async def test_the_split_and_a_version_that_is_asked_for(client):
         for _ in range(5):
             asked = await client.score(endpoint="split", **{"x-aks-inference-version": version})
             assert asked.version == version
+
+
+async def test_changes_fail_no_request(client, target):
+    """I4: shares and a key, under requests. The last test, as it leaves others behind."""
+    over = asyncio.Event()
+    answers: Counter[tuple[int, str]] = Counter()
+
+    async def asks(endpoint: str, key: str) -> None:
+        while not over.is_set():
+            answer = await client.score(endpoint=endpoint, key=key)
+            answers[answer.status, answer.reason] += 1
+
+    await settled(client)
+    asking = [asyncio.create_task(asks(*who)) for who in (("split", KEY), ("split", KEY), ("contract", OTHER_KEY))]
+    target.project.told |= {"primary": "contract-key-3", "shares": {"blue": 0, "green": 100}}
+    try:
+        await asyncio.to_thread(target.project.up)
+    finally:
+        over.set()
+        await asyncio.gather(*asking)
+    assert set(answers) == {(200, "")}, answers
+    assert {(await client.score(endpoint="split")).version for _ in range(20)} == {"green"}
+    assert (await client.score(key="contract-key-3")).status == 200
+    assert (await client.score(key=KEY)).status == 401
