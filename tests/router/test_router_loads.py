@@ -12,9 +12,10 @@ from aks_inference_runtime.router.admin import BackendRow, ServerRow, Stat
 from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.links import Word
 from aks_inference_runtime.router.model import ControlAddress, ReplicaTarget, VersionKey, VersionRoute
+from aks_inference_runtime.router.observing import Observation
 from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, Tenure
 from aks_inference_runtime.router.slots import Slot
-from aks_inference_runtime.router.versions import Observation, ServedVersion
+from aks_inference_runtime.router.versions import ServedVersion
 
 SLOTS = (Slot(1, 0), Slot(1, 1))
 NAMES = ("r0", "r1", "r2")

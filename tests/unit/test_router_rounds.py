@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL, RuntimeSettings
 from aks_inference_runtime.kubernetes import objects, routing
@@ -120,22 +122,46 @@ async def test_what_the_router_refused_is_told_again(agent: Agent) -> None:
 def agent_parts() -> Any:
     declared = objects.declared(endpoint("one"))
     assert declared is not None
-    found = objects.slice_of(replicas("one", "one-1"))
-    assert found is not None
-    there = routing.replicas_of([found])
-    return routing.Routes(), (declared, declared.spec, there, frozenset(), routing.Part(None, AWAY))
+    there = routing.replicas_of([slice_of("one", "one-1")])
+    return routing.Routes(), (declared, there, frozenset(), routing.Part(None, AWAY))
 
 
 def test_routes_are_remembered_until_something_of_them_changes(agent_parts: Any) -> None:
     routes, given = agent_parts
-    first = routes.route(*given)
-    assert routes.route(*given) is first
-    endpoint_, spec, there, _, part = given
-    other = routes.route(endpoint_, spec, there, frozenset({"d" * 64}), part)
+    first = routes.serve(*given)
+    assert routes.serve(*given) is first
+    endpoint_, there, _, part = given
+    again = routes.serve(objects.declared(endpoint("one")), routing.replicas_of([slice_of("one", "one-1")]), *given[2:])
+    assert again.route is first.route
+    other = routes.serve(endpoint_, there, frozenset({"d" * 64}), part).route
     assert other.key_digests == {"d" * 64}
     away = routing.Part("b", part.tenure)
-    assert routes.route(endpoint_, spec, there, frozenset(), away).owner == "b"
-    fewer = routes.route(endpoint_, spec, {}, frozenset(), part)
+    assert routes.serve(endpoint_, there, frozenset(), away).route.owner == "b"
+    fewer = routes.serve(endpoint_, {}, frozenset(), part).route
     assert fewer.versions[0].replicas == ()
+    assert routes.in_force(endpoint_)
     routes.forget(but=())
-    assert routes.route(*given) is not first
+    assert routes.serve(*given).route is not first.route
+
+
+def slice_of(name: str, *uids: str) -> objects.Slice:
+    found = objects.slice_of(replicas(name, *uids))
+    assert found is not None
+    return found
+
+
+pieces = st.builds(slice_of, st.sampled_from(["one", "two"]), st.sampled_from(["x", "y"]), st.sampled_from(["y", "z"]))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), pieces), max_size=6))
+def test_replicas_are_those_of_all_slices(steps: list[dict[str, objects.Slice]]) -> None:
+    bases = routing.Bases()
+    for revision, slices in enumerate(steps):
+        found = bases.replicas(slices, revision)
+        expected = routing.replicas_of(slices.values())
+        assert found.keys() == expected.keys()
+        for key, there in found.items():
+            # Where one stands in two slices, either may be taken.
+            assert {one.id for one in there} == {one.id for one in expected[key]}
+            assert len(there) == len(expected[key])
+        assert bases.replicas({}, revision) is found

@@ -23,7 +23,7 @@ from aks_inference_runtime.kubernetes.routing import Part, route
 from aks_inference_runtime.kubernetes.status import Facts, status_of
 from aks_inference_runtime.router import routes
 from aks_inference_runtime.router.gate.settings import GateSettings
-from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionRoute
+from aks_inference_runtime.router.model import EndpointRoute, VersionKey, VersionRoute
 from aks_inference_runtime.router.ownership import AWAY
 from aks_inference_runtime.router.slots import Slot
 
@@ -187,15 +187,14 @@ def test_the_table_of_an_endpoint_that_takes_calls() -> None:
     endpoint = EndpointRoute("svc", AuthMode.NONE, frozenset(), versions, grpc=True)
     slots = {VersionKey("svc", "A"): Slot(0, 3)}
     path = "/api/v1/service/svc/score"
-    state = RouterState({"svc": endpoint})
-    table = routes.table(state, slots)
+    table = routes.entries(endpoint, slots)
     assert table["grpc/svc"] == path
     assert table[f"{path}?@A"] == "s3|s3|62500|1000|A|rpc|once"
-    assert routes.owner_table(state, slots, 0)[f"{path}?@A"].endswith("|A|rpc|once")
-    elsewhere = RouterState({"svc": replace(endpoint, owner="b")})
-    assert routes.table(elsewhere, slots, {"b": 2})[f"{path}?@A"] == "peer2||||A|rpc|once"
+    assert routes.owner_entries(endpoint, slots, 0)[f"{path}?@A"].endswith("|A|rpc|once")
+    elsewhere = replace(endpoint, owner="b")
+    assert routes.entries(elsewhere, {}, {"b": 2})[f"{path}?@A"] == "peer2||||A|rpc|once"
     # One that takes requests is no address of calls.
-    table = routes.table(RouterState({"svc": replace(endpoint, grpc=False)}), slots)
+    table = routes.entries(replace(endpoint, grpc=False), slots)
     assert "grpc/svc" not in table
     assert not table[f"{path}?@A"].endswith("once")
 

@@ -106,14 +106,14 @@ class Informer(Generic[T]):
         if kind == "BOOKMARK":
             return
         key = _key(found)
-        before = self._items.get(key)
         kept = None if kind == "DELETED" else self._kept(found)
+        if kept == self._items.get(key):
+            return  # the same object stays: whoever made something of it sees that
         if kept is None:
-            self._items.pop(key, None)
+            del self._items[key]
         else:
             self._items[key] = kept
-        if kept != before:
-            self._tell()
+        self._tell()
 
     def _tell(self) -> None:
         self.revision += 1

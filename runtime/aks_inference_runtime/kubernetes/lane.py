@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
-from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.api.kubernetes import LANE_PORTS, RuntimeSettings
 from aks_inference_runtime.kubernetes import objects, routing
 from aks_inference_runtime.kubernetes.heartbeats import Heartbeats
@@ -69,7 +68,8 @@ class Lane:
         self._address = address
         self._settings = settings
         self._heartbeats = heartbeats
-        self._served: dict[str, EndpointSpec] = {}
+        self._endpoints: tuple[int, dict[str, objects.Declared]] = -1, {}
+        """Those that are served, as of which revision."""
         self._applied: RouterState | None = None
         self._settled: object = None
         """What was known at the last round, if that left nothing to do."""
@@ -118,14 +118,17 @@ class Lane:
         return moving
 
     async def _round(self, known: Known, view: View) -> bool:
-        endpoints = objects.served(known.endpoints.items)
+        if self._endpoints[0] != known.endpoints.revision:
+            self._endpoints = known.endpoints.revision, objects.served(known.endpoints.items)
+        endpoints = self._endpoints[1]
         before = self.sharing.tenures
         parts = self.sharing.decide(endpoints, view, self._told(view))
         held = self.sharing.held
-        self.owner_changes += sum(
-            (name in held) != (before.get(name) is not None and before[name].epoch is not None)
-            for name in self.sharing.tenures
-        )
+        if self.sharing.tenures != before:
+            self.owner_changes += sum(
+                (name in held) != (before.get(name) is not None and before[name].epoch is not None)
+                for name in self.sharing.tenures
+            )
         seen = (known.revisions, view.live, parts)
         if seen != self._seen:
             self._built = self._state(known, endpoints, parts, view)
@@ -135,16 +138,12 @@ class Lane:
             await self.router.apply(state)
         self._applied = state
         self.generations = {
-            name: endpoint.generation if self._in_force(endpoint) else self.generations.get(name, 0)
+            name: endpoint.generation if self._routes.in_force(endpoint) else self.generations.get(name, 0)
             for name, endpoint in endpoints.items()
         }
         self._heartbeats.say(self.name, view, clock=self.sharing.clock, leaving=self.leaving, held=held)
         self.ready = self.ready or view.heard_all
         return not view.agreed or any(part.tenure.uses_replicas == (part.owner is not None) for part in parts.values())
-
-    def _in_force(self, endpoint: objects.Declared) -> bool:
-        spec = self._served[endpoint.name]
-        return spec is endpoint.spec or spec == endpoint.spec
 
     def _told(self, view: View) -> dict[str, Told]:
         now = asyncio.get_running_loop().time()
@@ -153,11 +152,10 @@ class Lane:
         elif self._agreed_at is None:
             self._agreed_at = now
         told = {}
-        for endpoint in self.sharing.tenures:
-            highest, above = self.router.claims(endpoint)
-            agreed = self._agreed_at is not None
-            settled = agreed and self.router.waiting(endpoint, since=self._agreed_at or now) == 0
-            told[endpoint] = Told(settled, highest, above)
+        for endpoint, tenure in self.sharing.tenures.items():
+            goes = tenure.uses_replicas and self.sharing.owner(endpoint, view) != self.name
+            settled = goes and view.agreed and self.router.waiting(endpoint, since=self._agreed_at or now) == 0
+            told[endpoint] = Told(settled, *self.router.claims(endpoint))
         return told
 
     def _state(
@@ -169,14 +167,12 @@ class Lane:
     ) -> RouterState:
         replicas = self._routes.replicas(known.slices.items, known.slices.revision)
         digests = {found.endpoint: found.digests for found in known.secrets.items.values()}
-        served = {}
-        routes = {}
-        for name, endpoint in endpoints.items():
-            spec = served[name] = routing.next_spec(self._served.get(name), endpoint, replicas)
-            routes[name] = self._routes.route(endpoint, spec, replicas, digests.get(name, frozenset()), parts[name])
-        self._served = served
-        self._routes.forget(but=routes)
-        return RouterState(routes, self._peers(known, view), *known.tls)
+        found = {
+            name: self._routes.serve(endpoint, replicas, digests.get(name, frozenset()), parts[name]).route
+            for name, endpoint in endpoints.items()
+        }
+        self._routes.forget(but=found)
+        return RouterState(found, self._peers(known, view), *known.tls)
 
     def _peers(self, known: Known, view: View) -> dict[str, Peer]:
         """All other lanes: of other pods, and of this one."""

@@ -2,16 +2,19 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Protocol
 from aks_inference_runtime.api.kubernetes import version_label
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.kubernetes.objects import Declared, ReplicaEndpoint, Slice
+from aks_inference_runtime.router.deltas import differing
 from aks_inference_runtime.router.model import ControlAddress, EndpointRoute, ReplicaTarget, VersionRoute, token_rules
 from aks_inference_runtime.router.ownership import AWAY, Tenure
 
-Replicas = Mapping[tuple[str, str, str], tuple[ReplicaEndpoint, ...]]
-"""By namespace, endpoint and label of the version."""
+Key = tuple[str, str, str]
+"""Namespace, endpoint and label of a version."""
+Replicas = Mapping[Key, tuple[ReplicaEndpoint, ...]]
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class Part:
 
 def replicas_of(slices: Iterable[Slice]) -> Replicas:
     """All replicas by version. One that stands in two slices (it is being moved) is taken once."""
-    found: dict[tuple[str, str, str], dict[str, ReplicaEndpoint]] = {}
+    found: dict[Key, dict[str, ReplicaEndpoint]] = {}
     for piece in slices:
-        version = found.setdefault((piece.namespace, piece.endpoint, piece.version_label), {})
+        version = found.setdefault(_key(piece), {})
         version.update({replica.id: replica for replica in piece.replicas})
     return {key: tuple(version.values()) for key, version in found.items()}
 
@@ -91,14 +94,31 @@ class Bases:
     """What all lanes of a router pod serve alike, worked out once: of many endpoints few change at a time."""
 
     def __init__(self) -> None:
-        self._replicas: Replicas = {}
+        self._replicas: dict[Key, tuple[ReplicaEndpoint, ...]] = {}
+        self._slices: dict[str, Slice] = {}
+        """As they were looked at last."""
+        self._of: dict[Key, dict[str, Slice]] = {}
         self._revision: int | None = None
         self._known: dict[str, tuple[object, EndpointRoute]] = {}
 
     def replicas(self, slices: Mapping[str, Slice], revision: int) -> Replicas:
-        """As `replicas_of`. `revision`: another one with each change of the slices."""
+        """As `replicas_of`; of a version of which nothing changes the same object. `revision`: another one with each
+        change of the slices."""
         if revision != self._revision:
-            self._replicas, self._revision = replicas_of(slices.values()), revision
+            changed = set()
+            for name in differing(self._slices, slices):
+                before, now = self._slices.get(name), slices.get(name)
+                if before is not None and (now is None or _key(now) != _key(before)):
+                    del self._of[_key(before)][name]
+                if now is not None:
+                    self._of.setdefault(_key(now), {})[name] = now
+                changed |= {_key(piece) for piece in (before, now) if piece is not None}
+            for key in changed:
+                self._replicas.pop(key, None)
+                self._replicas |= replicas_of(self._of[key].values())
+                if not self._of[key]:
+                    del self._of[key]
+            self._slices, self._revision = dict(slices), revision
         return self._replicas
 
     def route(
@@ -118,34 +138,68 @@ class Bases:
             del self._known[name]
 
 
+class Serving(NamedTuple):
+    """An endpoint as a lane serves it, and what that was made of."""
+
+    endpoint: Declared
+    there: tuple[tuple[Key, tuple[ReplicaEndpoint, ...]], ...]
+    """The replicas of all versions that matter."""
+    digests: frozenset[str]
+    part: Part
+    spec: EndpointSpec
+    """Whose shares are in force."""
+    base: EndpointRoute
+    route: EndpointRoute
+
+    def stands(self, endpoint: Declared, replicas: Replicas, digests: frozenset[str], part: Part) -> bool:
+        """Whether it is made of the same."""
+        same = self.endpoint is endpoint and self.part is part and self.digests == digests
+        return same and all(replicas.get(key, ()) is found for key, found in self.there)
+
+
 class Routes:
     """What one lane serves."""
 
     def __init__(self, bases: Bases | None = None) -> None:
         """`bases`: Optional. Those of its pod; default: its own."""
         self._bases = bases or Bases()
-        self._known: dict[str, tuple[EndpointRoute, Part, EndpointRoute]] = {}
+        self._known: dict[str, Serving] = {}
 
     def replicas(self, slices: Mapping[str, Slice], revision: int) -> Replicas:
         """See `Bases`."""
         return self._bases.replicas(slices, revision)
 
-    def route(
-        self, endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str], part: Part
-    ) -> EndpointRoute:
-        """As the function `route`; the same object while nothing of it changes."""
-        base = self._bases.route(endpoint, spec, replicas, digests)
+    def serve(self, endpoint: Declared, replicas: Replicas, digests: frozenset[str], part: Part) -> Serving:
+        """With the shares of `next_spec`; the same route while nothing of it changes."""
         known = self._known.get(endpoint.name)
-        if known is None or known[0] is not base or known[1] != part:
+        if known is not None and known.stands(endpoint, replicas, digests, part):
+            return known
+        spec = next_spec(known.spec if known is not None else None, endpoint, replicas)
+        base = self._bases.route(endpoint, spec, replicas, digests)
+        if known is not None and known.base is base and known.part == part:
+            found = known.route
+        else:
             found = replace(base, owner=part.owner, tenure=part.tenure)
-            known = self._known[endpoint.name] = (base, part, found)
-        return known[2]
+        names = dict.fromkeys(version.name for version in (*endpoint.spec.versions, *spec.versions))
+        keys = [(endpoint.namespace, endpoint.name, version_label(name)) for name in names]
+        there = tuple((key, replicas.get(key, ())) for key in keys)
+        served = self._known[endpoint.name] = Serving(endpoint, there, digests, part, spec, base, found)
+        return served
+
+    def in_force(self, endpoint: Declared) -> bool:
+        """Whether what is declared is what is served."""
+        spec = self._known[endpoint.name].spec
+        return spec is endpoint.spec or spec == endpoint.spec
 
     def forget(self, but: Collection[str]) -> None:
         """All endpoints but these."""
         self._bases.forget(but)
         for name in self._known.keys() - set(but):
             del self._known[name]
+
+
+def _key(piece: Slice) -> Key:
+    return piece.namespace, piece.endpoint, piece.version_label
 
 
 def _version(version: EndpointVersion, traffic: int, replicas: tuple[ReplicaEndpoint, ...]) -> VersionRoute:

@@ -1,19 +1,26 @@
 """Each endpoint's tenure at this router, from what the others say and the gates tell. Pure but for a cache."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aks_inference_runtime.kubernetes.routing import Part
 from aks_inference_runtime.kubernetes.words import View
-from aks_inference_runtime.router.ownership import AWAY, Epoch, Surroundings, Tenure, next_tenure, owner_of
+from aks_inference_runtime.router.ownership import (
+    AWAY,
+    Epoch,
+    Phase,
+    Surroundings,
+    Tenure,
+    next_tenure,
+    owner_of,
+)
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """What this router's own parts tell of an endpoint."""
 
     settled: bool
-    """Nothing waits here since all routers agree."""
+    """Nothing waits here since all routers agree; asked of those that another one is to own."""
     highest: int
     """Epoch number at its gates."""
     above: Epoch | None
@@ -27,6 +34,7 @@ class Sharing:
         self.me = me
         self.clock = 0
         self.tenures: dict[str, Tenure] = {}
+        self._parts: dict[str, Part] = {}
         self._owners: dict[str, str | None] = {}
         self._candidates: frozenset[str] = frozenset()
 
@@ -48,14 +56,23 @@ class Sharing:
         self.clock = max(
             [self.clock, *(t.highest for t in told.values()), *(h.word.clock for h in view.heard.values())]
         )
-        parts = {}
-        tenures = {}
+        before, self._parts = self._parts, {}
         for endpoint in endpoints:
             owner = self.owner(endpoint, view)
-            tenure = tenures[endpoint] = self._next(endpoint, owner, view, told.get(endpoint))
-            parts[endpoint] = Part(None if owner in (None, self.me) else owner, tenure)
-        self.tenures = tenures
-        return parts
+            part, others = before.get(endpoint), None if owner in (None, self.me) else owner
+            if part is None or part.owner != others or not self._stays(endpoint, owner, view, told.get(endpoint)):
+                part = Part(others, self._next(endpoint, owner, view, told.get(endpoint)))
+            self._parts[endpoint] = part
+        self.tenures = {endpoint: part.tenure for endpoint, part in self._parts.items()}
+        return self._parts
+
+    def _stays(self, endpoint: str, owner: str | None, view: View, told: Told | None) -> bool:
+        """Whether `_next` would leave it as it is: so it is with most of them, and that is found out for less."""
+        phase = self.tenures[endpoint].phase
+        if owner != self.me:
+            return phase is Phase.AWAY
+        alone = not any(endpoint in heard.held for heard in view.heard.values())
+        return phase is Phase.HOLDING and alone and (told is None or told.above is None)
 
     def _next(self, endpoint: str, owner: str | None, view: View, told: Told | None) -> Tenure:
         above = told.above if told is not None else None

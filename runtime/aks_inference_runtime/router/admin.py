@@ -97,13 +97,15 @@ class AdminSocket:
     async def must(self, commands: Sequence[str], accept: Iterable[str] = ()) -> None:
         """Runs commands whose success is silence (or one of the texts accepted), nobody else's between them.
 
-        Raises OperationFailed for one that is refused, RuntimeUnavailable when HAProxy does not answer.
+        Raises OperationFailed when one is refused, RuntimeUnavailable when HAProxy does not answer.
         """
         async with self._lock:
-            for command in commands:
-                answer = await self._run(command)
-                if answer and not any(text in answer for text in accept):
-                    raise OperationFailed(f"haproxy refused {command.splitlines()[0]!r}: {answer}")
+            for batch in _batches(commands):
+                answer = await self._run(";".join(batch))
+                # Each answers for itself; what one alone says may have several lines.
+                told = answer.splitlines() if len(batch) > 1 else [answer]
+                if any(line and not any(text in line for text in accept) for line in told):
+                    raise OperationFailed(f"haproxy refused {batch[0].splitlines()[0]!r}: {answer}")
 
     async def replace_map(self, name: Path, entries: Mapping[str, str]) -> None:
         """Replaces a map's content in one instant."""
@@ -114,6 +116,11 @@ class AdminSocket:
         for payload in _payloads(entries):
             await self.must([f"add map @{version} {word(name)} <<\n{payload}"])
         await self.must([f"commit map @{version} {word(name)}"])
+
+    async def add_to_map(self, name: Path, entries: Mapping[str, str]) -> None:
+        """Adds to what a map has; those that fit a payload in one instant."""
+        for payload in _payloads(entries):
+            await self.must([f"add map {word(name)} <<\n{payload}"])
 
     async def show_map(self, name: Path) -> dict[str, str]:
         """A map's content."""
@@ -215,6 +222,24 @@ def _counts(row: _Row) -> _Row:
 
 def _int(text: str) -> int:
     return int(text) if text else 0
+
+
+def _batches(commands: Iterable[str]) -> Iterable[list[str]]:
+    """Commands that are sent together; one with a payload is sent alone."""
+    batch: list[str] = []
+    size = 0
+    for command in commands:
+        alone = "\n" in command
+        if batch and (alone or size + len(command) >= PAYLOAD_BYTES):
+            yield batch
+            batch, size = [], 0
+        if alone:
+            yield [command]
+            continue
+        batch.append(command)
+        size += len(command) + 1
+    if batch:
+        yield batch
 
 
 def _payloads(entries: Mapping[str, str]) -> Iterable[str]:

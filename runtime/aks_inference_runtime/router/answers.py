@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.config import ANSWERS
-from aks_inference_runtime.router.model import RouterState, VersionKey
+from aks_inference_runtime.router.model import EndpointRoute, VersionKey
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.routes import fingerprint
 from aks_inference_runtime.router.slots import Slot
@@ -52,11 +52,18 @@ class Answers:
         self._admin_of = admin_of
         self._seen: dict[int, Mapping[str, str]] = {}
         self._next = 0.0
-        self._endpoints: Mapping[str, str] = {}
+        self._endpoints: dict[str, str] = {}
+        """By fingerprint."""
+        self._prints: dict[str, str] = {}
 
-    def declare(self, state: RouterState) -> None:
-        """Whose fingerprints are whose."""
-        self._endpoints = {fingerprint(endpoint): name for name, endpoint in state.endpoints.items()}
+    def declare(self, endpoints: Mapping[str, EndpointRoute | None]) -> None:
+        """Whose fingerprints are whose; None: it is gone. All others have what they had."""
+        for name, endpoint in endpoints.items():
+            if name in self._prints:
+                self._endpoints.pop(self._prints.pop(name), None)
+            if endpoint is not None:
+                self._prints[name] = fingerprint(endpoint)
+                self._endpoints[self._prints[name]] = name
 
     async def count(self, processes: Iterable[int], versions: Iterable[ServedVersion]) -> None:
         """Looks, if it is time."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aks_inference_runtime.api.endpoint import AuthMode, Requests
 from aks_inference_runtime.router import config, routes
-from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionRoute
+from aks_inference_runtime.router.model import EndpointRoute, VersionKey, VersionRoute
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import Cluster
 from aks_inference_runtime.router.slots import Layout, Slot
@@ -38,6 +38,6 @@ def _sample() -> list[Mapping[str, str]]:
     """What is written into maps, by an example."""
     keys = frozenset(["digest"])
     versions = tuple(VersionRoute(name, 5_000, Requests()) for name in ("A", "B"))
-    state = RouterState({"e": EndpointRoute("e", AuthMode.KEY, keys, versions, cors_origins=("https://page",))})
+    endpoint = EndpointRoute("e", AuthMode.KEY, keys, versions, cors_origins=("https://page",))
     slots = {VersionKey("e", "A"): Slot(0, 1), VersionKey("e", "B"): Slot(1, 2)}
-    return [routes.table(state, slots), routes.owner_table(state, slots, 1)]
+    return [{**routes.OF_ALL, **routes.entries(endpoint, slots)}, routes.owner_entries(endpoint, slots, 1)]

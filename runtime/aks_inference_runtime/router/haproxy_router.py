@@ -7,16 +7,17 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from aks_inference_runtime.api.errors import AksInferenceError, Conflict, RuntimeUnavailable
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict
 from aks_inference_runtime.router import routes
-from aks_inference_runtime.router.admin import word
 from aks_inference_runtime.router.answers import AnswerKey, Answers
 from aks_inference_runtime.router.binary import find_haproxy
+from aks_inference_runtime.router.deltas import Changes
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.hints import Hints
 from aks_inference_runtime.router.leavers import Leavers
 from aks_inference_runtime.router.listener import Listener
-from aks_inference_runtime.router.model import RouterState, VersionKey, VersionLoad
+from aks_inference_runtime.router.maps import Maps
+from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey, VersionLoad
 from aks_inference_runtime.router.neighbours import Neighbours
 from aks_inference_runtime.router.observing import Observer
 from aks_inference_runtime.router.ownership import AWAY, Epoch
@@ -26,7 +27,7 @@ from aks_inference_runtime.router.process import sockets_directory, write_privat
 from aks_inference_runtime.router.readers import Readers
 from aks_inference_runtime.router.served import Served
 from aks_inference_runtime.router.servers import Servers
-from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign
+from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign, staying
 from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.tokens.keys import Fetch
 from aks_inference_runtime.router.tokens.verdicts import Verdicts
@@ -89,7 +90,10 @@ class HaproxyRouter:
         )
         self._listener = Listener(paths.certificate, self._fleet.first, self._fleet.first_is_dead, tls=tls is not None)
         self._neighbours = Neighbours(self._fleet)
-        self._verdicts = Verdicts(paths.socket("p0", "verify"), fetch, self._remember) if fetch is not None else None
+        self._maps = Maps(paths, self._fleet)
+        self._verdicts = (
+            Verdicts(paths.socket("p0", "verify"), fetch, self._maps.remember) if fetch is not None else None
+        )
         self._servers = Servers(self._fleet.admin)
         self._hints = Hints(paths, self._fleet.admin)
         self._answers = Answers(paths, self._fleet.admin)
@@ -97,9 +101,9 @@ class HaproxyRouter:
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid, port if cluster is None else None)
         self._versions = Served()
         self._adopted: dict[VersionKey, list[Slot]] = {}
-        self._tables: dict[int, dict[str, str]] = {0: {}, 1: {}}
-        """The maps that processes have; none: not known."""
-        self._made: routes.Made = {}
+        self._remembered: dict[VersionKey, tuple[Slot, ...]] | None = None
+        """What the file of slots has."""
+        self._endpoints = Changes[EndpointRoute]()
         self._observer = Observer(self._fleet.admin, self._servers)
         self._observed = self._observer.seen
         self._finishing = False
@@ -126,15 +130,16 @@ class HaproxyRouter:
 
     async def apply(self, state: RouterState) -> None:
         """See `model.Router`. Raises InvalidInput for names or shares that cannot be served."""
-        routes.check(state, self._made)
+        names = self._endpoints.names(state.endpoints)
+        routes.check({name: state.endpoints[name] for name in names & state.endpoints.keys()})
         async with self._lock:
             changed = await self._declare(state)
             await self._fleet.set_ports({e.name: e.port for e in state.endpoints.values() if e.port is not None})
         # Among several routers time counts more: a gate that is heard later joins later.
         if self._fleet.cluster is None:
             await asyncio.gather(*(version.heard(GATE_SECONDS) for version in self._versions.values()))
-        async with self._lock:
-            await self._reconcile(changed)
+            async with self._lock:
+                await self._reconcile(changed)
 
     def load(self) -> Mapping[VersionKey, VersionLoad]:
         """See `model.Router`."""
@@ -200,9 +205,11 @@ class HaproxyRouter:
 
     async def _declare(self, state: RouterState) -> Collection[VersionKey] | None:
         """Which versions have changed; None: possibly all."""
-        self._answers.declare(state)
-        before = self._versions.signs()
-        served = [endpoint for endpoint in state.endpoints.values() if endpoint.owner is None]
+        names = self._endpoints.take(state.endpoints) | {key.endpoint for key in self._adopted}
+        declared = {name: state.endpoints.get(name) for name in names}
+        self._answers.declare(declared)
+        before = self._versions.signs(names)
+        served = [endpoint for endpoint in declared.values() if endpoint is not None and endpoint.owner is None]
         wanted = {VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in served for v in e.versions}
         slots = await self._assign(wanted)
         for endpoint in served:
@@ -216,30 +223,45 @@ class HaproxyRouter:
                 # Withdrawn while no agent was here: its requests are still under way.
                 self._versions[key] = ServedVersion(key, self._gate_changed, left)
         self._adopted = {}
-        write_private(self._memory, routes.slots_to_json({key: v.slots for key, v in self._versions.items()}))
-        for key, version in self._versions.items():
-            declared = state.endpoints.get(key.endpoint)
-            version.take(declared.tenure if declared is not None else version.tenure)
+        self._remember_slots()
+        for name, one in declared.items():
+            for version in self._versions.of(name):
+                version.take(one.tenure if one is not None else version.tenure)
         # New replicas are servers before the first request can be sent to them.
-        await self._reconcile(self._versions.changed(before))
+        await self._reconcile(self._versions.changed(before, names))
         await self._neighbours.declare(state.peers)
         await self._listener.declare(state.certificate, state.solvers)
-        if self._fleet.cluster is not None:
-            await self._commit(1, routes.owner_table(state, slots, 1))
         if self._verdicts is not None:
             self._verdicts.declare(routes.token_rules(state))
-        await self._commit(0, routes.table(state, slots, self._neighbours.numbers, self._made))
-        for key, version in self._versions.items():
-            if key not in wanted:
+        await self._maps.declare(state, names, slots, self._neighbours.numbers)
+        versions = [version for name in names for version in self._versions.of(name)]
+        for version in versions:
+            if version.key not in wanted:
                 version.withdraw()
-        await self._observe()
-        changed = self._versions.changed(before)
-        await self._reconcile(changed)
+        changed = self._versions.changed(before, names)
+        # Of many it is looked at those that leave a slot or a replica.
+        if changed is None or any(version.moving for version in versions):
+            await self._observe()
+            await self._reconcile(changed)
+        self._endpoints.done()
         return changed
 
+    def _remember_slots(self) -> None:
+        """For a later agent, if it does not know yet."""
+        slots = {key: tuple(version.slots) for key, version in self._versions.items()}
+        if slots != self._remembered:
+            write_private(self._memory, routes.slots_to_json(slots))
+            self._remembered = slots
+
     async def _assign(self, wanted: Mapping[VersionKey, int]) -> Mapping[VersionKey, Slot]:
-        current = {key: v.slots[-1] for key, v in self._versions.items() if v.slots and v.route is not None}
+        current = {
+            key: version.slots[-1]
+            for key in wanted
+            if (version := self._versions.get(key)) is not None and version.slots and version.route is not None
+        }
         current |= {key: slots[-1] for key, slots in self._adopted.items() if slots}
+        if len(stay := staying(wanted, current, self._fleet.layouts)) == len(wanted):
+            return stay
         occupied = {slot for v in self._versions.values() for slot in v.slots} | self._servers.occupied()
         occupied |= {slot for seen in self._observed.values() for slot in seen.queued_slots()}
         occupied |= {slot for slots in self._adopted.values() for slot in slots}
@@ -254,29 +276,6 @@ class HaproxyRouter:
             await self._fleet.add_slots(found.missing)
             found = assign(wanted, current, self._fleet.layouts, occupied)
         return found.slots
-
-    async def _remember(self, entry: str, good: bool) -> None:
-        """A token's digest gets into the map, or out of it. What a change of the map forgets is asked again."""
-        name = word(self._paths.routes("p0"))
-        command = f"add map {name} {entry} 1" if good else f"del map {name} {entry}"
-        try:
-            await self._fleet.admin(0).run(command)
-        except RuntimeUnavailable as error:
-            log.info("%s", error)
-
-    async def _commit(self, number: int, table: dict[str, str]) -> None:
-        if table == self._tables.pop(number, None):
-            self._tables[number] = table
-            return
-        name = self._paths.routes(f"p{number}")
-        # For a restart; the running process is told by its socket.
-        write_private(name, "".join(f"{key} {value}\n" for key, value in table.items()))
-        try:
-            await self._fleet.admin(number).replace_map(name, table)
-        except RuntimeUnavailable:
-            if f"p{number}" not in self._fleet.dead():
-                raise
-        self._tables[number] = table
 
     # --- keeping
 
@@ -361,7 +360,9 @@ class HaproxyRouter:
         number = int(name[1:])
         self._observer.forget(number)
         self._hints.write(number, self._versions.values())
+        self._maps.write(number)
         await self._fleet.restart(name)
+        self._maps.started(number)
         self._servers.forget(number)
         if number == 0:
             await self._listener.restarted()
@@ -376,8 +377,7 @@ class HaproxyRouter:
 
     async def _adopt(self) -> None:
         """Learns from running processes what they serve."""
-        for number in self._tables.keys() & (self._fleet.layouts.keys() if self._fleet.cluster else {0}):
-            self._tables[number] = await self._fleet.admin(number).show_map(self._paths.routes(f"p{number}"))
+        await self._maps.adopt()
         with contextlib.suppress(OSError, ValueError):
             self._adopted = routes.slots_from_json(self._memory.read_text())
         await self._observe()

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import late
 from aks_inference_runtime.router.admin import AdminSocket, word
+from aks_inference_runtime.router.observing import Observations
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.process import write_private
 from aks_inference_runtime.router.slots import Slot
-from aks_inference_runtime.router.versions import Observations, ServedVersion
+from aks_inference_runtime.router.versions import ServedVersion
 
 RATE_SECONDS = 1.0
 """Window of the rate that Retry-After is estimated from."""
@@ -44,7 +45,7 @@ class Hints:
         for version in versions:
             retry = str(self._retry_s(version, seen))
             for slot in version.slots:
-                if version.ready_replicas:
+                if version.sums.ready_replicas:
                     wanted.setdefault((slot.process, "ready"), {})[slot.backend] = "1"
                 if retry != "1":
                     wanted.setdefault((slot.process, "retry"), {})[slot.backend] = retry
@@ -91,7 +92,7 @@ class Hints:
 
     def write(self, process: int, versions: Iterable[ServedVersion]) -> None:
         """The files that a process starts with."""
-        ready = {s.backend: "1" for v in versions if v.ready_replicas for s in v.slots if s.process == process}
+        ready = {s.backend: "1" for v in versions if v.sums.ready_replicas for s in v.slots if s.process == process}
         for kind, entries in (("ready", ready), ("retry", dict[str, str]()), ("gone", dict[str, str]())):
             text = "".join(f"{key} {value}\n" for key, value in entries.items())
             write_private(self._paths.directory / f"p{process}.{kind}", text)
@@ -115,10 +116,10 @@ class Hints:
     def _retry_s(self, version: ServedVersion, seen: Observations) -> int:
         """When the queue of now will have been served, at the rate of the last second."""
         at = max((seen[slot.process].at for slot in version.slots if slot.process in seen), default=0.0)
-        began, served, rate = self._rates.get(version.key, (at, version.served_total, 0.0))
+        began, served, rate = self._rates.get(version.key, (at, version.sums.served_total, 0.0))
         if at - began >= RATE_SECONDS:
-            rate = max(0, version.served_total - served) / (at - began)
-            began, served = at, version.served_total
+            rate = max(0, version.sums.served_total - served) / (at - began)
+            began, served = at, version.sums.served_total
         self._rates[version.key] = (began, served, rate)
         queued = version.queued(seen)
         if not queued or not rate:

@@ -20,8 +20,8 @@ from ipaddress import ip_address
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.connections import CLOSE_WAIT, ESTABLISHED, PROTOCOLS, Connection, connections, words
+from aks_inference_runtime.router.observing import Observations
 from aks_inference_runtime.router.slots import Slot
-from aks_inference_runtime.router.versions import Observations
 
 LOOK_SECONDS = 0.25
 """Between looks, at least: HAProxy serves nobody in the millisecond that it needs to tell of its streams."""

@@ -6,13 +6,13 @@ backends' counts tell which of them have moved, and only those are looked at.
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
-from aks_inference_runtime.router.admin import AdminSocket, Counts, Stat
+from aks_inference_runtime.router.admin import AdminSocket, Counts, ServerRow, Stat
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
-from aks_inference_runtime.router.versions import Observation
 
 ALL_SECONDS = 1.0
 """Between looks at all slots and ways to other processes."""
@@ -20,6 +20,34 @@ MOST_SLOTS = 24
 """Asked for one by one; with more of them all are asked for at once."""
 SLOT = re.compile(r"s\d+")
 """Name of a slot's backend."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one HAProxy process showed, and when (the loop's clock)."""
+
+    process: int
+    stat: Stat
+    at: float
+
+    def still(self, at: float) -> "Observation":
+        """Nothing has moved until then."""
+        return replace(self, at=at)
+
+    def rows(self) -> Iterable[tuple[Slot, tuple[ServerRow, ...]]]:
+        """Servers by slot."""
+        for backend, rows in self.stat.servers.items():
+            if backend.startswith("s"):
+                yield Slot(self.process, int(backend[1:])), rows
+
+    def queued_slots(self) -> Iterable[Slot]:
+        """Slots in which requests wait."""
+        for backend, row in self.stat.backends.items():
+            if row.queued and backend[1:].isdigit():
+                yield Slot(self.process, int(backend[1:]))
+
+
+Observations = Mapping[int, Observation]
 
 
 def partial(used: Collection[int], since_all_s: float) -> bool:

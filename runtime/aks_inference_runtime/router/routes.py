@@ -40,15 +40,13 @@ BACKSTOP_MS = 2_000
 """HAProxy's own timeout is so far above what the gate enforces: it counts only when a gate is stuck."""
 
 
-Made = dict[str, tuple[EndpointRoute, list[str], dict[str, str]]]
-"""By endpoint what its entries were made of, and they."""
+OF_ALL: Mapping[str, str] = MappingProxyType({KNOWN: "1"})
+"""Entries of the first process that are no endpoint's."""
 
 
-def check(state: RouterState, made: Made | None = None) -> None:
-    """Raises InvalidInput when a name cannot be served or shares do not add up. `made`: see `table`."""
-    for key, endpoint in state.endpoints.items():
-        if made and key in made and made[key][0] is endpoint:
-            continue
+def check(endpoints: Mapping[str, EndpointRoute]) -> None:
+    """Raises InvalidInput when a name cannot be served or shares do not add up."""
+    for key, endpoint in endpoints.items():
         names = [endpoint.name, *(v.name for v in endpoint.versions)]
         names += [r.id for v in endpoint.versions for r in v.replicas]
         bad = [name for name in names if not NAME.fullmatch(name)]
@@ -92,36 +90,28 @@ def buckets(versions: tuple[VersionRoute, ...]) -> list[int]:
     return [index for index, v in enumerate(versions) for _ in range(v.traffic // unit)]
 
 
-def table(
-    state: RouterState,
-    slots: Mapping[VersionKey, Slot],
-    numbers: Mapping[str, int] = MappingProxyType({}),
-    made: Made | None = None,
+def entries(
+    endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot], numbers: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, str]:
-    """All entries of the first process.
+    """An endpoint's entries of the first process. `slots`: of its versions. `numbers`: of the other routers."""
+    if endpoint.owner is None:
+        found = [route(v, slots[VersionKey(endpoint.name, v.name)], ends=_ends(endpoint)) for v in endpoint.versions]
+    else:
+        peer = peer_backend(numbers[endpoint.owner])
+        found = [f"{peer}||||{v.name}{_ends(endpoint)}" for v in endpoint.versions]
+    return _endpoint(endpoint, found)
 
-    Args:
-        state, slots: Required. What is served, and where.
-        numbers: Optional. Of the other routers.
-        made: Optional. What was made before, for what is still the same object; is brought up to date.
-    """
-    entries = {KNOWN: "1"}
-    made = {} if made is None else made
-    for name in made.keys() - state.endpoints.keys():
-        del made[name]
-    for name, endpoint in state.endpoints.items():
-        if endpoint.owner is None:
-            found = [
-                route(v, slots[VersionKey(endpoint.name, v.name)], ends=_ends(endpoint)) for v in endpoint.versions
-            ]
-        else:
-            peer = peer_backend(numbers[endpoint.owner])
-            found = [f"{peer}||||{v.name}{_ends(endpoint)}" for v in endpoint.versions]
-        before = made.get(name)
-        if before is None or before[0] is not endpoint or before[1] != found:
-            before = made[name] = endpoint, found, _endpoint(endpoint, found)
-        entries.update(before[2])
-    return entries
+
+def owner_entries(endpoint: EndpointRoute, slots: Mapping[VersionKey, Slot], process: int) -> dict[str, str]:
+    """What a process with slots serves of an endpoint for other routers: `<path>?@<version>` → route."""
+    if endpoint.owner is not None:
+        return {}
+    return {
+        f"/api/v1/service/{endpoint.name}/{file}{OF_VERSION}{v.name}": route(v, slot, ends=_ends(endpoint))
+        for v in endpoint.versions
+        if (slot := slots[VersionKey(endpoint.name, v.name)]).process == process
+        for file in ("score", "swagger.json")
+    }
 
 
 def token_rules(state: RouterState) -> dict[str, TokenRules]:
@@ -130,18 +120,6 @@ def token_rules(state: RouterState) -> dict[str, TokenRules]:
         f"/api/v1/service/{endpoint.name}/{file}": endpoint.token
         for endpoint in state.endpoints.values()
         if endpoint.auth is AuthMode.TOKEN and endpoint.token is not None
-        for file in ("score", "swagger.json")
-    }
-
-
-def owner_table(state: RouterState, slots: Mapping[VersionKey, Slot], process: int) -> dict[str, str]:
-    """What a process with slots serves for other routers: `<path>?@<version>` → route."""
-    return {
-        f"/api/v1/service/{endpoint.name}/{file}{OF_VERSION}{v.name}": route(v, slot, ends=_ends(endpoint))
-        for endpoint in state.endpoints.values()
-        if endpoint.owner is None
-        for v in endpoint.versions
-        if (slot := slots[VersionKey(endpoint.name, v.name)]).process == process
         for file in ("score", "swagger.json")
     }
 

@@ -1,10 +1,11 @@
 """All versions that a router serves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from aks_inference_runtime.router.model import VersionKey
+from aks_inference_runtime.router.observing import Observations
 from aks_inference_runtime.router.ownership import Epoch
-from aks_inference_runtime.router.versions import Observations, ServedVersion, Sign
+from aks_inference_runtime.router.versions import ServedVersion, Sign
 
 MANY = 100
 """Versions, from which on a round costs more than it may: some microseconds for each replica, ten times a second."""
@@ -38,9 +39,13 @@ class Served(dict[VersionKey, ServedVersion]):
 
     def claims(self, endpoint: str) -> tuple[int, Epoch | None]:
         """What the gates of an endpoint tell: the highest epoch, and a claim above this router's own."""
-        versions = self.of(endpoint)
-        above = max((e for version in versions if (e := version.superseded_by) is not None), default=None)
-        return max((version.highest_epoch for version in versions), default=0), above
+        highest, above = 0, None
+        for version in self._of.get(endpoint, {}).values():
+            sums = version.sums
+            highest = max(highest, sums.highest_epoch)
+            if sums.superseded_by is not None and (above is None or sums.superseded_by > above):
+                above = sums.superseded_by
+        return highest, above
 
     def waiting(self, endpoint: str, seen: Observations, since: float) -> int | None:
         """Requests that wait here for an endpoint; None: that was not looked at since then."""
@@ -50,13 +55,15 @@ class Served(dict[VersionKey, ServedVersion]):
             return None
         return sum(version.queued(seen) for version in versions)
 
-    def signs(self) -> dict[VersionKey, Sign]:
-        """What each is now, for `changed`."""
-        return {key: version.sign for key, version in self.items()}
+    def signs(self, endpoints: Iterable[str]) -> dict[VersionKey, Sign]:
+        """What each version of these is now, for `changed`."""
+        return {version.key: version.sign for name in endpoints for version in self.of(name)}
 
-    def changed(self, before: Mapping[VersionKey, Sign]) -> list[VersionKey] | None:
-        """Those that are not as they were; None: all, where there are few."""
-        return [key for key, version in self.items() if before.get(key) != version.sign] if len(self) > MANY else None
+    def changed(self, before: Mapping[VersionKey, Sign], endpoints: Iterable[str]) -> list[VersionKey] | None:
+        """Those of these endpoints that are not as they were; None: all, where there are few."""
+        if len(self) <= MANY:
+            return None
+        return [key for key, sign in self.signs(endpoints).items() if before.get(key) != sign]
 
     def turn(self, now: float, seen: Observations) -> list[VersionKey] | None:
         """Whose round it is: of those with requests, or on the move; None: everybody's."""

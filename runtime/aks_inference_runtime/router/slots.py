@@ -68,11 +68,7 @@ def assign(
 
     `occupied` are slots that still have waiting requests or servers of an earlier use.
     """
-    slots: dict[VersionKey, Slot] = {}
-    for key, timeout in wanted.items():
-        slot = current.get(key)
-        if slot is not None and slot.process in layouts and _timeout(layouts, slot) == timeout:
-            slots[key] = slot
+    slots = staying(wanted, current, layouts)
     # A slot that a version leaves now is not free: requests may wait in it.
     taken = set(occupied) | set(current.values()) | set(slots.values())
     missing: dict[int, int] = {}
@@ -86,6 +82,17 @@ def assign(
             slots[key] = free
             taken.add(free)
     return Assignment(slots, missing)
+
+
+def staying(
+    wanted: Mapping[VersionKey, int], current: Mapping[VersionKey, Slot], layouts: Mapping[int, Layout]
+) -> dict[VersionKey, Slot]:
+    """The versions whose present slot has the wanted timeout."""
+    return {
+        key: slot
+        for key, timeout in wanted.items()
+        if (slot := current.get(key)) is not None and slot.process in layouts and _timeout(layouts, slot) == timeout
+    }
 
 
 def layout_for(missing: Mapping[int, int]) -> Layout:

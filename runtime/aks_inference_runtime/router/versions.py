@@ -1,15 +1,15 @@
 """A version as the router serves it: its slots, its replicas' gates, their caps, its figures."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from aks_inference_runtime.router.admin import ServerRow, Stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
 from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.model import ReplicaTarget, VersionKey, VersionLoad, VersionRoute
+from aks_inference_runtime.router.observing import Observations
 from aks_inference_runtime.router.ownership import Epoch, Tenure
 from aks_inference_runtime.router.peers import ONWARD
 from aks_inference_runtime.router.readers import Held
@@ -22,35 +22,24 @@ GRACE_SECONDS = 1.0
 """A slot is given up no sooner after the last request was sent to it: one may be on its way from another process."""
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What one HAProxy process showed, and when (the loop's clock)."""
-
-    process: int
-    stat: Stat
-    at: float
-
-    def still(self, at: float) -> "Observation":
-        """Nothing has moved until then."""
-        return replace(self, at=at)
-
-    def rows(self) -> Iterable[tuple[Slot, tuple[ServerRow, ...]]]:
-        """Servers by slot."""
-        for backend, rows in self.stat.servers.items():
-            if backend.startswith("s"):
-                yield Slot(self.process, int(backend[1:])), rows
-
-    def queued_slots(self) -> Iterable[Slot]:
-        """Slots in which requests wait."""
-        for backend, row in self.stat.backends.items():
-            if row.queued and backend[1:].isdigit():
-                yield Slot(self.process, int(backend[1:]))
-
-
-Observations = Mapping[int, Observation]
 Sign = tuple[VersionRoute | None, tuple[Slot, ...], Tenure | None]
 Act = Callable[["ServedVersion", str], Awaitable[None]]
 """What is done when the gate of a version's replica has changed, before that goes on."""
+
+
+class Sums(NamedTuple):
+    """What is asked of all gates of a version together."""
+
+    news: int
+    """As of when."""
+    ready_replicas: int = 0
+    """Replicas that may get requests, those whose slots are all taken included."""
+    served_total: int = 0
+    """Requests that the present replicas have finished."""
+    highest_epoch: int = 0
+    """Of all claims that the gates told of."""
+    superseded_by: Epoch | None = None
+    """The highest claim of another router above the own one, as the gates tell."""
 
 
 class ServedVersion:
@@ -77,6 +66,7 @@ class ServedVersion:
         self._news = 0
         """Grows with all that `load` is made of, but what HAProxy shows."""
         self._noted = self._note
+        self._sums = Sums(0)
         self._told: tuple[object, VersionLoad | None] = None, None
         """What `load` said last, and of what."""
         self._settled: object = None
@@ -140,16 +130,6 @@ class ServedVersion:
     @property
     def _epoch(self) -> Epoch | None:
         return self.tenure.epoch if self.tenure is not None else None
-
-    @property
-    def superseded_by(self) -> Epoch | None:
-        """The highest claim of another router above the own one, as the gates tell."""
-        return max((e for gate in self._gates.values() if (e := gate.superseded_by) is not None), default=None)
-
-    @property
-    def highest_epoch(self) -> int:
-        """Of all claims that the gates told of."""
-        return max((gate.epoch for gate in self._gates.values()), default=0)
 
     def withdraw(self) -> None:
         """No new requests come; those that wait are still served."""
@@ -305,14 +285,19 @@ class ServedVersion:
         return any(servers.of(slot).get(replica_id) or self._current(slot, seen).get(replica_id) for slot in self.slots)
 
     @property
-    def ready_replicas(self) -> int:
-        """Replicas that may get requests, those whose slots are all taken included."""
-        return sum(self._view(replica_id, []).usable for replica_id in self.replicas) if self.route else 0
-
-    @property
-    def served_total(self) -> int:
-        """Requests that the present replicas have finished."""
-        return sum(gate.status.served_total for gate in self._gates.values() if gate.status is not None)
+    def sums(self) -> Sums:
+        """Of ten thousand gates few have news: added up only then."""
+        if self._sums.news != self._news:
+            heard = [gate.status for gate in self._gates.values() if gate.status is not None]
+            claims = [claim for gate in self._gates.values() if (claim := gate.superseded_by) is not None]
+            self._sums = Sums(
+                self._news,
+                sum(self._view(replica_id, []).usable for replica_id in self.replicas) if self.route else 0,
+                sum(status.served_total for status in heard),
+                max((gate.epoch for gate in self._gates.values()), default=0),
+                max(claims, default=None),
+            )
+        return self._sums
 
     def queued(self, seen: Observations) -> int:
         """Requests that wait, without those whose clients have left."""
@@ -323,9 +308,11 @@ class ServedVersion:
         for slot in self.slots:
             rows = seen[slot.process].stat.servers.get(slot.backend, ()) if slot.process in seen else ()
             for row in rows:
+                if not row.current:
+                    continue
                 gate = self._gates.get(row.name)
                 status = gate.status if gate is not None else None
-                if row.current and status is not None and status.running + status.waiting == status.orphans:
+                if status is not None and status.running + status.waiting == status.orphans:
                     yield Held(slot, row.name, row.total)
 
     def load(self, seen: Observations) -> VersionLoad | None:
@@ -355,7 +342,7 @@ class ServedVersion:
         return VersionLoad(
             busy=busy,
             queued=self.queued(seen) + sum(status.waiting for status in statuses),
-            ready_replicas=self.ready_replicas,
+            ready_replicas=self.sums.ready_replicas,
             requests_total=self.requests_total,
             rejected_total=self.rejected_total,
         )
