@@ -14,7 +14,7 @@ Paths are `/api/v1/service/<endpoint>/score` and, with one bucket, `…/swagger.
 
 A route is `<backend>|<slot backend>|<server timeout ms>|<most waiting>|<version>`, and its marks: `|rpc` where replicas
 speak gRPC, `|plain` where no replica has a gate, `|once` where nothing is sent again. Backend is a slot of this process
-or the hop to another one. One map, so that one commit changes everything at once.
+or the hop to another one. One map, so that one commit can change everything at once; `deltas` says when it need not.
 """
 
 import json
