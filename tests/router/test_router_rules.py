@@ -13,7 +13,7 @@ from aks_inference_runtime.router import routes
 from aks_inference_runtime.router.admin import parse_stat
 from aks_inference_runtime.router.caps import ReplicaView, SlotView, caps
 from aks_inference_runtime.router.gate.admission import Admission, Ticket
-from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, RouterState, VersionKey, VersionRoute
+from aks_inference_runtime.router.model import EndpointRoute, ReplicaTarget, VersionKey, VersionRoute
 from aks_inference_runtime.router.observing import partial
 from aks_inference_runtime.router.slots import Layout, Slot, assign, layout_for
 
@@ -144,7 +144,7 @@ def endpoint(name: str = "svc", **changes: object) -> EndpointRoute:
 
 def test_the_table():
     slots = {VersionKey("svc", "A"): Slot(0, 3), VersionKey("svc", "B"): Slot(2, 1)}
-    table = routes.table(RouterState({"svc": endpoint()}), slots)
+    table = routes.entries(endpoint(), slots)
     path = "/api/v1/service/svc/score"
     assert table[path].startswith("10|1|")
     assert table[path].endswith("|key")
@@ -153,7 +153,7 @@ def test_the_table():
     assert table[f"{path}?@B"] == "hop2|s1|62500|1000|B"
     assert table["/api/v1/service/svc/swagger.json?0"] == "s3|s3|62500|1000|A"
     # A remembered key counts only as long as the set of keys is the same.
-    other = routes.table(RouterState({"svc": endpoint(key_digests=frozenset({"cd" * 32}))}), slots)
+    other = routes.entries(endpoint(key_digests=frozenset({"cd" * 32})), slots)
     assert other[path] != table[path]
 
 
@@ -172,7 +172,7 @@ def test_the_table():
 )
 def test_what_cannot_be_served_is_refused(bad):
     with pytest.raises(InvalidInput):
-        routes.check(RouterState(bad))
+        routes.check(bad)
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), st.lists(st.builds(Slot, st.integers(0, 3), st.integers(0, 99)))))
