@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -338,6 +339,28 @@ async def test_kept_connections_of_a_dead_owner_are_no_tries(bed: Any, pair: Pai
             await asyncio.sleep(0.01)
     await pair.tell("a", state, owner=None, tenure=pair.tenure(name="a"))
     assert (await last).status == 200
+
+
+async def test_who_leaves_the_queue_of_an_owner_is_not_served(bed: Any, pair: Pair, make_state: Make) -> None:
+    """By whichever router it came. The system is asked for the owner's port alone."""
+    replica = await bed.replica()
+    owner = pair.routers["a"]
+    await pair.give_to("a", make_state({"A": (10_000, [replica])}, max_request_wait_time=10_000))
+    first = asyncio.create_task(bed.ask(port=pair.ports["a"], x_id="first", x_sleep_ms="4000"))
+    await bed.counts(owner, busy=1)
+    leaving = []
+    for number, name in enumerate("ab", 1):
+        client = socket.create_connection(("127.0.0.1", pair.ports[name]))
+        client.sendall(b"GET /api/v1/service/svc/score HTTP/1.1\r\nhost: x\r\nx-id: left\r\n\r\n")
+        leaving.append(client)
+        await bed.counts(owner, busy=1, queued=number)
+    last = asyncio.create_task(bed.ask(port=pair.ports["b"], x_id="last"))
+    await bed.counts(owner, busy=1, queued=3)
+    for client in leaving:
+        client.close()
+    await bed.counts(owner, busy=1, queued=1)
+    assert {(await asked).status for asked in (first, last)} == {200}
+    assert [name for name, _ in (await replica.stats())["began"]] == ["first", "last"]
 
 
 async def test_an_endpoint_may_forbid_a_second_try(bed: Any, pair: Pair, make_state: Make) -> None:

@@ -98,7 +98,8 @@ class HaproxyRouter:
         self._hints = Hints(paths, self._fleet.admin)
         self._answers = Answers(paths, self._fleet.admin)
         self._readers = Readers(self._fleet.admin)
-        self._leavers = Leavers(self._fleet.admin, self._fleet.pid, port if cluster is None else None)
+        ports = (port, None) if cluster is None else (None, cluster.owner_port)
+        self._leavers = Leavers(self._fleet.admin, self._fleet.pid, *ports)
         self._versions = Served()
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._remembered: dict[VersionKey, tuple[Slot, ...]] | None = None

@@ -99,16 +99,23 @@ class Leavers:
     """Keeps who has left, by slot."""
 
     def __init__(
-        self, admin_of: Callable[[int], AdminSocket], pid_of: Callable[[int], int | None], port: int | None = None
+        self,
+        admin_of: Callable[[int], AdminSocket],
+        pid_of: Callable[[int], int | None],
+        port: int | None = None,
+        owner_port: int | None = None,
     ) -> None:
         """
         Args:
             admin_of, pid_of: Required. Of a process.
             port: Optional. The one by which all who wait in the first process have come.
+            owner_port: Optional. Among several routers the one by which all who wait have come: the agent has a
+                connection to each gate, too, and to read of ten thousand takes it a tenth of a second.
         """
         self._admin_of = admin_of
         self._pid_of = pid_of
         self._port = port
+        self._owner_port = owner_port
         self._all_at = 0.0
         self._turns: dict[Slot, frozenset[str]] = {}
         self._known: dict[tuple[int, Waiting], tuple[Slot, str]] = {}
@@ -202,7 +209,7 @@ class Leavers:
         ends: dict[str, dict[str, str]] = {}
         for protocol in {one.protocol for one in streams} & PROTOCOLS:
             # Where the system does not tell, what HAProxy notices has to do.
-            if (told := connections(protocol)) is not None:
+            if (told := connections(protocol, self._owner_port)) is not None:
                 self._bytes += told.bytes
                 ends[protocol] = remote_ends(told.connections)
         return ends
