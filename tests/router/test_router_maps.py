@@ -78,11 +78,11 @@ async def test_what_others_do_disturbs_nobody(bed, make_state, monkeypatch):
     router = await bed.router()
     mine = make_state({"A": (10_000, [replica])}, keys=("k",)).endpoints["svc"]
     await router.apply(RouterState({"svc": mine}))
-    wholes = []
+    told_entries = []
     tell = RouteMap._tell
 
     async def told(self: RouteMap, steps: Any) -> None:
-        wholes.append(len(steps))
+        told_entries.append(steps)
         await tell(self, steps)
 
     monkeypatch.setattr(RouteMap, "_tell", told)
@@ -107,5 +107,5 @@ async def test_what_others_do_disturbs_nobody(bed, make_state, monkeypatch):
     over.set()
     await asyncio.gather(*clients)
     assert set(answers) == {200}
-    assert len(wholes) == 40
+    assert len(told_entries) == 40
     assert len(answers) > 40

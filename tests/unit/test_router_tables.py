@@ -202,7 +202,7 @@ async def test_much_is_told_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     await one.declare({"": {"known": "1"}})
     await one.declare({"": {"known": "1"}, "a": TABLES[0]})
     assert haproxy.replaced == 1
-    monkeypatch.setattr(deltas, "MOST_ENTRIES", len(TABLES[0]) - 1)
+    monkeypatch.setattr(deltas, "MOST_COMMANDS", len(TABLES[0]) - 1)
     await one.declare({"a": {}})
     assert (haproxy.replaced, haproxy.map) == (2, {"known": "1"})
 
