@@ -128,6 +128,8 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
 LeafList = Annotated[tuple[Leaf, ...], BeforeValidator(_list)]
 Leaves = Annotated[dict[Text, Leaf], BeforeValidator(_object), Field(default_factory=dict)]
 Labels = Annotated[dict[Text, Text], BeforeValidator(_object), Field(default_factory=dict)]
+Most = Annotated[Whole, Field(ge=1)]
+"""A limit."""
 Counts = Annotated[dict[Text, Annotated[Whole, Field(ge=1)]], BeforeValidator(_object)]
 Anys = Annotated[tuple[Any, ...], BeforeValidator(_list)]
 Object = Annotated[dict[str, Any], BeforeValidator(_object)]

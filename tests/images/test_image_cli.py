@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from aks_inference.service.spec import plan_service
+from aks_inference_provider.resources.image_inputs import wanted_of
+from aks_inference_runtime.api.target import KubernetesTarget, RegistrySettings, format_target
 from aks_inference_runtime.images import RegistryClient
 from aks_inference_runtime.images.cli import image_group
 from aks_inference_runtime.images.registry.backoff import Backoff
@@ -20,6 +23,7 @@ def run(*arguments: object, stdin: str | None = None) -> Result:
 @pytest.fixture
 def requirements(tmp_path: Path, wheelhouse: Path, make_wheel: Callable[..., Path], no_docker_login: Path) -> Path:
     make_wheel(wheelhouse, "alpha")
+    make_wheel(wheelhouse, "azureml-inference-server-http", "1.5.1")
     file = tmp_path / "requirements.txt"
     file.write_text("alpha\n")
     return file
@@ -64,11 +68,41 @@ def test_find_build_find(
     answer = json.loads(built.stdout)
     assert (answer["built"], answer["builder"], answer["service"]["built"]) == (True, "assemble", True)
     assert "building" in built.stderr
-    after = run("find", environment, *where, "--json")
-    assert json.loads(after.stdout)["found"] == answer["image"]
+    after = run("find", environment, *where, "--json", "--scoring-server")
+    assert json.loads(after.stdout)["found"] == answer["image"], "a service has it"
     assert after.exit_code == 0
-    again = run("build", environment, *where)
+    again = run("build", environment, *where, "--scoring-server")
     assert again.stdout.startswith(f"image found in {registry.host}: ")
+
+
+@pytest.mark.parametrize("form", ["environment", "conda", "older"])
+def test_a_pipeline_has_the_key_of_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_docker_login: Path, form: str
+) -> None:
+    """What it builds ahead is what a service finds: with the scoring server, on the base image of the registry."""
+    monkeypatch.chdir(tmp_path)
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "score.py").write_text("def init(): ...\ndef run(data): ...\n")
+    (code / "conda.yml").write_text("dependencies: [python=3.11, {pip: [alpha]}]\n")
+    config: dict[str, Any] = {"entryScript": "score.py", "sourceDirectory": "code", "maxFiles": 10}
+    config |= {
+        "environment": {"environment": {"pipPackages": ["alpha"]}},
+        "conda": {"environment": {"python": {"condaDependenciesFile": "conda.yml"}}},
+        "older": {"condaFile": "conda.yml"},
+    }[form]
+    (tmp_path / "inferenceconfig.json").write_text(json.dumps(config))
+    registry = RegistrySettings(server="registry.example", base_image="registry.example/base:1")
+    cluster = KubernetesTarget(name="prod", namespace="default", image="runtime:1", registry=registry)
+    declared = {"target": format_target(cluster), "inference_config_file": "inferenceconfig.json"}
+    plan, findings = plan_service("churn", declared)
+    assert plan is not None, findings
+    content = plan.versions[0].image.content
+    assert content is not None
+    wanted = wanted_of({"registry": registry.server, "baseImage": registry.base_image, **content})
+    base = ("--base-image", registry.base_image)
+    assert run("key", "inferenceconfig.json", "--offline", *base).stdout.strip() == wanted.offline_key
+    assert run("key", "inferenceconfig.json", "--offline").stdout.strip() != wanted.offline_key
 
 
 BAD = [

@@ -151,7 +151,7 @@ def test_limits_name_the_largest(tmp_path: Path) -> None:
     tree(tmp_path, *(f"many/{number}" for number in range(30)), *(f"few/{number}" for number in range(3)), "root")
     (tmp_path / "big one").write_bytes(bytes(3_000_000))
     with pytest.raises(InvalidInput) as caught:
-        context_files(tmp_path, ContextLimits(max_bytes=1024 * 1024, max_files=20))
+        context_files(tmp_path, ContextLimits(max_mb=1, max_files=20))
     text = str(caught.value)
     assert "2.9 MB, more than 1.0 MB: largest are big one (2.9 MB)" in text
     assert "35 files, more than 20: most are in many (30 files), few (3 files)" in text
@@ -175,7 +175,7 @@ def test_a_folder_without_end_is_not_walked_to_it(tmp_path: Path) -> None:
 def test_a_raised_limit_holds_for_the_digest_of_a_build_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aks_inference_runtime.images.context.MAX_FILES", 1)
+    monkeypatch.setattr("aks_inference_runtime.images.context.AZURE_ML", ContextLimits(max_files=1))
     tree(tmp_path, "context/Dockerfile", *(f"context/{number}" for number in range(11)))
     raw = {"docker": {"buildContext": {"locationType": "local", "location": "context"}}}
     with pytest.raises(InvalidInput, match="the folder holds 12 files, more than 10"):

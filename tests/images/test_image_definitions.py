@@ -68,7 +68,9 @@ def test_the_same_environment_from_every_shape(tmp_path: Path) -> None:
     }
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
-    keys = {name: image_key(read_file(tmp_path / name)) for name in [*files, "requirements.txt", "conda.yml"]}
+    # What a service runs has the scoring server beside.
+    definitions = {name: read_file(tmp_path / name) for name in [*files, "requirements.txt", "conda.yml"]}
+    keys = {name: image_key(curated.with_server(definition)) for name, definition in definitions.items()}
     assert len(set(keys.values())) == 1, keys
 
 

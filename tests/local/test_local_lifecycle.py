@@ -71,6 +71,33 @@ async def test_nothing_of_a_failed_version_reaches_a_request(local: Any, clients
     ] == [ServiceState.TRANSITIONING, ServiceState.FAILED]
 
 
+HELD = """
+import os, pathlib
+def init(): ...
+def run(data):
+    here = pathlib.Path(__file__).parent
+    files = [path for path in here.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return sorted(path.relative_to(here).as_posix() for path in files)
+"""
+
+
+async def test_ignored_files_neither_travel_nor_make_another_version(local: Any, score: Any) -> None:
+    await local.launch()
+    source = local.root / "source-svc-1"
+    (source / "data").mkdir(parents=True)
+    (source / ".gitignore").write_text("data/\n*.csv\n")
+    # The one that counts does not travel itself: then the other one must not count where the files arrive.
+    (source / ".amlignore").write_text("data/\n.amlignore\n")
+    (source / "data" / "large").write_text("x")
+    (source / "rows.csv").write_text("1")
+    status = await local.deploy(local.declared("svc", script=HELD))
+    async with aiohttp.ClientSession() as session:
+        answer = await score(session, status, await local.key("svc"))
+    assert answer == (200, None, [".gitignore", "rows.csv", "score.py"])
+    (source / "data" / "large").write_text("another")
+    assert (await local.deploy(local.declared("svc", script=HELD))).generation == status.generation
+
+
 async def test_scaled_to_zero_and_woken_by_a_request(local: Any, clients: Any) -> None:
     await local.launch()
     scaling = {"autoscale_min_replicas": 0, "autoscale_scale_down_delay_seconds": 1}

@@ -7,7 +7,9 @@ import pytest
 
 from aks_inference.findings import Casing, Severity
 from aks_inference.service import folders
-from aks_inference.service.code import contract_findings, read_code
+from aks_inference.service.code import contract_findings, read_code, read_content
+from aks_inference_runtime.api.content import directory_digest
+from aks_inference_runtime.api.limits import ContextLimits
 
 
 def findings(source: str) -> list[str]:
@@ -164,14 +166,44 @@ def test_the_digest_follows_the_content_only(tmp_path: Path, monkeypatch: pytest
     assert digest() not in (before, changed)
 
 
-def test_a_folder_that_holds_too_much_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_holds_too_much_is_a_warning(tmp_path: Path) -> None:
     script(tmp_path / "src")
-    monkeypatch.setattr("aks_inference.service.code.MANY_FILES", 3)
     for number in range(3):
         script(tmp_path / "src" / "data", f"{number}.py")
-    code, found = read_code("score.py", str(tmp_path / "src"))
-    assert code is not None
+    read, found = read_content("score.py", str(tmp_path / "src"), ContextLimits(max_files=3))
+    assert read is not None
     assert [(f.severity, "holds 4 files, 0 MB" in f.rule) for f in found] == [(Severity.WARNING, True)]
+    assert "raise max_files and max_mb" in found[0].text(Casing.SNAKE)
+    assert read_content("score.py", str(tmp_path / "src"), ContextLimits(max_files=4))[1] == []
+
+
+def test_ignored_files_are_no_code(tmp_path: Path) -> None:
+    """They neither change the digest nor are read; one file says which, the root's."""
+    source = tmp_path / "src"
+    script(source)
+    (source / ".gitignore").write_text("*.csv\n")
+    (source / ".amlignore").write_text("/data/*\n!/data/keep.csv\n.amlignore\nloop\n")
+    script(source / "data", "keep.csv", "1")
+
+    def digest() -> str:
+        code, found = read_code("score.py", str(source))
+        assert code is not None, found
+        assert code.digest == directory_digest(source)
+        return code.digest
+
+    before = digest()
+    script(source / "data", "large.bin", "x")
+    script(source / ".git", "index", "x")
+    (source / "loop").symlink_to(source)
+    assert digest() == before
+    script(source, "more.csv", "x")
+    assert digest() != before, ".amlignore wins"
+    (source / ".amlignore").write_text("score.py\nloop\n")
+    code, found = read_code("score.py", str(source))
+    assert code is None
+    assert [f.rule for f in found] == ["is ignored by .amlignore or .gitignore"]
+    (source / ".amlignore").write_bytes(b"\xff")
+    assert "is not a list of patterns" in read_code("score.py", str(source))[1][0].rule
 
 
 def test_a_project_with_packages_and_data_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +218,7 @@ def test_a_project_with_packages_and_data_is_a_warning(tmp_path: Path, monkeypat
     code, found = read_code("score.py", str(tmp_path / "src"))
     assert code is not None
     assert [(one.severity, one.rule.partition(" MB")[0]) for one in found] == [
-        (Severity.WARNING, "holds 20,003 files, 4,000")
+        (Severity.WARNING, "holds 20,003 files, 3,815")
     ]
 
 

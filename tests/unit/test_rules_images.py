@@ -1,9 +1,11 @@
 """The rules of registries, custom images and environments that become images; and the pods that run from them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from aks_inference.findings import Casing, Finding, Severity
 from aks_inference.inference_runtime.spec import plan_runtime
@@ -42,6 +44,10 @@ def planned(**arguments: Any) -> EndpointPlan:
     found, findings = plan(**arguments)
     assert found is not None, findings
     return found
+
+
+def camel(value: Any) -> Any:
+    return {to_camel(key): camel(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def environment(**keys: Any) -> dict[str, Any]:
@@ -94,6 +100,35 @@ def test_an_ignored_script_is_refused(project: Path) -> None:
     found, findings = plan(inference_config=CONFIG)
     assert found is None
     assert "is ignored by .amlignore" in errors(findings)[0]
+
+
+@pytest.mark.parametrize("file", ["", "inferenceconfig.json"])
+def test_limits_of_folders_are_raised_in_the_program_or_its_file(project: Path, file: str) -> None:
+    (project / "code" / "large").write_bytes(bytes(3_000_000))
+    (project / "context").mkdir()
+    (project / "context" / "Dockerfile").write_text("FROM base:1\n")
+
+    def given(**limits: int) -> dict[str, Any]:
+        docker = {"build_context": {"location_type": "local", "location": str(project / "context")}}
+        config = {**CONFIG, "environment": {"docker": docker}, **limits}
+        if not file:
+            return {"inference_config": config}
+        (project / file).write_text(json.dumps(camel(config)))
+        return {"inference_config_file": file}
+
+    found, findings = plan(**given(max_mb=2, max_files=1))
+    assert found is None
+    (size, files) = errors(findings)
+    assert "holds 2.9 MB, more than 2.0 MB: largest are large (2.9 MB), score.py" in size
+    assert size.endswith(", or raise max_mb")
+    assert files.endswith(", or raise max_files")
+    content = planned(**given(max_mb=4, max_files=3)).versions[0].image.content
+    assert content is not None
+    assert (content["maxMb"], content["maxFiles"]) == (4, 3)
+    content = planned(**given()).versions[0].image.content
+    assert content is not None
+    assert not {"maxMb", "maxFiles"} & set(content), "Azure ML's limits hold"
+    assert "must be at least 1" in errors(plan(**given(max_mb=0))[1])[0]
 
 
 def test_what_becomes_an_image() -> None:

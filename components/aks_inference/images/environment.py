@@ -14,13 +14,17 @@ from aks_inference.service.shared_memory import read_size
 from aks_inference.values import is_late
 from aks_inference_runtime.api.endpoint import Environment
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 
 VARIABLES = "environment_variables"
 _PART = re.compile(r"[^.\[\]]+|\[\d+\]")
 
 
-def read_image_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnvironment, list[Finding]]:
-    """The environment, and what is wrong; paths begin below it. `base`: what its files are relative to.
+def read_image_environment(
+    raw: Mapping[str, object], base: Path, limits: ContextLimits = AZURE_ML
+) -> tuple[ReadEnvironment, list[Finding]]:
+    """The environment, and what is wrong; paths begin below it. `base`: what its files are relative to; `limits`: of a
+    build context.
 
     Variables belong to the replicas, not to the image, and may be known only later.
     """
@@ -39,7 +43,7 @@ def read_image_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadE
     shared_memory, wrong = _container(given.get("docker"))
     findings += wrong
     try:
-        definition = read_environment(given, base)
+        definition = read_environment(given, base, limits=limits)
     except InvalidInput as error:
         return ReadEnvironment(), [*findings, *(_finding(line) for line in str(error).splitlines())]
     plain = {name: value for name, value in variables.items() if not is_late(value)}

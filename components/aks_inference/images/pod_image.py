@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aks_inference.findings import Finding
+from aks_inference.folder_findings import context_findings
 from aks_inference_runtime.api.endpoint import Code
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 
 if TYPE_CHECKING:
     from aks_inference.images.custom import CustomImage
@@ -66,23 +68,23 @@ def built_image(inference: "Inference") -> dict[str, Any]:
         "scoringServer": True,
         "entryScript": code.entry_script,
         "sourceDirectory": code.source_directory,
+        **raised(inference.limits),
     }
 
 
-def layer_rules(code: Code) -> Iterator[Finding]:
-    """Whether the folder can be a layer: ignored files stay out, nothing leaves it, its limits hold."""
+def raised(limits: ContextLimits) -> dict[str, int]:
+    """Limits of folders that are not Azure ML's, as inputs of a resource."""
+    given = {"maxMb": (limits.max_mb, AZURE_ML.max_mb), "maxFiles": (limits.max_files, AZURE_ML.max_files)}
+    return {name: value for name, (value, usual) in given.items() if value != usual}
+
+
+def layer_rules(code: Code, limits: ContextLimits) -> Iterator[Finding]:
+    """Whether the folder can be a layer: nothing leaves it, its limits hold."""
     if code.source_directory is None:
         return
     from aks_inference_runtime.images.context import context_files
 
-    at = ("inference_config", "source_directory")
     try:
-        files = context_files(Path(code.source_directory))
+        context_files(Path(code.source_directory), limits)
     except InvalidInput as error:
-        for line in str(error).splitlines():
-            rule, _, mend = line.rpartition("; ")
-            yield Finding(at, rule or line, mend if rule else "")
-        return
-    if code.entry_script not in files:
-        rule = "is ignored by .amlignore or .gitignore"
-        yield Finding(("inference_config", "entry_script"), rule, "take it out of that file", code.entry_script)
+        yield from context_findings(("inference_config", "source_directory"), error)

@@ -62,11 +62,16 @@ class InferenceConfigArgs(TypedDict):
     """Required. Python file with `init()` and `run(data)`, relative to `source_directory` where that is given."""
     source_directory: NotRequired[str | None]
     """Optional. Folder of all files that the script needs, relative to the working directory of the program or
-    absolute. Default: the script alone."""
+    absolute. What its `.amlignore` (else its `.gitignore`) names is none of them. Default: the script alone."""
     environment: NotRequired[EnvironmentArgs | None]
     """Optional. Default: an environment with the scoring server only."""
     description: NotRequired[str | None]
     """Optional. For people."""
+    max_mb: NotRequired[int | None]
+    """Optional. Where an image is built: the most that `source_directory`, and a build context, may hold without what
+    they ignore, MB. Elsewhere more is a warning. Default: 300."""
+    max_files: NotRequired[int | None]
+    """Optional. The same for the number of files. Default: 2,000."""
     runtime: NotRequired[str | None]
     """Optional. Old form, `python` only; not with `environment`."""
     conda_file: NotRequired[str | None]

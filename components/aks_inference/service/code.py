@@ -16,12 +16,11 @@ from aks_inference.service.bindings import Bound, bindings_of
 from aks_inference.service.folders import Content, Mark, TooMuch, content_of, mark_of
 from aks_inference_runtime.api.endpoint import Code
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.ignoring import why_absent
+from aks_inference_runtime.api.limits import AZURE_ML, MEGABYTE, ContextLimits
 
 SCHEMA_DECORATORS = ("input_schema", "output_schema")
-MANY_FILES = 2_000
-MANY_BYTES = 300_000_000
-"""Azure ML's limits of a project folder: beyond them something is probably in the wrong place."""
-MEND_LARGE = "give a folder of its own to what the script needs"
+MEND_LARGE = "give a folder of its own to what the script needs, or name the rest in .amlignore"
 ENTRY: PropertyPath = ("entry_script",)
 SOURCE: PropertyPath = ("source_directory",)
 
@@ -50,7 +49,9 @@ def read_code(entry_script: str, source_directory: str | None) -> tuple[Code | N
     return (None if read is None else read[0]), findings
 
 
-def read_content(entry_script: str, source_directory: str | None) -> tuple[tuple[Code, Content] | None, list[Finding]]:
+def read_content(
+    entry_script: str, source_directory: str | None, limits: ContextLimits = AZURE_ML
+) -> tuple[tuple[Code, Content] | None, list[Finding]]:
     """The code of a version with what its files come to, and what is wrong with it. Reads the files."""
     name: str | None
     if source_directory is not None:
@@ -74,16 +75,18 @@ def read_content(entry_script: str, source_directory: str | None) -> tuple[tuple
     except (InvalidInput, OSError) as error:
         mend = f"make every file readable, or {MEND_LARGE}" if source else "make it readable"
         return None, [Finding(SOURCE if source else ENTRY, str(error), mend)]
+    if source is not None and name not in content.names:
+        return None, [Finding(ENTRY, why_absent(source, name), "take it out of that file", entry_script)]
     code = Code(source_directory=str(source) if source else None, entry_script=name, digest=content.digest)
-    return (code, content), list(_large(source_directory, content)) if source else []
+    return (code, content), list(_large(source_directory, content, limits)) if source else []
 
 
-def _large(given: str | None, content: Content) -> Iterator[Finding]:
-    if content.files > MANY_FILES or content.size_bytes > MANY_BYTES:
-        rule = (
-            f"holds {content.files:,} files, {content.size_bytes / 1e6:,.0f} MB; all of them are copied for each change"
-        )
-        yield Finding(SOURCE, rule, MEND_LARGE, given, Severity.WARNING)
+def _large(given: str | None, content: Content, limits: ContextLimits) -> Iterator[Finding]:
+    """Beyond the limits something is probably in the wrong place."""
+    files, size = len(content.names), content.size_bytes
+    if files > limits.max_files or size > limits.max_bytes:
+        rule = f"holds {files:,} files, {size / MEGABYTE:,.0f} MB; all of them are copied for each change"
+        yield Finding(SOURCE, rule, f"{MEND_LARGE}, or raise @max_files and @max_mb", given, Severity.WARNING)
 
 
 def _script_findings(script: Path, given: str) -> Sequence[Finding]:

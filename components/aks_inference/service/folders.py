@@ -7,20 +7,20 @@ from functools import lru_cache
 from pathlib import Path
 
 from aks_inference_runtime.api.content import (
-    IGNORED_DIRECTORIES,
+    code_files,
     combined_digest,
-    directory_files,
     file_digest,
 )
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.ignoring import Ignored, ignored_of
 
 Mark = tuple[str, int, int, int]
 """Path, inode, size in bytes, time of the last change in ns: another one is another content."""
 _NO_FILE = (0, 0, 0)
 MOST_FILES = 200_000
 MOST_BYTES = 20_000_000_000
-"""Every preview reads all of them: / or a home folder would be read for hours. A project with its history, packages and
-data is below: all of that is code here (docs/decisions.md, 1)."""
+"""Every preview reads all of them: / or a home folder would be read for hours. A project with its packages and data is
+below: what it does not ignore is code (docs/decisions.md, 1)."""
 
 
 class TooMuch(InvalidInput):
@@ -32,7 +32,7 @@ class Content:
     """The code of a version."""
 
     digest: str
-    files: int
+    names: frozenset[str]
     size_bytes: int
 
 
@@ -51,28 +51,33 @@ def mark_of(path: str) -> Mark:
 
 def _bounded(source: str) -> Iterator[Mark]:
     size = 0
-    for number, mark in enumerate(_marks(source), 1):
+    for number, mark in enumerate(_marks(source, "", ignored_of(Path(source))), 1):
         size += mark[2]
         if number > MOST_FILES or size > MOST_BYTES:
             raise TooMuch(f"holds more than {MOST_FILES:,} files, or than {MOST_BYTES / 1e9:,.0f} GB")
         yield mark
 
 
-def _marks(folder: str) -> Iterator[Mark]:
+def _marks(folder: str, below: str, ignored: Ignored) -> Iterator[Mark]:
+    """`below`: the folder's own name in the whole, with a slash at its end."""
     with os.scandir(folder) as entries:
         for entry in entries:
+            name = below + entry.name
             if not entry.is_dir():
-                # What is no file is refused by who reads it.
-                yield mark_of(entry.path) if entry.is_file() else (entry.path, *_NO_FILE)
+                if not ignored.file(name):
+                    # What is no file is refused by who reads it.
+                    yield mark_of(entry.path) if entry.is_file() else (entry.path, *_NO_FILE)
+            elif ignored.folder(name):
+                continue
             elif entry.is_symlink():
                 yield (entry.path, *_NO_FILE)
-            elif entry.name not in IGNORED_DIRECTORIES:
-                yield from _marks(entry.path)
+            else:
+                yield from _marks(entry.path, f"{name}/", ignored)
 
 
 @lru_cache(maxsize=256)
 def _folder(source: str, marks: tuple[Mark, ...]) -> Content:
-    return _content(directory_files(Path(source)))
+    return _content(code_files(Path(source)))
 
 
 @lru_cache(maxsize=256)
@@ -84,4 +89,4 @@ def _script(script: str, mark: Mark) -> Content:
 def _content(files: dict[str, Path]) -> Content:
     digests = {name: file_digest(path) for name, path in files.items()}
     size = sum(path.stat().st_size for path in files.values())
-    return Content(combined_digest(digests), len(files), size)
+    return Content(combined_digest(digests), frozenset(files), size)

@@ -16,9 +16,10 @@ from aks_inference.service.environment import (
     conda_file,
     read_environment,
 )
-from aks_inference.values import Object, Spec, Text, is_late, read
+from aks_inference.values import Most, Object, Spec, Text, is_late, read
 from aks_inference_runtime.api.endpoint import Code, Environment
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 
 
 class InferenceSpec(Spec):
@@ -28,6 +29,8 @@ class InferenceSpec(Spec):
     source_directory: Text | None = None
     environment: Object | None = None
     description: Text | None = None
+    max_mb: Most | None = None
+    max_files: Most | None = None
     runtime: Text | None = None
     conda_file: Text | None = None
     extra_docker_file_steps: Text | None = None
@@ -60,6 +63,7 @@ class Inference:
     environment: ReadEnvironment
     code_bytes: int = 0
     """Of all files of the code; 0 where it is no user's own."""
+    limits: ContextLimits = AZURE_ML
 
 
 def read_json(path: Path, given: str) -> tuple[dict[str, object], list[Finding]]:
@@ -124,17 +128,18 @@ def read_inference(config: object, file: object, *, built: bool = False) -> tupl
 def _read(raw: Mapping[str, object], built: bool) -> tuple[Inference | None, list[Finding]]:
     got = read(InferenceSpec, {_SPELLINGS.get(key, key): value for key, value in raw.items()}, ("entry_script",))
     spec, findings = got.spec, list(got.findings)
-    environment, wrong = _image_environment(spec) if built else _environment(spec)
+    limits = ContextLimits.of(spec.max_mb, spec.max_files)
+    environment, wrong = _image_environment(spec, limits) if built else _environment(spec)
     findings += wrong
     found = None
     # A text without a character is no script either, and told as one that does not exist.
     if spec.entry_script is not None and got.whole("source_directory"):
-        found, wrong = read_content(spec.entry_script, spec.source_directory)
+        found, wrong = read_content(spec.entry_script, spec.source_directory, limits)
         findings += wrong
     if found is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
     code, content = found
-    return Inference(code, environment, content.size_bytes), findings
+    return Inference(code, environment, content.size_bytes, limits), findings
 
 
 def _environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:
@@ -152,14 +157,14 @@ def _environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:
     return environment, [*findings, *under(("conda_file",), completed(wrong, packages))]
 
 
-def _image_environment(spec: InferenceSpec) -> tuple[ReadEnvironment, list[Finding]]:
+def _image_environment(spec: InferenceSpec, limits: ContextLimits) -> tuple[ReadEnvironment, list[Finding]]:
     """Of an image."""
     from aks_inference.images.environment import older_keys, read_image_environment
 
     findings = list(_beside(spec))
     base = absolute(spec.source_directory or ".")
     if spec.environment is not None:
-        environment, wrong = read_image_environment(spec.environment, base)
+        environment, wrong = read_image_environment(spec.environment, base, limits)
         return environment, [*findings, *under(("environment",), wrong)]
     meant, wrong = older_keys(spec, base)
     environment, found = read_image_environment(meant, base)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aks_inference.findings import Finding, Severity
 from aks_inference.service.settings import VersionSettings
-from aks_inference_runtime.api.content import directory_files
+from aks_inference_runtime.api import content
 from aks_inference_runtime.api.endpoint import Code, Container
 
 CLUSTER_ONLY = (
@@ -52,7 +52,7 @@ def code_files(code: Code) -> dict[str, Path]:
     if code.source_directory is None:
         script = Path(code.entry_script)
         return {script.name: script}
-    return directory_files(Path(code.source_directory))
+    return content.code_files(Path(code.source_directory))
 
 
 def code_rules(size: int) -> Iterator[Finding]:

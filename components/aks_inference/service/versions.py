@@ -117,7 +117,7 @@ def _what_runs(
         findings += registry_rules(target)
     if inference is None:
         return None, PodImage(), findings
-    findings += layer_rules(inference.code) if built else code_rules(inference.code_bytes)
+    findings += layer_rules(inference.code, inference.limits) if built else code_rules(inference.code_bytes)
     content = built_image(inference) if built else None
     return inference, PodImage(content, shared_memory=inference.environment.shared_memory), findings
 

@@ -19,7 +19,11 @@ class TrainingJobArgs(TypedDict):
     project's folder; what it writes into `./outputs`, `./models` and `./logs` is kept."""
     source_directory: str
     """Required. The project: a folder, relative to the working directory of the program or absolute. Files that its
-    `.amlignore` (else its `.gitignore`) names stay out; at most 300 MB and 2,000 files."""
+    `.amlignore` (else its `.gitignore`) names stay out."""
+    max_mb: NotRequired[int | None]
+    """Optional. The most that the project, and a build context of its environment, may hold, MB. Default: 300."""
+    max_files: NotRequired[int | None]
+    """Optional. The same for the number of files. Default: 2,000."""
     job_name: NotRequired[str | None]
     """Optional. 1 to 40 lower-case letters, digits and dashes. Default: the resource's name."""
     arguments: NotRequired[Sequence[str] | None]

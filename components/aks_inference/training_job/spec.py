@@ -8,13 +8,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from aks_inference.findings import Finding, Severity, under
-from aks_inference.folder_findings import folder_findings
+from aks_inference.folder_findings import context_findings, folder_findings
+from aks_inference.images.pod_image import raised
 from aks_inference.names import NAMESPACE, NameRule
 from aks_inference.service.code import absolute
 from aks_inference.service.environment import ReadEnvironment, read_environment
 from aks_inference.targets import TargetChoice, choose_target, target_findings
-from aks_inference.values import Anys, Number, Object, Spec, Text, Texts, Whole, read
+from aks_inference.values import Anys, Most, Number, Object, Spec, Text, Texts, Whole, read
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.ignoring import why_absent
+from aks_inference_runtime.api.limits import ContextLimits
 from aks_inference_runtime.api.state_folder import unwritable
 
 JOB = NameRule(
@@ -32,6 +35,8 @@ class TrainingJobSpec(Spec):
     target: Any = None
     entry_script: Text | None = None
     source_directory: Text | None = None
+    max_mb: Most | None = None
+    max_files: Most | None = None
     job_name: Text | None = None
     arguments: Texts = ()
     environment: Object | None = None
@@ -73,14 +78,15 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
     findings += _place(spec, target)
     if spec.namespace is not None:
         findings += NAMESPACE.check(("namespace",), spec.namespace)
-    environment, wrong = _environment(spec, on_cluster)
+    limits = ContextLimits.of(spec.max_mb, spec.max_files)
+    environment, wrong = _environment(spec, limits, on_cluster)
     findings += under(("environment",), wrong)
     outputs = absolute(spec.outputs_directory or f"jobs/{name}")
     given = str(outputs) if spec.outputs_directory is None else spec.outputs_directory
     findings += folder_findings(("outputs_directory",), outputs, given, unwritable)
     files = 0
     if spec.source_directory is not None and spec.entry_script is not None:
-        files, wrong = _project(spec.source_directory, spec.entry_script)
+        files, wrong = _project(spec.source_directory, spec.entry_script, limits)
         findings += wrong
     if target is None or any(f.severity is Severity.ERROR for f in findings):
         return None, findings
@@ -91,6 +97,7 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
         "sourceDirectory": source,
         "arguments": list(spec.arguments) or None,
         "outputsDirectory": str(outputs),
+        **raised(limits),
         "timeoutMinutes": spec.timeout_minutes,
         "trigger": spec.trigger,
         "cpuCores": spec.cpu_cores,
@@ -104,18 +111,20 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
         inputs["pipPackages"] = list(environment.environment.pip_packages) or None
         return JobPlan(name, target, inputs, environment, None, files, environment.notes), findings
     content = environment.image or {"environment": {}}
-    image = {**content, "entryScript": spec.entry_script, "sourceDirectory": source}
+    image = {**content, "entryScript": spec.entry_script, "sourceDirectory": source, **raised(limits)}
     inputs["sharedMemoryMb"] = environment.shared_memory
     return JobPlan(name, target, inputs, environment, image, files), findings
 
 
-def _environment(spec: TrainingJobSpec, on_cluster: bool) -> tuple[ReadEnvironment, list[Finding]]:
+def _environment(
+    spec: TrainingJobSpec, limits: ContextLimits, on_cluster: bool
+) -> tuple[ReadEnvironment, list[Finding]]:
     base = absolute(spec.source_directory or ".")
     if not on_cluster:
         return read_environment(spec.environment or {}, base)
     from aks_inference.images.environment import read_image_environment
 
-    return read_image_environment(spec.environment or {}, base)
+    return read_image_environment(spec.environment or {}, base, limits)
 
 
 def _place(spec: TrainingJobSpec, target: TargetChoice | None) -> Iterator[Finding]:
@@ -132,16 +141,15 @@ def _place(spec: TrainingJobSpec, target: TargetChoice | None) -> Iterator[Findi
             yield Finding((name,), "is only for a Kubernetes target", "leave it out", value)
 
 
-def _project(folder: str, script: str) -> tuple[int, list[Finding]]:
+def _project(folder: str, script: str, limits: ContextLimits) -> tuple[int, list[Finding]]:
     """How many files it has, and what is wrong with it."""
-    from aks_inference_runtime.images.context import context_files, why_absent
+    from aks_inference_runtime.images.context import context_files
 
     source = absolute(folder)
     try:
-        files = context_files(source)
+        files = context_files(source, limits)
     except InvalidInput as error:
-        lines = [line.rpartition("; ") for line in str(error).splitlines()]
-        return 0, [Finding(("source_directory",), rule or mend, mend if rule else "") for rule, _, mend in lines]
+        return 0, list(context_findings(("source_directory",), error))
     if script not in files:
         rule = why_absent(source, script)
         return 0, [Finding(("entry_script",), rule, "name a file of the project, relative to it", script)]

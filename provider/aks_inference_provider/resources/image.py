@@ -9,13 +9,15 @@ from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes, top
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
 from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
-from aks_inference_provider.resources.image_inputs import login_of, reach, settings_of, wanted_of
+from aks_inference_provider.resources.image_inputs import limits_of, login_of, reach, settings_of, wanted_of
 from aks_inference_provider.resources.image_packages import missing_packages
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.azure.arm import AzureFailed
 from aks_inference_runtime.images.build.acr import resource_problem
 from aks_inference_runtime.images.build.choose import Builder, Choice, choose
+from aks_inference_runtime.images.context import context_files
+from aks_inference_runtime.images.environment.model import BuildContext
 from aks_inference_runtime.images.errors import AccessDenied
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry import Silence
@@ -45,8 +47,8 @@ INPUTS = (
     Field("alias", Kind.STRING, "Optional. A name of its own, made of its content: where it is there, all is."),
     Field("entryScript", Kind.STRING, "Optional. Adds the application's files as a layer of their own."),
     Field("sourceDirectory", Kind.STRING, "Optional. Absolute; the folder of `entryScript`, without ignored files."),
-    Field("maxMb", Kind.INTEGER, "Optional. Limit of the folder. Default: 300."),
-    Field("maxFiles", Kind.INTEGER, "Optional. Limit of the folder. Default: 2,000."),
+    Field("maxMb", Kind.INTEGER, "Optional. Limit of the folder and of a build context, MB. Default: 300."),
+    Field("maxFiles", Kind.INTEGER, "Optional. The same for the number of files. Default: 2,000."),
     Field("builder", Kind.STRING, f"Optional. {', '.join(BUILDERS)}. Default: auto."),
     Field("buildArguments", Kind.STRINGS, "Optional. Further arguments of a build tool. Default: none."),
     Field("key", Kind.STRING, "The image key of the environment.", computed=True),
@@ -128,6 +130,7 @@ class Image:
         if looked.image is not None:
             return Checked({**news, **found})
         choice, failures, notes = await asyncio.to_thread(_builder, values, wanted)
+        failures = [*failures, *await asyncio.to_thread(_too_much, values, wanted)]
         if choice is not None and logins_known:
             failures = [*failures, *_closed(values, wanted, looked, choice.builder)]
         return Checked({**news, **found}, failures, notes)
@@ -199,6 +202,18 @@ def _builder(values: Mapping[str, Any], wanted: Wanted) -> tuple[Choice | None, 
     except (InvalidInput, AzureFailed) as error:
         return None, [Failure("builder", str(error).removeprefix("builder: "))], []
     return choice, *(missing_packages(wanted.definition) if choice.builder is Builder.ASSEMBLE else ([], []))
+
+
+def _too_much(values: Mapping[str, Any], wanted: Wanted) -> list[Failure]:
+    """A build context beyond its limits: it needs none where the image is there."""
+    base = wanted.definition.base
+    if not isinstance(base, BuildContext) or base.folder is None:
+        return []
+    try:
+        context_files(base.folder, limits_of(values))
+    except InvalidInput as error:
+        return [Failure("environment.docker.buildContext.location", line) for line in str(error).splitlines()]
+    return []
 
 
 def _closed(values: Mapping[str, Any], wanted: Wanted, looked: Found, builder: Builder) -> Iterator[Failure]:

@@ -2,17 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aks_inference_runtime.api.limits import ContextLimits
 from aks_inference_runtime.images.build.acr import azure_build
 from aks_inference_runtime.images.build.application import Application, Packed, collect
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
-from aks_inference_runtime.images.context import MAX_BYTES, MAX_FILES, ContextLimits
 from aks_inference_runtime.images.ensure import BuildSettings
-from aks_inference_runtime.images.environment.containerfile import needs_conda
 from aks_inference_runtime.images.environment.curated import with_server
 from aks_inference_runtime.images.environment.model import RegistryLogin
 from aks_inference_runtime.images.environment.read import read_environment
@@ -21,8 +19,6 @@ from aks_inference_runtime.images.own import runtime_environment, runtime_packag
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry import CredentialStore, Login, Silence, TransportOptions
 from aks_inference_runtime.images.service import Wanted
-
-_MEGABYTE = 1024 * 1024
 
 
 def wanted_of(values: Mapping[str, Any]) -> Wanted:
@@ -36,11 +32,11 @@ def wanted_of(values: Mapping[str, Any]) -> Wanted:
     if (login := values.get("baseLogin")) is not None:
         docker = {**(environment.get("docker") or {}), "baseImageRegistry": login}
         environment = {**environment, "docker": docker}
-    definition = read_environment(environment, Path(values.get("baseDirectory") or "/"), limits=_limits(values))
+    default_base = ImageReference.parse(values["baseImage"]) if values.get("baseImage") else None
+    folder = Path(values.get("baseDirectory") or "/")
+    definition = read_environment(environment, folder, limits=limits_of(values), default_base=default_base)
     if values.get("scoringServer"):
         definition = with_server(definition)
-    if values.get("baseImage") and not _has_base(environment) and not needs_conda(definition):
-        definition = replace(definition, base=ImageReference.parse(values["baseImage"]))
     return Wanted(
         definition,
         RegistryPlace.parse(values["registry"], values.get("registryTier")),
@@ -75,28 +71,21 @@ def settings_of(values: Mapping[str, Any], wanted: Wanted) -> BuildSettings:
         build_arguments=tuple(values.get("buildArguments") or ()),
         plain_http=not options.uses_tls(wanted.workspace.registry),
         ca_file=options.ca_file,
-        limits=_limits(values),
+        limits=limits_of(values),
     )
     credentials = login_of(values, wanted.definition.base_login)
     builder = Builder(values.get("builder") or Builder.AUTO)
-    azure = azure_build(os.environ, builder, values.get("registryId"), _limits(values))
+    azure = azure_build(os.environ, builder, values.get("registryId"), limits_of(values))
     return BuildSettings(builder, tool=tool, credentials=credentials, azure=azure)
-
-
-def _has_base(environment: Mapping[str, Any]) -> bool:
-    docker = environment.get("docker") or {}
-    return any(docker.get(name) for name in ("baseImage", "baseDockerfile", "buildContext"))
 
 
 def _application(values: Mapping[str, Any]) -> Packed | None:
     script, folder = values.get("entryScript"), values.get("sourceDirectory")
     if script is None:
         return None
-    return collect(Application(script, Path(folder) if folder else None, _limits(values)))
+    return collect(Application(script, Path(folder) if folder else None, limits_of(values)))
 
 
-def _limits(values: Mapping[str, Any]) -> ContextLimits:
-    return ContextLimits(
-        int(values["maxMb"]) * _MEGABYTE if values.get("maxMb") else MAX_BYTES,
-        int(values["maxFiles"]) if values.get("maxFiles") else MAX_FILES,
-    )
+def limits_of(values: Mapping[str, Any]) -> ContextLimits:
+    """Of the application's folder and of a build context."""
+    return ContextLimits.of(values.get("maxMb"), values.get("maxFiles"))

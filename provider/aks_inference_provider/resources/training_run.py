@@ -16,10 +16,12 @@ from aks_inference_provider.fields import Failure, Field, Kind, check_fields, fa
 from aks_inference_provider.progress import Progress
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
-from aks_inference_runtime.api.content import combined_digest, file_digest
+from aks_inference_runtime.api.content import digest_of
 from aks_inference_runtime.api.disk import disk_errors
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.images.context import ContextLimits, context_files
+from aks_inference_runtime.api.ignoring import why_absent
+from aks_inference_runtime.api.limits import ContextLimits
+from aks_inference_runtime.images.context import context_files
 from aks_inference_runtime.jobs.cluster import run_on_cluster
 from aks_inference_runtime.jobs.connect import connection_of
 from aks_inference_runtime.jobs.local import run_local
@@ -31,6 +33,8 @@ INPUTS = (
     Field("name", Kind.STRING, "Required. Of the job; runs are named by it.", required=True),
     Field("entryScript", Kind.STRING, "Required. Python file, relative to `sourceDirectory`.", required=True),
     Field("sourceDirectory", Kind.STRING, "Required. Absolute; the project, without ignored files.", required=True),
+    Field("maxMb", Kind.INTEGER, "Optional. The most that the project may hold, MB. Default: 300."),
+    Field("maxFiles", Kind.INTEGER, "Optional. The most files of the project. Default: 2,000."),
     Field("arguments", Kind.STRINGS, "Optional. Of the script. Default: none."),
     Field("environmentVariables", Kind.STRING_MAP, "Optional. Of the script. Default: none.", secret=True),
     Field("pipPackages", Kind.STRINGS, "Optional. Of a run on this machine. Default: none."),
@@ -86,10 +90,9 @@ def check(news: Mapping[str, Any]) -> list[Failure]:
 def project_files(values: Mapping[str, Any]) -> dict[str, Path]:
     """The project's files. Raises InvalidInput with all that is wrong."""
     folder, script = Path(values["sourceDirectory"]), str(values["entryScript"])
-    files = context_files(folder, ContextLimits())
+    files = context_files(folder, ContextLimits.of(values.get("maxMb"), values.get("maxFiles")))
     if script not in files:
-        there = (folder / script).is_file()
-        rule = "is ignored by .amlignore or .gitignore" if there else f"is not in {folder}"
+        rule = why_absent(folder, script)
         raise InvalidInput(f"entryScript: {script!r} {rule}; name a file relative to sourceDirectory")
     return files
 
@@ -116,7 +119,7 @@ class TrainingRun:
         if not failures and not has_unknown([values.get("sourceDirectory"), values.get("entryScript")]):
             try:
                 files = await asyncio.to_thread(project_files, values)
-                digest = await asyncio.to_thread(_digest, files)
+                digest = await asyncio.to_thread(digest_of, files)
             except InvalidInput as error:
                 failures += failures_of(error, ("entryScript",), "sourceDirectory")
         return Checked({**filled, **news, "digest": digest}, failures)
@@ -168,10 +171,6 @@ class TrainingRun:
 def _gone(state: State) -> bool:
     outputs = plain(state.outputs.get("outputsPath"))
     return not outputs or not Path(outputs).is_dir()
-
-
-def _digest(files: Mapping[str, Path]) -> str:
-    return combined_digest({name: file_digest(path) for name, path in files.items()})
 
 
 def _computed(result: Result) -> Computed:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.ignoring import BYTE_CODE, Ignored, ignored_of
 
-IGNORED_DIRECTORIES = frozenset({"__pycache__"})
-"""Byte code that Python writes beside a script when it runs: no content of the author's."""
+_ONLY_BYTE_CODE = Ignored(folders=frozenset({BYTE_CODE}))
 _CHUNK = 1024 * 1024
 
 
@@ -41,12 +41,22 @@ def combined_digest(files: Mapping[str, str]) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def digest_of(files: Mapping[str, Path]) -> str:
+    """`sha256:<hex>` over names and contents."""
+    return combined_digest({name: file_digest(path) for name, path in files.items()})
+
+
 def directory_files(directory: Path) -> dict[str, Path]:
     """All files of a folder by their relative names with forward slashes. Raises InvalidInput for linked folders."""
-    return {path.relative_to(directory).as_posix(): path for path in _walk(directory)}
+    return dict(_walk(directory, _ONLY_BYTE_CODE))
 
 
-def _walk(directory: Path) -> Iterator[Path]:
+def code_files(directory: Path) -> dict[str, Path]:
+    """As `directory_files`, of an entry script's folder: without what it ignores."""
+    return dict(_walk(directory, ignored_of(directory)))
+
+
+def _walk(directory: Path, ignored: Ignored) -> Iterator[tuple[str, Path]]:
     def closed(error: OSError) -> None:
         # By itself a walk leaves out what it may not read. A folder that is not there is the checks' to tell: what was
         # deployed from it can be removed all the same.
@@ -54,30 +64,34 @@ def _walk(directory: Path) -> Iterator[Path]:
             return
         raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}; give yourself the right to")
 
-    for folder, names, files in os.walk(directory, onerror=closed):
-        names[:] = sorted(name for name in names if name not in IGNORED_DIRECTORIES)
+    for current, names, files in os.walk(directory, onerror=closed):
+        folder = Path(current)
+        below = folder.relative_to(directory)
+        names[:] = sorted(name for name in names if not ignored.folder((below / name).as_posix()))
         for name in names:
-            if (Path(folder) / name).is_symlink():
-                raise InvalidInput(f"{Path(folder) / name} is a link to a folder; put the folder itself there")
+            if (folder / name).is_symlink():
+                raise InvalidInput(f"{folder / name} is a link to a folder; put the folder itself there")
         for name in sorted(files):
-            path = Path(folder) / name
+            path, relative = folder / name, (below / name).as_posix()
+            if ignored.file(relative):
+                continue
             if not path.is_file():
                 raise InvalidInput(f"{path} is not a regular file; remove it or the broken link")
             try:
                 name.encode()
             except UnicodeEncodeError:
                 raise InvalidInput(f"{str(path)!r} has a name that is not UTF-8; rename it") from None
-            yield path
+            yield relative, path
 
 
 def directory_digest(directory: Path) -> str:
-    """`sha256:<hex>` over the names and contents of a folder: the `digest` of an entry script with its folder."""
-    return combined_digest({name: file_digest(path) for name, path in directory_files(directory).items()})
+    """`sha256:<hex>` over what counts of an entry script's folder: the `digest` of a script with its folder."""
+    return digest_of(code_files(directory))
 
 
 def script_digest(path: Path) -> str:
     """`sha256:<hex>` of an entry script that stands alone, by its base name and content."""
-    return combined_digest({path.name: file_digest(path)})
+    return digest_of({path.name: path})
 
 
 def model_files(source: Path, child_paths: Sequence[str] = ()) -> dict[str, Path]:

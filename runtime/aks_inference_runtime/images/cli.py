@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import click
 
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
+from aks_inference_runtime.api.limits import MAX_FILES, MAX_MB, ContextLimits
 from aks_inference_runtime.cli.lazy import WholeHelp
 from aks_inference_runtime.images.build.acr import azure_build, resource_problem
 from aks_inference_runtime.images.build.application import Application
 from aks_inference_runtime.images.build.choose import Builder
 from aks_inference_runtime.images.build.tools import ToolOptions
-from aks_inference_runtime.images.context import MAX_BYTES, MAX_FILES, ContextLimits
 from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
 from aks_inference_runtime.images.environment import curated
 from aks_inference_runtime.images.environment.containerfile import with_default_base
@@ -31,7 +31,6 @@ from aks_inference_runtime.images.of_service import ensure_service
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry import CredentialStore, Login, RegistryClient, TransportOptions, transport
 
-MEGABYTE = 1024 * 1024
 TIERS = ("Basic", "Standard", "Premium")
 Command = Callable[..., None]
 T = TypeVar("T")
@@ -68,6 +67,31 @@ class Reach:
         return RegistryClient(store, self.options)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which environment, from the command line."""
+
+    environment: str
+    scoring_server: bool
+    base_image: str | None
+    limits: ContextLimits
+
+    async def read(self) -> EnvironmentDefinition:
+        """Raises InvalidInput with all that is wrong."""
+        base = ImageReference.parse(self.base_image) if self.base_image else None
+        definition = await asyncio.to_thread(self._read, base)
+        return curated.with_server(definition) if self.scoring_server else definition
+
+    def _read(self, base: ImageReference | None) -> EnvironmentDefinition:
+        if self.environment in curated.NAMES:
+            return read_environment({"name": self.environment}, Path(), default_base=base)
+        path = Path(self.environment)
+        if not path.suffix and not path.exists():
+            names = ", ".join(curated.NAMES)
+            raise InvalidInput(f"{self.environment}: is neither a file nor a curated environment; those are {names}")
+        return read_file(path, self.limits, base)
+
+
 def _reach(command: Command) -> Command:
     options = [
         click.option("--username", help="Optional. User name at --registry; default: those of `docker login`."),
@@ -97,7 +121,31 @@ def _environment(command: Command) -> Command:
     command = click.option("--json", "as_json", is_flag=True, help="Optional. One JSON object on standard output.")(
         command
     )
-    return click.argument("environment", metavar="ENVIRONMENT")(command)
+    command = click.option(
+        "--scoring-server", is_flag=True, help="Optional. Adds it, as a service does; an inferenceconfig.json has it."
+    )(command)
+    command = click.option(
+        "--base-image", metavar="IMAGE", help="Optional. Where none is named: the `base_image` of the stack's registry."
+    )(command)
+    command = click.option(
+        "--max-mb",
+        type=click.IntRange(min=1),
+        default=MAX_MB,
+        show_default=True,
+        help="Optional. Limit of a build context and of --source-directory.",
+    )(command)
+    command = click.option(
+        "--max-files", type=click.IntRange(min=1), default=MAX_FILES, show_default=True, help="Optional. The same."
+    )(command)
+
+    @functools.wraps(command)
+    def with_wanted(
+        environment: str, scoring_server: bool, base_image: str | None, max_mb: int, max_files: int, **others: object
+    ) -> None:
+        limits = ContextLimits.of(max_mb, max_files)
+        command(wanted=Wanted(environment, scoring_server, base_image, limits), **others)
+
+    return click.argument("environment", metavar="ENVIRONMENT")(with_wanted)
 
 
 def _registries(command: Command) -> Command:
@@ -131,9 +179,9 @@ def image_group() -> None:
 @_environment
 @click.option("--offline", is_flag=True, help="Optional. Asks no registry: base images count by their tags.")
 @_reach
-def key_command(environment: str, as_json: bool, offline: bool, reach: Reach) -> None:
+def key_command(wanted: Wanted, as_json: bool, offline: bool, reach: Reach) -> None:
     """Prints the image key."""
-    definition = _run(_read(environment))
+    definition = _run(wanted.read())
     known, notes = _run(_key(definition, offline, reach))
     key = image_key(definition, known)
     _show(as_json, {"key": key, "base": known, "packages": definition.package_count, "notes": list(notes)}, key, notes)
@@ -144,10 +192,10 @@ def key_command(environment: str, as_json: bool, offline: bool, reach: Reach) ->
 @_registries
 @_reach
 def find_command(
-    environment: str, as_json: bool, registry: str, shared: tuple[str, ...], registry_tier: str | None, reach: Reach
+    wanted: Wanted, as_json: bool, registry: str, shared: tuple[str, ...], registry_tier: str | None, reach: Reach
 ) -> None:
     """Says where the image is, or what building it would take. Exit code 3 when it is nowhere."""
-    looked = _run(_find(environment, registry, shared, registry_tier, reach))
+    looked = _run(_find(wanted, registry, shared, registry_tier, reach))
     image = str(looked.found) if looked.found else None
     content = {"key": looked.key, "found": image, "packages": looked.package_count, "text": looked.text}
     _show(
@@ -176,22 +224,8 @@ def find_command(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Optional. The folder that the entry script is relative to; its ignored files stay out.",
 )
-@click.option(
-    "--max-mb",
-    type=click.IntRange(min=1),
-    default=MAX_BYTES // MEGABYTE,
-    show_default=True,
-    help="Optional. Limit of the folder.",
-)
-@click.option(
-    "--max-files",
-    type=click.IntRange(min=1),
-    default=MAX_FILES,
-    show_default=True,
-    help="Optional. Limit of the folder.",
-)
 def build_command(
-    environment: str,
+    wanted: Wanted,
     as_json: bool,
     registry: str,
     shared: tuple[str, ...],
@@ -204,11 +238,9 @@ def build_command(
     build_argument: tuple[str, ...],
     entry_script: str | None,
     source_directory: Path | None,
-    max_mb: int,
-    max_files: int,
 ) -> None:
     """Finds the image, or builds and pushes it."""
-    limits = ContextLimits(max_mb * MEGABYTE, max_files)
+    limits = wanted.limits
     application = Application(entry_script, source_directory, limits) if entry_script else None
     if registry_id is not None and (problem := resource_problem(registry_id)):
         raise click.UsageError(f"--registry-id: {registry_id!r} {problem}")
@@ -216,7 +248,9 @@ def build_command(
         raise click.UsageError("--source-directory needs --entry-script")
 
     async def build() -> tuple[Ensured, Ensured | None]:
-        definition = await _read(environment, limits)
+        definition = await wanted.read()
+        if application is not None:
+            definition = curated.with_server(definition)
         place = RegistryPlace.parse(registry, registry_tier)
         others = [RegistryPlace.parse(one) for one in shared]
         store = reach.store(place.registry, definition)
@@ -248,16 +282,6 @@ def build_command(
     _show(as_json, content, text, made.notes)
 
 
-async def _read(environment: str, limits: ContextLimits | None = None) -> EnvironmentDefinition:
-    if environment in curated.NAMES:
-        return read_environment({"name": environment}, Path())
-    path = Path(environment)
-    if not path.suffix and not await asyncio.to_thread(path.exists):
-        names = ", ".join(curated.NAMES)
-        raise InvalidInput(f"{environment}: is neither a file nor a curated environment; those are {names}")
-    return await asyncio.to_thread(read_file, path, limits)
-
-
 async def _key(
     definition: EnvironmentDefinition, offline: bool, reach: Reach
 ) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -269,8 +293,8 @@ async def _key(
         return await pins(client, definition)
 
 
-async def _find(environment: str, registry: str, shared: tuple[str, ...], tier: str | None, reach: Reach) -> Lookup:
-    definition = await _read(environment)
+async def _find(wanted: Wanted, registry: str, shared: tuple[str, ...], tier: str | None, reach: Reach) -> Lookup:
+    definition = await wanted.read()
     place = RegistryPlace.parse(registry, tier)
     async with reach.client(reach.store(place.registry, definition)) as client:
         return await find(client, definition, place, [RegistryPlace.parse(one) for one in shared])

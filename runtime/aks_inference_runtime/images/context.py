@@ -1,26 +1,16 @@
-"""Which files of a folder go into an image: `.amlignore`, else `.gitignore`; limits; nothing from outside the folder.
-
-Rules: azureml-core 1.61 (reference: azureml-v1.md 6.4): one ignore file, only the one in the root, gitignore patterns.
-"""
+"""Which files of a folder go into an image: none that it ignores, none from outside of it, and not too many."""
 
 import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pathspec import GitIgnoreSpec
-
-from aks_inference_runtime.api.content import combined_digest, file_digest
+from aks_inference_runtime.api.content import digest_of
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.ignoring import Ignored, ignored_of
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 
-IGNORE_FILES = (".amlignore", ".gitignore")
-ALWAYS_IGNORED = frozenset({".git", "__pycache__"})
-"""Never content: a checkout's history, and byte code that Python writes beside a script when it runs."""
-MAX_BYTES = 300 * 1024 * 1024
-MAX_FILES = 2_000
-"""Azure ML's limits of a snapshot (reference: azureml-v1.md 6.4)."""
 OFFENDERS = 5
 TIMES = 10
 """Beyond its limit a folder is looked at up to this many times that: enough to name what fills it. / has no end."""
@@ -28,26 +18,17 @@ PROBLEMS = 20
 """Said of a folder: who gave the wrong one has thousands."""
 
 
-@dataclass(frozen=True)
-class ContextLimits:
-    """How much a folder may hold after ignoring."""
-
-    max_bytes: int = MAX_BYTES
-    max_files: int = MAX_FILES
-
-
-def context_files(folder: Path, limits: ContextLimits | None = None) -> dict[str, Path]:
+def context_files(folder: Path, limits: ContextLimits = AZURE_ML) -> dict[str, Path]:
     """The files by their relative names with forward slashes, sorted. Raises InvalidInput with all that is wrong.
 
     A link to a file inside the folder counts as that file; one that leaves it is refused, as are linked folders.
     """
-    limits = limits or ContextLimits()
     most = TIMES * limits.max_files
     problems: list[str] = []
     try:
         if not folder.is_dir():
             raise InvalidInput(f"{folder} is not a folder; give the folder with the entry script")
-        walked = _walk(folder, folder.resolve(), _ignored(folder), problems)
+        walked = _walk(folder, folder.resolve(), ignored_of(folder), problems)
         found = list(itertools.takewhile(lambda _: len(problems) <= most, itertools.islice(walked, most + 1)))
         files = dict(sorted(found))
         over = list(_over(files, limits, whole=len(found) <= most))
@@ -67,35 +48,15 @@ def _few(problems: Sequence[str]) -> Iterator[str]:
         yield f"{len(problems) - PROBLEMS:,} more files and folders cannot be taken; ignore them or give another folder"
 
 
-def why_absent(folder: Path, script: str) -> str:
-    """Why a script is none of a folder's files: the rule, for people."""
-    path = PurePosixPath(script)
-    inside = not path.is_absolute() and ".." not in path.parts
-    ignored = inside and (folder / script).is_file()
-    return "is ignored by .amlignore or .gitignore" if ignored else f"is not in {folder}"
-
-
-def content_digest(folder: Path, limits: ContextLimits | None = None) -> str:
+def content_digest(folder: Path, limits: ContextLimits = AZURE_ML) -> str:
     """`sha256:<hex>` over the names and contents of what goes into the image; its limits are told when it is built.
     `limits`: those, where they are raised."""
-    given = limits or ContextLimits()
-    most = ContextLimits(max(TIMES * MAX_BYTES, given.max_bytes), max(TIMES * MAX_FILES, given.max_files))
+    most = ContextLimits(max(TIMES * AZURE_ML.max_mb, limits.max_mb), max(TIMES * AZURE_ML.max_files, limits.max_files))
     files = context_files(folder, most)
-    return combined_digest({name: file_digest(path) for name, path in files.items()})
+    return digest_of(files)
 
 
-def _ignored(folder: Path) -> GitIgnoreSpec:
-    for name in IGNORE_FILES:
-        path = folder / name
-        if path.is_file():
-            try:
-                return GitIgnoreSpec.from_lines(path.read_text("utf-8").splitlines())
-            except (UnicodeDecodeError, ValueError) as error:
-                raise InvalidInput(f"{path}: is not a list of patterns ({error}); mend the file") from None
-    return GitIgnoreSpec.from_lines([])
-
-
-def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) -> Iterator[tuple[str, Path]]:
+def _walk(folder: Path, root: Path, ignored: Ignored, problems: list[str]) -> Iterator[tuple[str, Path]]:
     def closed(error: OSError) -> None:
         problems.append(f"{error.filename}: cannot be read ({error.strerror}); {_RIGHTS}")
 
@@ -105,7 +66,7 @@ def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) ->
         kept = []
         for name in sorted(directories):
             path = (relative / name).as_posix()
-            if name in ALWAYS_IGNORED or spec.match_file(f"{path}/"):
+            if ignored.folder(path):
                 continue
             if (here / name).is_symlink():
                 problems.append(f"{here / name}: is a link to a folder; put the folder itself there or ignore it")
@@ -114,7 +75,7 @@ def _walk(folder: Path, root: Path, spec: GitIgnoreSpec, problems: list[str]) ->
         directories[:] = kept
         for name in sorted(names):
             path = (relative / name).as_posix()
-            if not spec.match_file(path):
+            if not ignored.file(path):
                 try:
                     problem = _problem(here / name, root)
                 except OSError as error:
@@ -147,16 +108,17 @@ def _over(files: Mapping[str, Path], limits: ContextLimits, *, whole: bool) -> I
     sizes = {name: path.stat().st_size for name, path in files.items()}
     total = sum(sizes.values())
     at_least = "" if whole else "at least "
-    mend = "name what is not needed in .amlignore (gitignore patterns), or raise the limit"
+    mend = "name what is not needed in .amlignore (gitignore patterns), or raise"
     if total > limits.max_bytes:
         largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:OFFENDERS]
         named = ", ".join(f"{name} ({_mb(size)})" for name, size in largest)
-        yield f"the folder holds {at_least}{_mb(total)}, more than {_mb(limits.max_bytes)}: largest are {named}; {mend}"
+        held = f"{at_least}{_mb(total)}, more than {_mb(limits.max_bytes)}"
+        yield f"the folder holds {held}: largest are {named}; {mend} max_mb"
     if len(files) > limits.max_files:
         folders = Counter(name.partition("/")[0] if "/" in name else "." for name in files)
         named = ", ".join(f"{name} ({count} files)" for name, count in folders.most_common(OFFENDERS))
         count = f"{at_least}{len(files)} files"
-        yield f"the folder holds {count}, more than {limits.max_files}: most are in {named}; {mend}"
+        yield f"the folder holds {count}, more than {limits.max_files}: most are in {named}; {mend} max_files"
 
 
 def _mb(size: int) -> str:

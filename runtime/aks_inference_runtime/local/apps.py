@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from aks_inference_runtime.api.content import directory_digest, directory_files, script_digest
+from aks_inference_runtime.api.content import code_files, digest_of, directory_files, script_digest
 from aks_inference_runtime.api.endpoint import Code, EndpointVersion
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.local.files import copy_tree, remove_tree
@@ -37,7 +37,7 @@ class CodeStore:
             source = Path(code.source_directory)
             if not source.is_dir():
                 raise InvalidInput(f"sourceDirectory: {source} is no folder; give the folder of the entry script")
-            files = directory_files(source)
+            files = code_files(source)
         else:
             script = Path(code.entry_script)
             if not script.is_file():
@@ -64,7 +64,8 @@ class CodeStore:
 
 def _digest(code: Code, target: Path) -> str:
     if code.source_directory is not None:
-        return directory_digest(target)
+        # What was ignored is not in it, and what says so need not be in it either.
+        return digest_of(directory_files(target))
     return script_digest(target / Path(code.entry_script).name)
 
 

@@ -11,18 +11,18 @@ import tarfile
 import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 from aks_inference_runtime.azure.arm import Arm, AzureFailed, Credentials, credentials_of
 from aks_inference_runtime.images.build.choose import NOT_AZURE, Builder
 from aks_inference_runtime.images.build.run import TAIL_LINES, Progress
 from aks_inference_runtime.images.build.run_log import RunLog
 from aks_inference_runtime.images.build.tools import write_context
-from aks_inference_runtime.images.context import ContextLimits
 from aks_inference_runtime.images.environment.key import base_references
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
 from aks_inference_runtime.images.errors import BuildFailed
@@ -61,7 +61,7 @@ class AzureBuild:
     credentials: Credentials
     resource_id: str | None = None
     """Optional. Of the registry. Default: looked up by its name in the subscription."""
-    limits: ContextLimits = field(default_factory=ContextLimits)
+    limits: ContextLimits = AZURE_ML
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     poll_s: float = 2.0
 
@@ -75,7 +75,7 @@ class AzureBuild:
 
 
 def azure_build(
-    environment: Mapping[str, str], wanted: Builder, resource_id: str | None, limits: ContextLimits | None = None
+    environment: Mapping[str, str], wanted: Builder, resource_id: str | None, limits: ContextLimits = AZURE_ML
 ) -> AzureBuild | None:
     """Who asks Azure, by the variables; None where the wanted builder is another one.
 
@@ -84,7 +84,7 @@ def azure_build(
     if wanted not in {Builder.AUTO, Builder.ACR_TASKS}:
         return None
     try:
-        return AzureBuild(credentials_of(environment), resource_id, limits or ContextLimits())
+        return AzureBuild(credentials_of(environment), resource_id, limits)
     except AzureFailed:
         if wanted == Builder.ACR_TASKS:
             raise

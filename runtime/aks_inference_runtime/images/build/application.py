@@ -3,15 +3,17 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference_runtime.api.content import combined_digest, file_digest
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.api.ignoring import why_absent
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 from aks_inference_runtime.images.build.assemble import Image, NewLayer, put_together
 from aks_inference_runtime.images.build.base import BaseImage
 from aks_inference_runtime.images.build.tarball import Entry, Layer, kept
-from aks_inference_runtime.images.context import ContextLimits, context_files, why_absent
+from aks_inference_runtime.images.context import context_files
 from aks_inference_runtime.images.environment.containerfile import APP_ROOT
 from aks_inference_runtime.images.registry.manifest import sha256
 
@@ -27,7 +29,7 @@ class Application:
     entry_script: str
     """Relative to the folder, with forward slashes; without a folder the path of the script."""
     source_directory: Path | None = None
-    limits: ContextLimits = field(default_factory=ContextLimits)
+    limits: ContextLimits = AZURE_ML
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 from aks_inference_runtime.images.build.choose import PROGRAMS, Builder
 from aks_inference_runtime.images.build.run import Progress, run_tool
-from aks_inference_runtime.images.context import ContextLimits, context_files
+from aks_inference_runtime.images.context import context_files
 from aks_inference_runtime.images.environment.containerfile import build_files
 from aks_inference_runtime.images.environment.model import BuildContext, EnvironmentDefinition
 from aks_inference_runtime.images.errors import BuildFailed
@@ -31,7 +32,7 @@ class ToolOptions:
     refresh: bool = False
     plain_http: bool = False
     ca_file: Path | None = None
-    limits: ContextLimits = field(default_factory=ContextLimits)
+    limits: ContextLimits = AZURE_ML
 
 
 async def build_and_push(

@@ -46,10 +46,13 @@ def needs_conda(definition: EnvironmentDefinition) -> bool:
     return any(spec_name(spec) != "python" or "::" in spec for spec in definition.conda.dependencies)
 
 
-def with_default_base(definition: EnvironmentDefinition) -> EnvironmentDefinition:
-    """The definition with a base: a small Python image, or one with conda where conda is needed."""
+def with_default_base(definition: EnvironmentDefinition, small: ImageReference | None = None) -> EnvironmentDefinition:
+    """The definition with a base: a small Python image (`small`, where one is given), or one with conda where conda is
+    needed."""
     if definition.base is not None:
         return definition
+    if small is not None and not needs_conda(definition):
+        return replace(definition, base=small)
     if needs_conda(definition) and not definition.user_managed:
         return replace(definition, base=ImageReference.parse(CONDA_BASE))
     minor = ".".join((python_version(definition) or DEFAULT_PYTHON).split(".")[:2])

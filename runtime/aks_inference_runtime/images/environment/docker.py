@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.images.context import ContextLimits, content_digest
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
+from aks_inference_runtime.images.context import content_digest
 from aks_inference_runtime.images.environment.fields import Fields
 from aks_inference_runtime.images.environment.model import (
     BuildContext,
@@ -22,7 +23,7 @@ FILE_PREFIX = "file:"
 
 
 def read_docker(
-    fields: Fields, root: Path, start: EnvironmentDefinition, limits: ContextLimits | None = None
+    fields: Fields, root: Path, start: EnvironmentDefinition, limits: ContextLimits = AZURE_ML
 ) -> EnvironmentDefinition:
     """The definition with what the `docker` part says. `root`: what folders and files are relative to; `limits`: of a
     build context."""
@@ -100,7 +101,7 @@ def _text(given: str, root: Path, fields: Fields) -> str:
         return ""
 
 
-def _context(fields: Fields, root: Path, limits: ContextLimits | None) -> BuildContext | None:
+def _context(fields: Fields, root: Path, limits: ContextLimits) -> BuildContext | None:
     kind, location = fields.text("locationType"), fields.text("location")
     dockerfile = fields.text("dockerfilePath") or "Dockerfile"
     fields.done()

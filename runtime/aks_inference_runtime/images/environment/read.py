@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from aks_inference_runtime.api.errors import InvalidInput
-from aks_inference_runtime.images.context import ContextLimits
+from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 from aks_inference_runtime.images.environment import curated, pip
 from aks_inference_runtime.images.environment.conda import canonical_spec, spec_name
 from aks_inference_runtime.images.environment.containerfile import with_default_base
@@ -19,16 +19,20 @@ from aks_inference_runtime.images.environment.docker import read_docker, read_lo
 from aks_inference_runtime.images.environment.fields import Fields
 from aks_inference_runtime.images.environment.model import CondaDefinition, EnvironmentDefinition
 from aks_inference_runtime.images.findings import Findings
+from aks_inference_runtime.images.reference import ImageReference
 
 Pip = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def read_file(path: Path, limits: ContextLimits | None = None) -> EnvironmentDefinition:
+def read_file(
+    path: Path, limits: ContextLimits = AZURE_ML, default_base: ImageReference | None = None
+) -> EnvironmentDefinition:
     """A definition from a file: `.json` (inference configuration or environment object), `.yml`/`.yaml` (conda), else
-    a list of requirements. `limits`: of a build context. Raises InvalidInput with all that is wrong."""
+    a list of requirements. `limits`: of a build context; `default_base`: where it names none. Raises InvalidInput with
+    all that is wrong."""
     text = _text(path)
     if path.suffix == ".json":
-        return _from_json(text, path, limits)
+        return _from_json(text, path, limits, default_base)
     findings = Findings()
     if path.suffix in {".yml", ".yaml"}:
         conda, listed = _conda_text(text, path, path.name, findings)
@@ -36,21 +40,28 @@ def read_file(path: Path, limits: ContextLimits | None = None) -> EnvironmentDef
         conda = CondaDefinition()
         listed = pip.read_requirements(text.splitlines(), path.name, path.parent, findings)
     findings.raise_if_any()
-    return with_default_base(EnvironmentDefinition(conda=conda, pip=listed[0], pip_options=listed[1]))
+    definition = EnvironmentDefinition(conda=conda, pip=listed[0], pip_options=listed[1])
+    return with_default_base(definition, default_base)
 
 
 def read_environment(
-    raw: Mapping[str, object], base: Path, at: str = "environment", limits: ContextLimits | None = None
+    raw: Mapping[str, object],
+    base: Path,
+    at: str = "environment",
+    limits: ContextLimits = AZURE_ML,
+    default_base: ImageReference | None = None,
 ) -> EnvironmentDefinition:
     """A definition from an environment object. `base`: what its file names are relative to; `limits`: of a build
-    context. Raises InvalidInput."""
+    context; `default_base`: where it names none. Raises InvalidInput."""
     findings = Findings()
     definition = _environment(Fields(raw, at, findings), base, limits)
     findings.raise_if_any()
-    return with_default_base(definition)
+    return with_default_base(definition, default_base)
 
 
-def _from_json(text: str, path: Path, limits: ContextLimits | None) -> EnvironmentDefinition:
+def _from_json(
+    text: str, path: Path, limits: ContextLimits, default_base: ImageReference | None
+) -> EnvironmentDefinition:
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -58,28 +69,29 @@ def _from_json(text: str, path: Path, limits: ContextLimits | None) -> Environme
     if not isinstance(raw, dict):
         raise InvalidInput(f"{path}: is not an object; give an inference configuration or an environment object")
     if "python" in raw or "docker" in raw or "pipPackages" in raw or set(raw) <= {"name", "version"}:
-        return read_environment(raw, path.parent, limits=limits)
-    return read_inference_config(raw, path.parent, limits)
+        return read_environment(raw, path.parent, limits=limits, default_base=default_base)
+    return read_inference_config(raw, path.parent, limits, default_base)
 
 
 def read_inference_config(
-    raw: Mapping[str, object], base: Path, limits: ContextLimits | None = None
+    raw: Mapping[str, object], base: Path, limits: ContextLimits = AZURE_ML, default_base: ImageReference | None = None
 ) -> EnvironmentDefinition:
-    """The environment of an inference configuration; its older keys are read where `environment` is not set."""
+    """The environment of an inference configuration, as a service has it: with the scoring server. Its older keys are
+    read where `environment` is not set; files are relative to `sourceDirectory`."""
     findings = Findings()
     fields = Fields(raw, "", findings)
     directory = fields.text("sourceDirectory")
     root = base / directory if directory else base
     nested = fields.part("environment")
     if nested.raw:
-        definition = _environment(nested, base, limits)
+        definition = _environment(nested, root, limits)
         fields.ignore("condaFile", "extraDockerFileSteps", "extraDockerfileSteps", "baseImage", "baseImageRegistry")
     else:
         definition = _older_keys(fields, root)
-    fields.ignore("entryScript", "description", "runtime", "enableGpu", "cudaVersion")
+    fields.ignore("entryScript", "description", "runtime", "enableGpu", "cudaVersion", "maxMb", "maxFiles")
     fields.done()
     findings.raise_if_any()
-    return with_default_base(definition)
+    return curated.with_server(with_default_base(definition, default_base))
 
 
 def _older_keys(fields: Fields, root: Path) -> EnvironmentDefinition:
@@ -98,7 +110,7 @@ def _older_keys(fields: Fields, root: Path) -> EnvironmentDefinition:
     )
 
 
-def _environment(fields: Fields, base: Path, limits: ContextLimits | None) -> EnvironmentDefinition:
+def _environment(fields: Fields, base: Path, limits: ContextLimits) -> EnvironmentDefinition:
     findings = fields.findings
     name, version = fields.text("name"), fields.text("version")
     if set(fields.raw) <= {"name", "version"} and name:
