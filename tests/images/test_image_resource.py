@@ -17,6 +17,7 @@ from aks_inference_provider.resources.image import Image
 from aks_inference_provider.wire import UNKNOWN
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.images import CredentialStore, Login
+from aks_inference_runtime.images.build.sbom import SPDX_JSON
 from aks_inference_runtime.images.own import runtime_environment, runtime_image, runtime_package
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry import Silence
@@ -300,7 +301,7 @@ async def test_a_base_of_a_private_registry(
     assert again["found"] == state.outputs["image"], "known at preview, with its digest"
 
 
-async def test_an_alias_is_enough(given: Any, operation: Operation, registry: Any) -> None:
+async def test_an_alias_is_enough(given: Any, operation: Operation, registry: Any, quick: Any) -> None:
     """The runtime's image has a name made of its content, known before it is built; who finds that builds nothing."""
     host = registry.host
     alias = f"{host}/aks-inference/own:{given['registry'].split('/')[1]}"
@@ -308,9 +309,28 @@ async def test_an_alias_is_enough(given: Any, operation: Operation, registry: An
     assert inputs["found"] == ""
     state = await made(operation, inputs)
     assert str(state.outputs["image"]).startswith(f"{alias}@sha256:")
+    async with quick() as client:
+        (bill,) = await client.referrers(ImageReference.parse(str(state.outputs["image"])))
+    assert bill.artifact_type == SPDX_JSON, "the bill of materials is where the image is used from"
     other = await checked({**given, "alias": alias})
     assert other["found"] == state.outputs["image"]
     assert not (await Image().diff(state, other)).properties
+
+
+async def test_a_build_context_beyond_its_limits_is_told_at_preview(given: Any, tmp_path: Path) -> None:
+    """Unless they are raised."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {given['environment']['docker']['baseImage']}\n")
+    (context / "weights").write_bytes(bytes(1_500_000))
+    docker = {"buildContext": {"locationType": "local", "location": str(context)}}
+    news = {**given, "environment": {**given["environment"], "docker": docker}, "builder": "buildah"}
+    got = await Image().check(URN, {}, {**news, "maxMb": 1, "maxFiles": 1})
+    at = "environment.docker.buildContext.location"
+    assert [one.path for one in got.failures if one.path == at] == [at, at]
+    assert "largest are weights (1.4 MB), Dockerfile" in got.failures[-2].reason
+    raised = await Image().check(URN, {}, {**news, "maxMb": 2, "maxFiles": 2})
+    assert not [one for one in raised.failures if one.path == at]
 
 
 def test_the_runtimes_image_is_named_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:

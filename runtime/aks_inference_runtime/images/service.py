@@ -1,10 +1,12 @@
 """The image that pods run from: an environment, and an application on it; looked up, then made if it is missing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aks_inference_runtime.api.errors import NotFound, OperationFailed
 from aks_inference_runtime.images.build.application import Packed
 from aks_inference_runtime.images.build.run import Progress
+from aks_inference_runtime.images.build.sbom import SPDX_JSON
 from aks_inference_runtime.images.ensure import BuildSettings, Ensured, ensure_image
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.environment.model import EnvironmentDefinition
@@ -13,6 +15,7 @@ from aks_inference_runtime.images.lookup import Lookup, RegistryPlace, ask_bases
 from aks_inference_runtime.images.of_service import application_reference, ensure_service
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
+from aks_inference_runtime.images.registry.manifest import Descriptor
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,28 @@ async def ensure(client: RegistryClient, wanted: Wanted, settings: BuildSettings
 
 
 async def _also(client: RegistryClient, made: Ensured, alias: ImageReference) -> Ensured:
-    """The image under another name of the same registry."""
+    """The image under another name of the same registry, with what is attached to it."""
     manifest = await client.manifest(made.image)
     if manifest is None:
         raise NotFound(f"{made.image} was there and is gone: somebody cleans the registry up; apply again")
     if alias.repository != made.image.repository:
-        for blob in (manifest.part("config"), *manifest.parts("layers")):
-            if not await client.has_blob(alias, blob.digest) and not await client.mount(
-                alias, blob.digest, made.image.repository
-            ):
-                raise OperationFailed(f"{alias.registry} does not mount {blob.digest} from {made.image.repository}")
+        await _mount(client, (manifest.part("config"), *manifest.parts("layers")), made.image, alias)
+        for listed in await client.referrers(made.image, SPDX_JSON):
+            bill = await client.manifest(made.image.at(listed.digest))
+            layers = bill.parts("layers") if bill else ()
+            await _mount(client, layers, made.image, alias)
+            await client.push_empty(alias)
+            for layer in layers:
+                await client.attach_blob(alias, manifest.descriptor(), layer)
+    # The name comes last: who finds it asks for nothing else.
     await client.push_manifest(alias, manifest)
     return replace(made, image=alias.at(manifest.digest))
+
+
+async def _mount(
+    client: RegistryClient, blobs: Sequence[Descriptor], there: ImageReference, here: ImageReference
+) -> None:
+    """Makes blobs of one repository blobs of another one."""
+    for blob in blobs:
+        if not await client.has_blob(here, blob.digest) and not await client.mount(here, blob.digest, there.repository):
+            raise OperationFailed(f"{here.registry} does not mount {blob.digest} from {there.repository}")
