@@ -94,8 +94,10 @@ def address(request: pytest.FixtureRequest, tmp_path: Path, own_cache: Path) -> 
 
 
 def test_a_person_and_a_program_look_at_models(address: str, tmp_path: Path, write_files: Callable[..., Path]) -> None:
-    source = write_files(tmp_path, {"net/a b.bin": b"a" * 2000, "net/line\nbreak": b"x"}) / "net"
-    put(address, source, tags={"stage": "live"}, framework="Onnx", framework_version="1.2", run_id="r1")
+    odd = ("net/line\nbreak", "net/[bold]:smile:", "net/x[/b]")
+    source = write_files(tmp_path, {"net/a b.bin": b"a" * 2000, **dict.fromkeys(odd, b"x")}) / "net"
+    facts = {"framework": "Onnx", "framework_version": "1.2", "run_id": "r1", "description": "one\ntwo\x1b[31m"}
+    put(address, source, tags={"stage": "live", "label": "[/b]"}, **facts)
     put(address, source, "other")
     (source / "a b.bin").write_bytes(b"b")
     put(address, source)
@@ -106,8 +108,11 @@ def test_a_person_and_a_program_look_at_models(address: str, tmp_path: Path, wri
     raw = json.loads(run("models", "list", *store, "--tag", "stage=live", "--json").stdout)
     assert [(one["name"], one["version"], one["runId"]) for one in raw["models"]] == [("net", 1, "r1")]
     text = run("models", "show", "net:1", *store).stdout
-    assert text.splitlines()[0] == "model net:1: 2 files, 2.0 kB"
+    assert text.splitlines()[0] == "model net:1: 4 files, 2.0 kB"
     assert "'net/line\\nbreak'" in text
+    assert "description  one\n'two\\x1b[31m'\n" in text
+    for name in ("net/[bold]:smile:", "net/x[/b]", "label=[/b]"):
+        assert name in text, "names are no markup"
     assert json.loads(run("--json", "models", "show", "net", *store).stdout)["version"] == 2
     got = run("models", "download", "net:1", "--to", str(tmp_path / "out"), *store)
     assert got.stdout.strip() == str(tmp_path / "out" / "net")

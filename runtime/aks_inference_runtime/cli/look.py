@@ -5,12 +5,12 @@ import json
 import sys
 
 import click
-from rich.console import Console
 
 from aks_inference_runtime.cli import show
 from aks_inference_runtime.cli.context import Context, command
 from aks_inference_runtime.cli.loglines import newest
 from aks_inference_runtime.cli.numbers import NumberRange
+from aks_inference_runtime.cli.terminal import console
 
 
 @click.command()
@@ -24,14 +24,14 @@ async def status(context: Context, name: str | None) -> int:
             if context.as_json:
                 click.echo(json.dumps(show.as_json(one)))
             else:
-                show.details(_console(), one)
+                show.details(console(), one)
             return 0
         line, about = await source.heading()
         statuses = [view.status for view in await source.endpoints()]
     if context.as_json:
         click.echo(json.dumps({"cluster": about, "endpoints": [show.as_json(one) for one in statuses]}))
     else:
-        show.overview(_console(), line, statuses)
+        show.overview(console(), line, statuses)
     return 0
 
 
@@ -79,8 +79,8 @@ async def logs(
 @command
 async def top(context: Context, name: str | None, interval: float, count: int | None) -> int:
     """What is busy, what waits, and what the autoscaler did last; again and again."""
-    console = _console()
-    if count is None and not console.is_terminal and not context.as_json:
+    terminal = console()
+    if count is None and not terminal.is_terminal and not context.as_json:
         count = 1
     looks = 0
     async with context.source() as source:
@@ -91,14 +91,10 @@ async def top(context: Context, name: str | None, interval: float, count: int | 
                 click.echo(json.dumps({"endpoints": [show.load(one) for one in statuses]}))
                 sys.stdout.flush()
             else:
-                if console.is_terminal:
-                    console.clear()
-                show.busiest(console, statuses)
+                if terminal.is_terminal:
+                    terminal.clear()
+                show.busiest(terminal, statuses)
             looks += 1
             if looks == count:
                 return 0
             await asyncio.sleep(interval)
-
-
-def _console() -> Console:
-    return Console(highlight=False)

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from aks_inference_runtime.api.client import SupervisorClient
@@ -23,6 +22,7 @@ from aks_inference_runtime.api.output import printable
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.cli.context import Context, command
 from aks_inference_runtime.cli.lazy import WholeHelp
+from aks_inference_runtime.cli.terminal import console
 from aks_inference_runtime.models.filters import Filter, matching
 from aks_inference_runtime.models.progress import size_text
 
@@ -116,7 +116,7 @@ async def list_command(
     if context.as_json:
         click.echo(json.dumps({"models": [record.to_wire() for record in found]}))
     elif found:
-        _console().print(_table(found))
+        console().print(_table(found))
     else:
         click.echo("no model", err=True)
     return 0
@@ -134,7 +134,7 @@ async def show_command(context: Context, model: str, store: str | None) -> int:
     if context.as_json:
         click.echo(json.dumps({**record.to_wire(), "users": users}))
         return 0
-    console = _console()
+    shown = console()
     facts = {
         "framework": " ".join(filter(None, (record.framework, record.framework_version))),
         "stored": record.created_time,
@@ -149,15 +149,17 @@ async def show_command(context: Context, model: str, store: str | None) -> int:
         "used by": ", ".join(users),
     }
     files = f"{len(record.files)} file{'s' * (len(record.files) != 1)}"
-    console.print(f"model {record.model_id}: {files}, {size_text(record.size_bytes)}", soft_wrap=True)
+    shown.print(f"model {record.model_id}: {files}, {size_text(record.size_bytes)}", soft_wrap=True)
     for name, value in facts.items():
         if value:
-            console.print(f"{name:<12} {value}", soft_wrap=True, markup=False)
+            # Line breaks of a description stay; what else is no text does not reach the terminal.
+            text = "\n".join(printable(line) for line in value.splitlines())
+            shown.print(f"{name:<12} {text}", soft_wrap=True)
     table = Table("file", "size", "SHA-256", box=None, pad_edge=False)
     for name, digest in record.files.items():
         size = record.file_sizes.get(name)
         table.add_row(printable(name), size_text(size) if size is not None else "", digest[7:19])
-    console.print(table)
+    shown.print(table)
     return 0
 
 
@@ -264,7 +266,3 @@ class _Line:
             of = f" of {size_text(total)}" if total is not None else ""
             end = "\n" if done == total else ""
             click.echo(f"\r{size_text(done)}{of}   {end}", nl=False, err=True)
-
-
-def _console() -> Console:
-    return Console(highlight=False)
