@@ -204,8 +204,15 @@ def applied(node, until, images, tmp_path_factory):
 NO_LIBRARY = "the node's base image lacks libpython3.11.so.1.0, which Triton's stub for models in Python needs"
 
 
+NO_GPU = "vLLM's packages are built for GPUs; its protocol: tests/router/test_router_protocols.py"
+
+
 @pytest.fixture(
-    params=[*(n for n in SERVERS if n != "triton"), pytest.param("triton", marks=pytest.mark.skip(NO_LIBRARY))]
+    params=[
+        *(name for name in SERVERS if name != "triton"),
+        pytest.param("triton", marks=pytest.mark.skip(NO_LIBRARY)),
+        pytest.param("vllm", marks=pytest.mark.skip(NO_GPU)),
+    ]
 )
 async def served(request, applied, images, tmp_path):
     """The services of one server and the router's address; the one before is gone."""
