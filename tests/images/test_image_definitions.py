@@ -127,6 +127,11 @@ ONE_PROBLEM = [
     ({"pipPackages": ["x @ https://user:secret@example/x.whl"]}, "carries credentials"),
     ({"pipPackages": ["-r none.txt"]}, "cannot be read"),
     ({"pipPackages": "numpy"}, "must be a list"),
+    ({"pipPackages": ["a==1", "A!=1.0"]}, "asks for a!=1.0 and a==1, and no version is both; keep one of them"),
+    (
+        {"cloneOf": "AzureML-ScikitLearn", "pipPackages": ["scikit-learn<1.9"]},
+        "asks for scikit-learn<1.9 and scikit-learn==1.9.1, and no version is both; keep one of them, or list all",
+    ),
     ({"r": {"rVersion": "3.5.2"}}, "environment.r: asks for R, which an image of Python does not have; leave it out"),
     ({"r": {"cranPackages": [{"name": "caret"}]}}, "environment.r: asks for R"),
     ({"pipPackages": ["-i https://a.example", "--index-url https://b.example"]}, "names 2 indexes by --index-url"),

@@ -141,6 +141,10 @@ def test_build_context_counts_by_its_content(tmp_path: Path) -> None:
     with_ignore = of()
     (tmp_path / "b").write_text("ignored")
     assert of() == with_ignore
+    (tmp_path / ".gitignore").write_text("b\nDockerfile\n")
+    without = of()
+    (tmp_path / "Dockerfile").write_text("FROM python:3.11\nRUN true\n")
+    assert of() != without, "the Dockerfile counts, ignored or not"
 
 
 def test_bases_of_a_dockerfile() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from aks_inference_runtime.api.limits import ContextLimits
 from aks_inference_runtime.images import (
     Application,
     Builder,
@@ -26,8 +27,8 @@ from aks_inference_runtime.images import (
     ensure_service,
     read_environment,
 )
-from aks_inference_runtime.images.build.tools import ToolOptions
-from aks_inference_runtime.images.environment.containerfile import VENV
+from aks_inference_runtime.images.build.tools import OF_TOOLS, ToolOptions, write_context
+from aks_inference_runtime.images.environment.containerfile import FILES, VENV
 from aks_inference_runtime.images.errors import BuildFailed
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.manifest import (
@@ -254,6 +255,30 @@ async def test_other_tools_build_it_too(
     command = ("sh", "-c", "cat /answer '/made/a b ü 漢.txt'; id -u")
     got = await asyncio.to_thread(buildah.run, without_tag(made.image), *command)
     assert got.split() == ["42", "odd10001"]
+
+
+@pytest.mark.parametrize("name", OF_TOOLS)
+def test_a_context_that_leaves_all_out_still_gets_its_packages(buildah: Buildah, tmp_path: Path, name: str) -> None:
+    """What is installed lies in the context too, and the author's file for build tools does not know of it."""
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /made\n")
+    (folder / name).write_text("*\n!kept")
+    (folder / "kept").write_text("1")
+    (folder / "left out").write_text("2")
+    raw = {"docker": {"buildContext": {"location": str(folder)}}, "pipPackages": ["alpha"]}
+    work = tmp_path / "work"
+    work.mkdir()
+    context, file = write_context(work, read_environment(raw, tmp_path), {}, ContextLimits())
+    # Nothing in an empty image can run.
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith("RUN")))
+    buildah("build", "--isolation", "chroot", "--format", "oci", "--file", str(file), "--tag", "made", str(context))
+    container = buildah("from", "localhost/made")
+    mounted = Path(buildah("mount", container))
+    assert (mounted / FILES.lstrip("/") / "requirements.txt").read_text() == "alpha\n"
+    assert (mounted / "made" / "kept").is_file()
+    assert not (mounted / "made" / "left out").exists()
+    buildah("umount", container)
 
 
 async def test_failure_of_buildah_shows_the_end_of_its_log(

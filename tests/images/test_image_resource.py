@@ -317,8 +317,8 @@ async def test_an_alias_is_enough(given: Any, operation: Operation, registry: An
     assert not (await Image().diff(state, other)).properties
 
 
-async def test_a_build_context_beyond_its_limits_is_told_at_preview(given: Any, tmp_path: Path) -> None:
-    """Unless they are raised."""
+async def test_a_build_context_that_cannot_be_built_from_is_told_at_preview(given: Any, tmp_path: Path) -> None:
+    """One beyond its limits, unless they are raised, and one that is elsewhere."""
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(f"FROM {given['environment']['docker']['baseImage']}\n")
@@ -329,6 +329,9 @@ async def test_a_build_context_beyond_its_limits_is_told_at_preview(given: Any, 
     at = "environment.docker.buildContext.location"
     assert [one.path for one in got.failures if one.path == at] == [at, at]
     assert "largest are weights (1.4 MB), Dockerfile" in got.failures[-2].reason
+    elsewhere = {"buildContext": {"locationType": "git", "location": "https://git.example/a.git"}}
+    got = await Image().check(URN, {}, {**news, "environment": {"docker": elsewhere}})
+    assert [one.reason.partition("; ")[2] for one in got.failures if one.path == at] == ["fetch it and name the folder"]
     raised = await Image().check(URN, {}, {**news, "maxMb": 2, "maxFiles": 2})
     assert not [one for one in raised.failures if one.path == at]
 

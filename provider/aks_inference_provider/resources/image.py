@@ -16,9 +16,10 @@ from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
 from aks_inference_runtime.azure.arm import AzureFailed
 from aks_inference_runtime.images.build.acr import resource_problem
 from aks_inference_runtime.images.build.choose import Builder, Choice, choose
+from aks_inference_runtime.images.build.tools import require_folder
 from aks_inference_runtime.images.context import context_files
 from aks_inference_runtime.images.environment.model import BuildContext
-from aks_inference_runtime.images.errors import AccessDenied
+from aks_inference_runtime.images.errors import AccessDenied, BuildFailed
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry import Silence
 from aks_inference_runtime.images.registry.client import RegistryClient
@@ -130,7 +131,7 @@ class Image:
         if looked.image is not None:
             return Checked({**news, **found})
         choice, failures, notes = await asyncio.to_thread(_builder, values, wanted)
-        failures = [*failures, *await asyncio.to_thread(_too_much, values, wanted)]
+        failures = [*failures, *await asyncio.to_thread(_context, values, wanted)]
         if choice is not None and logins_known:
             failures = [*failures, *_closed(values, wanted, looked, choice.builder)]
         return Checked({**news, **found}, failures, notes)
@@ -204,15 +205,15 @@ def _builder(values: Mapping[str, Any], wanted: Wanted) -> tuple[Choice | None, 
     return choice, *(missing_packages(wanted.definition) if choice.builder is Builder.ASSEMBLE else ([], []))
 
 
-def _too_much(values: Mapping[str, Any], wanted: Wanted) -> list[Failure]:
-    """A build context beyond its limits: it needs none where the image is there."""
-    base = wanted.definition.base
-    if not isinstance(base, BuildContext) or base.folder is None:
+def _context(values: Mapping[str, Any], wanted: Wanted) -> list[Failure]:
+    """A build context that cannot be built from: none is needed where the image is there."""
+    base, at = wanted.definition.base, "environment.docker.buildContext.location"
+    if not isinstance(base, BuildContext):
         return []
     try:
-        context_files(base.folder, limits_of(values))
-    except InvalidInput as error:
-        return [Failure("environment.docker.buildContext.location", line) for line in str(error).splitlines()]
+        context_files(require_folder(base), limits_of(values))
+    except (InvalidInput, BuildFailed) as error:
+        return [Failure(at, line) for line in str(error).splitlines()]
     return []
 
 

@@ -48,12 +48,12 @@ def _few(problems: Sequence[str]) -> Iterator[str]:
         yield f"{len(problems) - PROBLEMS:,} more files and folders cannot be taken; ignore them or give another folder"
 
 
-def content_digest(folder: Path, limits: ContextLimits = AZURE_ML) -> str:
+def content_digest(folder: Path, limits: ContextLimits = AZURE_ML, dockerfile: str | None = None) -> str:
     """`sha256:<hex>` over the names and contents of what goes into the image; its limits are told when it is built.
-    `limits`: those, where they are raised."""
+    `limits`: those, where they are raised; `dockerfile`: counts also where it is ignored, or outside."""
     most = ContextLimits(max(TIMES * AZURE_ML.max_mb, limits.max_mb), max(TIMES * AZURE_ML.max_files, limits.max_files))
     files = context_files(folder, most)
-    return digest_of(files)
+    return digest_of(files if dockerfile is None else {**files, dockerfile: folder / dockerfile})
 
 
 def _walk(folder: Path, root: Path, ignored: Ignored, problems: list[str]) -> Iterator[tuple[str, Path]]:

@@ -14,11 +14,14 @@ from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
 from aks_inference_runtime.images.build.choose import PROGRAMS, Builder
 from aks_inference_runtime.images.build.run import Progress, run_tool
 from aks_inference_runtime.images.context import context_files
-from aks_inference_runtime.images.environment.containerfile import build_files
+from aks_inference_runtime.images.environment.containerfile import FOLDER, build_files
 from aks_inference_runtime.images.environment.model import BuildContext, EnvironmentDefinition
 from aks_inference_runtime.images.errors import BuildFailed
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.credentials import Login
+
+OF_TOOLS = (".dockerignore", ".containerignore")
+"""What build tools themselves leave out of a context."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,7 @@ def write_context(
     context, file = folder / "context", folder / "Containerfile"
     context.mkdir()
     if isinstance(definition.base, BuildContext):
-        if definition.base.folder is None:
-            raise BuildFailed(
-                f"the build context {definition.base.location} is not on this machine; fetch it and name the folder"
-            )
-        for name, path in context_files(definition.base.folder, limits).items():
+        for name, path in context_files(require_folder(definition.base), limits).items():
             place = context / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, place)
@@ -105,8 +104,20 @@ def write_context(
         place = context / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, "utf-8")
+    for ignoring in (context / name for name in OF_TOOLS):
+        if ignoring.is_file():
+            # What is taken anyway is not the author's to leave out.
+            with ignoring.open("a", encoding="utf-8") as opened:
+                opened.write(f"\n!{FOLDER}\n!{FOLDER}/**\n")
     file.write_text(made.containerfile, "utf-8")
     return context, file
+
+
+def require_folder(context: BuildContext) -> Path:
+    """Where a build context is on this machine. Raises BuildFailed."""
+    if context.folder is None:
+        raise BuildFailed(f"the build context {context.location} is not on this machine; fetch it and name the folder")
+    return context.folder
 
 
 def _write(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.limits import AZURE_ML, ContextLimits
@@ -103,7 +103,7 @@ def _text(given: str, root: Path, fields: Fields) -> str:
 
 def _context(fields: Fields, root: Path, limits: ContextLimits) -> BuildContext | None:
     kind, location = fields.text("locationType"), fields.text("location")
-    dockerfile = fields.text("dockerfilePath") or "Dockerfile"
+    dockerfile = PurePosixPath(fields.text("dockerfilePath") or "Dockerfile").as_posix()
     fields.done()
     if not location:
         fields.findings.add(fields.path("location"), "is missing", "give a folder or the URL of a git repository")
@@ -120,7 +120,7 @@ def _context(fields: Fields, root: Path, limits: ContextLimits) -> BuildContext 
         fields.findings.add(fields.path("location"), rule, "give a folder with a Dockerfile", location)
         return None
     try:
-        return BuildContext(location, dockerfile, folder, content_digest(folder, limits))
+        return BuildContext(location, dockerfile, folder, content_digest(folder, limits, dockerfile))
     except InvalidInput as error:
         fields.findings.add(fields.path("location"), str(error), "mend the folder", location)
         return None

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,6 +39,19 @@ def canonical_requirement(text: str) -> str:
 def requirement_name(text: str) -> str:
     """The canonical name of the package that a canonical requirement asks for."""
     return canonicalize_name(re.split(r"[\[@ ;<>=!~]", text, maxsplit=1)[0])
+
+
+def contradictions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of canonical requirements that no version is: an exact one, and one that excludes it. What holds on some
+    machines only is left to pip."""
+    read = [(text, Requirement(_HASH.sub("", text))) for text in packages]
+    plain = [(text, one) for text, one in read if one.marker is None and one.url is None]
+    for (first, one), (second, other) in combinations(plain, 2):
+        if canonicalize_name(one.name) == canonicalize_name(other.name):
+            both = one.specifier & other.specifier
+            exact = [item.version for item in both if item.operator == "==" and not item.version.endswith(".*")]
+            if exact and not any(both.contains(version, prereleases=True) for version in exact):
+                yield first, second
 
 
 def _specifier(item: Specifier) -> str:

@@ -126,12 +126,17 @@ def _environment(fields: Fields, base: Path, limits: ContextLimits) -> Environme
     direct = pip.read_requirements(_lines(short, at, findings), at, base, findings)
     conda, listed = _python(python, base)
     options = pip.merged_options((start.pip_options, direct[1], listed[1]), at, findings)
+    packages = _merge(start.pip, direct[0], listed[0])
+    for one, other in pip.contradictions(packages):
+        rule = f"asks for {one} and {other}, and no version is both"
+        mend = "keep one of them, or list all without a clone" if cloned else "keep one of them"
+        findings.add(at, rule, mend)
     definition = replace(
         start,
         name=name,
         version=version,
         conda=conda if conda.dependencies else start.conda,
-        pip=_merge(start.pip, direct[0], listed[0]),
+        pip=packages,
         pip_options=options,
         user_managed=python.flag("userManagedDependencies"),
         interpreter_path=python.text("interpreterPath") or "python",
