@@ -31,7 +31,7 @@ async def uri(request, bed, make_state):
     replica = await bed.replica(stub=STUB, **documented(request.param))
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica])}))
-    return f"http://127.0.0.1:{bed.port}/api/v1/service/svc/score", bed.directory / f"{replica.replica_id}.app"
+    return f"http://127.0.0.1:{bed.port}/api/v1/service/svc/score", bed.directory / f"{replica.id}.app"
 
 
 @pytest.mark.parametrize("uri", ["vLLM"], indirect=True)
