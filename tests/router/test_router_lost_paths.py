@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router import gates, neighbours
 from aks_inference_runtime.router.gate import GateStatus
 from aks_inference_runtime.router.gates import GateWatch
@@ -119,6 +120,11 @@ class Fleet:
     def __init__(self) -> None:
         self.cluster = Cluster()
         self.told: list[str] = []
+        self.hangs_after: int | None = None
+        """Commands, when it answers no more."""
+
+    def dead(self) -> list[str]:
+        return []
 
     def admin(self, _: int) -> Any:
         return SimpleNamespace(run=self.run)
@@ -127,6 +133,8 @@ class Fleet:
         return self.admin(0)
 
     async def run(self, command: str) -> str:
+        if self.hangs_after is not None and len(self.told) >= self.hangs_after:
+            raise RuntimeUnavailable("it does not answer")
         self.told.append(command)
         return ""
 
@@ -167,3 +175,25 @@ async def test_a_router_without_a_voice_is_given_up_when_it_cannot_be_reached_ei
     others.close()
     server.close()
     await server.wait_closed()
+
+
+async def test_what_was_told_half_way_is_told_again() -> None:
+    fleet = Fleet()
+    others = Neighbours(fleet)  # type: ignore[arg-type]
+    one, two = Peer("127.0.0.1", 1), Peer("127.0.0.1", 2)
+    await others.declare({"one": one, "two": two})
+    fleet.told.clear()
+    fleet.hangs_after = 1
+    with pytest.raises(RuntimeUnavailable):
+        await others.declare({"one": replace(one, alive=False)})
+    fleet.hangs_after = None
+    fleet.told.clear()
+    # Whether or not it did the rest: one is alive after all, and two stays away.
+    await others.declare({"one": one})
+    numbers = {"one": others.numbers["one"], "two": 1 - others.numbers["one"]}
+    assert f"set server peer{numbers['one']}/next state ready" in fleet.told
+    assert f"set server peer{numbers['two']}/next state maint" in fleet.told
+    fleet.told.clear()
+    await others.declare({"one": one})
+    assert fleet.told == []
+    others.close()

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from aks_inference_runtime.api.endpoint import AuthMode
-from aks_inference_runtime.api.errors import RuntimeUnavailable
-from aks_inference_runtime.router import HaproxyRouter, routes
+from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.router import HaproxyRouter, routes, served
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.maps import RouteMap
-from aks_inference_runtime.router.model import EndpointRoute, RouterState
+from aks_inference_runtime.router.model import EndpointRoute, RouterState, VersionKey
 
 NAMES = [f"e{number}" for number in range(8)]
 KEYS = [sha256(key.encode()).hexdigest() for key in "kl"]
@@ -109,3 +109,29 @@ async def test_what_others_do_disturbs_nobody(bed, make_state, monkeypatch):
     assert set(answers) == {200}
     assert len(told_entries) == 40
     assert len(answers) > 40
+
+
+async def test_what_failed_half_way_has_its_servers_once_it_is_told_again(bed, make_state, monkeypatch):
+    """Also among many, of which only those that have changed are looked at."""
+    monkeypatch.setattr(served, "MANY", 0)
+    replica = await bed.replica(cap=1)
+    router = await bed.router()
+    reconcile = router._reconcile
+    asked = []
+
+    async def fails(only: Any = None) -> None:
+        asked.append(only)
+        if only is not None and len(asked) == 1:
+            raise OperationFailed("not now")
+        await reconcile(only)
+
+    state = make_state({"A": (10_000, [replica])})
+    # Nobody else's rounds mend it meanwhile.
+    async with router._lock:
+        monkeypatch.setattr(router, "_reconcile", fails)
+        with pytest.raises(OperationFailed):
+            await router._declare(state)
+        await router._declare(state)
+    assert asked[1] == [VersionKey("svc", "A")]
+    await router.apply(state)
+    assert (await bed.ask()).status == 200

@@ -118,6 +118,20 @@ async def test_what_the_router_refused_is_told_again(agent: Agent) -> None:
     assert agent.generations["one"] == 2
 
 
+async def test_what_was_before_a_change_that_failed_is_told_again(agent: Agent) -> None:
+    router = await settled(agent)
+    before = router.applied[-1]
+    router.refuses = True
+    agent.known.endpoints._take("MODIFIED", endpoint("one", wait_ms=700))
+    with pytest.raises(RuntimeError, match="not now"):
+        await agent.step(SimpleNamespace())
+    router.refuses = False
+    agent.known.endpoints._take("MODIFIED", endpoint("one"))
+    router.applied.clear()
+    await settled(agent)
+    assert router.applied[-1] == before
+
+
 @pytest.fixture
 def agent_parts() -> Any:
     declared = objects.declared(endpoint("one"))

@@ -256,6 +256,7 @@ def test_changes_are_told_until_they_are_done() -> None:
     changes.done()
     assert changes.names({"a": one, "b": two}) == set()
     assert changes.take({"a": two, "b": two}) == {"a"}
+    assert changes.fresh({"a": one, "c": two}) == {"b", "c"}
     # It failed, and is as it was by then: what was half told is told again.
     assert changes.take({"a": one, "c": two}) == {"a", "b", "c"}
     changes.done()

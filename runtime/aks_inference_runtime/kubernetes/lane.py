@@ -135,6 +135,8 @@ class Lane:
             self._seen = seen
         state = self._built
         if state is not self._applied and state != self._applied:
+            # Told half-way it is not the one before either: that is told again, should it come back.
+            self._applied = None
             await self.router.apply(state)
         self._applied = state
         self.generations = {

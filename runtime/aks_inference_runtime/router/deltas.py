@@ -36,6 +36,10 @@ class Changes(Generic[T]):
         """Of these, and of what is gone."""
         return self._open | differing(self._taken, now)
 
+    def fresh(self, now: Mapping[str, T]) -> set[str]:
+        """The same without what was taken before and not done: nobody knows how far that came."""
+        return self.names(now) - self._open
+
     def take(self, now: Mapping[str, T]) -> set[str]:
         """The same, to be dealt with now; until `done` it is told again."""
         self._open, self._taken = self.names(now), dict(now)

@@ -206,10 +206,10 @@ class HaproxyRouter:
 
     async def _declare(self, state: RouterState) -> Collection[VersionKey] | None:
         """Which versions have changed; None: possibly all."""
+        before = self._versions.signs(self._endpoints.fresh(state.endpoints))
         names = self._endpoints.take(state.endpoints) | {key.endpoint for key in self._adopted}
         declared = {name: state.endpoints.get(name) for name in names}
         self._answers.declare(declared)
-        before = self._versions.signs(names)
         served = [endpoint for endpoint in declared.values() if endpoint is not None and endpoint.owner is None]
         wanted = {VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in served for v in e.versions}
         slots = await self._assign(wanted)

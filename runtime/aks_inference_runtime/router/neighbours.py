@@ -21,7 +21,8 @@ class Neighbours:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._told: dict[int, Peer] = {}
+        self._told: dict[int, Peer | None] = {}
+        """What HAProxy has, by number; None: not known."""
         self.numbers: dict[str, int] = {}
         self._probes: dict[int, asyncio.Task[None]] = {}
 
@@ -30,7 +31,8 @@ class Neighbours:
         if self._fleet.cluster is None:
             return
         room = self._fleet.cluster.peers
-        gone = [self.numbers.pop(name) for name in set(self.numbers) - set(peers)]
+        for name in set(self.numbers) - set(peers):
+            del self.numbers[name]
         for name in peers:
             if name not in self.numbers:
                 number = next((n for n in range(room) if n not in self.numbers.values()), None)
@@ -40,12 +42,15 @@ class Neighbours:
         wanted = {self.numbers[name]: peer for name, peer in peers.items()}
         self._probe(wanted)
         self._fleet.cluster = self._fleet.cluster.at({n: (p.host, p.port) for n, p in wanted.items() if p.alive})
-        commands = [f"set server {backend(n)}/next state maint" for n in gone if n not in wanted and n in self._told]
-        for number, peer in wanted.items():
-            if self._told.get(number) != peer:
-                name = f"{backend(number)}/next"
-                commands += [f"set server {name} addr {peer.host} port {peer.port}"] if peer.alive else []
-                commands.append(f"set server {name} state {'ready' if peer.alive else 'maint'}")
+        gone = self._told.keys() - wanted.keys()
+        commands = [f"set server {backend(number)}/next state maint" for number in gone]
+        new = {number: peer for number, peer in wanted.items() if self._told.get(number) != peer}
+        for number, peer in new.items():
+            name = f"{backend(number)}/next"
+            commands += [f"set server {name} addr {peer.host} port {peer.port}"] if peer.alive else []
+            commands.append(f"set server {name} state {'ready' if peer.alive else 'maint'}")
+        # Until all is told: it may have been told half-way.
+        self._told |= dict.fromkeys((*gone, *new))
         try:
             for command in commands:
                 # It answers with what it changed.
@@ -53,7 +58,7 @@ class Neighbours:
         except RuntimeUnavailable:
             if "p0" not in self._fleet.dead():
                 raise
-        self._told = wanted
+        self._told = dict(wanted)
 
     def close(self) -> None:
         """Asks nobody any more."""
