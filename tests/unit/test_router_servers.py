@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.router.admin import ServerRow
+from aks_inference_runtime.router.admin import PAYLOAD_BYTES, AdminSocket, ServerRow
 from aks_inference_runtime.router.servers import Servers
 from aks_inference_runtime.router.slots import Slot
 
@@ -53,3 +54,20 @@ async def test_a_command_that_failed_is_found_out_about(error: Exception) -> Non
     assert servers.unsure(0)
     servers.settle(0, {SLOT: (ServerRow("s3", "r0", 0, 1, "UP", 0),)})
     assert servers.of(SLOT) == {"r0": 1}
+
+
+async def test_commands_that_are_sent_together_fit_the_buffer_of_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the connection where they do not, and has done some of them."""
+    lines: list[str] = []
+
+    async def run(_: AdminSocket, command: str) -> str:
+        lines.append(command)
+        return ""
+
+    monkeypatch.setattr(AdminSocket, "_run", run)
+    # A folder may have any letters.
+    commands = [f"del map /模型/{number:04}/{'路' * 60} key" for number in range(200)]
+    await AdminSocket(Path("/nowhere")).must(commands)
+    assert ";".join(lines).split(";") == commands
+    assert max(len(line.encode()) for line in lines) <= PAYLOAD_BYTES
+    assert len(lines) < 10

@@ -230,14 +230,15 @@ def _batches(commands: Iterable[str]) -> Iterable[list[str]]:
     size = 0
     for command in commands:
         alone = "\n" in command
-        if batch and (alone or size + len(command) >= PAYLOAD_BYTES):
+        length = len(command.encode()) + 1
+        if batch and (alone or size + length > PAYLOAD_BYTES):
             yield batch
             batch, size = [], 0
         if alone:
             yield [command]
             continue
         batch.append(command)
-        size += len(command) + 1
+        size += length
     if batch:
         yield batch
 
