@@ -57,3 +57,13 @@ async def test_all_pages_are_read_and_a_failure_in_the_middle_keeps_nothing(fail
     assert server.lists == (1 if failure is None else 2)
     assert server.watched == ["7"]
     assert informer.items["ns/one-2-9"] == "one-2-9"
+
+
+async def test_what_is_read_again_stays_the_same_object() -> None:
+    informer: Informer[list[str]] = Informer("/pods", lambda found: [found["metadata"]["name"]], lambda: None)
+    server: Any = Server()
+    await informer._list(server)
+    before, revision = dict(informer.items), informer.revision
+    await informer._list(server)
+    assert informer.revision == revision
+    assert all(informer.items[name] is one for name, one in before.items())

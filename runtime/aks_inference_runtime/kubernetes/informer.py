@@ -87,7 +87,9 @@ class Informer(Generic[T]):
         async for page, version in api.pages(self._path, self._labels, self._fields):  # noqa: B007 - the last one
             for found in page:
                 if (kept := self._kept(found)) is not None:
-                    items[_key(found)] = kept
+                    before = self._items.get(key := _key(found))
+                    # As in `_take`: of what has not changed the same object stays.
+                    items[key] = before if before is not None and before == kept else kept
         changed = items != self._items or not self._listed.is_set()
         self._items = items
         self._listed.set()

@@ -115,7 +115,8 @@ class Observer:
                 stat = await admin.stat()
             self._all_at[process] = clock()
         seen = self.seen[process] = Observation(process, stat, clock())
-        self._servers.settle(process, dict(seen.rows()))
+        if self._servers.unsure(process):
+            self._servers.settle(process, dict(seen.rows()))
         return True
 
 
