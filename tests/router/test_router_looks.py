@@ -12,7 +12,7 @@ from aks_inference_runtime.router.admin import BackendRow, ServerRow, Stat
 from aks_inference_runtime.router.gate import GateStatus
 from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.model import VersionKey
-from aks_inference_runtime.router.observing import MOST_SLOTS, moved_slots
+from aks_inference_runtime.router.observing import MOST_MOVED, MOST_SLOTS, MOVED_PART, moved_slots
 from aks_inference_runtime.router.served import Served
 
 ROW = ("0", "0", "7", "0", "0")
@@ -34,8 +34,11 @@ def stat(*, waiting: int | None = None, running: int | None = None, slots: int =
         (stat(waiting=0), [], [0]),
         (stat(running=99), ["s3"], [3, 99]),
         (stat(running=3), ["s3"], [3]),
-        (stat(), [f"s{number}" for number in range(MOST_SLOTS)], list(range(MOST_SLOTS))),
-        (stat(), [f"s{number}" for number in range(MOST_SLOTS + 1)], None),
+        *(
+            (stat(slots=slots), [f"s{number}" for number in range(most + more)], None if more else list(range(most)))
+            for slots, most in ((50, MOST_SLOTS), (1_000, 1_001 // MOVED_PART), (4_000, MOST_MOVED))
+            for more in (0, 1)
+        ),
     ],
 )
 def test_of_many_slots_those_are_looked_at_that_moved(

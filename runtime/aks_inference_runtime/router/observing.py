@@ -17,7 +17,12 @@ from aks_inference_runtime.router.slots import Slot
 ALL_SECONDS = 1.0
 """Between looks at all slots and ways to other processes."""
 MOST_SLOTS = 24
-"""Asked for one by one; with more of them all are asked for at once."""
+"""In use, asked for one by one; with more of them all are asked for at once."""
+MOVED_PART = 4
+"""Of all slots so large a part is asked for one by one: to look at a thousand with ten replicas takes HAProxy
+and the agent 90 ms, and meanwhile as many move again."""
+MOST_MOVED = 400
+"""HAProxy takes no line that is much longer."""
 SLOT = re.compile(r"s\d+")
 """Name of a slot's backend."""
 
@@ -60,7 +65,8 @@ def moved_slots(before: Stat, counts: Counts) -> Collection[int] | None:
     found = [backend for backend, row in counts.items() if before.counts.get(backend) != row]
     found += [backend for backend in before.backends.keys() - set(found) if before.has_requests(backend)]
     numbers = sorted(int(backend[1:]) for backend in found if SLOT.fullmatch(backend))
-    return numbers if len(numbers) <= MOST_SLOTS else None
+    most = min(MOST_MOVED, max(MOST_SLOTS, len(counts) // MOVED_PART))
+    return numbers if len(numbers) <= most else None
 
 
 class Observer:
