@@ -267,6 +267,20 @@ async def test_a_request_that_died_with_its_owner_is_sent_again_once(bed: Any, p
     assert len((await replica.stats())["began"]) == 4
 
 
+async def test_what_died_with_a_further_process_is_sent_again_too(bed: Any, pair: Pair, make_state: Make) -> None:
+    replica = await bed.replica(cap=3, sleep_ms=1_000)
+    # No process is prepared for such a time: the version gets one of its own.
+    state = make_state({"A": (10_000, [replica])}, max_request_wait_time=4_321)
+    for owner in ("b", "a"):
+        await pair.give_to(owner, state)
+        before = len((await replica.stats())["began"])
+        asked = [asyncio.create_task(bed.ask(port=port)) for port in pair.ports.values()]
+        await running(replica, before + 2)
+        os.kill(pair.pid(owner, "p2"), signal.SIGKILL)
+        assert [(await answer).status for answer in asked] == [200, 200]
+        assert len((await replica.stats())["began"]) == before + 4
+
+
 async def test_there_is_no_third_try_on_a_kept_connection_either(bed: Any, pair: Pair, make_state: Make) -> None:
     slow, fast = await bed.replica(cap=3, sleep_ms=1_000), await bed.replica(cap=10)
     state = make_state({"A": (10_000, [slow]), "B": (0, [fast])}, max_request_wait_time=5_000)

@@ -25,6 +25,7 @@ from aks_inference_runtime.router.peers import (
     OF_VERSION,
     ONCE,
     PLAIN,
+    ROUTE_LINE,
     Cluster,
     bracketed,
     first_globals,
@@ -190,13 +191,7 @@ def first_process(
         "backend none from base",
         Refusal.VERSION.rule("TRUE"),
         *_slots(paths, name, layout),
-        *(hop_defaults(cluster) if cluster else ["defaults hop from base", "  retries 20", "  timeout connect 2s"]),
-        *_hops(paths, 2 if cluster else 1),
-        *(
-            first_lines(cluster, routes, *(quoted(paths.socket(name, kind)) for kind in ("again", "lost")))
-            if cluster
-            else []
-        ),
+        *(_shared(paths, cluster, routes) if cluster else _hops(paths)),
     ]
     return _text(paths, name, lines)
 
@@ -354,13 +349,16 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
     return lines
 
 
-def _hops(paths: Paths, first: int) -> list[str]:
-    lines: list[str] = []
-    for number in range(first, MAX_PROCESSES):
-        extra = [
-            "  http-request set-var(txn.hop) int(1)",
-            "  http-request set-header x-aks-inference-route %[var(txn.route)]",
-        ]
+def _shared(paths: Paths, cluster: Cluster, routes: str) -> list[str]:
+    again, lost = (quoted(paths.socket("p0", kind)) for kind in ("again", "lost"))
+    further = {number: quoted(paths.socket(f"p{number}", "in")) for number in range(2, MAX_PROCESSES)}
+    return [*hop_defaults(cluster), *first_lines(cluster, routes, again, lost, further)]
+
+
+def _hops(paths: Paths) -> list[str]:
+    lines = ["defaults hop from base", "  retries 20", "  timeout connect 2s"]
+    for number in range(1, MAX_PROCESSES):
+        extra = ["  http-request set-var(txn.hop) int(1)", ROUTE_LINE]
         lines += _hop(f"hop{number}", quoted(paths.socket(f"p{number}", "in")), extra)
     return lines
 

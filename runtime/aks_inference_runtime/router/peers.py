@@ -40,6 +40,8 @@ RETRIES = 100
 """To an owner's process. The first refusal takes it out (`WATCHED`), the next attempt goes to `again`. Until then each
 attempt may find one more kept connection of the process that died: their number is the bound, not this one."""
 WATCHED = "check inter 100ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+ROUTE_LINE = "  http-request set-header x-aks-inference-route %[var(txn.route)]"
+"""For a process that has no map."""
 ONWARD = "onward"
 """Name of the server that passes on what waits in a slot whose endpoint another router owns."""
 
@@ -114,8 +116,9 @@ def first_globals(lua: str, routes: str) -> list[str]:
     return [f"  setenv ROUTES {routes}", f"  lua-load {lua}"]
 
 
-def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[str]:
-    """Of the first process: the ways to other routers, and what asks the map once more.
+def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: Mapping[int, str]) -> list[str]:
+    """Of the first process: the ways to processes with slots and to other routers, and what asks the map once more.
+    `further`: where processes of this router after the second one listen, by number.
 
     `again`: nothing of these requests was given to a replica by this way; `lost`: they may have been, and no router
     sends them a third time.
@@ -161,9 +164,11 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str) -> list[st
     # as `lost` gets it, it would be a third time. So none is kept.
     backup = f"  server again {lost} backup pool-max-conn 0"
     lines += ["backend hop1 from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
+    for number, address in further.items():
+        lines += [f"backend hop{number} from hop", *passed, ROUTE_LINE, f"  server next {address} {WATCHED}", backup]
     for number in range(cluster.peers):
-        address = cluster.addresses.get(number)
-        where = f"{bracketed(address[0])}:{address[1]}" if address is not None else "127.0.0.1:1 disabled"
+        other = cluster.addresses.get(number)
+        where = f"{bracketed(other[0])}:{other[1]}" if other is not None else "127.0.0.1:1 disabled"
         lines += [
             f"backend {backend(number)} from hop",
             *passed,
