@@ -56,6 +56,12 @@ def test_amlignore_wins_over_gitignore_and_only_the_root_counts(tmp_path: Path) 
     assert "data/keep.csv" in context_files(tmp_path)
 
 
+def test_a_further_work_tree_of_git_has_the_same_content(tmp_path: Path) -> None:
+    tree(tmp_path, "score.py")
+    (tmp_path / ".git").write_text("gitdir: /elsewhere/.git/worktrees/further\n")
+    assert list(context_files(tmp_path)) == ["score.py"]
+
+
 @pytest.mark.parametrize(
     "name", ["with space", "ünïcode-名前", "new\nline", "quote'\"", "-dash", "tab\t", "back\\slash"]
 )

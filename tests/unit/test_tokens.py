@@ -208,6 +208,32 @@ async def test_a_verdict_is_remembered_and_forgotten(tmp_path: Any) -> None:
     await verdicts.close()
 
 
+async def test_the_oldest_token_goes_where_there_are_too_many(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aks_inference_runtime.router.tokens.verdicts.MOST_IN_MAP", 2)
+    issuer = Issuer()
+    there: dict[str, bool] = {}
+    told = asyncio.Event()
+
+    async def remember(entry: str, good: bool) -> None:
+        there[entry] = good
+        told.set()
+
+    verdicts = Verdicts(tmp_path / "v", issuer.fetch, remember, lambda: NOW)
+    verdicts.declare({"/score": RULES})
+    texts = [token(exp=NOW + 600 + number) for number in range(3)]
+    # The first one is asked about again, so the second one is the oldest.
+    for text in (*texts[:2], texts[0], texts[2]):
+        assert await verdicts.verdict("m", "/score", text)
+    entries = [f"{hashlib.sha256(text.encode()).hexdigest()}#m" for text in texts]
+    async with asyncio.timeout(30):
+        while there[entries[1]]:
+            told.clear()
+            await told.wait()
+    assert [there[entry] for entry in entries] == [True, False, True]
+    assert len(verdicts._timers) == 2
+    await verdicts.close()
+
+
 async def test_a_token_that_ends_is_forgotten_once(tmp_path: Any) -> None:
     issuer = Issuer()
     told: list[tuple[str, bool]] = []

@@ -13,8 +13,10 @@ from aks_inference_runtime.api.errors import InvalidInput
 IGNORE_FILES = (".amlignore", ".gitignore")
 BYTE_CODE = "__pycache__"
 """What Python writes beside a script when it runs: no content of the author's."""
-ALWAYS_IGNORED = frozenset({".git", BYTE_CODE})
-"""Never content of a project: its history neither."""
+HISTORY = ".git"
+"""A folder; in a further work tree of a repository a file, which says where that is."""
+ALWAYS_IGNORED = frozenset({HISTORY, BYTE_CODE})
+"""Never content of a project."""
 Matches = Callable[[str], bool]
 
 
@@ -29,7 +31,8 @@ class Ignored:
 
     def file(self, path: str) -> bool:
         """Whether a file is none of the content."""
-        return self.matches is not None and self.matches(path)
+        history = HISTORY in self.folders and path.rpartition("/")[2] == HISTORY
+        return history or (self.matches is not None and self.matches(path))
 
     def folder(self, path: str) -> bool:
         """Whether nothing in a folder is content."""

@@ -106,7 +106,8 @@ def write_context(
         place.write_text(text, "utf-8")
     for ignoring in (context / name for name in OF_TOOLS):
         if ignoring.is_file():
-            # What is taken anyway is not the author's to leave out.
+            # What is taken anyway is not the author's to leave out. A copy has its file's mode, too.
+            ignoring.chmod(0o600)
             with ignoring.open("a", encoding="utf-8") as opened:
                 opened.write(f"\n!{FOLDER}\n!{FOLDER}/**\n")
     file.write_text(made.containerfile, "utf-8")

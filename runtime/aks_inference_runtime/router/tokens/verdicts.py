@@ -20,6 +20,8 @@ from aks_inference_runtime.router.tokens.keys import Fetch, IssuerKeys
 from aks_inference_runtime.router.tokens.verify import MOST_BYTES, Verdict, verify
 
 MOST_KNOWN = 10_000
+MOST_IN_MAP = 50_000
+"""Of good ones in HAProxy's map: for a further one the oldest goes, and is asked about again."""
 REFUSED_S = 5.0
 """A bad token is not looked at again for so long: whoever sends it in a loop costs little."""
 _LINE_BYTES = MOST_BYTES + 1_024
@@ -104,15 +106,19 @@ class Verdicts:
         return found
 
     def _forget_at(self, entry: str, seconds: float) -> None:
-        def forget() -> None:
-            del self._timers[entry]
-            task = asyncio.get_running_loop().create_task(self._remember(entry, False))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-        if (before := self._timers.get(entry)) is not None:
+        if (before := self._timers.pop(entry, None)) is not None:
             before.cancel()
-        self._timers[entry] = asyncio.get_running_loop().call_later(seconds, forget)
+        self._timers[entry] = asyncio.get_running_loop().call_later(seconds, self._forget, entry)
+        while len(self._timers) > MOST_IN_MAP:
+            oldest = next(iter(self._timers))
+            self._timers[oldest].cancel()
+            self._forget(oldest)
+
+    def _forget(self, entry: str) -> None:
+        del self._timers[entry]
+        task = asyncio.get_running_loop().create_task(self._remember(entry, False))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         told = b"no\n"
