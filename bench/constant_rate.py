@@ -1,6 +1,8 @@
 """Requests at a constant rate, each timed from the moment at which it should have been sent.
 
-    python -m bench.constant_rate [HOST:]PORT RATE SECONDS PATH [HEADER …]      prints one JSON object
+    python -m bench.constant_rate [HOST:]PORT[,…] RATE SECONDS PATH [HEADER …]      prints one JSON object
+
+Several addresses are asked in turn, one connection after the other.
 
 A process of its own. `select` in place of an event loop: its timeouts are exact to microseconds, those of epoll are
 whole milliseconds, which would be most of what is measured.
@@ -13,20 +15,22 @@ import statistics
 import sys
 import time
 from collections import deque
+from itertools import cycle
 
 CONNECTIONS = 32
 LATE_SECONDS = 5.0
 
 
-def run(where: tuple[str, int], rate: float, seconds: float, headers: list[str], path: str) -> dict[str, float]:
+def run(where: list[tuple[str, int]], rate: float, seconds: float, headers: list[str], path: str) -> dict[str, float]:
     """Sends `rate` × `seconds` requests; what is not answered 200 counts as failed."""
     lines = [f"GET {path} HTTP/1.1", "host: bench", *headers, "", ""]
     request = "\r\n".join(lines).encode()
     # A gate takes one request a connection; the next one is made before it is needed.
     once = "connection: close" in headers
-    idle = deque(_connect(where) for _ in range(CONNECTIONS))
+    addresses = cycle(where)
+    idle = deque(_connect(next(addresses)) for _ in range(CONNECTIONS))
     busy: dict[socket.socket, float] = {}
-    parts: dict[socket.socket, bytes] = {}
+    pieces: dict[socket.socket, bytes] = {}
     latencies: list[float] = []
     lags: list[float] = []
     failed = sent = 0
@@ -45,9 +49,9 @@ def run(where: tuple[str, int], rate: float, seconds: float, headers: list[str],
         wait = max(0.0, began + sent / rate - now) if sent < total and idle else 0.05
         for connection in select.select(list(busy), [], [], wait)[0]:
             piece = connection.recv(65_536)
-            data = parts.pop(connection, b"") + piece
+            data = pieces.pop(connection, b"") + piece
             if piece and not _whole(data):
-                parts[connection] = data
+                pieces[connection] = data
                 continue
             due = busy.pop(connection)
             if data.startswith(b"HTTP/1.1 200"):
@@ -58,7 +62,7 @@ def run(where: tuple[str, int], rate: float, seconds: float, headers: list[str],
                 idle.append(connection)
             else:
                 connection.close()
-                idle.append(_connect(where))
+                idle.append(_connect(next(addresses)))
         if now - began > seconds + LATE_SECONDS:
             break
     for connection in (*idle, *busy):
@@ -86,6 +90,7 @@ def _connect(where: tuple[str, int]) -> socket.socket:
 
 
 if __name__ == "__main__":
-    address, how_many, how_long, at, *extra = sys.argv[1:]
-    host, _, port = address.rpartition(":")
-    print(json.dumps(run((host or "127.0.0.1", int(port)), float(how_many), float(how_long), extra, at)))
+    named, how_many, how_long, at, *extra = sys.argv[1:]
+    parts = [one.rpartition(":") for one in named.split(",")]
+    asked = [(host or "127.0.0.1", int(port)) for host, _, port in parts]
+    print(json.dumps(run(asked, float(how_many), float(how_long), extra, at)))

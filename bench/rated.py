@@ -12,7 +12,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 async def rated(address: str, rate: float, seconds: float, path: str, *headers: str) -> dict[str, float]:
-    """One turn, by a process of its own. `address`: `[host:]port`."""
+    """One turn, by a process of its own. `address`: `[host:]port`, or several with commas between."""
     said = await output(sys.executable, "-m", "bench.constant_rate", address, str(rate), str(seconds), path, *headers)
     return dict(json.loads(said))
 
