@@ -2,19 +2,32 @@
 
 import json
 import os
+import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.router import output
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_STOLEN = 7
+"""Its place among the kinds of time in /proc/stat."""
 
 
 async def rated(address: str, rate: float, seconds: float, path: str, *headers: str) -> dict[str, float]:
-    """One turn, by a process of its own. `address`: `[host:]port`, or several with commas between."""
+    """One turn, by a process of its own. `address`: `[host:]port`, or several with commas between.
+
+    `stolen`: the share of this machine's time that its host gave to others meanwhile, where it tells."""
+    before = _machine_ticks()
     said = await output(sys.executable, "-m", "bench.constant_rate", address, str(rate), str(seconds), path, *headers)
-    return dict(json.loads(said))
+    spent = [after - earlier for after, earlier in zip(_machine_ticks(), before, strict=True)]
+    return {**json.loads(said), "stolen": round(spent[_STOLEN] / max(1, sum(spent)), 4)}
+
+
+def calm(turns: Sequence[Mapping[str, float]], what: str) -> float:
+    """The median of those least disturbed by the host: a third of them."""
+    calmest = sorted(turns, key=lambda turn: turn["stolen"])[: max(1, len(turns) // 3)]
+    return statistics.median(turn[what] for turn in calmest)
 
 
 def per_core(told: Mapping[str, float], spent_ticks: int) -> float:
@@ -26,3 +39,8 @@ def ticks(pid: int) -> int:
     """Of CPU that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def _machine_ticks() -> list[int]:
+    # The last two kinds are counted within the first two.
+    return list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))

@@ -1,14 +1,14 @@
 """Two router pods with as many requests as they take: what one costs of their HAProxy processes.
 
-Replicas with Python's gates would be what is saturated. So one process that answers at once stands in for those of an
-endpoint, as in `bench.scale`: for routers they are gates like any others, with their claims, counts and kept copies.
-
-In the same rounds two bare HAProxy processes in a row in front of that process: forwarding alone, and with a copy of
-each request kept for a second try, as both hops must. No configuration of two hops can cost less on this machine.
+Replicas with Python's gates would be what is saturated: see `at_once`. In the same rounds two bare HAProxy processes in
+a row in front of the same: forwarding alone, and with a copy of each request kept for a second try, as both hops must.
+No configuration of two hops over HTTP/1.1 can cost less on this machine.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from bench import control_plane as plane
@@ -33,31 +33,50 @@ BARE = {"bare": (), "bare, with second tries": ("retry-on conn-failure empty-res
 """What two bare processes are told beside."""
 
 
-async def saturated(bed: Chaos, rounds: int, seconds: float) -> dict[str, Any]:
-    """`rps_per_core`: the best round, with the connections with which it is the least, and `bare_rps_per_core` likewise
-    with second tries; None: wrk is not installed."""
-    owner = owner_of(NAME, ROUTERS)
+@dataclass(frozen=True)
+class AtOnce:
+    """An endpoint whose replicas answer at once, reached by the router that does not own it."""
+
+    gate: str
+    """host:port of them all."""
+    router: str
+    path: str
+    pids: Sequence[int]
+    """The HAProxy processes that a request goes through."""
+
+
+@asynccontextmanager
+async def at_once(bed: Chaos) -> AsyncIterator[AtOnce]:
+    """One process stands in for the gates, as in `bench.scale`: for routers they are gates like any others, with their
+    claims, counts and kept copies. Python's would take most of this machine."""
+    owner = str(owner_of(NAME, ROUTERS))
     front = next(name for name in ROUTERS if name != owner)
-    path = f"/api/v1/service/{NAME}/score"
-    pids = [bed.haproxy(front, "p0"), bed.haproxy(str(owner), "p1")]
-    found: dict[str, dict[str, list[float]]] = {}
-    async with gates(MOST) as ports, bench() as started:
+    async with gates(MOST) as ports:
         bed.bed.endpoint(NAME, requests={"replicaMaxConcurrentRequests": MOST})
         await become_ready(bed.there, [NAME], ports)
         async with asyncio.timeout(READY_S):
             while await ask(bed.session, bed.bed.url(front, NAME)) != 200:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
-        ways = {"routers": (f"{ROUTERS[front]}:{bed.bed.http_port}{path}", pids)}
+        router, path = f"{ROUTERS[front]}:{bed.bed.http_port}", f"/api/v1/service/{NAME}/score"
+        yield AtOnce(f"{own_address()}:{ports[0]}", router, path, [bed.haproxy(front, "p0"), bed.haproxy(owner, "p1")])
+        await bed.there.api.delete(f"/apis/{API_VERSION}/namespaces/{plane.NAMESPACE}/scoringendpoints/{NAME}")
+
+
+async def saturated(fast: AtOnce, rounds: int, seconds: float) -> dict[str, Any]:
+    """`rps_per_core`: the best round, with the connections with which it is the least, and `bare_rps_per_core` likewise
+    with second tries; None: wrk is not installed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    async with bench() as started:
+        ways = {"routers": (fast.router + fast.path, fast.pids)}
         for name, options in BARE.items():
-            address, processes = await in_a_row(started, f"bare{len(options)}", ports[0], options)
-            ways[name] = (address + path, processes)
+            address, processes = await in_a_row(started, f"bare{len(options)}", fast.gate, options)
+            ways[name] = (address + fast.path, processes)
         for _ in range(rounds):
             for connections in CONNECTIONS:
                 for name, (where, processes) in ways.items():
                     rows = found.setdefault(name, {})
                     if rate := await turn(where, processes, connections, seconds):
                         rows.setdefault(f"{connections} connections", []).append(rate)
-        await bed.there.api.delete(f"/apis/{API_VERSION}/namespaces/{plane.NAMESPACE}/scoringendpoints/{NAME}")
     best = {name: min(map(max, rows.values())) if rows else None for name, rows in found.items()}
     return {
         "rps_per_core": best["routers"],
@@ -66,9 +85,9 @@ async def saturated(bed: Chaos, rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-async def in_a_row(started: Bench, name: str, gate: int, options: Sequence[str]) -> tuple[str, list[int]]:
+async def in_a_row(started: Bench, name: str, gate: str, options: Sequence[str]) -> tuple[str, list[int]]:
     """Where two processes, one behind the other, are reached, and their pids."""
-    second, second_pid = await forwarder(started, f"{name}-second", f"{own_address()}:{gate}", *options)
+    second, second_pid = await forwarder(started, f"{name}-second", gate, *options)
     first, first_pid = await forwarder(started, f"{name}-first", f"127.0.0.1:{second}", *options)
     return f"127.0.0.1:{first}", [first_pid, second_pid]
 
