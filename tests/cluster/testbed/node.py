@@ -42,6 +42,11 @@ _UNDO = (
 """On the machine, beside processes and mounts."""
 
 
+def machine_lock() -> Path:
+    """Who holds it has this machine's one node."""
+    return build.folder() / "containerd" / "lock"
+
+
 def missing() -> list[str]:
     """What a node needs and this machine has not."""
     found = [name for name in ("containerd", "runc", "ctr", "nft", "debootstrap") if shutil.which(name) is None]
@@ -74,8 +79,10 @@ class Node:
 
     def start(self) -> None:
         """With the images of `image`. Raises BedError."""
-        self._store.mkdir(parents=True, exist_ok=True)
-        lock = (build.folder() / "containerd" / "lock").open("w")
+        # One lock whichever containerd it is.
+        for folder in (self._store, machine_lock().parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = machine_lock().open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
