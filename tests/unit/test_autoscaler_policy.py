@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aks_inference_runtime.autoscaler.policy import (
     GAP_S,
+    UP_WINDOW_S,
     Load,
     Memory,
     Rules,
@@ -220,6 +221,8 @@ def test_what_stays_by_the_short_look_stays_by_the_long_one(rules: Rules, steps:
     for tenths, load in steps:
         now += tenths / 10
         memory = observe(memory, now, load, rules)
+        assert memory.total == sum(busy + queued for _, (busy, queued) in memory.samples)
+        assert all(sample.at > now - UP_WINDOW_S for sample in memory.samples if load is not None)
     for later in (-1.0, 0.0, 0.3, 1.5, 6.0):
         if stays(memory, now + later, current, rules):
             assert decide(memory, now + later, current, rules, room).replicas == current

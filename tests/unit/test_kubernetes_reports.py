@@ -6,9 +6,24 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aks_inference_runtime.kubernetes.reports import LEAST_S, REPORT_S, Reports
+from aks_inference_runtime.kubernetes.reports import (
+    LEAST_S,
+    REPORT_S,
+    Report,
+    Reports,
+    difference,
+    merged,
+    together,
+)
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
+VERSIONS = [VersionKey("a", "blue"), VersionKey("a", "green"), VersionKey("b", "blue")]
+loads = st.dictionaries(
+    st.sampled_from(VERSIONS), st.builds(VersionLoad, *[st.integers(0, 5) for _ in range(5)]), max_size=len(VERSIONS)
+)
 SECONDS = 10.0
 CLOSE_S = 0.001
 
@@ -81,3 +96,28 @@ def test_after_a_late_report_the_next_are_looked_at_at_once(run: Callable[[Corou
     looks = Looks([times])
     run(looks.run())
     assert max(looks.delay(at) for at in times[1:]) <= CLOSE_S
+
+
+@given(loads, loads)
+def test_a_line_says_what_has_changed_and_what_was_before_stays_as_it_is(
+    before: dict[VersionKey, VersionLoad], now: dict[VersionKey, VersionLoad]
+) -> None:
+    kept = dict(before)
+    line = difference(before, now, {}, {}).model_dump_json(by_alias=True, exclude_defaults=True)
+    assert merged(before, Report.model_validate_json(line)) == now
+    assert before == kept
+
+
+@given(st.lists(loads, max_size=3))
+def test_what_several_routers_tell_is_added_up(told: list[dict[VersionKey, VersionLoad]]) -> None:
+    kept = [dict(one) for one in told]
+    found = together(told)
+    assert set(found) == {key for one in told for key in one}
+    for key, load in found.items():
+        of = [one[key] for one in told if key in one]
+        assert load.queued == sum(one.queued for one in of)
+        assert load.requests_total == sum(one.requests_total for one in of)
+        assert load.rejected_total == sum(one.rejected_total for one in of)
+        # What runs is counted at the gates: the same requests.
+        assert (load.busy, load.ready_replicas) == (max(o.busy for o in of), max(o.ready_replicas for o in of))
+    assert told == kept

@@ -17,12 +17,13 @@ from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.reports import Reports
 from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.states import FIGURES_S, MOST_FIGURES, Sources, States
-from aks_inference_runtime.kubernetes.status import status_of
+from aks_inference_runtime.kubernetes.status import declared_with_status, status_of
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Workload
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
 CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
-SPEC = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
+BLUE = {"name": "blue", "isDefault": True, "code": CODE}
+SPEC = EndpointSpec.model_validate({"versions": [BLUE]})
 
 
 class Cluster:
@@ -128,6 +129,33 @@ def test_what_could_not_be_written_is_written_later() -> None:
     assert cluster.written["svc-0"]["versions"][0]["replicasReady"] == 0
 
 
+def as_told(endpoint: Declared, status: dict[str, Any]) -> dict[str, Any]:
+    """As the API server tells of it once the status was written."""
+    metadata = {name: getattr(endpoint, name) for name in ("namespace", "name", "uid", "generation")}
+    return {"metadata": metadata, "spec": {"versions": [BLUE]}, "status": status}
+
+
+def test_figures_that_are_told_back_change_nothing_of_what_is_known() -> None:
+    cluster = Cluster(1)
+    cluster.generations = {"svc-0": 1}
+    cluster.round(10)
+    known = Informer("", declared_with_status, lambda: None, again=declared_with_status)
+    told = as_told(cluster.sources.endpoints.items["svc-0"], cluster.written["svc-0"])
+    known._take("ADDED", told)
+    (first,) = known.items.values()
+    version = {**told["status"]["versions"][0], "busy": 9, "queued": 3, "utilization": 70.0, "lastScaling": "9: x"}
+    known._take("MODIFIED", {**told, "status": {**told["status"], "versions": [version]}})
+    assert (known.revision, *known.items.values()) == (1, first)
+    known._take("MODIFIED", {**told, "status": {**told["status"], "state": "Failed"}})
+    (failed,) = known.items.values()
+    assert failed.status is not None
+    assert failed.status["state"] == "Failed"
+    assert failed.spec is first.spec, "the declaration is not read again"
+    changed = {**told, "metadata": {**told["metadata"], "generation": 2}, "spec": {"versions": [{**BLUE, "name": "b"}]}}
+    known._take("MODIFIED", changed)
+    assert [v.name for one in known.items.values() for v in one.spec.versions] == ["b"]
+
+
 names = st.sampled_from(["svc-0", "svc-1"])
 changes = st.one_of(
     st.tuples(st.just("busy"), names, st.integers(0, 2)),
@@ -161,7 +189,9 @@ def test_in_the_end_what_is_written_is_so(steps: list[tuple[tuple[Any, ...], flo
             case ("declared", _, generation) if name in sources.endpoints._items:
                 cluster.change(sources.endpoints, name, generation=generation)
             case ("told back", _) if name in sources.endpoints._items and name in cluster.written:
-                cluster.change(sources.endpoints, name, status=cluster.written[name])
+                told = declared_with_status(as_told(sources.endpoints._items[name], cluster.written[name]))
+                assert told is not None
+                cluster.change(sources.endpoints, name, status=told.status)
             case ("gone", _):
                 sources.endpoints._items.pop(name, None)
                 sources.endpoints._tell()

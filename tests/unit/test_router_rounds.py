@@ -122,11 +122,11 @@ async def test_what_was_before_a_change_that_failed_is_told_again(agent: Agent) 
     router = await settled(agent)
     before = router.applied[-1]
     router.refuses = True
-    agent.known.endpoints._take("MODIFIED", endpoint("one", wait_ms=700))
+    agent.known.endpoints._take("MODIFIED", endpoint("one", wait_ms=700, generation=2))
     with pytest.raises(RuntimeError, match="not now"):
         await agent.step(SimpleNamespace())
     router.refuses = False
-    agent.known.endpoints._take("MODIFIED", endpoint("one"))
+    agent.known.endpoints._take("MODIFIED", endpoint("one", generation=3))
     router.applied.clear()
     await settled(agent)
     assert router.applied[-1] == before

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from aks_inference_runtime.autoscaler.policy import Decision, Load, Memory, Rules, decide, observe, stays
@@ -42,6 +43,16 @@ class Scaler(Protocol):
         """Called with each decision that changes the number, and once per refresh interval with one that does not."""
 
 
+@dataclass(slots=True)
+class _Past:
+    """Of a version."""
+
+    memory: Memory
+    decided: float | None = None
+    changed: float | None = None
+    """When its number was changed last."""
+
+
 class Autoscaler:
     """One for all versions of a runtime."""
 
@@ -62,9 +73,7 @@ class Autoscaler:
         self._scaler = scaler
         self._clock = clock
         self._news = news
-        self._memories: dict[VersionKey, Memory] = {}
-        self._decided: dict[VersionKey, float] = {}
-        self._changed: dict[VersionKey, float] = {}
+        self._pasts: dict[VersionKey, _Past] = {}
 
     async def run(self) -> None:
         """Until cancelled. A failed round is logged, and everything stays as it is."""
@@ -80,28 +89,25 @@ class Autoscaler:
         now = self._clock()
         loads = self._source.load()
         targets = self._scaler.targets()
-        for gone in self._memories.keys() - targets.keys():
-            del self._memories[gone]
-            self._decided.pop(gone, None)
-            self._changed.pop(gone, None)
+        for gone in self._pasts.keys() - targets.keys():
+            del self._pasts[gone]
         for key, target in targets.items():
+            if (past := self._pasts.get(key)) is None:
+                past = self._pasts[key] = _Past(Memory())
             seen = loads.get(key)
             load = None if seen is None else Load(seen.busy, seen.queued)
-            memory = observe(self._memories.get(key, Memory()), now, load, target.rules)
-            self._memories[key] = memory
-            last = self._decided.get(key)
-            early = last is not None and 0 <= now - last < target.refresh_s
-            changed = self._changed.get(key)
-            if changed is not None and 0 <= now - changed < target.refresh_s:
+            memory = past.memory = observe(past.memory, now, load, target.rules)
+            if past.changed is not None and 0 <= now - past.changed < target.refresh_s:
                 continue
+            early = past.decided is not None and 0 <= now - past.decided < target.refresh_s
             if early and stays(memory, now, target.current, target.rules):
                 continue
             decision = decide(memory, now, target.current, target.rules, target.rules.maximum)
             if decision.replicas > target.current:
                 decision = decide(memory, now, target.current, target.rules, target.room())
             if decision.replicas != target.current:
-                self._changed[key] = now
+                past.changed = now
             elif early:
                 continue
-            self._decided[key] = now
+            past.decided = now
             self._scaler.scale(key, decision)

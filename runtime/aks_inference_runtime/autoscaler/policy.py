@@ -56,6 +56,8 @@ class Memory(NamedTuple):
     peaks: tuple[Peak, ...] = ()
     since: float | None = None
     """From when on the past is known without a gap."""
+    total: int = 0
+    """Requests in all samples together: what a sum over them would say, without one for each look."""
 
 
 class Decision(NamedTuple):
@@ -86,22 +88,28 @@ def gap_s(rules: Rules) -> float:
 
 def observe(memory: Memory, now: float, load: Load | None, rules: Rules) -> Memory:
     """Adds a sample. Lost figures (None) add nothing; a clock that ran back or a long gap forgets the past."""
-    last = memory.samples[-1].at if memory.samples else None
-    if last is not None and _unknown_since(last, now, rules):
+    if memory.samples and _unknown_since(memory.samples[-1].at, now, rules):
         memory = Memory()
     if load is None:
         return memory
     # Ten times a second for each of a thousand versions: what is old stands in front, nothing else is looked at.
-    samples = (*_younger(memory.samples, now - UP_WINDOW_S), Sample(now, load))
-    need = needed(_mean(samples), rules)
-    peaks = memory.peaks
+    samples, peaks, since, total = memory
+    old = 0
+    for at, (busy, queued) in samples:
+        if at > now - UP_WINDOW_S:
+            break
+        old += 1
+        total -= busy + queued
+    samples = (*samples[old:], Sample(now, load))
+    total += load.busy + load.queued
+    need = needed(total / len(samples), rules)
     if peaks and peaks[0].at < now - rules.scale_down_delay_s - _BUCKET_S:
         peaks = tuple(p for p in peaks if p.at >= now - rules.scale_down_delay_s - _BUCKET_S)
     if not peaks or now - peaks[-1].at >= _BUCKET_S:
         peaks = (*peaks, Peak(now, need))
     elif need > peaks[-1].need:
         peaks = (*peaks[:-1], Peak(peaks[-1].at, need))
-    return Memory(samples, peaks, now if memory.since is None else memory.since)
+    return Memory(samples, peaks, now if since is None else since, total)
 
 
 def stays(memory: Memory, now: float, current: int, rules: Rules) -> bool:
@@ -110,7 +118,7 @@ def stays(memory: Memory, now: float, current: int, rules: Rules) -> bool:
         return False
     if _unknown_since(memory.samples[-1].at, now, rules):
         return True
-    need = needed(_mean(memory.samples), rules)
+    need = needed(_mean(memory), rules)
     if need >= current or rules.minimum == current:
         return need <= current
     # Mostly one of the newest.
@@ -132,7 +140,7 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
         return Decision(bounded, f"{current} is outside of {rules.minimum}..{rules.maximum}")
     if not memory.samples or _unknown_since(memory.samples[-1].at, now, rules):
         return Decision(current, "no figures: held")
-    mean = _mean(memory.samples)
+    mean = _mean(memory)
     need = needed(mean, rules)
     if current == 0 and memory.samples[-1].load.queued > 0:
         need = max(need, 1)
@@ -157,13 +165,6 @@ def _unknown_since(last: float, now: float, rules: Rules) -> bool:
     return now < last or (now - last > UP_WINDOW_S and now - last > gap_s(rules))
 
 
-def _younger(samples: tuple[Sample, ...], than: float) -> tuple[Sample, ...]:
-    for index, sample in enumerate(samples):
-        if sample.at > than:
-            return samples[index:]
-    return ()
-
-
 def _up(need: int, mean: float, current: int, rules: Rules, room: int) -> Decision:
     reason = f"{_load(mean, rules)}: {need} needed"
     wanted = min(need, rules.maximum)
@@ -175,11 +176,8 @@ def _up(need: int, mean: float, current: int, rules: Rules, room: int) -> Decisi
     return Decision(wanted, reason)
 
 
-def _mean(samples: tuple[Sample, ...]) -> float:
-    total = 0
-    for _, (busy, queued) in samples:
-        total += busy + queued
-    return total / len(samples)
+def _mean(memory: Memory) -> float:
+    return memory.total / len(memory.samples)
 
 
 def _load(mean: float, rules: Rules) -> str:

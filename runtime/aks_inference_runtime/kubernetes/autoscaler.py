@@ -49,7 +49,7 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
 
 def main() -> int:
     """See `entry.serve`."""
-    return entry.serve("autoscaler", lambda: run(pod.settings(), pod.pod(), connection.find()))
+    return entry.serve("autoscaler", lambda: run(pod.settings(), pod.pod(), connection.find()), entry.fast_loop)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,13 @@ def serve(name: str, begin: Callable[[], Work], loop: Callable[[], asyncio.Abstr
     return 0
 
 
+def fast_loop() -> asyncio.AbstractEventLoop:
+    """For who has much to send and to hear."""
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
 async def until_told(
     works: Iterable[Work], host: str, port: int, ready: Callable[[], bool], metrics: Callable[[], str]
 ) -> None:

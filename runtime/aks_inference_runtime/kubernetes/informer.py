@@ -25,6 +25,7 @@ class Informer(Generic[T]):
         project: Callable[[Object], T | None],
         changed: Callable[[], None],
         *,
+        again: Callable[[Object, T], T | None] | None = None,
         labels: str = "",
         fields: str = "",
         jitter: Callable[[], float] = random.random,
@@ -34,12 +35,14 @@ class Informer(Generic[T]):
             path: Required. Of the collection.
             project: Required. What is kept of an object; None: nothing.
             changed: Required. Called after each change of what is kept.
+            again: Optional. The same as `project` of an object that is kept already. Default: `project`.
             labels, fields: Optional. Selectors.
             jitter: Optional. 0 to 1, for pauses after failures.
         """
         self._path = path
         self._project = project
         self._changed = changed
+        self._again = again
         self._labels = labels
         self._fields = fields
         self._jitter = jitter
@@ -86,8 +89,8 @@ class Informer(Generic[T]):
         version = ""
         async for page, version in api.pages(self._path, self._labels, self._fields):  # noqa: B007 - the last one
             for found in page:
-                if (kept := self._kept(found)) is not None:
-                    before = self._items.get(key := _key(found))
+                before = self._items.get(key := _key(found))
+                if (kept := self._kept(found, before)) is not None:
                     # As in `_take`: of what has not changed the same object stays.
                     items[key] = before if before is not None and before == kept else kept
         changed = items != self._items or not self._listed.is_set()
@@ -97,9 +100,9 @@ class Informer(Generic[T]):
             self._tell()
         return version
 
-    def _kept(self, found: Object) -> T | None:
+    def _kept(self, found: Object, before: T | None) -> T | None:
         try:
-            return self._project(found)
+            return self._project(found) if before is None or self._again is None else self._again(found, before)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.error("%s %s cannot be read: %r", self._path, _key(found), error)
             return None
@@ -107,9 +110,9 @@ class Informer(Generic[T]):
     def _take(self, kind: str, found: Object) -> None:
         if kind == "BOOKMARK":
             return
-        key = _key(found)
-        kept = None if kind == "DELETED" else self._kept(found)
-        if kept == self._items.get(key):
+        before = self._items.get(key := _key(found))
+        kept = None if kind == "DELETED" else self._kept(found, before)
+        if kept == before:
             return  # the same object stays: whoever made something of it sees that
         if kept is None:
             del self._items[key]

@@ -25,7 +25,9 @@ class Known:
     def __init__(self, settings: RuntimeSettings, changed: Callable[[], None]) -> None:
         self._settings = settings
         namespace = f"/api/v1/namespaces/{settings.namespace}"
-        self.endpoints = Informer(f"/apis/{API_VERSION}/scoringendpoints", objects.declared, changed)
+        self.endpoints = Informer(
+            f"/apis/{API_VERSION}/scoringendpoints", objects.declared, changed, again=objects.declared
+        )
         self.slices = Informer(
             "/apis/discovery.k8s.io/v1/endpointslices", objects.slice_of, changed, labels=ENDPOINT_LABEL
         )

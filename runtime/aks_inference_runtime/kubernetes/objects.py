@@ -39,7 +39,7 @@ class Declared:
     """RFC 3339 in UTC: sorts as it reads."""
     spec: EndpointSpec
     status: Mapping[str, Any] | None = None
-    """As it was last written; only the autoscaler keeps it."""
+    """Of what was last written what the next status needs; only the autoscaler keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +100,20 @@ class SolverPod:
     port: int
 
 
-def declared(found: Object) -> Declared | None:
-    """A ScoringEndpoint without its status; one that cannot be read (the API server checks them) is left out."""
-    return _declared(found, None)
+def declared(found: Object, before: Declared | None = None) -> Declared | None:
+    """A ScoringEndpoint without its status; one that cannot be read (the API server checks them) is left out.
 
-
-def declared_with_status(found: Object) -> Declared | None:
-    """A ScoringEndpoint with its status."""
-    return _declared(found, found.get("status") or {})
-
-
-def _declared(found: Object, status: Mapping[str, Any] | None) -> Declared | None:
+    Args:
+        found: Required. The object.
+        before: Optional. What was kept of it until now: each writing of a status is told, and changes nothing of the
+            declaration, whose number then stays.
+    """
     metadata = found["metadata"]
     if metadata.get("deletionTimestamp"):
         return None
+    uid, generation = metadata.get("uid", ""), int(metadata.get("generation", 0))
+    if before is not None and generation and (before.uid, before.generation) == (uid, generation):
+        return before
     try:
         spec = EndpointSpec.model_validate(found["spec"])
     except ValidationError as error:
@@ -122,11 +122,10 @@ def _declared(found: Object, status: Mapping[str, Any] | None) -> Declared | Non
     return Declared(
         namespace=metadata.get("namespace", ""),
         name=metadata["name"],
-        uid=metadata.get("uid", ""),
-        generation=int(metadata.get("generation", 0)),
+        uid=uid,
+        generation=generation,
         created=metadata.get("creationTimestamp", ""),
         spec=spec,
-        status=status,
     )
 
 

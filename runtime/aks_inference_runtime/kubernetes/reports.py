@@ -65,10 +65,13 @@ class Report(Wire):
 
 def together(loads: Iterable[Loads]) -> Loads:
     """Of several routers. While an endpoint changes hands two of them have some of its requests."""
-    found: dict[VersionKey, VersionLoad] = {}
+    found: Loads = {}
     for one in loads:
-        for key, load in one.items():
-            found[key] = load if key not in found else _sum(found[key], load)
+        if not found:
+            found = one
+            continue
+        both = found.keys() & one.keys()
+        found = {**found, **one, **{key: _sum(found[key], one[key]) for key in both}}
     return found
 
 
@@ -98,8 +101,9 @@ def difference(
 
 def merged(before: Loads, report: Report) -> dict[VersionKey, VersionLoad]:
     """The figures after a line."""
-    gone = {VersionKey(*key) for key in report.gone}
-    now = {key: load for key, load in before.items() if key not in gone}
+    now = dict(before)
+    for key in report.gone:
+        now.pop(VersionKey(*key), None)
     for entry in report.changed:
         now[VersionKey(entry.endpoint, entry.version)] = VersionLoad(
             entry.busy, entry.queued, entry.ready, entry.requests_total, entry.rejected_total

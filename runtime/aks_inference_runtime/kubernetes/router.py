@@ -150,13 +150,9 @@ def main() -> int:
     # A connection to each gate: containerd 2 gives a container 1,024 files unless it asks for more.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return entry.serve("router", lambda: run(pod.settings(), pod.pod(), connection.find(), pod.router_token()), _loop)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()
+    return entry.serve(
+        "router", lambda: run(pod.settings(), pod.pod(), connection.find(), pod.router_token()), entry.fast_loop
+    )
 
 
 if __name__ == "__main__":

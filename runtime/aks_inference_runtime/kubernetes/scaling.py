@@ -30,6 +30,7 @@ from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Reports
 from aks_inference_runtime.kubernetes.states import Sources, States
+from aks_inference_runtime.kubernetes.status import declared_with_status
 from aks_inference_runtime.kubernetes.telling import Teller
 from aks_inference_runtime.router.model import VersionKey
 
@@ -95,7 +96,9 @@ class ClusterScaler:
         def taken() -> None:
             self._taken = None
 
-        self.endpoints = Informer(f"/apis/{API_VERSION}/scoringendpoints", objects.declared_with_status, placed)
+        self.endpoints = Informer(
+            f"/apis/{API_VERSION}/scoringendpoints", declared_with_status, placed, again=declared_with_status
+        )
         self.workloads = Informer("/apis/apps/v1/deployments", workloads.workload, placed)
         self.pods = Informer("/api/v1/pods", workloads.replica_pod, taken)
         self.templates = Informer("/apis/apps/v1/replicasets", workloads.template, quiet, labels=VERSION_LABEL)

@@ -114,7 +114,7 @@ class States:
         for number, endpoint in enumerate(tuple(endpoints.values())):
             if number % 50 == 0:
                 await asyncio.sleep(0)  # decisions do not wait for a thousand states
-            if any(version[:2] == (endpoint.namespace, endpoint.name) for version in self._reading):
+            if self._reading and any(version[:2] == (endpoint.namespace, endpoint.name) for version in self._reading):
                 continue
             made = self._made_of(endpoint, a_round)
             before, was = self._statuses.get(endpoint.uid), self._made.get(endpoint.uid)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +11,8 @@ from aks_inference_runtime.api.kubernetes import FAILED_REASON, READY_CONDITION,
 from aks_inference_runtime.api.status import ServiceState, VersionStatus
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
-from aks_inference_runtime.kubernetes.objects import Declared
+from aks_inference_runtime.kubernetes.client import Object
+from aks_inference_runtime.kubernetes.objects import Declared, declared
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod, VersionId, Workload
 from aks_inference_runtime.local.states import endpoint_state, version_state
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
@@ -19,6 +20,8 @@ from aks_inference_runtime.router.model import VersionKey, VersionLoad
 HEARD_S = 2.0
 """So long after a change of an endpoint what was heard of its pods may be of before the change."""
 NAME_IN_USE = "NameInUse"
+_NEEDED = ("status", "observedGeneration", "lastTransitionTime")
+"""Of the condition as it was."""
 FIGURES = frozenset({"busy", "queued", "utilization", "lastScaling"})
 """Of a version: what goes up and down with the requests."""
 
@@ -78,6 +81,26 @@ def status_of(facts: Facts) -> dict[str, Any]:
         "versions": [version.model_dump(mode="json", by_alias=True, exclude={"replicas"}) for version in versions],
         "conditions": [_condition(facts, ready=ready, reason=reason, message=message)],
     }
+
+
+def declared_with_status(found: Object, before: Declared | None = None) -> Declared | None:
+    """A ScoringEndpoint with what the next status needs of the last one: figures that were written change nothing.
+
+    Args:
+        found: Required. The object.
+        before: Optional. As `objects.declared` has it.
+    """
+    endpoint = declared(found, before)
+    if endpoint is None:
+        return None
+    status = found.get("status") or {}
+    ready = ready_condition(status)
+    needed = {
+        "state": status.get("state"),
+        "servedGeneration": served_before(status),
+        "conditions": [{name: ready.get(name) for name in _NEEDED} | {"type": READY_CONDITION}] if ready else [],
+    }
+    return endpoint if endpoint.status == needed else replace(endpoint, status=needed)
 
 
 def served_before(status: Mapping[str, Any]) -> int:
