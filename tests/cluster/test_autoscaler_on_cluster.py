@@ -251,3 +251,45 @@ async def test_room_is_respected(bed: Bed, router: None) -> None:
     bed.start(0)
     await bed.until("it says so", lambda: "room is for 1" in str(bed.status().get("versions")), seconds=20)
     assert bed.replicas() == 1
+
+
+async def test_why_a_pods_containers_are_not_made_is_told(bed: Bed, router: None, tmp_path: Path) -> None:
+    """As a kubelet tells it whose pod wants a Secret that is not there; with the autoscaler's own rights."""
+    bed.declare(autoscaleEnabled=False, numReplicas=1)
+    everyone = bed.cluster
+    bed.cluster = with_rights_of(AUTOSCALER_NAME, bed.cluster, bed.namespace, tmp_path)
+    pods = f"/api/v1/namespaces/{bed.namespace}/pods"
+    selected = f"{pods}?labelSelector={ENDPOINT_LABEL}%3D{bed.name}"
+    words = 'MountVolume.SetUp failed for volume "settings" : secret "settings" not found'
+    try:
+        bed.start(0)
+        await bed.until("a pod", lambda: everyone.api.get(selected).body["items"])
+        (pod,) = everyone.api.get(selected).body["items"]
+        name = pod["metadata"]["name"]
+        bound = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "nowhere"}}
+        bed.create(f"{pods}/{name}/binding", bound)
+        waits = {"name": "scoring", "image": "none", "imageID": "", "ready": False, "restartCount": 0}
+        status = {
+            "phase": "Pending",
+            "startTime": "2026-01-01T00:00:00Z",
+            "containerStatuses": [{**waits, "state": {"waiting": {"reason": "ContainerCreating"}}}],
+        }
+        assert everyone.api.call("PATCH", f"{pods}/{name}/status", {"status": status}, MERGE).status == 200
+        told = {
+            "metadata": {"name": f"{name}.1"},
+            "involvedObject": {"kind": "Pod", "namespace": bed.namespace, "name": name, "uid": pod["metadata"]["uid"]},
+            "type": "Warning",
+            "reason": "FailedMount",
+            "message": words,
+            "count": 3,
+            "firstTimestamp": "2026-01-01T00:00:00Z",
+            "lastTimestamp": "2026-01-01T00:00:04Z",
+            "source": {"component": "kubelet", "host": "nowhere"},
+        }
+        bed.create(f"/api/v1/namespaces/{bed.namespace}/events", told)
+        await bed.until("a status", lambda: bed.status().get("observedGeneration") == 1)
+        await bed.until("why", lambda: bed.version()["message"] == f"FailedMount: {words}", seconds=40)
+        assert bed.status()["state"] == "Transitioning", "the Secret may still come"
+        assert DENIED not in bed.running["autoscaler-0"].log.read_text()
+    finally:
+        take_back(bed.cluster, bed.namespace)

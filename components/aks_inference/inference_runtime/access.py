@@ -32,7 +32,8 @@ _AUTOSCALER_CLUSTER = (
     _rule("autoscaling", "horizontalpodautoscalers", *_READ),
     _rule("", "nodes pods", *_READ),
     _rule("", "pods/log", "get"),
-    _rule("events.k8s.io", "events", "create"),
+    # Why a pod's containers are not made (a volume, a Secret) stands in no status, only in its kubelet's events.
+    _rule("events.k8s.io", "events", "create", "list"),
 )
 _AUTOSCALER_OWN = (
     _rule("coordination.k8s.io", "leases", "get", "create", "update"),

@@ -15,6 +15,7 @@ from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.kubernetes import AUTOSCALER_NAME, version_label
 from aks_inference_runtime.kubernetes import objects, workloads
 from aks_inference_runtime.kubernetes.client import Api
+from aks_inference_runtime.kubernetes.creating import Creating
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Loads, Reports
 from aks_inference_runtime.kubernetes.status import HEARD_S, Facts, status_of, without_figures
@@ -45,6 +46,10 @@ class _Grouped(NamedTuple):
     deployments: Mapping[workloads.VersionId, workloads.Workload]
     pods: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]
     newest: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]
+    bad: Mapping[workloads.VersionId, workloads.ReplicaPod]
+    """Of those one that will not get ready by itself, and is not."""
+    creating: Mapping[workloads.VersionId, workloads.ReplicaPod]
+    """Of those one whose containers are not made yet."""
 
 
 class _Round(NamedTuple):
@@ -91,6 +96,9 @@ class States:
         self._teller = teller
         self._tasks: set[asyncio.Task[None]] = set()
         self._tails: dict[workloads.VersionId, str] = {}
+        self._creating = Creating(clock)
+        self._asking: asyncio.Task[None] | None = None
+        """At most one: an API server that is slow has its time."""
         self._reading: set[workloads.VersionId] = set()
         """Versions whose log is being read: who hears that one failed is to hear why."""
         self._statuses: dict[str, dict[str, Any]] = {}
@@ -106,7 +114,9 @@ class States:
         endpoints = self._sources.endpoints.items
         served = frozenset(endpoint.uid for endpoint in objects.served(endpoints).values())
         grouped = self._by_version()
-        self._read_tails(api, grouped.newest)
+        self._read_tails(api, grouped.bad)
+        if self._asking is None or self._asking.done():
+            self._asking = self._start(self._creating.look(api, grouped.creating))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         a_round = _Round(served, grouped, self._reports.load(), now)
         at = self._clock()
@@ -151,7 +161,9 @@ class States:
                 version: workloads.made_as_declared(by_version.get(version), templates.get(version, ()), found)
                 for version, found in pods.items()
             }
-            self._grouped = revisions, _Grouped(by_version, pods, newest)
+            bad = {version: pod for version, found in newest.items() for pod in found if pod.given_up and not pod.ready}
+            creating = {version: pod for version, found in newest.items() for pod in found if pod.creating}
+            self._grouped = revisions, _Grouped(by_version, pods, newest, bad, creating)
         return self._grouped[1]
 
     def _made_of(self, endpoint: objects.Declared, a_round: _Round) -> _Made:
@@ -160,10 +172,8 @@ class States:
         if known is None or known[0] is not endpoint:
             places = [(endpoint.namespace, endpoint.name, version_label(v.name)) for v in endpoint.spec.versions]
             known = self._places[endpoint.uid] = endpoint, places
-        facts = (
-            (grouped.deployments.get(place), grouped.pods.get(place), grouped.newest.get(place), self._tails.get(place))
-            for place in known[1]
-        )
+        of = (grouped.deployments, grouped.pods, grouped.newest, self._tails, self._creating.words)
+        facts = (tuple(told.get(place) for told in of) for place in known[1])
         keys = [VersionKey(endpoint.name, version.name) for version in endpoint.spec.versions]
         in_use, heard = endpoint.uid not in a_round.served, self._known_s(endpoint) >= HEARD_S
         return _Made(
@@ -182,6 +192,7 @@ class States:
             scaling=self._scaling,
             served_generation=self._reports.generation(endpoint.name),
             log_tails=self._tails,
+            creating=self._creating.words,
             url=self._url,
             now=a_round.now,
             known_s=self._known_s(endpoint),
@@ -226,8 +237,7 @@ class States:
             )
             self._start(self._teller.tell(api, change))
 
-    def _read_tails(self, api: Api, newest: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]) -> None:
-        bad = {version: pod for version, found in newest.items() for pod in found if pod.given_up and not pod.ready}
+    def _read_tails(self, api: Api, bad: Mapping[workloads.VersionId, workloads.ReplicaPod]) -> None:
         for version in self._tails.keys() - bad.keys():
             del self._tails[version]
         for version, pod in bad.items():
@@ -242,7 +252,8 @@ class States:
         finally:
             self._reading.discard(version)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,6 +46,8 @@ class Facts:
     url: str
     now: str
     """RFC 3339."""
+    creating: Mapping[VersionId, str] = field(default_factory=dict)
+    """Why containers of a version are not made (`creating`)."""
     known_s: float = math.inf
     """For how long this generation is known."""
 
@@ -149,7 +151,8 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     wanted = workload.replicas if workload is not None else least(version)
     # What a former template's pods suffer from is no word on the change that replaces them.
     mine = facts.newest.get(place, ())
-    trouble = next((pod.trouble for pod in mine if pod.trouble), "") or (workload.refused if workload else "")
+    trouble = next((pod.trouble for pod in mine if pod.trouble), "") or facts.creating.get(place, "")
+    trouble = trouble or (workload.refused if workload else "")
     unschedulable = next((pod.unschedulable for pod in mine if pod.unschedulable), "")
     rolled_out = (
         workload is not None

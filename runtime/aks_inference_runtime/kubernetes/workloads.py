@@ -1,7 +1,7 @@
 """Deployments and pods of versions, nodes' pods, autoscalers of others: what the autoscaler keeps of them. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from sys import intern
@@ -88,6 +88,8 @@ class ReplicaPod:
     """The hash of the template that it was made from."""
     troubled: str = "scoring"
     """The container that does not run; whose log tells why."""
+    creating: bool = False
+    """Its node's kubelet has it, and none of its containers was ever made."""
 
     @property
     def given_up(self) -> bool:
@@ -175,6 +177,7 @@ def replica_pod(found: Object) -> ReplicaPod | None:
         template=(metadata.get("labels") or {}).get(_TEMPLATE, ""),
         restarts=sum(int(c.get("restartCount") or 0) for c in containers),
         troubled=next((c["name"] for c, w in zip(containers, waits, strict=True) if w is bad and bad), "scoring"),
+        creating=_is_created(metadata, status, containers) and bad is None,
     )
 
 
@@ -194,6 +197,13 @@ def made_as_declared(
     """The pods of the Deployment's newest template; where nobody tells which that is, all."""
     newest = next((one.template for one in templates if work and one.revision and one.revision == work.revision), None)
     return pods if newest is None else [pod for pod in pods if pod.template == newest]
+
+
+def _is_created(metadata: Object, status: Object, containers: Iterable[Object]) -> bool:
+    if status.get("phase") != "Pending" or not status.get("startTime") or metadata.get("deletionTimestamp"):
+        return False
+    states = [state for c in containers for state in (c.get("state"), c.get("lastState")) if state]
+    return not any(name in state for state in states for name in ("running", "terminated"))
 
 
 def _again(container: Object) -> Mapping[str, str]:
