@@ -21,7 +21,9 @@ _ROUTER_CLUSTER = (
     _rule("discovery.k8s.io", "endpointslices", *_READ),
 )
 _ROUTER_OWN = (
-    # The runtime's namespace holds no Secret but what the router needs: digests of keys, certificates.
+    # Digests of keys stand in one Secret an endpoint, and endpoints come and go: a role names Secrets, and knows no
+    # labels, so it is all of this namespace. Those that routers have no use for are read with them: the webhook's
+    # address, the account at the certificate authority, log-ins of registries.
     _rule("", "secrets pods", *_READ),
 )
 _AUTOSCALER_CLUSTER = (

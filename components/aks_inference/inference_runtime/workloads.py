@@ -19,7 +19,9 @@ _TOKEN_FILE = {"secretName": k8s.ROUTER_TOKEN_NAME, "defaultMode": 0o440}
 _RUN_FOLDER = "/run/aks-inference"
 _WEBHOOK_FOLDER = "/etc/aks-inference-webhook"
 _LONGEST_SCORE_S = 600
-"""A request of ten minutes survives a router's end (I4)."""
+"""A request of ten minutes survives a router's end (I4). One of an endpoint with a longer `scoring_timeout_ms` may not:
+routers are declared before endpoints and know none, and the longest that is allowed, 12 days, is no time for the drain
+of a node. A router ends as soon as its last request is over, whatever this is."""
 SETTINGS_ANNOTATION = f"{GROUP}/settings"
 """On the pods: a digest of the settings that they began with."""
 

@@ -159,7 +159,15 @@ def _status() -> Schema:
         "description": "The newest generation that was served whole.",
     }
     properties["replicas"] = {"type": "string", "description": "Ready and wanted replicas of all versions: `3/4`."}
-    properties["traffic"] = {"type": "string", "description": "Effective percent of each version: `blue 90, green 10`."}
+    properties["traffic"] = {
+        "type": "string",
+        "description": (
+            "Percent of each version by the declaration, the default's with what none has: `blue 90, green 10`. In "
+            "force once this generation is served whole; until then the shares of what was served before are, and "
+            "routers that began meanwhile leave out versions without a ready replica. A version that loses all "
+            "its replicas later keeps its share: its requests wait, and end as no-replica."
+        ),
+    }
     properties["conditions"] = {
         "type": "array",
         "x-kubernetes-list-type": "map",

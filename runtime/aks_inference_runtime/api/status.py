@@ -50,7 +50,7 @@ class VersionStatus(Wire):
     name: str
     state: ServiceState
     traffic: float = 0
-    """Effective percent."""
+    """Percent by the declaration, the default's with what none has."""
     replicas_desired: int = 0
     replicas_ready: int = 0
     busy: int = 0
