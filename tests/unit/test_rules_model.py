@@ -16,7 +16,7 @@ TARGET = 'aks-inference+local:{"name": "local", "port": 8890, "stateDirectory": 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work"
-    (folder / "model" / "deep").mkdir(parents=True)
+    (folder / "model" / "deep" / "none").mkdir(parents=True)
     (folder / "model" / "a.bin").write_bytes(b"aa")
     (folder / "model" / "deep" / "b.bin").write_bytes(b"bbb")
     (folder / "empty").mkdir()
@@ -46,8 +46,10 @@ def plan(name: str = "ridge", **declared: Any) -> tuple[ModelPlan | None, list[s
         ({"child_paths": ["  "]}, 'child_paths[0] = "  ": is empty; name a file or folder inside model_path'),
         ({"model_path": "/dev/zero"}, 'model_path = "/dev/zero": /dev/zero is not a regular file or folder; give'),
         ({"model_name": "-a"}, 'model_name = "-a": a name has 1 to 255 characters'),
+        ({"model_name": ""}, 'model_name = "": a name has 1 to 255 characters'),
         ({"model_name": "a" * 256}, "model_name = "),
         ({"model_name": "ä"}, "model_name = "),
+        ({"child_paths": ["deep/none"]}, 'child_paths[0] = "deep/none": holds no file; name files'),
         ({"child_paths": ["gone"]}, 'child_paths[0] = "gone": does not exist in'),
         ({"child_paths": ["../one.bin"]}, 'child_paths[0] = "../one.bin": lies outside of model_path'),
         ({"child_paths": ["/etc/passwd"]}, 'child_paths[0] = "/etc/passwd": lies outside of model_path'),
@@ -68,6 +70,28 @@ def plan(name: str = "ridge", **declared: Any) -> tuple[ModelPlan | None, list[s
         ({"model_path": "http://example.org/m"}, "model_path: 'http://example.org/m' is not protected"),
         ({"model_path": "https://example.org/m?sig=abc"}, "model_path: holds a secret in its query"),
         ({"model_path": "az://a/b/c"}, "model_path: 'a' is not a storage account"),
+        (
+            {"model_path": "ftp://host/m"},
+            "model_path: begins with ftp://, from where nothing is fetched; give a path",
+        ),
+        ({"model_path": "S3://key:word@b/k"}, "model_path: begins with S3://, from where nothing is fetched; give"),
+        (
+            {"model_path": "wasbs://c@a/m"},
+            "model_path: begins with wasbs://, from where nothing is fetched; write az",
+        ),
+        ({"model_path": "m" * 5000}, f'model_path = "{"m" * 78}…: does not exist; give an existing file or folder'),
+        ({"model_path": "az://account/c1/m"}, "model_path: 'c1' is not a container (3 to 63 lower-case letters"),
+        ({"model_path": None, "run_id": "../x"}, 'run_id = "../x": is not the id of a run; give letters'),
+        (
+            {"model_path": "models:/a/1", "tracking_uri": "nonsense"},
+            'tracking_uri = "nonsense": is not the address of a server; give http://… or https://…',
+        ),
+        (
+            {"model_path": "models:/a/1", "tracking_uri": "https://u:word@host"},
+            "tracking_uri: holds a password, which would stand in state and logs; set MLFLOW_TRACKING_USERNAME",
+        ),
+        ({"target": None, "store": "/proc/x"}, 'store = "/proc/x": cannot be'),
+        ({"target": None, "store": "one.bin"}, "store = \"one.bin\": 'one.bin' is not a store"),
         ({"unpack": True}, "unpack = true: is for remote archives"),
         ({"tracking_uri": "http://x"}, 'tracking_uri = "http://x": is of an MLflow server'),
         ({"experiment_name": "x"}, 'experiment_name = "x": is of an MLflow server'),
@@ -102,6 +126,20 @@ def test_what_is_accepted(declared: dict[str, Any], files: int, size: int) -> No
     assert made is not None
     assert (made.files, made.size_bytes) == (files, size)
     assert Path(made.inputs["path"]).is_absolute()
+
+
+def test_all_that_is_wrong_with_children() -> None:
+    _, errors = plan(child_paths=["gone", "", "../one.bin", "a.bin"])
+    assert [error.partition(" = ")[0] for error in errors] == ["child_paths[1]", "child_paths[0]", "child_paths[2]"]
+    # Nobody chose this one: what is chosen is not known.
+    Path("model/link.bin").symlink_to("../../outside.bin")
+    for wrong in ("a.bin", ["a.bin", 3]):
+        assert all(error.startswith("child_paths") for error in plan(child_paths=wrong)[1])
+
+
+def test_a_store_that_is_a_file(here: Path) -> None:
+    _, errors = plan(target=None, store=str(here / "one.bin"))
+    assert [error.rpartition('": ')[2] for error in errors] == ["is not a folder; give a folder"]
 
 
 def test_a_link_that_leads_outside_of_the_model() -> None:

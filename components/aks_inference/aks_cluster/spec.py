@@ -202,7 +202,7 @@ def _create(
 
     spec, dev_test = got.spec, purpose is Purpose.DEV_TEST
     location = spec.location or default_location
-    name = spec.cluster_name or resource_name
+    name = resource_name if spec.cluster_name is None else spec.cluster_name
     findings += COMPUTE.check(("cluster_name",), name)
     if name.lower() in RESERVED_COMPUTE:
         findings.append(Finding(("cluster_name",), "is a reserved name", "choose another name", name))

@@ -47,7 +47,8 @@ class RegisteredModel(Component):
         """Arguments as a dict, or as keywords."""
         declared = named(RegisteredModelSpec, merged(args, settings))
         plan, findings = plan_model(name, declared)
-        self._model_name = declared.get("model_name") or name
+        given = declared.get("model_name")
+        self._model_name = name if given is None else given
         target = choose_target(declared.get("target"))[0]
         self._target_key = target.key if target else declared.get("store")
         self._store: str | None = plan.inputs["store"] if plan else declared.get("store")
@@ -69,8 +70,10 @@ class RegisteredModel(Component):
         self._use = ModelUse({"name": self._model_name, "version": model.version}, self._model_name)
         framework = f"; {plan.inputs['framework']}" if plan.inputs["framework"] else ""
         where = f" into {plan.inputs['store']}" if plan.inputs["store"] else ""
-        job = " of a training job's outputs" if plan.outputs is not None else ""
-        source = f"from {plan.inputs['path']}{job}{framework}{where}"
+        path = plan.inputs["path"]
+        if plan.outputs is not None:
+            path = "a training job's outputs" if path == "." else f"{path} of a training job's outputs"
+        source = f"from {path}{framework}{where}"
         files = "" if plan.files is None else f"{plan.files:,} file{'s' * (plan.files != 1)}, "
         size = "" if plan.files is None else f"{size_text(plan.size_bytes)} "
         self._info(f"model {self._model_name}: {files}{size}{source}")

@@ -1,14 +1,17 @@
 """The rules of a registered model (azureml-core 1.61, Model.register; reference: azureml-v1.md 4.1, 4.2)."""
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from aks_inference.findings import Finding, Severity, did_you_mean, under
+from aks_inference.folder_findings import folder_findings
 from aks_inference.names import MODEL
 from aks_inference.service.code import absolute
 from aks_inference.service.models import parse_model_id
@@ -17,6 +20,13 @@ from aks_inference.values import Anys, Flag, Labels, Number, Object, Read, Spec,
 from aks_inference_runtime.api.content import model_files
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.models import Framework, is_remote
+from aks_inference_runtime.api.state_folder import unwritable
+
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_OTHER_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SOURCES = "give a path of this machine, https://…, az://account/container/path, oci://…, runs:/… or models:/…"
+_SCHEME_MENDS = dict.fromkeys(("wasb", "wasbs", "abfs", "abfss", "adl"), "write az://account/container/path")
+_SHOWN_PATH = 255
 
 
 class RegisteredModelSpec(Spec):
@@ -82,16 +92,16 @@ def plan_model(resource_name: str, declared: Mapping[str, Any]) -> tuple[ModelPl
     target, wrong = choose_target(spec.target)
     findings += wrong + list(model_target_findings(target))
     findings += _place(got)
-    name = spec.model_name or resource_name
+    name = resource_name if spec.model_name is None else spec.model_name
     findings += MODEL.check(("model_name",), name)
     findings += _framework(spec)
     resources, wrong = _resources(spec)
     findings += wrong + list(_datasets(spec)) + list(_lineage(spec))
     path, wrong = _path(got, name) if spec.job_outputs is None else _in_outputs(spec)
     findings += wrong
-    if empty := list(_empty(spec)):
-        # Below a folder an empty path is the folder itself, and by itself the whole working directory.
-        findings += empty
+    findings += _empty(spec)
+    if spec.model_path is not None and not spec.model_path.strip():
+        # Below a folder it is the folder itself, and by itself the whole working directory.
         path = None
     files: dict[str, Path] = {}
     local = path is not None and not is_remote(path) and spec.job_outputs is None
@@ -159,6 +169,9 @@ def _place(got: Read[RegisteredModelSpec]) -> Iterator[Finding]:
             parse_store(spec.store)
         except InvalidInput as error:
             yield Finding(("store",), str(error), "", spec.store)
+        else:
+            if spec.store.startswith("/"):
+                yield from folder_findings(("store",), Path(spec.store), spec.store, unwritable)
 
 
 def _path(got: Read[RegisteredModelSpec], name: str) -> tuple[str | None, list[Finding]]:
@@ -170,6 +183,12 @@ def _path(got: Read[RegisteredModelSpec], name: str) -> tuple[str | None, list[F
     if path is None:
         missing = [] if "model_path" in got.broken else [Finding(("model_path",), "is required", "add `@model_path`")]
         return None, missing
+    if spec.run_id is not None and not _RUN.fullmatch(spec.run_id):
+        return None, [Finding(("run_id",), "is not the id of a run", "give letters, digits, - and _ only", spec.run_id)]
+    if (scheme := _OTHER_SCHEME.match(path)) is not None and not is_remote(path):
+        # Without the value: it may hold a secret.
+        mend = _SCHEME_MENDS.get(scheme[1].lower(), _SOURCES)
+        return None, [Finding(("model_path",), f"begins with {scheme[0]}, from where nothing is fetched", mend)]
     findings = []
     if is_remote(path):
         from aks_inference_runtime.models.sources.address import parse_address
@@ -184,10 +203,26 @@ def _path(got: Read[RegisteredModelSpec], name: str) -> tuple[str | None, list[F
         if getattr(spec, argument) is not None and not of_mlflow:
             rule = "is of an MLflow server; @model_path names none of its runs or models"
             findings.append(Finding((argument,), rule, "leave it out, or add @run_id", getattr(spec, argument)))
+    findings += _tracking(spec.tracking_uri)
     if spec.unpack and not is_remote(path):
         rule = "is for remote archives; @model_path is on this machine"
         findings.append(Finding(("unpack",), rule, "leave it out and unpack the file", value=True))
     return path, findings
+
+
+def _tracking(uri: str | None) -> Iterator[Finding]:
+    """To MLflow's client every other text is a folder of this machine."""
+    if uri is None or uri == "databricks":
+        return
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        parts = urlsplit("")
+    if not parts.scheme:
+        yield Finding(("tracking_uri",), "is not the address of a server", "give http://… or https://…", uri)
+    elif parts.password:
+        rule = "holds a password, which would stand in state and logs"
+        yield Finding(("tracking_uri",), rule, "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
 
 
 def _datasets(spec: RegisteredModelSpec) -> Iterator[Finding]:
@@ -241,15 +276,28 @@ def _framework(spec: RegisteredModelSpec) -> Iterator[Finding]:
         yield Finding(("model_framework",), rule, "use TensorFlow", spec.model_framework, Severity.WARNING)
 
 
+def _of_files(line: str, children: Sequence[str], given: str) -> Finding:
+    """What `model_files` says, at the argument that it is about."""
+    for index, child in enumerate(children):
+        if line.startswith(start := f"childPaths: {child!r} "):
+            return Finding(("child_paths", index), line.removeprefix(start), "", child)
+    return Finding(("model_path",), line.removeprefix("path: "), "", given)
+
+
 def _files(got: Read[RegisteredModelSpec], given: str) -> tuple[dict[str, Path], list[Finding]]:
     source = absolute(given)
     path = ("model_path",)
     if not os.path.exists(source):  # noqa: PTH110 - Path.exists() raises where a name is too long
-        return {}, [Finding(path, f"does not exist ({source})", "give an existing file or folder", given)]
+        where = f" ({source})" if len(given) <= _SHOWN_PATH else ""
+        return {}, [Finding(path, f"does not exist{where}", "give an existing file or folder", given)]
     children = got.spec.child_paths
+    # Else it is not known which files are meant, and there is nothing to say about the others.
+    chosen = "child_paths" not in got.broken and all(child.strip() for child in children)
     findings: list[Finding] = []
     for index, child in enumerate(children):
         at = ("child_paths", index)
+        if not child.strip():
+            continue  # See `_empty`.
         if source.is_file():
             findings.append(
                 Finding(at, "chooses among the files of a folder; @model_path is a file", "leave it out", child)
@@ -258,13 +306,12 @@ def _files(got: Read[RegisteredModelSpec], given: str) -> tuple[dict[str, Path],
             findings.append(Finding(at, "lies outside of @model_path", "name a file or folder inside it", child))
         elif not (source / child).exists():
             findings.append(Finding(at, f"does not exist in {source}", "name a file or folder inside it", child))
-    if findings:
+    if findings or not chosen:
         return {}, findings
     try:
         files = model_files(source, children)
     except (InvalidInput, OSError) as error:
-        text = str(error).removeprefix("path: ").removeprefix("childPaths: ")
-        return {}, [Finding(path, text, "", given)]
+        return {}, [_of_files(line, children, given) for line in str(error).splitlines()]
     root = source.resolve()
     for name, file in files.items():
         inside = root if source.is_dir() else root.parent

@@ -58,7 +58,7 @@ def plan_rollout(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     spec, findings = got.spec, [*in_versions(files, got.findings), *twice]
     target, wrong = choose_target(spec.target)
     findings += wrong + list(target_findings(target))
-    name = spec.endpoint_name or resource_name
+    name = resource_name if spec.endpoint_name is None else spec.endpoint_name
     findings += SERVICE.check(("endpoint_name",), name)
     findings += in_versions(files, endpoint_rules(got, target))
     plans, wrong = _plan_versions(len(spec.versions), reads, target) if got.whole("versions") else ([], [])

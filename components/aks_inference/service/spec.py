@@ -39,7 +39,7 @@ def plan_service(resource_name: str, declared: Mapping[str, Any]) -> tuple[Endpo
     spec = got.spec
     target, wrong = choose_target(spec.target)
     findings += wrong + list(target_findings(target))
-    name = spec.service_name or resource_name
+    name = resource_name if spec.service_name is None else spec.service_name
     findings += SERVICE.check(("service_name",), name)
     findings += placed(deployment.places, FILE, endpoint_rules(got, target))
     version, wrong = plan_version(VERSION_NAME, got, target, deployment.places, {"is_default": True})

@@ -72,7 +72,7 @@ def plan_job(resource_name: str, declared: Mapping[str, Any]) -> tuple[JobPlan |
     spec, findings = got.spec, list(got.findings)
     target, wrong = choose_target(spec.target)
     findings += wrong + list(target_findings(target))
-    name = spec.job_name or resource_name
+    name = resource_name if spec.job_name is None else spec.job_name
     findings += JOB.check(("job_name",), name)
     on_cluster = target is not None and target.on_cluster
     findings += _place(spec, target)

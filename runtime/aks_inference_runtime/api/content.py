@@ -110,7 +110,7 @@ def model_files(source: Path, child_paths: Sequence[str] = ()) -> dict[str, Path
     everything = directory_files(source)
     chosen = _children(source, everything, child_paths) if child_paths else everything
     if not chosen:
-        raise InvalidInput(f"path: {source} holds no file")
+        raise InvalidInput(f"path: {source} holds no file; put the model's files there")
     return {f"{source.name}/{name}": path for name, path in chosen.items()}
 
 
@@ -121,7 +121,8 @@ def _children(source: Path, everything: Mapping[str, Path], child_paths: Sequenc
         name = Path(os.path.normpath(child)).as_posix()
         found = {key: path for key, path in everything.items() if key == name or key.startswith(f"{name}/")}
         if not found:
-            problems.append(f"childPaths: {child!r} does not exist in {source}")
+            rule = "holds no file" if (source / name).is_dir() else f"does not exist in {source}"
+            problems.append(f"childPaths: {child!r} {rule}; name files, or folders that hold some")
         chosen |= found
     if problems:
         raise InvalidInput("\n".join(problems))

@@ -81,7 +81,10 @@ def _blob(text: str, account: str, path: str) -> Address:
     if not _ACCOUNT.fullmatch(account):
         raise InvalidInput(f"{account!r} is not a storage account (3 to 24 lower-case letters and digits)")
     if not _CONTAINER.fullmatch(container):
-        raise InvalidInput(f"{container!r} is not a container; write az://account/container/path")
+        raise InvalidInput(
+            f"{container!r} is not a container (3 to 63 lower-case letters, digits and single dashes); write "
+            "az://account/container/path"
+        )
     if not blob.strip("/"):
         raise InvalidInput(f"{text!r} names a whole container; write az://account/container/path")
     return Address(Scheme.BLOB, text, account, f"{container}/{blob.strip('/')}")
