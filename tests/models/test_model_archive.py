@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aks_inference_runtime.models.errors import UnsafeArchive
-from aks_inference_runtime.models.sources.archive import ArchiveLimits, unpack
+from aks_inference_runtime.models.sources.archive import ArchiveLimits, is_archive, unpack
 
 MEGABYTE = 1024 * 1024
 
@@ -164,3 +164,18 @@ def test_other_damage(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnsafeArchive):
         unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_an_archive_that_breaks_off_is_one(tmp_path: Path, mode: str) -> None:
+    """It is refused as a damaged one, not registered as a file."""
+    whole = tar(tmp_path / "whole", ("a", os.urandom(5_000), tarfile.REGTYPE), mode=mode).read_bytes()
+    for length in (20, 40, len(whole) // 2):
+        archive = tmp_path / "cut"
+        archive.write_bytes(whole[:length])
+        if is_archive(archive):
+            with pytest.raises(UnsafeArchive, match="cut: is damaged"):
+                unpack(archive, tmp_path / "out")
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"<html>")
+    assert not is_archive(plain)

@@ -1,6 +1,7 @@
 """Sources of models over their real protocols, and what a preview and an apply ask of them."""
 
 import asyncio
+import gzip
 import io
 import json
 import os
@@ -161,6 +162,17 @@ async def test_an_archive_of_the_web(files: Any, own_cache: Path) -> None:
     assert (unpacked.path.name, (unpacked.path / "a" / "weights").read_bytes()) == ("net", b"w")
 
 
+async def test_what_is_to_be_unpacked_and_cannot_be(files: Any, own_cache: Path) -> None:
+    """An error names the archive as its source does."""
+    settings = SourceSettings(unpack=True, web=QUICK.web)
+    files.content["/page.zip"] = b"<html>not what was meant</html>"
+    with pytest.raises(InvalidInput, match=r"unpack: page\.zip is neither a zip nor a tar; leave it out"):
+        await fetch(f"{files.url}/page.zip", settings)
+    files.content["/cut.tar.gz"] = gzip.compress(os.urandom(9_000))[:40]
+    with pytest.raises(UnsafeArchive, match=r"cut\.tar\.gz: is damaged"):
+        await fetch(f"{files.url}/cut.tar.gz", settings)
+
+
 # --- Blob Storage
 
 
@@ -260,7 +272,7 @@ async def test_no_such_artifact(oci_registry: Any, own_cache: Path) -> None:
 # --- MLflow
 
 TRAIN = """
-import json, mlflow, pathlib, sys, tempfile
+import json, mlflow, pathlib, sys, tempfile, zipfile
 mlflow.set_experiment("churn")
 with mlflow.start_run() as run:
     folder = pathlib.Path(tempfile.mkdtemp()) / "model"
@@ -268,6 +280,9 @@ with mlflow.start_run() as run:
     (folder / "weights.bin").write_bytes(b"w" * 1000)
     (folder / "inner" / "conf.json").write_text("{}")
     mlflow.log_artifacts(str(folder), "out/model")
+    with zipfile.ZipFile(folder / "net.zip", "w") as packed:
+        packed.writestr("a/weights", "w")
+    mlflow.log_artifact(str(folder / "net.zip"), "packed")
 client = mlflow.MlflowClient()
 client.create_registered_model("churn-model")
 version = client.create_model_version("churn-model", f"runs:/{run.info.run_id}/out/model", run.info.run_id)
@@ -288,6 +303,11 @@ async def test_a_run_of_mlflow(mlflow: Any, trained: str, own_cache: Path) -> No
     assert (got.path / "inner" / "conf.json").read_text() == "{}"
     assert (got.revision.run_id, got.revision.experiment, got.revision.size) == (trained, "churn", 1002)
     assert got.revision.text is not None
+
+
+async def test_an_archive_of_a_run_of_mlflow(mlflow: Any, trained: str, own_cache: Path) -> None:
+    got = await fetch(f"runs:/{trained}/packed/net.zip", SourceSettings(tracking_uri=mlflow.uri, unpack=True))
+    assert (got.path.name, (got.path / "a" / "weights").read_bytes()) == ("net", b"w")
 
 
 @pytest.mark.long
@@ -313,7 +333,7 @@ async def test_a_registered_model_of_mlflow(mlflow: Any, trained: str, own_cache
 @pytest.mark.parametrize(
     ("text", "experiment", "kind", "said"),
     [
-        ("runs:/RUN/nothing", None, NotFound, r"has no 'nothing' \(there: out\)"),
+        ("runs:/RUN/nothing", None, NotFound, r"has no 'nothing' \(there: out, packed\)"),
         *(
             pytest.param(*case, marks=pytest.mark.long)
             for case in (

@@ -32,6 +32,8 @@ _COMPRESSED: dict[bytes, type[gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
+_BROKEN = (EOFError, zlib.error, lzma.LZMAError)
+"""Of what is compressed and damaged."""
 FREE_BYTES = 64 * 1024**2
 """Below this an archive is small whatever its ratio."""
 MAX_NAME_BYTES = 255
@@ -56,8 +58,11 @@ class _Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or a tar, by its content."""
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    """Whether a file is a zip or a tar, by its content; also one that breaks off, which `unpack` refuses."""
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except _BROKEN:
+        return True
 
 
 def unpack(archive: Path, target: Path, limits: ArchiveLimits | None = None) -> int:
@@ -80,7 +85,7 @@ def unpack(archive: Path, target: Path, limits: ArchiveLimits | None = None) -> 
         count = _unpack(archive, target, limits, allowed)
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, tarfile.TarError | zipfile.BadZipFile | EOFError | zlib.error | lzma.LZMAError):
+        if isinstance(error, (tarfile.TarError, zipfile.BadZipFile, *_BROKEN)):
             raise UnsafeArchive(f"{archive.name}: is damaged ({error}); make it anew") from None
         if isinstance(error, RuntimeError | NotImplementedError):
             raise UnsafeArchive(f"{archive.name}: cannot be unpacked ({error}); use plain zip or tar") from None

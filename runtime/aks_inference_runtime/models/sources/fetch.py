@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.registry import CredentialStore, RegistryClient, TransportOptions
 from aks_inference_runtime.models.progress import Progress, silent
 from aks_inference_runtime.models.sources import blob, mlflow, oci
@@ -120,7 +121,9 @@ class _Fetch:
     progress: Progress
 
     async def run(self) -> None:
-        raw = self.part / "raw" / self.name
+        address = self.address
+        called = address.place if address.scheme is Scheme.MLFLOW_MODEL else address.base_name
+        raw = self.part / "raw" / called
         raw.parent.mkdir(exist_ok=True)
         await self._download(raw)
         await asyncio.to_thread(self._place, raw)
@@ -146,7 +149,9 @@ class _Fetch:
         content = self.part / "content"
         content.mkdir(exist_ok=True)
         place = content / self.name
-        if self.settings.unpack and raw.is_file() and is_archive(raw):
+        if self.settings.unpack and raw.is_file():
+            if not is_archive(raw):
+                raise InvalidInput(f"unpack: {raw.name} is neither a zip nor a tar; leave it out")
             unpack(raw, place, self.settings.limits)
             raw.unlink()
         else:
