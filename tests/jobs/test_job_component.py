@@ -240,8 +240,26 @@ def test_a_model_of_a_jobs_outputs(project: Path, change: dict[str, Any], said: 
 async def test_the_resources_own_rules(project: Path) -> None:
     """Programs in other languages reach it, too."""
     wrong = {"name": "Bad", "entryScript": "a", "sourceDirectory": "b", "outputsDirectory": "c", "timeoutMinutes": -1}
-    found = [failure.path for failure in check({**wrong, "image": "i"})]
-    assert found == ["name", "sourceDirectory", "outputsDirectory", "timeoutMinutes", "keeperImage"]
+    limits = {"maxMb": -1, "maxFiles": 0}
+    found = [failure.path for failure in check({**wrong, "image": "i", **limits})]
+    assert found == [
+        *limits,
+        "name",
+        "sourceDirectory",
+        "outputsDirectory",
+        "timeoutMinutes",
+        "keeperImage",
+    ]
     good = {"name": "a", "entryScript": "no.py", "sourceDirectory": str(project / "project"), "outputsDirectory": "/o"}
     checked = await TrainingRun().check(None, {}, good)  # type: ignore[arg-type]
     assert [(f.path, "is not in" in f.reason) for f in checked.failures] == [("entryScript", True)]
+    (project / "project" / "more.py").write_text("")
+    checked = await TrainingRun().check(None, {}, {**good, "maxFiles": 1})  # type: ignore[arg-type]
+    assert [f.path for f in checked.failures] == ["sourceDirectory"]
+    assert checked.failures[0].reason.endswith("or raise maxFiles")
+
+
+def test_a_command_is_told_as_a_shell_takes_it() -> None:
+    job = Job("r", "train.py", "p", {}, Path(), ("--name", "a b", "$HOME", ""))
+    assert job.command == "python train.py --name 'a b' '$HOME' ''"
+    assert "\n" not in Job("r", "train.py", "p", {}, Path(), ("two\nlines",)).command

@@ -9,7 +9,8 @@ from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes, top
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
 from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
-from aks_inference_provider.resources.image_inputs import limits_of, login_of, reach, settings_of, wanted_of
+from aks_inference_provider.resources.folder_limits import folder_failures, limit_failures, limits_of
+from aks_inference_provider.resources.image_inputs import login_of, reach, settings_of, wanted_of
 from aks_inference_provider.resources.image_packages import missing_packages
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput
@@ -59,13 +60,14 @@ INPUTS = (
     Field("found", Kind.STRING, "Where the image was when it was asked for; empty: nowhere.", computed=True),
 )
 OUTPUTS = (Field("image", Kind.STRING, "The image with its digest.", required=True),)
+_NAMED = ("environment", "entryScript", "sourceDirectory")
 IDENTITY = ("registry", "key", "content", "alias")
 """What makes it another image; how it is reached and built does not."""
 
 
 def check(news: Mapping[str, Any]) -> list[Failure]:
     """All that is wrong with plain inputs, short of files and registries."""
-    failures = check_fields(INPUTS, news)
+    failures = check_fields(INPUTS, news) + limit_failures(news)
     if (news.get("environment") is None) == (not news.get("runtime")):
         given = "is given beside runtime; give one" if news.get("runtime") else "is required, or runtime"
         failures.append(Failure("environment", given))
@@ -107,7 +109,7 @@ class Image:
         try:
             wanted = await asyncio.to_thread(wanted_of, values)
         except InvalidInput as error:
-            return Checked({**news, **unknown}, failures_of(error, ("environment", "entryScript"), "environment"))
+            return Checked({**news, **unknown}, folder_failures(error, _NAMED, "environment"))
         found = {
             "definition": wanted.offline_key,
             "content": wanted.packed.digest if wanted.packed else "",
@@ -212,8 +214,10 @@ def _context(values: Mapping[str, Any], wanted: Wanted) -> list[Failure]:
         return []
     try:
         context_files(require_folder(base), limits_of(values))
-    except (InvalidInput, BuildFailed) as error:
-        return [Failure(at, line) for line in str(error).splitlines()]
+    except InvalidInput as error:
+        return folder_failures(error, (), at)
+    except BuildFailed as error:
+        return failures_of(error, (), at)
     return []
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aks_inference_runtime.api.limits import ContextLimits
+from aks_inference_provider.resources.folder_limits import limits_of
+from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.images.build.acr import azure_build
 from aks_inference_runtime.images.build.application import Application, Packed, collect
 from aks_inference_runtime.images.build.choose import Builder
@@ -83,9 +84,10 @@ def _application(values: Mapping[str, Any]) -> Packed | None:
     script, folder = values.get("entryScript"), values.get("sourceDirectory")
     if script is None:
         return None
-    return collect(Application(script, Path(folder) if folder else None, limits_of(values)))
-
-
-def limits_of(values: Mapping[str, Any]) -> ContextLimits:
-    """Of the application's folder and of a build context."""
-    return ContextLimits.of(values.get("maxMb"), values.get("maxFiles"))
+    try:
+        return collect(Application(script, Path(folder) if folder else None, limits_of(values)))
+    except InvalidInput as error:
+        lines = str(error).splitlines()
+        raise InvalidInput(
+            "\n".join(line if line.startswith("entryScript: ") else f"sourceDirectory: {line}" for line in lines)
+        ) from None

@@ -12,21 +12,21 @@ from typing import Any
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Change, Diff, Difference, changes, top
-from aks_inference_provider.fields import Failure, Field, Kind, check_fields, failures_of
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.progress import Progress
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.folder_limits import folder_failures, limit_failures, limits_of
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.content import digest_of
 from aks_inference_runtime.api.disk import disk_errors
 from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.ignoring import why_absent
-from aks_inference_runtime.api.limits import ContextLimits
 from aks_inference_runtime.images.context import context_files
 from aks_inference_runtime.jobs.cluster import run_on_cluster
 from aks_inference_runtime.jobs.connect import connection_of
 from aks_inference_runtime.jobs.local import run_local
 from aks_inference_runtime.jobs.manifests import Pod
-from aks_inference_runtime.jobs.model import LONGEST_S, Job, Result
+from aks_inference_runtime.jobs.model import LONGEST_S, Job, Result, command_text
 from aks_inference_runtime.kubernetes.client import connected
 
 INPUTS = (
@@ -71,7 +71,7 @@ _SAY_LINES = 200
 
 def check(news: Mapping[str, Any]) -> list[Failure]:
     """All that is wrong with plain inputs, short of the files."""
-    failures = check_fields(INPUTS, news)
+    failures = check_fields(INPUTS, news) + limit_failures(news)
     name = news.get("name")
     if isinstance(name, str) and name != UNKNOWN and not _NAME.fullmatch(name):
         failures.append(Failure("name", f"{name!r} is not 1 to 40 lower-case letters, digits and dashes"))
@@ -90,7 +90,7 @@ def check(news: Mapping[str, Any]) -> list[Failure]:
 def project_files(values: Mapping[str, Any]) -> dict[str, Path]:
     """The project's files. Raises InvalidInput with all that is wrong."""
     folder, script = Path(values["sourceDirectory"]), str(values["entryScript"])
-    files = context_files(folder, ContextLimits.of(values.get("maxMb"), values.get("maxFiles")))
+    files = context_files(folder, limits_of(values))
     if script not in files:
         rule = why_absent(folder, script)
         raise InvalidInput(f"entryScript: {script!r} {rule}; name a file relative to sourceDirectory")
@@ -121,7 +121,7 @@ class TrainingRun:
                 files = await asyncio.to_thread(project_files, values)
                 digest = await asyncio.to_thread(digest_of, files)
             except InvalidInput as error:
-                failures += failures_of(error, ("entryScript",), "sourceDirectory")
+                failures += folder_failures(error, ("entryScript",), "sourceDirectory")
         return Checked({**filled, **news, "digest": digest}, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
@@ -143,7 +143,7 @@ class TrainingRun:
         values = plain(inputs)
         if has_unknown([values.get("digest"), values.get("arguments")]):
             return []
-        command = " ".join(["python", values["entryScript"], *(values.get("arguments") or ())])
+        command = command_text(values["entryScript"], values.get("arguments") or ())
         where = "as a Job on the cluster" if values.get("image") is not None else "on this machine"
         return [f"will run `{command}` {where}, {values['timeoutMinutes']:g} minutes at most"]
 

@@ -1,10 +1,12 @@
 """What a job is and what came of it. Frozen; no effects."""
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.api.output import printable
 
 SAVED = ("outputs", "logs", "models")
 """Folders of the working directory that are kept (source document 003: logs, models and ./outputs)."""
@@ -22,6 +24,11 @@ class JobFailed(OperationFailed):
     def __init__(self, message: str, exit_code: int | None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def command_text(script: str, arguments: Sequence[str]) -> str:
+    """What runs, on one line, as a shell would take it."""
+    return printable(shlex.join(["python", script, *arguments]))
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Job:
     def place(self) -> Path:
         """Where its log and its outputs are once it has ended, however it did."""
         return self.results / self.run_id
+
+    @property
+    def command(self) -> str:
+        """For people."""
+        return command_text(self.entry_script, self.arguments)
 
     @property
     def told(self) -> dict[str, str]:
@@ -78,5 +90,4 @@ def ended(job: Job, exit_code: int, lines: list[str]) -> JobFailed | None:
         return None
     signal_number = exit_code - 128 if exit_code > 128 else -exit_code if exit_code < 0 else 0
     by = f" (signal {signal_number}{', out of memory perhaps' * (signal_number == 9)})" if signal_number else ""
-    command = " ".join(["python", job.entry_script, *job.arguments])
-    return failure(job, exit_code, f"`{command}` ended with code {exit_code}{by}", lines)
+    return failure(job, exit_code, f"`{job.command}` ended with code {exit_code}{by}", lines)
