@@ -315,6 +315,30 @@ async def test_an_alias_is_enough(given: Any, operation: Operation, registry: An
     other = await checked({**given, "alias": alias})
     assert other["found"] == state.outputs["image"]
     assert not (await Image().diff(state, other)).properties
+    # One from before bills of materials were: who makes the resource again adds it.
+    async with quick() as client:
+        reference = ImageReference.parse(str(state.outputs["image"]))
+        tag = (reference.digest or "").replace(":", "-")
+        listing = ImageReference(reference.registry, reference.repository, tag)
+        listed = await client.head(listing)
+        assert listed is not None
+        for digest in (listed.digest, bill.digest):
+            assert await client.delete_manifest(listing.at(digest))
+        assert await client.referrers(reference) == ()
+    await made(operation, other)
+    async with quick() as client:
+        assert [one.digest for one in await client.referrers(reference)] == [bill.digest]
+
+
+async def test_limits_that_nothing_keeps(given: Any, folder: Path) -> None:
+    got = await Image().check(URN, {}, {**given, "maxMb": 0, "maxFiles": -2})
+    assert [one.path for one in got.failures] == ["maxMb", "maxFiles"]
+    assert "-2 is below 1" in got.failures[1].reason
+    (folder / "more.py").write_text("")
+    got = await Image().check(URN, {}, {**given, "maxFiles": 1})
+    (failure,) = got.failures
+    assert failure.path == "sourceDirectory"
+    assert failure.reason.endswith("or raise maxFiles")
 
 
 async def test_a_build_context_that_cannot_be_built_from_is_told_at_preview(given: Any, tmp_path: Path) -> None:

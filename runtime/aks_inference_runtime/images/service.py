@@ -1,9 +1,10 @@
 """The image that pods run from: an environment, and an application on it; looked up, then made if it is missing."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aks_inference_runtime.api.errors import NotFound, OperationFailed
+from aks_inference_runtime.api.errors import AksInferenceError, NotFound, OperationFailed
 from aks_inference_runtime.images.build.application import Packed
 from aks_inference_runtime.images.build.run import Progress
 from aks_inference_runtime.images.build.sbom import SPDX_JSON
@@ -82,6 +83,7 @@ async def ensure(client: RegistryClient, wanted: Wanted, settings: BuildSettings
     """Finds or builds all of it. Raises BuildFailed with the end of the log, and the registry's errors."""
     alias, definition, workspace = wanted.alias, wanted.definition, wanted.workspace
     if alias is not None and (named := await client.head(alias)) is not None:
+        await _described(client, wanted, alias, named)
         return Ensured(wanted.offline_key, alias.at(named.digest), False)
     if wanted.packed is None:
         made = await ensure_image(client, definition, workspace, wanted.shared, settings, progress)
@@ -98,16 +100,39 @@ async def _also(client: RegistryClient, made: Ensured, alias: ImageReference) ->
         raise NotFound(f"{made.image} was there and is gone: somebody cleans the registry up; apply again")
     if alias.repository != made.image.repository:
         await _mount(client, (manifest.part("config"), *manifest.parts("layers")), made.image, alias)
-        for listed in await client.referrers(made.image, SPDX_JSON):
-            bill = await client.manifest(made.image.at(listed.digest))
-            layers = bill.parts("layers") if bill else ()
-            await _mount(client, layers, made.image, alias)
-            await client.push_empty(alias)
-            for layer in layers:
-                await client.attach_blob(alias, manifest.descriptor(), layer)
+        await _describe(client, made.image, alias, manifest.descriptor())
     # The name comes last: who finds it asks for nothing else.
     await client.push_manifest(alias, manifest)
     return replace(made, image=alias.at(manifest.digest))
+
+
+async def _describe(
+    client: RegistryClient, image: ImageReference, alias: ImageReference, described: Descriptor
+) -> None:
+    """Attaches the bills of materials of an image to the same one in another repository."""
+    for listed in await client.referrers(image, SPDX_JSON):
+        bill = await client.manifest(image.at(listed.digest))
+        layers = bill.parts("layers") if bill else ()
+        await _mount(client, layers, image, alias)
+        await client.push_empty(alias)
+        for layer in layers:
+            await client.attach_blob(alias, described, layer)
+
+
+async def _described(client: RegistryClient, wanted: Wanted, alias: ImageReference, named: Descriptor) -> None:
+    """A name that was there before bills of materials were gets that of its image, where the image still has one."""
+    with contextlib.suppress(AksInferenceError):
+        if await client.referrers(alias.at(named.digest), SPDX_JSON):
+            return
+        looked = await find(client, wanted.definition, wanted.workspace)
+        if looked.found is None:
+            return
+        image = looked.found
+        if wanted.packed is not None:
+            image = application_reference(looked.found, wanted.packed, wanted.workspace)
+        there = await client.head(image)
+        if there is not None and there.digest == named.digest and image.repository != alias.repository:
+            await _describe(client, image.at(there.digest), alias, named)
 
 
 async def _mount(
