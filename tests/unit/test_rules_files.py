@@ -74,6 +74,19 @@ def service(**declared: Any) -> tuple[EndpointPlan | None, list[str]]:
     return made, [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.ERROR]
 
 
+def test_packages_that_no_version_is() -> None:
+    """The local target tells it at preview, as an image does; which of a clone's packages it is, too."""
+    minimal = {"entryScript": "score.py", "sourceDirectory": "src"}
+    (wrong,) = inference({**minimal, "environment": {"pipPackages": ["numpy==1.26.4", "NumPy>=2", "--pre"]}})
+    assert "environment.pipPackages: asks for" in wrong
+    assert "numpy==1.26.4" in wrong
+    assert "no version is both; keep one of them" in wrong
+    cloned = {"cloneOf": "AzureML-ScikitLearn", "pipPackages": ["azureml-defaults==1.0", "azureml-defaults==2.0"]}
+    assert any("no version is both" in one for one in inference({**minimal, "environment": cloned}))
+    fits = ["numpy==2.1.0", "numpy>=2", "scipy==1.0 ; python_version < '3'", "scipy>=1.11"]
+    assert inference({**minimal, "environment": {"pipPackages": fits}}) == []
+
+
 def test_the_minimal_form_and_a_serialised_environment() -> None:
     minimal = {"entryScript": "score.py", "sourceDirectory": "src"}
     assert inference(minimal) == []

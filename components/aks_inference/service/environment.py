@@ -8,12 +8,12 @@ give (docker settings, Spark, another interpreter) is refused on the local targe
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aks_inference.findings import Finding, under
+from aks_inference.findings import Finding, Severity, under
 from aks_inference.findings import Path as PropertyPath
 from aks_inference.names import ENVIRONMENT_RESERVED
 from aks_inference.packages import completed, question
@@ -154,9 +154,22 @@ def read_environment(raw: Mapping[str, object], base: Path) -> tuple[ReadEnviron
     plain = {key: value for key, value in spec.environment_variables.items() if not is_late(value)}
     late = {key: value for key, value in spec.environment_variables.items() if is_late(value)}
     all_packages = tuple(dict.fromkeys([*curated, *spec.pip_packages, *packages]))
+    if not any(finding.severity is Severity.ERROR for finding in findings):
+        findings += _contradictions(all_packages, cloned=bool(curated))
     environment = Environment(name=spec.name, pip_packages=all_packages, environment_variables=plain)
     read_one = ReadEnvironment(environment, late, tuple(notes), shared_memory=shared_memory)
     return read_one, completed(findings, all_packages)
+
+
+def _contradictions(packages: Sequence[str], *, cloned: bool) -> Iterator[Finding]:
+    """Of packages each of which is sound."""
+    named = [package for package in packages if not package.startswith("-")]
+    if len(named) > 1:
+        from aks_inference_runtime.images.environment.pip import contradictions
+
+        mend = "keep one of them, or list all without a clone" if cloned else "keep one of them"
+        for one, other in contradictions(named):
+            yield Finding(("pip_packages",), f"asks for {one} and {other}, and no version is both", mend)
 
 
 def _name_alone(raw: Mapping[str, object]) -> bool:
