@@ -118,6 +118,61 @@ async def test_a_model_of_the_web(files: Any, tmp_path: Path, own_cache: Path) -
     assert [method for method, *_ in files.seen].count("GET") == 2
 
 
+async def test_other_properties_are_told(tmp_path: Path, write_files: Callable[..., Path]) -> None:
+    """A version more of the same files, which a preview would not show by its files."""
+    source = write_files(tmp_path, {"net/b": b"b", "net/a": b"a"}) / "net"
+    inputs = {"store": str(tmp_path / "store"), "name": "net", "path": str(source)}
+    resource = Resource()
+    assert (await resource.up(inputs))[0][0].startswith("model net: 2 files new (net/a, net/b)")
+    assert (await resource.up({**inputs, "tags": {"x": "1"}}))[0] == []
+    notes, made = await resource.up({**inputs, "properties": {"accuracy": "0.9"}, "framework": "Onnx"})
+    assert notes == ["model net: the same files with other properties and another framework are another version"]
+    assert made["version"] == 2
+
+
+RUN = """
+import mlflow, pathlib, tempfile
+mlflow.set_experiment("lineage")
+with mlflow.start_run() as run:
+    folder = pathlib.Path(tempfile.mkdtemp())
+    (folder / "weights").write_bytes(b"w")
+    mlflow.log_artifacts(str(folder), "out")
+print(run.info.run_id)
+"""
+
+
+async def test_the_run_that_made_a_model_is_known(mlflow: Any, tmp_path: Path, own_cache: Path) -> None:
+    run_id = mlflow.run(RUN)
+    path = f"runs:/{run_id}/out"
+    inputs = {"store": str(tmp_path / "store"), "name": "net", "path": path, "trackingUri": mlflow.uri}
+    resource = Resource()
+    await resource.up(inputs)
+    (record,) = await open_store(inputs["store"]).versions("net")
+    assert (record.run_id, record.experiment_name) == (run_id, "lineage")
+    assert await resource.up(inputs) == ([], resource.state.outputs if resource.state else None)
+    await resource.up({**inputs, "facts": {"runId": "r7"}})
+    (record,) = await open_store(inputs["store"]).versions("net")
+    assert (record.run_id, record.experiment_name) == ("r7", "lineage"), "what the program says wins"
+
+
+async def test_a_container_that_is_not_there(azurite: Any, tmp_path: Path) -> None:
+    """The program may make it: the preview warns."""
+    (tmp_path / "m").write_bytes(b"x")
+    resource = Resource()
+    store = f"az://{azurite.account}/no-{uuid.uuid4().hex[:12]}"
+    news = await resource.check({"store": store, "name": "net", "path": str(tmp_path / "m")})
+    _, caution = await resource.model.notes(news, None)
+    assert isinstance(caution, Caution)
+    assert "ContainerNotFound" in caution
+
+
+async def test_children_of_a_source_are_told_with_its_address(files: Any, tmp_path: Path, own_cache: Path) -> None:
+    files.content["/m.bin"] = b"x"
+    path = f"{files.url}/m.bin"
+    found = await Resource().failures({"store": "/srv/x", "name": "net", "path": path, "childPaths": ["a"]})
+    assert found == [f"childPaths: {path} is a file; child paths choose among the files of a folder"]
+
+
 async def test_a_source_that_is_gone(files: Any, own_cache: Path) -> None:
     path = f"{files.url}/gone.bin"
     found = await Resource().failures({"store": "/srv/x", "name": "net", "path": path})
@@ -130,6 +185,7 @@ async def test_a_source_that_is_gone(files: Any, own_cache: Path) -> None:
         ({}, "target: is required, or store"),
         ({"store": "/a", "target": "x"}, "target: is given beside store; give one"),
         ({"store": "s3://b"}, "store: 's3://b' is not a store"),
+        ({"store": "/dev/null/models"}, "store: '/dev/null/models' cannot be"),
         ({"store": "/a", "path": "http://example.org/x"}, "path: 'http://example.org/x' is not protected"),
         ({"store": "/a", "path": "relative"}, "path: 'relative' is not absolute"),
         ({"store": "/a", "unpack": "yes"}, "unpack: must be a boolean"),

@@ -64,7 +64,7 @@ class RegisteredModelArgs(TypedDict):
     tags: NotRequired[Mapping[str, str] | None]
     """Optional. Labels that may change. Default: none."""
     properties: NotRequired[Mapping[str, str] | None]
-    """Optional. Labels that never change once set; new ones may be added. Default: none."""
+    """Optional. Labels of one version: other ones make the next version of the same files. Default: none."""
     description: NotRequired[str | None]
     """Optional. For people."""
     model_framework: NotRequired[str | None]

@@ -15,10 +15,11 @@ from aks_inference_provider.resources.base import Caution, Checked, Computed, Ma
 from aks_inference_provider.resources.model_content import change_note, look
 from aks_inference_provider.resources.model_places import open_place, present, reading_place, resource_id
 from aks_inference_provider.resources.targets import check_target, same_target
-from aks_inference_provider.wire import UNKNOWN, derive, has_unknown, plain
+from aks_inference_provider.wire import UNKNOWN, Value, derive, has_unknown, plain
 from aks_inference_runtime.api.client import SupervisorClient
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, InvalidInput, NotFound, RuntimeUnavailable
 from aks_inference_runtime.api.models import Framework, is_remote
+from aks_inference_runtime.api.state_folder import unwritable
 from aks_inference_runtime.api.status import ModelRecord
 from aks_inference_runtime.api.target import LocalTarget, format_target
 from aks_inference_runtime.models.sources.address import parse_address
@@ -60,6 +61,11 @@ QUIET = ("digest", "revision")
 """What `files` says already."""
 VERSIONED = ("files", "digest", "properties", "framework", "frameworkVersion")
 """What makes another version when it changes; the rest is updated in place."""
+_WITHOUT_FILES = {
+    "properties": "other properties",
+    "framework": "another framework",
+    "frameworkVersion": "another version of its framework",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
@@ -94,6 +100,16 @@ def _check_place(news: Mapping[str, Any]) -> list[Failure]:
         except InvalidInput as error:
             return [Failure("store", str(error))]
     return []
+
+
+def _check_folder(store: object) -> list[Failure]:
+    if not isinstance(store, str) or not store.startswith("/"):
+        return []
+    try:
+        problem = unwritable(Path(store))
+    except (OSError, ValueError) as error:
+        return [Failure("store", f"{store!r} cannot be looked at ({error}); give another folder")]
+    return [Failure("store", f"{store!r} {'; '.join(problem)}")] if problem else []
 
 
 def _check_path(path: str) -> list[Failure]:
@@ -150,7 +166,7 @@ class Model:
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
         """See `check` and `inspect`."""
         values = plain(news)
-        failures = check(values)
+        failures = check(values) + await asyncio.to_thread(_check_folder, values.get("store"))
         known_models.declare(values.get("target"), values.get("name"))
         found: Raw = {"files": UNKNOWN, "digest": UNKNOWN}
         path = values.get("path")
@@ -164,13 +180,20 @@ class Model:
             else:
                 found = {"files": content.files, "digest": content.digest}
                 found |= {"revision": content.revision} if content.revision else {}
+                if content.lineage:
+                    # What the program says wins: a version may stand for another run than the one it was taken from.
+                    found["facts"] = {**content.lineage, **_object(news.get("facts"))}
         return Checked({**news, **found}, failures)
 
     async def notes(self, inputs: Raw, state: State | None) -> Sequence[str]:
         """Which files changed and how many bytes will be sent, for a preview."""
         olds, news = plain(state.inputs) if state is not None else {}, plain(inputs)
-        if has_unknown(news.get("files")) or (state is not None and olds.get("files") == news.get("files")):
+        if has_unknown(news.get("files")):
             return []
+        if state is not None and olds.get("files") == news.get("files"):
+            other = [words for key, words in _WITHOUT_FILES.items() if changes(olds.get(key), news.get(key), key)]
+            text = f"model {news.get('name')}: the same files with {' and '.join(other)} are another version"
+            return [text] if other else []
         known: set[str] | None = None
         cautions = []
         if not has_unknown([news.get("target"), news.get("store"), news.get("name")]):
@@ -252,6 +275,10 @@ class Model:
                 f"the files of {values['path']} changed between the check and the upload; apply again when they rest"
             )
         return record
+
+
+def _object(value: Value) -> dict[str, Value]:
+    return value if isinstance(value, dict) else {}
 
 
 def _not_asked(store: str, error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Content:
     digest: str
     revision: str | None = None
     """Of a remote source."""
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    """What its server tells of the run that made it, as `facts` have it."""
 
 
 def inspect(path: str, child_paths: tuple[str, ...]) -> tuple[dict[str, str], str]:
@@ -52,11 +54,17 @@ async def look(olds: Mapping[str, Any], news: Mapping[str, Any]) -> Content:
         return Content(*await asyncio.to_thread(inspect, path, children))
     settings = _settings(news)
     known = await revision(path, settings)
+    told = {"runId": known.run_id, "experimentName": known.experiment}
+    lineage = {name: value for name, value in told.items() if value}
     same = all(olds.get(key) == news.get(key) for key in ("path", "childPaths", "unpack", "trackingUri"))
     if same and known.text and known.text == olds.get("revision") and isinstance(olds.get("files"), dict):
-        return Content(olds["files"], str(olds["digest"]), known.text)
+        return Content(olds["files"], str(olds["digest"]), known.text, lineage)
     fetched = await fetch(path, settings, known=known)
-    return Content(*await asyncio.to_thread(inspect, str(fetched.path), children), known.text)
+    try:
+        return Content(*await asyncio.to_thread(inspect, str(fetched.path), children), known.text, lineage)
+    except InvalidInput as error:
+        # Where it was put on this machine says nothing to anybody.
+        raise InvalidInput(str(error).replace(str(fetched.path), path)) from None
 
 
 async def local_path(inputs: Mapping[str, Any], operation: Operation) -> Path:
@@ -118,9 +126,9 @@ def change_note(olds: Mapping[str, Any], news: Mapping[str, Any], present: set[s
     """
     before, after = olds.get("files") or {}, news.get("files") or {}
     parts = [
-        _named("changed", [name for name in after if name in before and before[name] != after[name]]),
-        _named("new", [name for name in after if name not in before]),
-        _named("gone", [name for name in before if name not in after]),
+        _named("changed", sorted(name for name in after if name in before and before[name] != after[name])),
+        _named("new", sorted(name for name in after if name not in before)),
+        _named("gone", sorted(name for name in before if name not in after)),
     ]
     contents = {text.split(" ")[0]: int(text.split(" ")[1]) for text in after.values()}
     total = sum(contents.values())

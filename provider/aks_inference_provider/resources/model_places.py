@@ -55,7 +55,8 @@ class LocalPlace:
     async def put(self, operation: Operation, inputs: Mapping[str, Any]) -> ModelRecord:
         """Has the supervisor store the files."""
         path = await local_path(inputs, operation)
-        operation.progress.status(f"storing {len(inputs['files'])} file(s)")
+        count = len(inputs["files"])
+        operation.progress.status(f"storing {count:,} file{'s' * (count != 1)}")
         registration = ModelRegistration(
             name=inputs["name"],
             source_path=str(path),

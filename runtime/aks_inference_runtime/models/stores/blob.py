@@ -191,7 +191,9 @@ class BlobStore:
             with azure_errors(self.address):
                 try:
                     self._client.get_blob_client(self._content(digest)).get_blob_properties()
-                except ResourceNotFoundError:
+                except ResourceNotFoundError as error:
+                    if getattr(error, "error_code", None) == "ContainerNotFound":
+                        raise
                     return False
             return True
 
