@@ -93,6 +93,7 @@ def test_what_is_installed(framework: str, version: str | None, first: str) -> N
     found = no_code(framework, version)
     assert found is not None
     assert found.packages[0] == first
+    assert found.pinned == ("==" in first)
 
 
 @pytest.mark.parametrize("framework", ["PyTorch", "TfKeras", "Custom", "sklearn"])

@@ -56,6 +56,13 @@ def test_what_needs_an_entry_script(stack: Any, settings: dict[str, str], said: 
     assert "ScikitLearn, Onnx, TensorFlow or Multi" in text
 
 
+def test_a_version_that_no_package_has(stack: Any) -> None:
+    """Its text would be part of what pip is asked for."""
+    stack.configure(framework="ScikitLearn", version="1.9; more")
+    text = stack.run("preview", code=1)
+    assert "has the version that 'line' names, and '1.9; more' is none: give its model_framework_version" in text
+
+
 @pytest.fixture
 def running(stack: Any) -> Iterator[Any]:
     yield stack

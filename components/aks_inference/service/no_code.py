@@ -32,8 +32,21 @@ def read_no_code(models: Sequence[Any]) -> tuple[Inference | None, list[Finding]
     if found is None:
         has = f"{model._model_name!r} is of {framework}" if framework else f"{model._model_name!r} names no framework"
         return None, [Finding(where, f"{rule}{SERVED}; {has}", MEND)]
+    if found.pinned and not _is_version(version):
+        rule = f"is required: without an entry script {framework}'s package has the version that {model._model_name!r} "
+        rule += f"names, and {version!r} is none"
+        return None, [Finding(where, rule, f"give its @model_framework_version as 1.9.1 is, or {MEND}")]
     code = Code(entry_script=str(found.script), digest=script_digest(found.script))
     return Inference(code, ReadEnvironment(Environment(pip_packages=found.packages))), []
+
+
+def _is_version(text: object) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return bool(Version(str(text)))
+    except InvalidVersion:
+        return False
 
 
 def configured(models: Sequence[Any], settings: S) -> S:

@@ -23,6 +23,8 @@ class NoCode:
 
     script: Path
     packages: tuple[str, ...]
+    pinned: bool
+    """Whether the framework's own package is of the version that was asked for."""
 
 
 def no_code(framework: str, version: str | None = None) -> NoCode | None:
@@ -37,4 +39,4 @@ def no_code(framework: str, version: str | None = None) -> NoCode | None:
         return None
     # The format of ONNX and the models in a Multi have versions of their own.
     pinned = version is not None and framework in {Framework.SCIKIT_LEARN, Framework.TENSORFLOW}
-    return NoCode(DRIVER, (f"{packages[0]}=={version}", *packages[1:]) if pinned else packages)
+    return NoCode(DRIVER, (f"{packages[0]}=={version}", *packages[1:]) if pinned else packages, pinned)
