@@ -15,7 +15,7 @@ import pytest
 from aks_inference_runtime.api.client import EndpointSubmission, LocalSettings, SupervisorClient, destroy, launch
 from aks_inference_runtime.api.content import directory_digest
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
-from aks_inference_runtime.api.supervisor import SupervisorRecord
+from aks_inference_runtime.api.supervisor import ModelRegistration, SupervisorRecord
 from aks_inference_runtime.cli.show import brief
 from testbed.processes import free_ports
 
@@ -48,11 +48,14 @@ async def state(tmp_path: Path) -> AsyncIterator[Path]:
         "import json\ndef init():\n    print('hello')\ndef run(data):\n    return json.loads(data)\n"
     )
     code = {"source_directory": str(source), "entry_script": "score.py", "digest": directory_digest(source)}
+    (tmp_path / "net.bin").write_bytes(b"weights")
     version = {"name": "ver-a", "is_default": True, "traffic_percentile": 100, "code": code}
+    version["models"] = [{"name": "net", "version": 1}]
     endpoint = ScoringEndpoint.model_validate({"metadata": {"name": "svc"}, "spec": {"versions": [version]}})
     try:
         await launch(LocalSettings(name="demo", state_directory=str(directory), port=port))
         client = SupervisorClient(directory)
+        await client.put_model(ModelRegistration(name="net", source_path=str(tmp_path / "net.bin")))
         status = await client.put_endpoint(EndpointSubmission(endpoint=endpoint))
         await client.wait_endpoint("svc", status.generation, 200)
         yield directory
@@ -105,6 +108,13 @@ async def test_the_commands(state: Path) -> None:
     assert str(state / "keys" / "svc.json") in out
     assert key not in out
     assert key in (await run("keys", "svc", "--show", **home))[1]
+
+    code, out, _ = await run("models", "show", "net", **home)
+    assert (code, "used by      endpoint svc, version ver-a" in out) == (0, True)
+    code, out, _ = await run("--json", "models", "show", "net:1", **home)
+    assert (code, json.loads(out)["users"]) == (0, ["endpoint svc, version ver-a"])
+    code, _, err = await run("models", "delete", "net:1", **home)
+    assert (code, "net:1 is used by svc" in err) == (1, True)
 
     code, out, err = await run("status", "none", **home)
     assert (code, out) == (3, "")

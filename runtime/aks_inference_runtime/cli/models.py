@@ -48,6 +48,18 @@ class Place:
         found = await asyncio.gather(*(self.store.versions(one) for one in names))
         return [record for records in found for record in records]
 
+    async def users(self, record: ModelRecord) -> list[str]:
+        """Who needs a version; those of a local cluster are its endpoints."""
+        if self.supervisor is None:
+            return await self.store.users(record.name, record.version)
+        key = (record.name, record.version, None)
+        return [
+            f"endpoint {view.endpoint.metadata.name}, version {version.name}"
+            for view in await self.supervisor.endpoints()
+            for version in view.endpoint.spec.versions
+            if key in [(model.name, model.version, model.store) for model in version.models]
+        ]
+
     async def one(self, model: str) -> ModelRecord:
         """`name` (the newest) or `name:version`. Raises NotFound."""
         name, colon, version = model.partition(":")
@@ -130,7 +142,7 @@ async def show_command(context: Context, model: str, store: str | None) -> int:
     """One version with its files."""
     place = _place(context, store)
     record = await place.one(model)
-    users = await place.store.users(record.name, record.version) if place.supervisor is None else []
+    users = await place.users(record)
     if context.as_json:
         click.echo(json.dumps({**record.to_wire(), "users": users}))
         return 0
@@ -146,7 +158,7 @@ async def show_command(context: Context, model: str, store: str | None) -> int:
         "data": ", ".join(f"{one.relationship} {one.dataset}" for one in record.datasets),
         "tags": _labels(record.tags),
         "properties": _labels(record.properties),
-        "used by": ", ".join(users),
+        "used by": "; ".join(users),
     }
     files = f"{len(record.files)} file{'s' * (len(record.files) != 1)}"
     shown.print(f"model {record.model_id}: {files}, {size_text(record.size_bytes)}", soft_wrap=True)
