@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
 
 from aks_inference_runtime.api.errors import InvalidInput, NotFound
 from aks_inference_runtime.images import RegistryClient
@@ -27,6 +29,7 @@ from aks_inference_runtime.images.registry.manifest import (
     sha256,
 )
 from aks_inference_runtime.images.registry.upload import UploadSource
+from aks_inference_runtime.models.azure import CONNECTION_STRING, azure_errors, container_client
 from aks_inference_runtime.models.errors import SourceUnavailable, StoreUnavailable, UnsafeArchive
 from aks_inference_runtime.models.sources import SourceSettings, fetch, is_remote, parse_address, revision
 from aks_inference_runtime.models.sources.https import WebOptions
@@ -203,6 +206,27 @@ async def test_no_such_blob(azurite: Any, own_cache: Path) -> None:
         await revision(f"az://{azurite.account}/empty/net")
     with pytest.raises(StoreUnavailable, match="is not there"):
         await revision(f"az://{azurite.account}/nowhere/net")
+
+
+async def test_connection_strings_that_do_not_help(azurite: Any, own_cache: Path, monkeypatch: Any) -> None:
+    """Without a word on them another identity would be tried, for a minute, and its failure be told."""
+    address = f"az://{azurite.account}/sources/net"
+    monkeypatch.setenv(CONNECTION_STRING, "nonsense")
+    with pytest.raises(StoreUnavailable, match=f"^{CONNECTION_STRING} holds no connection string; copy it"):
+        await revision(address)
+    key = re.search(r"AccountKey=([^;]*)", azurite.connection_string)
+    assert key is not None
+    monkeypatch.setenv(CONNECTION_STRING, azurite.connection_string.replace(key[1], key[1].swapcase()))
+    with pytest.raises(StoreUnavailable, match=f"answered 403 .*; look at {CONNECTION_STRING}, at the roles"):
+        await revision(address)
+    with (
+        pytest.raises(StoreUnavailable, match=f"that of {CONNECTION_STRING} is of the account 'devstoreaccount1'"),
+        azure_errors("az://other/c/m"),
+    ):
+        raise ClientAuthenticationError("no token")
+    shared = "BlobEndpoint=https://other.blob.core.windows.net;SharedAccessSignature=sv=1&sig=word"
+    monkeypatch.setenv(CONNECTION_STRING, shared)
+    assert "sig=word" in container_client("other", "con").url
 
 
 # --- OCI

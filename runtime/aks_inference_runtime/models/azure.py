@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aks_inference_runtime.images.registry.transport import tls_context
 from aks_inference_runtime.models.errors import MissingPackage, StoreUnavailable
@@ -45,6 +47,7 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
     Raises:
         MissingPackage: the SDK is not installed.
         InvalidInput: the file with authorities is none.
+        StoreUnavailable: what is given as connection string is none.
     """
     _need_packages()
     from azure.storage.blob import BlobServiceClient, ExponentialRetry
@@ -61,6 +64,8 @@ def container_client(account: str, container: str, retries: int = RETRIES) -> "C
     }
     options |= _trusting()
     given = _connection_string()
+    if given and not _account_of(given):
+        raise StoreUnavailable(f"{_source()} holds no connection string; copy it from the account's access keys anew")
     if given and _account_of(given) == account.partition(".")[0]:
         service = BlobServiceClient.from_connection_string(given, **options)
     else:
@@ -120,9 +125,27 @@ def _connection_string() -> str:
     return os.environ.get(CONNECTION_STRING, "")
 
 
+def _source() -> str:
+    return CONNECTION_STRING_FILE if os.environ.get(CONNECTION_STRING_FILE) else CONNECTION_STRING
+
+
 def _account_of(connection_string: str) -> str:
+    """One with a shared access signature names an endpoint in place of the account."""
     parts = dict(part.split("=", 1) for part in connection_string.split(";") if "=" in part)
-    return parts.get("AccountName", "")
+    try:
+        host = urlsplit(parts.get("BlobEndpoint", "")).hostname or ""
+    except ValueError:
+        host = ""
+    return parts.get("AccountName") or host.partition(".")[0]
+
+
+def _of_another(what: str) -> str:
+    """Why a connection string that is given did not count."""
+    with suppress(StoreUnavailable):
+        account = _account_of(_connection_string())
+        if account and not re.match(rf"az://{re.escape(account)}\b", what):
+            return f" (that of {_source()} is of the account {account!r})"
+    return ""
 
 
 @contextmanager
@@ -139,10 +162,11 @@ def azure_errors(what: str) -> Iterator[None]:
         first = str(error).strip().splitlines()[0]
         raise StoreUnavailable(
             f"{what}: refuses this identity ({first}); log in, give it the role Storage Blob Data Contributor, or set "
-            f"{CONNECTION_STRING_FILE}"
+            f"{CONNECTION_STRING_FILE}{_of_another(what)}"
         ) from None
     except HttpResponseError as error:
-        raise StoreUnavailable(f"{what}: answered {error.status_code} ({error_code(error)})") from None
+        mend = f"; look at {_source()}, at the roles, and at the account's firewall" if error.status_code == 403 else ""
+        raise StoreUnavailable(f"{what}: answered {error.status_code} ({error_code(error)}){mend}") from None
     except AzureError as error:
         raise StoreUnavailable(f"{what}: does not answer ({str(error).splitlines()[0][:300]})") from None
 
