@@ -6,13 +6,14 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
+HELPERS = ("helpers", "cluster")
+"""Folders of modules that `conftest.py` files import."""
 
 
 def of_tests(area: str) -> ModuleType:
     """What `tests/<area>/conftest.py` defines: how its servers are installed and started."""
     name = f"bench_of_tests_{area}"
-    if (helpers := str(ROOT / "tests" / "cluster")) not in sys.path:
-        sys.path.append(helpers)
+    sys.path += [one for folder in HELPERS if (one := str(ROOT / "tests" / folder)) not in sys.path]
     specification = importlib.util.spec_from_file_location(name, ROOT / "tests" / area / "conftest.py")
     assert specification is not None
     assert specification.loader is not None

@@ -1,4 +1,4 @@
-"""A real registry (docker-registry, Debian) in its own process, a proxy before it that injects faults, small images."""
+"""Real registries, a proxy before them that injects faults, small images."""
 
 import asyncio
 import base64
@@ -6,11 +6,8 @@ import contextlib
 import gzip
 import hashlib
 import io
-import re
-import shutil
 import socket
 import ssl
-import subprocess
 import tarfile
 import time
 import zipfile
@@ -20,8 +17,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 from aiohttp import web
+from registries import RegistryProcess, start_referrers_registry, start_registry, stop
 
 from aks_inference_runtime.images import CredentialStore, RegistryClient, TransportOptions
 from aks_inference_runtime.images.reference import ImageReference
@@ -36,61 +33,21 @@ from aks_inference_runtime.images.registry.manifest import (
 )
 from aks_inference_runtime.images.registry.upload import UploadSource
 
-PROGRAM = shutil.which("docker-registry") or shutil.which("registry")
 DEADLINE_S = 20.0
-
-
-@dataclass
-class RegistryProcess:
-    """A registry and where it listens."""
-
-    host: str
-    process: "subprocess.Popen[str]"
-    storage: Path
-    drain: "subprocess.Popen[bytes]"
-
-
-def start_registry(folder: Path, extra: Mapping[str, object] | None = None) -> RegistryProcess:
-    if PROGRAM is None:
-        pytest.skip("no registry program: install Debian's docker-registry")
-    storage = folder / "storage"
-    config: dict[str, object] = {
-        "version": 0.1,
-        "log": {"level": "info", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
-        "http": {"addr": "127.0.0.1:0"},
-        **(extra or {}),
-    }
-    file = folder / "registry.yml"
-    file.write_text(yaml.safe_dump(config))
-    process = subprocess.Popen(
-        [PROGRAM, "serve", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    lines: list[str] = []
-    for line in process.stderr:
-        lines.append(line)
-        found = re.search(r"listening on (127\.0\.0\.1:\d+)", line)
-        if found:
-            # The log must be drained, or a full pipe stops the registry. Not here: this process may be measured.
-            drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-            return RegistryProcess(found[1], process, storage, drain)
-    process.wait(DEADLINE_S)
-    raise AssertionError("the registry did not start:\n" + "".join(lines))
-
-
-def stop(registry: RegistryProcess) -> None:
-    registry.process.kill()
-    registry.process.wait(DEADLINE_S)
-    registry.drain.wait(DEADLINE_S)
-    assert registry.process.stderr is not None
-    registry.process.stderr.close()
 
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
     """Without a login. Tests share it and use repositories of their own."""
     running = start_registry(tmp_path_factory.mktemp("registry"))
+    yield running
+    stop(running)
+
+
+@pytest.fixture(scope="session")
+def referrers_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
+    """The other kind: with the referrers API, and small blobs in one request."""
+    running = start_referrers_registry(tmp_path_factory.mktemp("referrers-registry"))
     yield running
     stop(running)
 

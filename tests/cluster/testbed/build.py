@@ -55,8 +55,11 @@ def _pebble(name: str) -> Program:
 
 ACME = tuple(_pebble(name) for name in ("pebble", "pebble-challtestsrv"))
 """A certificate authority for tests, by Let's Encrypt, and the name server that it asks."""
+REGISTRY = (Program("oci-registry", "oci-registry", "."),)
+"""A registry with the referrers API, which Debian's has not."""
 PROGRAMS = {
-    program.name: program for program in (*API, *CONTROL, *FAKE_NODES, *NODE, *NEWER_RUNTIME, *CERT_MANAGER, *ACME)
+    program.name: program
+    for program in (*API, *CONTROL, *FAKE_NODES, *NODE, *NEWER_RUNTIME, *CERT_MANAGER, *ACME, *REGISTRY)
 }
 
 

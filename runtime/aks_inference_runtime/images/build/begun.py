@@ -1,4 +1,5 @@
-"""Uploads that are begun before it is known of what: opened while files are packed and images are looked for."""
+"""What is sent before it is known whether it is needed: uploads are opened while files are packed and images are looked
+for, or small blobs go in one request, where the registry takes them so."""
 
 import asyncio
 import contextlib
@@ -10,7 +11,7 @@ from aks_inference_runtime.images.build.records import sent_before
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
 from aks_inference_runtime.images.registry.manifest import Descriptor
-from aks_inference_runtime.images.registry.upload import Sent, UploadSource
+from aks_inference_runtime.images.registry.upload import Sent, UploadSource, takes_whole
 
 TAKE_BACK_S = 5.0
 """A registry that does not answer forgets what was begun by itself."""
@@ -23,7 +24,8 @@ class Begun:
     def __init__(self, client: RegistryClient, target: ImageReference, cache: Path, count: int) -> None:
         self._client = client
         self._target = target
-        self._count = count if sent_before(target, cache) else 0
+        self._sends = sent_before(target, cache)
+        self._count = count if self._sends and not takes_whole(target.api_host) else 0
         self._opened: list[asyncio.Task[str]] = []
         self._early: dict[str, asyncio.Task[Sent]] = {}
 
@@ -38,8 +40,10 @@ class Begun:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        opened = [task for task in self._opened if task not in late]
-        await asyncio.gather(*map(self._take_back, opened), *(self._end(task) for task in early if task not in late))
+        # Who waited for one and was given up has ended it, too.
+        opened = [task for task in self._opened if not task.cancelled() and task not in late]
+        others = [task for task in early if not task.cancelled() and task not in late]
+        await asyncio.gather(*map(self._take_back, opened), *map(self._end, others))
 
     async def _take_back(self, task: "asyncio.Task[str]") -> None:
         with contextlib.suppress(AksInferenceError, TimeoutError):
@@ -53,10 +57,10 @@ class Begun:
                 await task
 
     def send_early(self, blob: Descriptor, source: UploadSource) -> bool:
-        """Begins to send a small blob before the rest of its image is known; False where no uploads were begun."""
-        if self._opened:
+        """Begins to send a small blob before the rest of its image is known; False where nothing was sent before."""
+        if self._sends:
             self._early[blob.digest] = asyncio.create_task(self._push(blob, source))
-        return bool(self._early)
+        return self._sends
 
     async def push(self, blob: Descriptor, source: UploadSource) -> Sent:
         """Sends a small blob, unless it is under way already."""
