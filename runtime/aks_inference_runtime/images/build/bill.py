@@ -3,16 +3,14 @@
 import asyncio
 import contextlib
 import hashlib
-import json
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
 from aks_inference_runtime.api.errors import AksInferenceError, OperationFailed
 from aks_inference_runtime.images.build.application import Packed, PackedFile
 from aks_inference_runtime.images.build.begun import Begun
 from aks_inference_runtime.images.build.kept import write_whole
-from aks_inference_runtime.images.build.sbom import SPDX_JSON, File, service_spdx
+from aks_inference_runtime.images.build.sbom import SPDX_JSON, Below, File, below_application, service_spdx
 from aks_inference_runtime.images.errors import RegistryError
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import BLOB_UNKNOWN, RegistryClient
@@ -67,17 +65,17 @@ async def attach_bill(
     return (await client.attach_blob(target, image, bill)).listed
 
 
-async def environment_bill(client: RegistryClient, environment: ImageReference, cache: Path) -> dict[str, Any] | None:
+async def environment_bill(client: RegistryClient, environment: ImageReference, cache: Path) -> Below | None:
     """What is attached to an environment's image, kept on disk; None where there is nothing, or none that is ours."""
     path = _path(cache, environment.digest or "")
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return _ours(path.read_bytes())
-    with contextlib.suppress(AksInferenceError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError):
+        return below_application(path.read_bytes())
+    with contextlib.suppress(AksInferenceError, ValueError):
         for listed in await client.referrers(environment, SPDX_JSON):
             manifest = await client.manifest(environment.at(listed.digest))
             if manifest is not None and (layers := manifest.parts("layers")):
                 content = await client.read_blob(environment, layers[0], MAX_BILL)
-                bill = _ours(content)
+                bill = below_application(content)
                 await asyncio.to_thread(write_whole, path, content)
                 return bill
     return None
@@ -92,14 +90,6 @@ def _path(cache: Path, digest: str) -> Path:
     return cache / "bills" / f"{digest.replace(':', '-')}.json"
 
 
-def _ours(content: bytes) -> dict[str, Any]:
-    """Raises ValueError, TypeError."""
-    bill = json.loads(content)
-    if bill["creationInfo"]["creators"] != ["Tool: aks-inference"]:
-        raise ValueError
-    return dict(bill)
-
-
 def _files(packed: Packed) -> list[File]:
     root = packed.root.lstrip("/")
     return [_file(f"{root}/{name}", file) for name, file in sorted(packed.files.items())]
@@ -108,7 +98,7 @@ def _files(packed: Packed) -> list[File]:
 def _file(name: str, file: PackedFile) -> File:
     newer, older = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
     with file.path.open("rb") as opened:
-        while piece := opened.read(1024 * 1024):
+        while piece := opened.read(SMALL_BYTES):
             newer.update(piece)
             older.update(piece)
     if f"sha256:{newer.hexdigest()}" != file.digest:

@@ -1,10 +1,11 @@
 """The bill of materials: SPDX 2.3 in JSON, the same for the same content."""
 
+import functools
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aks_inference_runtime.images.build.wheel import Wheel, metadata
 from aks_inference_runtime.images.environment.conda import spec_name
@@ -17,6 +18,9 @@ from aks_inference_runtime.images.registry.manifest import json_bytes
 SPDX_JSON = "application/spdx+json"
 CREATED = "1980-01-01T00:00:00Z"
 """Fixed: the document describes a content, and the same content shall give the same document."""
+_CREATORS = ["Tool: aks-inference"]
+_ENVIRONMENT = "SPDXRef-environment"
+"""In the document of a service's image."""
 _IDENTIFIER = re.compile(r"[^A-Za-z0-9.-]+")
 _EXPRESSION = re.compile(r"[A-Za-z0-9.+() -]{1,120}")
 
@@ -44,51 +48,73 @@ def _document(
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": name,
         "documentNamespace": f"urn:aks-inference:spdx:{image_digest}",
-        "creationInfo": {"created": CREATED, "creators": ["Tool: aks-inference"]},
+        "creationInfo": {"created": CREATED, "creators": _CREATORS},
         "packages": [*packages],
         "relationships": [*relations],
     }
 
 
-def service_spdx(
-    image_digest: str, environment: ImageReference, files: Sequence["File"], below: Mapping[str, Any] | None
-) -> bytes:
+@dataclass(frozen=True)
+class Below:
+    """What is below an application: packages and relationships as JSON, to stand behind others of their kind."""
+
+    packages: bytes
+    relationships: bytes
+
+
+def service_spdx(image_digest: str, environment: ImageReference, files: Sequence["File"], below: Below | None) -> bytes:
     """The document of a service's image: its files, on what the environment's document (`below`) lists."""
-    root, application, on = "SPDXRef-image", "SPDXRef-application", "SPDXRef-environment"
-    packages, relations = _environment_parts(environment, below, on)
+    root, application = "SPDXRef-image", "SPDXRef-application"
     parts = [_file(number, one) for number, one in enumerate(files)]
     code = hashlib.sha1("".join(sorted(one.sha1 for one in files)).encode(), usedforsecurity=False).hexdigest()
     packages = [
         _part(root, "service", image_digest) | {"primaryPackagePurpose": "CONTAINER"},
         _part(application, "application", "NOASSERTION")
         | {"filesAnalyzed": True, "packageVerificationCode": {"packageVerificationCodeValue": code}},
-        *packages,
     ]
     relations = [
         _relation("SPDXRef-DOCUMENT", "DESCRIBES", root),
-        _relation(root, "DESCENDANT_OF", on),
+        _relation(root, "DESCENDANT_OF", _ENVIRONMENT),
         _relation(root, "CONTAINS", application),
         *(_relation(application, "CONTAINS", str(one["SPDXID"])) for one in parts),
-        *relations,
     ]
-    return json_bytes({**_document(f"service-{image_digest[7:19]}", image_digest, packages, relations), "files": parts})
+    document = {**_document(f"service-{image_digest[7:19]}", image_digest, packages, relations), "files": parts}
+    below = below or _unknown(environment)
+    more = {"packages": below.packages, "relationships": below.relationships}
+    return b"{%b}" % b",".join(
+        b'"%b":%b' % (name.encode(), _longer(json_bytes(document[name]), more.get(name, b"")))
+        for name in sorted(document)
+    )
 
 
-def _environment_parts(
-    environment: ImageReference, below: Mapping[str, Any] | None, name: str
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """The environment under a name of its own, with all that its document lists."""
-    if below is None:
-        part = _part(name, f"{environment.registry}/{environment.repository}", environment.digest or "")
-        return [part | {"comment": "no bill of materials is attached to it"}], []
-    renamed = {"SPDXRef-image": name}
-    packages = [{**one, "SPDXID": renamed.get(one["SPDXID"], one["SPDXID"])} for one in below["packages"]]
-    relations = [
-        {end: renamed.get(value, value) for end, value in one.items()}
-        for one in below["relationships"]
-        if one["spdxElementId"] != "SPDXRef-DOCUMENT"
-    ]
-    return packages, relations
+def _longer(content: bytes, more: bytes) -> bytes:
+    """A list that has something in it, with more at its end."""
+    return content[:-1] + b"," + more + b"]" if more else content
+
+
+@functools.lru_cache(maxsize=8)
+def below_application(document: bytes) -> Below:
+    """What an environment's document lists, the environment under a name of its own. Kept: to read and write it again
+    costs as much as the requests of a changed script. Raises ValueError for a document that is not of this package."""
+    try:
+        bill = json.loads(document)
+        if bill["creationInfo"]["creators"] != _CREATORS:
+            raise ValueError
+        renamed = {"SPDXRef-image": _ENVIRONMENT}
+        packages = [{**one, "SPDXID": renamed.get(one["SPDXID"], one["SPDXID"])} for one in bill["packages"]]
+        relations = [
+            {end: renamed.get(value, value) for end, value in one.items()}
+            for one in bill["relationships"]
+            if one["spdxElementId"] != "SPDXRef-DOCUMENT"
+        ]
+    except (LookupError, TypeError) as error:
+        raise ValueError from error
+    return Below(json_bytes(packages)[1:-1], json_bytes(relations)[1:-1])
+
+
+def _unknown(environment: ImageReference) -> Below:
+    part = _part(_ENVIRONMENT, f"{environment.registry}/{environment.repository}", environment.digest or "")
+    return Below(json_bytes(part | {"comment": "no bill of materials is attached to it"}), b"")
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Manifest:
         return self
 
 
-def json_bytes(content: Mapping[str, object]) -> bytes:
+def json_bytes(content: object) -> bytes:
     """JSON that is the same for the same content: sorted keys, no whitespace."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
