@@ -142,6 +142,37 @@ async def test_what_was_made_ready_on_another_environment_gets_no_name(
     assert new == {second.image.tag, str(second.image.digest).replace(":", "-")}
 
 
+async def test_a_layer_on_its_way_is_waited_for_on_the_new_environment_too(
+    registry_with: Any, proxy_before: Any, server: Any, push_base: Any, quick: Callable[..., RegistryClient], story: Any
+) -> None:
+    """Its upload is answered once the image is looked for on the second of two environments."""
+    proxy = proxy_before(registry_with({}).host)
+    tags: set[str] = set()
+    third, looked_for = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if third.is_set() and request.path.startswith(f"/v2/{SERVICES}/"):
+            if request.method == "HEAD" and "sha256:" not in request.path:
+                tags.add(request.path)
+                if len(tags) == 2:
+                    looked_for.set()
+            if "/uploads/" in request.path:
+                await looked_for.wait()
+        return await proxy.handle(request)  # type: ignore[no-any-return]
+
+    proxy.host = await server(handle)
+    async with quick() as client:
+        service = await story(client, proxy.host)
+        await service.apply("one = 1\n")
+        await service.apply("two = 2\n")
+        await push_base(client, f"{proxy.host}/push/base:1", {"etc/moved": b"yes"})
+        third.set()
+        async with asyncio.timeout(30):
+            made = await service.apply("three = 3\n")
+        assert made.built
+        assert await service.whole(made)
+
+
 async def test_the_environment_of_last_time_that_is_gone_is_built_again(
     registry_with: Any, quick: Callable[..., RegistryClient], story: Any
 ) -> None:

@@ -40,7 +40,7 @@ class Begun:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        # Who waited for one and was given up has ended it, too.
+        # A loop that ends has ended all tasks at once: there is nothing to wait for.
         opened = [task for task in self._opened if not task.cancelled() and task not in late]
         others = [task for task in early if not task.cancelled() and task not in late]
         await asyncio.gather(*map(self._take_back, opened), *map(self._end, others))
@@ -64,7 +64,9 @@ class Begun:
 
     async def push(self, blob: Descriptor, source: UploadSource) -> Sent:
         """Sends a small blob, unless it is under way already."""
-        return await (self._early.get(blob.digest) or self._push(blob, source))
+        early = self._early.get(blob.digest)
+        # Shielded: who waits on the environment of last time, and is given up, does not end it for who comes after.
+        return await (self._push(blob, source) if early is None else asyncio.shield(early))
 
     async def _push(self, blob: Descriptor, source: UploadSource) -> Sent:
         opened = None
