@@ -52,6 +52,12 @@ def referrers_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
     stop(running)
 
 
+@pytest.fixture(autouse=True)
+def _unknown_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process knows of registries is by their ports, which other tests' servers had before."""
+    monkeypatch.setattr("aks_inference_runtime.images.registry.upload._wholly", {})
+
+
 @pytest.fixture
 def registry_with(tmp_path: Path) -> Iterator[Callable[[Mapping[str, object]], RegistryProcess]]:
     """Starts a registry with settings of the test's own."""

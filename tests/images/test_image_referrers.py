@@ -107,12 +107,15 @@ async def test_what_others_have_attached_stays(proxy: Any, quick: Callable[..., 
         assert sorted(map(str, kinds)) == ["application/signature", SPDX_JSON]
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("fault", ["cut-request:100", "lose-answer", "500", "429"])
-async def test_a_blob_in_one_request_is_sent_again(
-    proxy: Any, quick: Callable[..., RegistryClient], fault: str
+async def test_a_small_blob_is_sent_again(
+    proxy: Any, quick: Callable[..., RegistryClient], fault: str, known: bool
 ) -> None:
-    """Whatever breaks: the blob is there once the call is over, and other clients read it."""
-    target, content = ImageReference.parse(f"{proxy.host}/again/blob:1"), bytes(range(256)) * 100 + fault.encode()
+    """Whatever breaks: the blob is there once the call is over, and other clients read it. A registry that took one in
+    one request before gets the next one so again."""
+    target = ImageReference.parse(f"{proxy.host}/again-{known}/{fault[:3]}:1".lower())
+    content = bytes(range(256)) * 100 + fault.encode()
     blob, faults = Descriptor("application/octet-stream", sha256(content), len(content)), [fault, fault]
 
     def once(request: web.Request) -> "str | web.Response | None":
@@ -121,38 +124,124 @@ async def test_a_blob_in_one_request_is_sent_again(
         now = faults.pop()
         return web.Response(status=int(now)) if now.isdigit() else now
 
-    proxy.fault = once
     async with quick() as client:
+        if known:
+            await client.push_empty(target)
+            proxy.seen.clear()
+        proxy.fault = once
         sent = await client.push_blob(target, blob, UploadSource.of(content), ask=False)
         assert (sent.bytes, sent.how) == (len(content), "sent")
         assert await client.read_blob(target, blob, 10**6) == content
-    assert not faults
-    assert len(proxy.requests("POST")) == 3
+        assert not faults
+        assert ["?digest=" in path for path in proxy.requests("POST")][:2] == [True, False]
+        assert len(proxy.requests("PUT")) == 1
+        proxy.seen.clear()
+        another = Descriptor("application/octet-stream", sha256(content[1:]), len(content) - 1)
+        await client.push_blob(target, another, UploadSource.of(content[1:]), ask=False)
+    assert [("?digest=" in path) for path in proxy.requests("POST")] == [known]
 
 
-@pytest.mark.parametrize("status", [202, 400, 404, 405, 411, 415])
+@pytest.mark.parametrize("answer", [202, 400, 404, 405, 411, 415, 500, 501, 503, "cut-request:0"])
 async def test_who_does_not_take_a_blob_in_one_request_is_asked_once(
-    registry: Any, proxy_before: Any, server: Any, quick: Callable[..., RegistryClient], status: int
+    registry: Any, proxy_before: Any, server: Any, quick: Any, answer: int | str
 ) -> None:
-    """docker-registry answers 202 and waits for the blob; others may refuse what they do not know."""
+    """docker-registry answers 202 and waits for the blob; others, or proxies before them, may refuse what they do not
+    know, each time."""
     proxy = proxy_before(registry.host)
     proxy.host = await server(proxy.handle)
     proxy.fault = lambda request: (
-        web.Response(status=status)
-        if status != 202 and "?digest=" in request.path_qs and (request.method == "POST")
+        (web.Response(status=answer) if isinstance(answer, int) else answer)
+        if answer != 202 and "?digest=" in request.path_qs and request.method == "POST"
         else None
     )
     target = ImageReference.parse(f"{proxy.host}/unknown/blob:1")
     async with quick() as client:
         for number in range(3):
-            content = b"%d %d" % (status, number)
+            content = f"{answer} {number}".encode()
             blob = Descriptor("application/octet-stream", sha256(content), len(content))
             await client.push_blob(target, blob, UploadSource.of(content), ask=False)
             assert await client.read_blob(target, blob, 100) == content
     whole = [path for path in proxy.requests("POST") if "?digest=" in path]
     assert len(whole) == 1
-    assert len(proxy.requests("POST")) == (3 if status == 202 else 4)
+    assert len(proxy.requests("POST")) == (3 if answer == 202 else 4)
     assert len(proxy.requests("PUT")) == 3
+    assert quick.waited == []
+
+
+async def test_who_keeps_what_came_with_the_question_gets_the_blob_anew(
+    server: Any, quick: Callable[..., RegistryClient]
+) -> None:
+    """202 leaves open what became of the body: with the blob behind it, its digest is wrong."""
+    content, uploads, log = b"small", list[bytearray](), list[tuple[str, int]]()
+    blob = Descriptor("application/octet-stream", sha256(content), len(content))
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            uploads.append(bytearray(await request.read()))
+            answer = web.Response(status=202, headers={"Location": f"/v2/a/b/blobs/uploads/{len(uploads) - 1}"})
+        else:
+            uploads[-1] += await request.read()
+            right = sha256(bytes(uploads[-1])) == request.query["digest"]
+            answer = web.Response(status=201 if right else 400)
+        log.append((request.method, answer.status))
+        return answer
+
+    async with quick() as client:
+        target = ImageReference.parse(f"{await server(handle)}/a/b:1")
+        for _ in range(2):
+            sent = await client.push_blob(target, blob, UploadSource.of(content), ask=False)
+            assert (sent.bytes, bytes(uploads[-1])) == (len(content), content)
+    assert log == [("POST", 202), ("PUT", 400), *[("POST", 202), ("PUT", 201)] * 2]
+
+
+async def test_wrong_bytes_are_refused(referrers_registry: Any, quick: Callable[..., RegistryClient]) -> None:
+    """It answers 500 to them in one request: that passes by itself elsewhere."""
+    target = ImageReference.parse(f"{referrers_registry.host}/wrong/blob:1")
+    async with quick() as client:
+        await client.push_empty(target)
+        with pytest.raises(RegistryError, match="DIGEST_INVALID"):
+            await client.push_blob(
+                target, Descriptor("application/octet-stream", sha256(b"right"), 5), UploadSource.of(b"wrong")
+            )
+        assert not await client.has_blob(target, sha256(b"right"))
+
+
+@pytest.mark.parametrize("content", [b"", b"1"])
+async def test_the_smallest_blobs(proxy: Any, quick: Callable[..., RegistryClient], content: bytes) -> None:
+    target = ImageReference.parse(f"{proxy.host}/smallest/blob:1")
+    blob = Descriptor("application/octet-stream", sha256(content), len(content))
+    async with quick() as client:
+        await client.push_blob(target, blob, UploadSource.of(content))
+        assert await client.has_blob(target, blob.digest)
+    assert len(proxy.requests("POST")) == 1
+    assert not proxy.requests("PUT")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_upload_goes_on_where_a_redirect_led(
+    server: Any, quick: Callable[..., RegistryClient], whole: bool
+) -> None:
+    """The blob goes with the redirected question, and what that host says of itself is about that host."""
+    content, taken = b"elsewhere", list[bytes]()
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        body = await request.read()
+        if request.method == "POST" and not whole:
+            return web.Response(status=202, headers={"Location": "/an/upload?with=state"})
+        taken.append(body)
+        return web.Response(status=201)
+
+    there = await server(elsewhere)
+
+    async def front(request: web.Request) -> web.Response:
+        assert request.method == "POST"
+        return web.Response(status=307, headers={"Location": f"http://{there}{request.path_qs}"})
+
+    async with quick() as client:
+        target = ImageReference.parse(f"{await server(front)}/a/b:1")
+        blob = Descriptor("application/octet-stream", sha256(content), len(content))
+        await client.push_blob(target, blob, UploadSource.of(content), ask=False)
+    assert taken == [content]
 
 
 async def test_what_is_not_needed_after_all_leaves_no_open_upload(

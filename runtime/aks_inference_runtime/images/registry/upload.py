@@ -110,22 +110,23 @@ async def _send_whole(
     body = source.read(0, blob.size)
     try:
         answer = await transport.request(
-            "POST", url, host=host, scope=scope, headers=headers, body=body, expected=_STARTED_OR_DONE
+            "POST", url, host=host, scope=scope, headers=headers, body=body, expected=_STARTED_OR_DONE, retried=False
         )
     except AccessDenied:
         raise
-    except RegistryError:
-        # One that knows nothing of it, though it should: the usual way says whether anything else is wrong.
-        _wholly[host] = False
+    except (RegistryError, RegistryUnavailable):
+        # Not tried again: one that does not know this, or a proxy before it, may answer 500 or close each time. The
+        # usual way has its tries, and says whether anything else is wrong.
+        _wholly.setdefault(host, False)
         return await open_upload(transport, host, scope, start)
     _wholly[host] = answer.status == 201
-    return None if _wholly[host] else _location(answer, start)
+    return None if _wholly[host] else _location(answer)
 
 
 async def open_upload(transport: Transport, host: str, scope: str, start: str) -> str:
     """Where an upload goes on that `start` (a URL) opens. Raises the errors of Transport.request."""
     answer = await transport.request("POST", start, host=host, scope=scope, expected=_STARTED, body=b"")
-    return _location(answer, start)
+    return _location(answer)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class _Upload:
         answer = await self._send("PATCH", session.url, headers, body, frozenset({202}))
         if not isinstance(answer, Answer):
             return answer
-        session.url = _location(answer, session.url)
+        session.url = _location(answer)
         session.offset += len(body)
         session.sent += len(body)
         return None, None
@@ -197,7 +198,7 @@ class _Upload:
                 method, url, host=self.host, scope=self.scope, headers=headers, body=body
             ) as response:
                 if response.status in expected:
-                    return Answer(response.status, response.headers, b"", url)
+                    return Answer(response.status, response.headers, b"", str(response.url))
                 error = await refusal(response, method, self.host)
                 if response.status not in RETRIED_STATUS:
                     raise error
@@ -219,7 +220,7 @@ class _Upload:
         except RegistryUnavailable as error:
             # Some registries answer a broken upload with 500 for ever: a new one helps.
             raise RegistryError(str(error), 404) from None
-        session.url = _location(answer, session.url)
+        session.url = _location(answer)
         _, _, end = answer.headers.get("Range", "").rpartition("-")
         # "0-0" stands for nothing and for one byte alike: with nothing sent yet it is nothing.
         reached = int(end) + 1 if end.isdigit() and int(end) > 0 else 0
@@ -228,8 +229,9 @@ class _Upload:
         return False
 
 
-def _location(answer: Answer, url: str) -> str:
+def _location(answer: Answer) -> str:
     where = answer.headers.get("Location")
     if not where:
-        raise RegistryError(f"{url.partition('/v2/')[0]}: opened an upload without saying where", answer.status)
-    return urljoin(url, where)
+        raise RegistryError(f"{answer.url.partition('/v2/')[0]}: opened an upload without saying where", answer.status)
+    # Relative to who answered: a registry may have sent us to another host.
+    return urljoin(answer.url, where)
