@@ -107,7 +107,7 @@ def below_application(document: bytes) -> Below:
             for one in bill["relationships"]
             if one["spdxElementId"] != "SPDXRef-DOCUMENT"
         ]
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, RecursionError) as error:
         raise ValueError from error
     return Below(json_bytes(packages)[1:-1], json_bytes(relations)[1:-1])
 
