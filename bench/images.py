@@ -8,10 +8,10 @@ update of a stack has, and a process that runs already, as Pulumi's plugin does.
 
 The two do not do the same: ours also makes a bill of materials and attaches it before the image has its tag, which
 counts, and buildah none. What that takes is the registry's: so there are two (see tests/helpers/registries.py), in the
-same turns. `code_change_speedup_vs_buildah` is by the one with referrers and blobs in one request, as Azure Container
-Registry and others of the distribution specification 1.1 have them; it keeps all in memory, as one elsewhere costs this
-machine no disk. `older_…` is by Debian's docker-registry: a bill takes two manifests more there, each blob two
-requests, and everything waits for the disk. The cold build is by this one.
+same turns. `code_change_speedup_vs_buildah` is by the one with referrers, as Azure Container Registry has them, and
+blobs in one request, which the distribution specification leaves to each registry; it keeps all in memory, as one
+elsewhere costs this machine no disk. `older_…` is by Debian's docker-registry: a bill takes two manifests more there,
+each blob two requests, and everything waits for the disk. The cold build is by this one.
 
 `floor_ms` is what the registry itself takes for an image alone: its requests by plain sockets; `floor_described_ms` for
 what ours sends. Divided into buildah's time (`…_speedup_vs_buildah`) they are what a builder would reach that asks
@@ -254,7 +254,8 @@ async def compare(
             turns: dict[bool, list[dict[str, float]]] = {one.newer: [] for one in sides}
             for turn in range(QUICK_CHANGES if quick else CHANGES):
                 for one in sides:
-                    script = f"def init(): ...\ndef run(data): return [data, {turn}]\n"
+                    # Of its own: what was packed for the other registry is kept, and would not be packed here.
+                    script = f"def init(): ...\ndef run(data): return [data, {turn}, {one.newer}]\n"
                     turns[one.newer].append(await one.change(script, turn))
         finally:
             await asyncio.to_thread(older.buildah.remove)
