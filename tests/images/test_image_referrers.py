@@ -21,7 +21,7 @@ from aks_inference_runtime.images import (
 from aks_inference_runtime.images.build.base import fetch_image
 from aks_inference_runtime.images.build.sbom import SPDX_JSON
 from aks_inference_runtime.images.environment.model import Platform
-from aks_inference_runtime.images.errors import RegistryError
+from aks_inference_runtime.images.errors import AccessDenied, RegistryError
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.manifest import Descriptor, sha256
 from aks_inference_runtime.images.registry.upload import UploadSource
@@ -138,7 +138,7 @@ async def test_a_small_blob_is_sent_again(
         proxy.seen.clear()
         another = Descriptor("application/octet-stream", sha256(content[1:]), len(content) - 1)
         await client.push_blob(target, another, UploadSource.of(content[1:]), ask=False)
-    assert [("?digest=" in path) for path in proxy.requests("POST")] == [known]
+    assert ["?digest=" in path for path in proxy.requests("POST")] == [known]
 
 
 @pytest.mark.parametrize("answer", [202, 400, 404, 405, 411, 415, 500, 501, 503, "cut-request:0"])
@@ -192,6 +192,22 @@ async def test_who_keeps_what_came_with_the_question_gets_the_blob_anew(
             sent = await client.push_blob(target, blob, UploadSource.of(content), ask=False)
             assert (sent.bytes, bytes(uploads[-1])) == (len(content), content)
     assert log == [("POST", 202), ("PUT", 400), *[("POST", 202), ("PUT", 201)] * 2]
+
+
+async def test_without_the_right_it_is_not_tried_in_two_requests(
+    proxy: Any, quick: Callable[..., RegistryClient]
+) -> None:
+    """Nor does it say anything of what the registry takes."""
+    target, content = ImageReference.parse(f"{proxy.host}/denied/blob:1"), b"denied"
+    blob = Descriptor("application/octet-stream", sha256(content), len(content))
+    async with quick() as client:
+        proxy.fault = lambda _request: web.Response(status=403)
+        with pytest.raises(AccessDenied):
+            await client.push_blob(target, blob, UploadSource.of(content), ask=False)
+        proxy.fault = lambda _request: None
+        await client.push_blob(target, blob, UploadSource.of(content), ask=False)
+    assert ["?digest=" in path for path in proxy.requests("POST")] == [True, True]
+    assert not proxy.requests("PUT")
 
 
 async def test_wrong_bytes_are_refused(referrers_registry: Any, quick: Callable[..., RegistryClient]) -> None:

@@ -113,6 +113,7 @@ async def _send_whole(
             "POST", url, host=host, scope=scope, headers=headers, body=body, expected=_STARTED_OR_DONE, retried=False
         )
     except AccessDenied:
+        # In two requests it is the same right; and another login that fails may lock an account.
         raise
     except (RegistryError, RegistryUnavailable):
         # Not tried again: one that does not know this, or a proxy before it, may answer 500 or close each time. The
