@@ -19,7 +19,14 @@ from aks_inference_runtime.images.claim import BEAT, BEGAN, HOLDER, SUFFIX, Mark
 from aks_inference_runtime.images.ensure import Ensured
 from aks_inference_runtime.images.environment.key import image_key
 from aks_inference_runtime.images.reference import ImageReference
-from aks_inference_runtime.images.registry.manifest import EMPTY_JSON, OCI_EMPTY, Descriptor, image_manifest, sha256
+from aks_inference_runtime.images.registry.manifest import (
+    EMPTY_JSON,
+    OCI_EMPTY,
+    Descriptor,
+    Manifest,
+    image_manifest,
+    sha256,
+)
 from aks_inference_runtime.images.registry.upload import UploadSource
 
 QUICK = Patience(poll_s=0.05, beat_s=0.1, stale_s=120)
@@ -283,3 +290,28 @@ async def test_processes_with_caches_of_their_own(wanted: Any, tmp_path: Path, n
     results = [json.loads(output) for output, _ in outputs]
     assert sorted(one["built"] for one in results) == [False, False, True]
     assert len({one["image"] for one in results}) == 1
+
+
+async def test_a_mark_is_gone_though_a_beat_was_on_its_way(
+    quick: Callable[..., RegistryClient], wanted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, answered = asyncio.Event(), asyncio.Event()
+    async with quick() as client:
+        push = client.push_manifest
+
+        async def slowly(reference: ImageReference, manifest: Manifest) -> Descriptor:
+            pushed = await push(reference, manifest)
+            if beats:
+                arrived.set()
+                await answered.wait()
+            return pushed
+
+        beats = False
+        monkeypatch.setattr(client, "push_manifest", slowly)
+        place, environment = wanted
+        target = place.image(image_key(read_environment(environment, Path())))
+        async with claimed(client, target, tmp_path, QUICK, lambda _: None):
+            beats = True
+            await arrived.wait()
+            asyncio.get_running_loop().call_later(0.05, answered.set)
+        assert await marks(client, place) == []

@@ -105,13 +105,17 @@ async def claimed(
     except AksInferenceError:
         # What is wrong with the registry the build itself will say; who may not mark builds all the same.
         there = False
-    beating = asyncio.create_task(mark.beat(patience.beat_s)) if mark.digest else None
+    over = asyncio.Event()
+    beating = asyncio.create_task(mark.beat(patience.beat_s, over)) if mark.digest else None
     try:
         yield there
     finally:
         if beating is not None:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            over.set()
+            # A beat that is given up may still arrive, after the mark was taken away.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    await asyncio.gather(beating, return_exceptions=True)
             await mark.give_back()
 
 
@@ -208,10 +212,14 @@ class _Mark:
         await self._client.push_manifest(self._reference, manifest)
         self.digest = manifest.digest
 
-    async def beat(self, every_s: float) -> None:
-        """Until it is cancelled."""
+    async def beat(self, every_s: float, over: asyncio.Event) -> None:
+        """Until it is over."""
         while True:
-            await asyncio.sleep(every_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await over.wait()
+            if over.is_set():
+                return
             before = self.digest
             # A registry that does not answer for a while answers the next time.
             with contextlib.suppress(AksInferenceError):
