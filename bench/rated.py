@@ -24,10 +24,14 @@ async def rated(address: str, rate: float, seconds: float, path: str, *headers: 
     return {**json.loads(said), "stolen": round(spent[_STOLEN] / max(1, sum(spent)), 4)}
 
 
-def calm(turns: Sequence[Mapping[str, float]], what: str) -> float:
-    """The median of those least disturbed by the host: a third of them."""
-    calmest = sorted(turns, key=lambda turn: turn["stolen"])[: max(1, len(turns) // 3)]
-    return statistics.median(turn[what] for turn in calmest)
+def added(ours: Sequence[Mapping[str, float]], direct: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What some turns took longer than others: of the least disturbed turn of each, and by their medians."""
+    found = {}
+    for what in ("mean_ms", "p99_ms"):
+        for prefix, chosen in (("added", min), ("median_added", statistics.median)):
+            longer = chosen(turn[what] for turn in ours) - chosen(turn[what] for turn in direct)
+            found[f"{prefix}_{what}"] = round(longer, 3)
+    return found
 
 
 def per_core(told: Mapping[str, float], spent_ticks: int) -> float:
