@@ -1,10 +1,11 @@
 """Images: looking up 100 services, our own builder beside buildah, the size of what comes out.
 
 Both builders make the quickstart's packages on the same Debian base from the same package index, each with an empty
-cache, after it was asked for them once (an index near by keeps what it has fetched: it would cost the first); then only the entry script changes. buildah gets the Dockerfile that people write: packages first, the script
-last, so that its own layer cache helps it with the change. Both have the base stored, ask the registry whether it is
-still the same, and end with the image under a tag of the registry; ours has connections of its own each time, as each
-update of a stack has, and a process that runs already, as Pulumi's plugin does.
+cache, after it was asked for them once (an index near by keeps what it has fetched: it would cost the first); then only
+the entry script changes. buildah gets the Dockerfile that people write: packages first, the script last, so that its
+own layer cache helps it with the change. Both have the base stored, ask the registry whether it is still the same, and
+end with the image under a tag of the registry; ours has connections of its own each time, as each update of a stack
+has, and a process that runs already, as Pulumi's plugin does.
 
 The two do not do the same: ours also makes a bill of materials and attaches it before the image has its tag, which
 counts, and buildah none. What that takes is the registry's: so there are two (see tests/helpers/registries.py), in the
