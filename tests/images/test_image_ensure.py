@@ -2,16 +2,14 @@
 
 import gzip
 import hashlib
-import importlib.util
 import io
 import json
 import os
-import shutil
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -341,31 +339,23 @@ async def test_package_without_a_wheel(
         assert lines, "the log went to the user as it came"
 
 
-@pytest.mark.parametrize("bundled", [True, False])
-async def test_an_environment_without_pip(
+async def test_an_environment_without_uv(
     registry: Any,
     quick: Callable[..., RegistryClient],
     push_base: Any,
     packages: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    bundled: bool,
 ) -> None:
-    """uv makes such ones; Python's own copy of pip does, unless a distribution took that out too."""
-    there, gone = importlib.util.find_spec, {"pip"} if bundled else {"pip", "ensurepip"}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else there(name))
+    """A distribution that took the program out."""
+    monkeypatch.setattr("uv.find_uv_bin", Mock(side_effect=FileNotFoundError))
     async with quick() as client:
-        base = await push_base(client, f"{registry.host}/pipless/base:1")
-        where, settings = (
-            place(registry.host, f"pipless-{bundled}/env".lower()),
-            BuildSettings(cache=tmp_path / "cache"),
-        )
-        making = ensure_image(client, environment(base.reference, "beta"), where, settings=settings)
-        if bundled:
-            assert (await making).built
-        else:
-            with pytest.raises(BuildFailed, match=r"chosen by pip, and .* has none: install it there"):
-                await making
+        base = await push_base(client, f"{registry.host}/none/base:1")
+        settings = BuildSettings(cache=tmp_path / "cache")
+        with pytest.raises(BuildFailed, match=r"chosen by uv, whose program is missing: install it again"):
+            await ensure_image(
+                client, environment(base.reference, "beta"), place(registry.host, "none/env"), settings=settings
+            )
 
 
 async def test_base_without_python(
@@ -379,7 +369,6 @@ async def test_base_without_python(
             await ensure_image(client, definition, place(registry.host, "nopython/env"), settings=settings)
 
 
-@pytest.mark.skipif(shutil.which("uv") is None and not (Path(sys.executable).parent / "uv").exists(), reason="no uv")
 async def test_packages_for_another_interpreter(
     registry: Any,
     quick: Callable[..., RegistryClient],

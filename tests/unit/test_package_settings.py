@@ -35,6 +35,13 @@ def test_nothing_is_configured(home: dict[str, str]) -> None:
         ({"PIP_NO_INDEX": "0", "PIP_PRE": "yes"}, {"pre": True}),
         ({"PIP_INDEX_URL": ""}, {}),
         ({"PIP_CERT": "/ca.pem", "PIP_PROXY": "http://proxy:1"}, {"cert": "/ca.pem", "proxy": "http://proxy:1"}),
+        (
+            {"PIP_CLIENT_CERT": "/me.pem", "PIP_TRUSTED_HOST": "a b:1"},
+            {"client_cert": "/me.pem", "trusted": ("a", "b:1")},
+        ),
+        ({"PIP_CONSTRAINT": "/c.txt d.txt"}, {"constraints": ("/c.txt", "d.txt")}),
+        ({"PIP_KEYRING_PROVIDER": "subprocess"}, {"keyring": True}),
+        ({"UV_KEYRING_PROVIDER": "subprocess"}, {"keyring": True}),
     ],
 )
 def test_variables(home: dict[str, str], variables: dict[str, str], expected: dict[str, Any]) -> None:

@@ -16,13 +16,13 @@ from aks_inference_runtime.packages.verdict import Refusal
 
 
 def missing_packages(definition: EnvironmentDefinition) -> tuple[list[Failure], list[str]]:
-    """What pip of this machine would not find, and which packages could not be asked for. Takes seconds at most.
+    """What would not be found, and which packages could not be asked for. Takes seconds at most.
 
-    Only for images that this machine's pip chooses wheels for: a build tool asks from within its container.
+    Only for images whose wheels are chosen on this machine: a build tool asks from within its container.
     """
     if is_off() or definition.user_managed:
         return [], []
-    # The image has an interpreter of its own, so that any release counts, and pip here belongs to this environment.
+    # The image has an interpreter of its own, so that any release counts; pip's settings are those of this environment.
     settings = with_options(machine_settings(os.environ, Path(sys.prefix)), definition.pip_options, os.environ)
     asked = [Question(name, settings, here=False) for line in definition.pip if (name := _by_name(line))]
     lookups = Lookups(Kept(kept_folder()))

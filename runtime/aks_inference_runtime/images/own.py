@@ -26,7 +26,7 @@ RUNTIME = "runtime"
 PACKAGE_ROOT = "/opt/aks-inference/runtime"
 EXTRAS = ("", "azure")
 """Model stores in Blob Storage are reached from pods, too."""
-NOT_IN_PODS = frozenset({"pulumi"})
+NOT_IN_PODS = frozenset({"pulumi", "uv"})
 _TARGET = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython"}
 """What markers are judged by: the image's system, not this machine's."""
 

@@ -31,6 +31,14 @@ class PipSettings:
     """File with certificate authorities. Default: the system's."""
     proxy: str | None = None
     """Default: the system's variables."""
+    client_cert: str | None = None
+    """File with a certificate of this client and its key."""
+    trusted: tuple[str, ...] = ()
+    """Hosts, with a port or without, whose certificates are not judged."""
+    constraints: tuple[str, ...] = ()
+    """Files and addresses."""
+    keyring: bool = False
+    """Passwords of an index whose address has a user only are asked of the program `keyring`."""
 
 
 def shown(address: str) -> str:
@@ -62,6 +70,10 @@ def machine_settings(environ: Mapping[str, str], site: Path | None = None) -> Pi
         _switch(taken, "pre"),
         taken.get("cert"),
         taken.get("proxy"),
+        taken.get("client-cert"),
+        tuple(taken.get("trusted-host", "").split()),
+        tuple(taken.get("constraint", "").split()),
+        taken.get("keyring-provider") == "subprocess" or environ.get("UV_KEYRING_PROVIDER") == "subprocess",
     )
 
 

@@ -1,4 +1,4 @@
-"""From requirements to wheels for an image's interpreter: chosen by pip (and uv), kept by their digests.
+"""From requirements to wheels for an image's interpreter: chosen by uv, kept by their digests.
 
 The first choice for the same requirements and interpreter is kept: unpinned packages freeze at the first build, as with
 Azure ML's images (reference: azureml-v1.md 6.3); `refresh` chooses anew.
@@ -6,24 +6,28 @@ Azure ML's images (reference: azureml-v1.md 6.3); `refresh` chooses anew.
 
 import asyncio
 import hashlib
-import importlib.util
 import json
 import os
-import platform as machine
-import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from packaging.markers import Environment
+from packaging.pylock import PackageArchive, PackageWheel, Pylock, PylockSelectError, PylockValidationError
+from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from aks_inference_runtime.api.content import file_digest
 from aks_inference_runtime.images.build.run import Progress, run_tool
 from aks_inference_runtime.images.build.target import MACHINES, Target
 from aks_inference_runtime.images.build.wheel import Wheel
 from aks_inference_runtime.images.errors import BuildFailed
+from aks_inference_runtime.packages.download import NotFetched, Wanted, download
+from aks_inference_runtime.packages.settings import PipSettings, machine_settings, with_options
+from aks_inference_runtime.packages.uv import NoUv, uv_program, uv_switches, uv_variables
 
 UV_GLIBC = ((2, 40), (2, 38), (2, 36), (2, 34), (2, 31), (2, 28), (2, 17))
 """C libraries that uv has a platform name for (`uv pip compile --python-platform`)."""
@@ -53,80 +57,84 @@ async def resolve(
     if kept is not None:
         progress(f"{len(kept)} packages as chosen before")
         return kept
-    with tempfile.TemporaryDirectory(prefix="aks-inference-") as folder:
-        await _download(requirements, options, target, Path(folder), progress)
-        return await asyncio.to_thread(_keep, Path(folder) / "wheels", record, cache)
-
-
-async def _download(
-    requirements: Sequence[str], options: Sequence[str], target: Target, folder: Path, progress: Progress
-) -> None:
-    listed = folder / "requirements.txt"
-    await asyncio.to_thread(listed.write_text, "".join(f"{line}\n" for line in (*options, *requirements)), "utf-8")
-    command = [*_pip(), "download", "--dest", str(folder / "wheels"), "--only-binary=:all:"]
-    command += ["--implementation", "cp", "--python-version", target.python]
-    command += ["--abi", target.tag, "--abi", "abi3", "--abi", "none", "--progress-bar", "off"]
-    command += [f"--platform={name}" for name in target.pip_platforms]
-    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
-    if not _markers_agree(target):
-        listed = await _choose_with_uv(listed, target, folder, progress)
-        command += ["--no-deps", "--require-hashes"]
+    pip = with_options(machine_settings(os.environ, Path(sys.prefix)), options, os.environ)
+    chosen = await _choose(requirements, pip, target, cache, progress, refresh)
+    wanted = [Wanted(one.filename, url, one.sha256, _wheel_path(cache, one), size) for one, url, size in chosen]
     try:
-        await run_tool([*command, "--requirement", str(listed)], progress, what="resolving packages", environment=quiet)
-    except BuildFailed as error:
-        hint = f"each package needs a wheel for Python {target.python} on {target.platform} with glibc "
-        hint += f"{'.'.join(map(str, target.glibc))}: pin a version that has one, or choose a builder with a build tool"
-        raise BuildFailed(f"{error}\n{hint}") from None
+        await download(wanted, pip, progress)
+    except NotFetched as error:
+        raise BuildFailed(f"fetching packages: {error}") from None
+    return await asyncio.to_thread(_keep, [one for one, _, _ in chosen], record, cache)
 
 
-def _pip() -> list[str]:
-    """This interpreter's, or the one that Python itself brings along: environments that uv makes have none."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
-    if (bundle := importlib.util.find_spec("ensurepip")) is not None and bundle.origin is not None:
-        for wheel in sorted(Path(bundle.origin).parent.glob("_bundled/pip-*.whl")):
-            # A wheel of pip runs as it is.
-            return [sys.executable, str(wheel / "pip")]
-    raise BuildFailed(
-        f"packages are chosen by pip, and {sys.executable} has none: install it there (`uv pip install pip`, or "
-        "Debian's python3-pip)"
-    )
-
-
-def _markers_agree(target: Target) -> bool:
-    """pip judges environment markers by the Python that runs it."""
-    here = (f"{sys.version_info.major}.{sys.version_info.minor}", sys.platform, machine.machine())
-    return here == (target.python, "linux", MACHINES[target.platform.architecture])
-
-
-async def _choose_with_uv(listed: Path, target: Target, folder: Path, progress: Progress) -> Path:
-    """uv judges them by the target's."""
-    beside = Path(sys.executable).parent / "uv"
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv is None:
-        raise BuildFailed(
-            f"the image has Python {target.python} on {target.platform}, and this is Python "
-            f"{sys.version_info.major}.{sys.version_info.minor} on {sys.platform}/{machine.machine()}: "
-            "install uv (`pip install uv`), which chooses packages for another interpreter"
-        )
+async def _choose(
+    requirements: Sequence[str], pip: PipSettings, target: Target, cache: Path, progress: Progress, refresh: bool
+) -> list[tuple[Kept, str, int | None]]:
+    """The wheels, where each is, and how large where that is known."""
+    try:
+        command = [uv_program(), "pip", "compile", *uv_switches(pip), "--python-version", target.python]
+    except NoUv as error:
+        raise BuildFailed(str(error)) from None
     glibc = next((one for one in UV_GLIBC if one <= target.glibc), UV_GLIBC[-1])
-    name = f"{MACHINES[target.platform.architecture]}-manylinux_{glibc[0]}_{glibc[1]}"
-    locked = folder / "locked.txt"
-    command = [uv, "pip", "compile", "--quiet", "--python-version", target.python, "--python-platform", name]
-    command += ["--only-binary", ":all:", "--generate-hashes", "--no-header", "--no-annotate"]
+    platform = f"{MACHINES[target.platform.architecture]}-manylinux_{glibc[0]}_{glibc[1]}"
+    command += ["--python-platform", platform, "--only-binary", ":all:", "--format", "pylock.toml", "--no-header"]
     # It needs no interpreter of the target's version: wheels alone are asked for.
-    command += ["--python", sys.executable, "--no-python-downloads"]
-    command += ["--no-index"] if os.environ.get("PIP_NO_INDEX", "0").lower() in {"1", "true", "yes", "on"} else []
-    found_links = os.environ.get("PIP_FIND_LINKS")
-    index = os.environ.get("PIP_INDEX_URL")
-    environment = {key: value for key, value in (("UV_FIND_LINKS", found_links), ("UV_INDEX_URL", index)) if value}
-    await run_tool(
-        [*command, str(listed), "--output-file", str(locked)],
-        progress,
-        what="resolving packages",
-        environment=environment,
+    command += ["--python", sys.executable, "--no-python-downloads", *(["--refresh"] if refresh else [])]
+    with tempfile.TemporaryDirectory(prefix="aks-inference-") as folder:
+        listed, lock = Path(folder) / "requirements.txt", Path(folder) / "pylock.toml"
+        listed.write_text("".join(f"{line}\n" for line in requirements), "utf-8")
+        variables = uv_variables(pip, cache, os.environ)
+        command += [str(listed), "--output-file", str(lock)]
+        try:
+            # In a folder of its own: the project that this process happens to be in has no say.
+            await run_tool(command, progress, what="resolving packages", environment=variables, directory=Path(folder))
+            return list(_of_lock(tomllib.loads(lock.read_text("utf-8")), target))
+        except BuildFailed as error:
+            raise BuildFailed(f"{error}\n{_hint(target)}") from None
+
+
+def _hint(target: Target) -> str:
+    return (
+        f"each package needs a wheel for Python {target.python} on {target.platform} with glibc "
+        f"{'.'.join(map(str, target.glibc))}: pin a version that has one, or choose a builder with a build tool"
     )
-    return locked
+
+
+def _of_lock(content: dict[str, Any], target: Target) -> Iterator[tuple[Kept, str, int | None]]:
+    """What a lock file (PEP 751) has for the target. Raises BuildFailed."""
+    try:
+        lock = Pylock.from_dict(content)
+        selected = list(lock.select(environment=_markers(target), tags=list(_tags(target))))
+    except (PylockValidationError, PylockSelectError) as error:
+        raise BuildFailed(f"resolving packages: {error}") from None
+    for package, found in selected:
+        if not isinstance(found, PackageWheel | PackageArchive):
+            raise BuildFailed(f"resolving packages: {package.name} comes as its source, which would have to be built")
+        address = found.url or found.path or ""
+        filename = found.filename if isinstance(found, PackageWheel) else address.partition("#")[0].rpartition("/")[2]
+        yield Kept(filename, found.hashes["sha256"]), address, found.size
+
+
+def _markers(target: Target) -> Environment:
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": f"{target.python}.0",
+        "os_name": "posix",
+        "platform_machine": MACHINES[target.platform.architecture],
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": f"{target.python}.0",
+        "python_version": target.python,
+        "sys_platform": "linux",
+    }
+
+
+def _tags(target: Target) -> Iterator[Tag]:
+    version, platforms = tuple(map(int, target.python.split("."))), target.pip_platforms
+    yield from cpython_tags(version, [target.tag], platforms)
+    yield from compatible_tags(version, target.tag, platforms)
 
 
 def _choice_key(requirements: Sequence[str], options: Sequence[str], target: Target) -> str:
@@ -149,20 +157,10 @@ def _read(record: Path, cache: Path) -> tuple[Wheel, ...] | None:
     return tuple(_wheel(_wheel_path(cache, one), one.sha256) for one in kept)
 
 
-def _keep(folder: Path, record: Path, cache: Path) -> tuple[Wheel, ...]:
-    found = []
-    for path in sorted(folder.iterdir()):
-        kept = Kept(path.name, file_digest(path).removeprefix("sha256:"))
-        place = _wheel_path(cache, kept)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        try:
-            shutil.move(path, part)
-            part.replace(place)
-        finally:
-            part.unlink(missing_ok=True)
-        found.append((_wheel(place, kept.sha256), kept))
-    found.sort(key=lambda pair: pair[0].name)
+def _keep(chosen: Sequence[Kept], record: Path, cache: Path) -> tuple[Wheel, ...]:
+    found = sorted(
+        ((_wheel(_wheel_path(cache, one), one.sha256), one) for one in chosen), key=lambda pair: pair[0].name
+    )
     record.parent.mkdir(parents=True, exist_ok=True)
     part = record.with_name(f"{record.name}.{os.getpid()}.part")
     try:

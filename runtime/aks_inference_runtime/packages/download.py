@@ -1,0 +1,207 @@
+"""Files of packages, fetched in parallel, each as its digest says."""
+
+import asyncio
+import hashlib
+import os
+import ssl
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from aks_inference_runtime.packages.settings import PipSettings, shown
+
+PARALLEL = 8
+TRIES = 4
+WAIT_S = 0.5
+"""Before the second try; each later one waits twice as long."""
+MOST_BYTES = 8 * 1024**3
+"""Of a file whose size nobody said: the largest published ones have about 3 GB."""
+_PIECE = 256 * 1024
+_SILENT_S = 60.0
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_KEYRING_S = 30.0
+
+
+class NotFetched(Exception):
+    """A file cannot be had; the text says which and why, without credentials."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file and where it is to be."""
+
+    filename: str
+    url: str
+    """Or the path of a file here."""
+    sha256: str
+    place: Path
+    size: int | None = None
+
+
+class _Broken(Exception):
+    """May go well another time."""
+
+
+async def download(
+    wanted: Sequence[Wanted], settings: PipSettings, progress: Callable[[str], None], wait_s: float = WAIT_S
+) -> None:
+    """All that is not in its place yet. The first that cannot be had ends the others. Raises NotFetched."""
+    missing = [one for one in wanted if not one.place.is_file()]
+    if not missing:
+        return
+    size = sum(one.size or 0 for one in missing)
+    progress(f"fetching {len(missing)} packages" + (f" ({size / 1e6:.1f} MB)" if size else ""))
+    slots = asyncio.Semaphore(PARALLEL)
+    try:
+        async with _Files(settings, wait_s) as files, asyncio.TaskGroup() as group:
+            for one in sorted(missing, key=lambda each: -(each.size or 0)):
+                group.create_task(_one(files, one, slots))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _one(files: "_Files", one: Wanted, slots: asyncio.Semaphore) -> None:
+    async with slots:
+        one.place.parent.mkdir(parents=True, exist_ok=True)
+        part = one.place.with_name(f"{one.place.name}.{os.getpid()}.part")
+        try:
+            await files.fetch(one, part)
+            part.replace(one.place)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class _Files:
+    """Where files come from: one session, and what logs in to the indexes."""
+
+    def __init__(self, settings: PipSettings, wait_s: float) -> None:
+        self._settings, self._wait_s = settings, wait_s
+        self._logins = {_origin(url): url for index in settings.indexes if (url := _url(index)) and url.user}
+        self._asked: dict[tuple[str, int | None], dict[str, str]] = {}
+
+    async def __aenter__(self) -> "_Files":
+        context = ssl.create_default_context(cafile=self._settings.cert)
+        if self._settings.client_cert:
+            context.load_cert_chain(self._settings.client_cert)
+        # Of the machine: proxies, and logins in .netrc.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=PARALLEL, ssl=context),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_SILENT_S, sock_read=_SILENT_S),
+            headers={"User-Agent": "aks-inference", "Accept-Encoding": "identity"},
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def fetch(self, one: Wanted, part: Path) -> None:
+        """Into a file of its own. Raises NotFetched."""
+        url = _url(one.url)
+        for tried in range(TRIES):
+            try:
+                await _written(one, self._pieces(url) if url else _local(one.url), part)
+                return
+            except _Broken as broken:
+                if tried == TRIES - 1:
+                    raise NotFetched(f"{one.filename}: {shown(one.url)} {broken}, {TRIES} times") from None
+            await asyncio.sleep(self._wait_s * 2**tried)
+
+    async def _pieces(self, url: URL) -> AsyncGenerator[bytes]:
+        login, judged = await self._login(url), not self._trusted(url)
+        try:
+            async with self._session.get(url, headers=login, proxy=self._settings.proxy, ssl=judged) as answer:
+                if answer.status in _AGAIN:
+                    raise _Broken(f"answered {answer.status}")
+                if answer.status != 200:
+                    raise NotFetched(_refused(url, answer.status))
+                async for piece in answer.content.iter_chunked(_PIECE):
+                    yield piece
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise NotFetched(f"{url.name}: {_shown(url)} cannot be trusted ({error.certificate_error})") from None
+        except TimeoutError:
+            raise _Broken(f"was silent for {_SILENT_S:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Broken(f"broke off ({error or type(error).__name__})") from None
+
+    def _trusted(self, url: URL) -> bool:
+        return bool({url.host, f"{url.host}:{url.port}"} & set(self._settings.trusted))
+
+    async def _login(self, url: URL) -> dict[str, str]:
+        """Of the index that is at the same place; an address with a login of its own needs none."""
+        index = None if url.user else self._logins.get(_origin(url))
+        if index is None or index.user is None:
+            return {}
+        if index.password is None and self._settings.keyring:
+            if _origin(index) not in self._asked:
+                self._asked[_origin(index)] = await _of_keyring(index)
+            return self._asked[_origin(index)]
+        return _authorization(index.user, index.password or "")
+
+
+async def _written(one: Wanted, pieces: AsyncGenerator[bytes], part: Path) -> None:
+    digest, got, most = hashlib.sha256(), 0, one.size if one.size is not None else MOST_BYTES
+    with part.open("wb") as file:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                got += len(piece)
+                if got > most:
+                    raise NotFetched(f"{one.filename}: more than the {most} bytes that it should have came")
+                digest.update(piece)
+                file.write(piece)
+    if digest.hexdigest() != one.sha256:
+        # Too few bytes, too: a proxy on the way ends a connection as if all had been said.
+        raise _Broken(f"gave {got} bytes with the digest sha256:{digest.hexdigest()}, not sha256:{one.sha256}")
+
+
+async def _local(address: str) -> AsyncGenerator[bytes]:
+    parsed = URL(address)
+    path = Path(parsed.path if parsed.scheme == "file" else address)
+    try:
+        file = await asyncio.to_thread(path.open, "rb")
+        with file:
+            while piece := await asyncio.to_thread(file.read, _PIECE):
+                yield piece
+    except OSError as error:
+        raise NotFetched(f"{path.name}: {path}: {error.strerror or error}") from None
+
+
+async def _of_keyring(index: URL) -> dict[str, str]:
+    """As uv asks it."""
+    address, user = str(index.with_user(None)), str(index.user)
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_KEYRING_S):
+            asked = await asyncio.create_subprocess_exec(
+                "keyring", "get", address, user, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+            )
+            said, _ = await asked.communicate()
+        if asked.returncode == 0:
+            return _authorization(user, said.decode().strip())
+    return {}
+
+
+def _authorization(user: str, password: str) -> dict[str, str]:
+    # Not sent on to where another place redirects.
+    return {"Authorization": aiohttp.encode_basic_auth(user, password, "utf-8")}
+
+
+def _url(address: str) -> URL | None:
+    """None: a file here."""
+    return URL(address) if address.startswith(("http://", "https://")) else None
+
+
+def _origin(url: URL) -> tuple[str, int | None]:
+    return url.host or "", url.port
+
+
+def _shown(url: URL) -> str:
+    return shown(str(url))
+
+
+def _refused(url: URL, status: int) -> str:
+    mend = "; give a login in the index's address, in .netrc or by keyring" if status in {401, 403} else ""
+    return f"{url.name}: {_shown(url)} answered {status}{mend}"

@@ -1,0 +1,57 @@
+"""pip's settings in uv's words."""
+
+from pathlib import Path
+
+import pytest
+
+from aks_inference_runtime.packages.settings import DEFAULT_INDEX, PipSettings
+from aks_inference_runtime.packages.uv import uv_switches, uv_variables
+
+A, B = "https://user:hush@a.example/simple", "https://b.example/simple"
+ALWAYS = {
+    "UV_CACHE_DIR": "/cache/uv",
+    "UV_INDEX_STRATEGY": "unsafe-best-match",
+    "UV_NO_PROGRESS": "1",
+    "UV_SYSTEM_CERTS": "1",
+    "NO_COLOR": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (PipSettings(), {}),
+        (PipSettings(indexes=(A, B)), {"UV_DEFAULT_INDEX": A, "UV_INDEX": B}),
+        (PipSettings(indexes=(DEFAULT_INDEX, A, B)), {"UV_INDEX": f"{A} {B}"}),
+        (PipSettings(indexes=(), links=("/one", "/two")), {"UV_FIND_LINKS": "/one,/two"}),
+        (PipSettings(pre=True), {"UV_PRERELEASE": "allow"}),
+        (
+            PipSettings(cert="/ca.pem", client_cert="/me.pem"),
+            {"SSL_CERT_FILE": "/ca.pem", "SSL_CLIENT_CERT": "/me.pem"},
+        ),
+        (PipSettings(proxy="http://p:1"), {"HTTP_PROXY": "http://p:1", "HTTPS_PROXY": "http://p:1"}),
+        (PipSettings(trusted=("a", "b:1")), {"UV_INSECURE_HOST": "a b:1"}),
+        (PipSettings(constraints=("/c.txt", "https://x/c")), {"UV_CONSTRAINT": "/c.txt https://x/c"}),
+        (PipSettings(keyring=True), {"UV_KEYRING_PROVIDER": "subprocess"}),
+    ],
+)
+def test_what_pip_is_told_is_told_uv(settings: PipSettings, expected: dict[str, str]) -> None:
+    assert uv_variables(settings, Path("/cache"), {}) == ALWAYS | expected
+
+
+def test_a_relative_constraint_is_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv runs in another one."""
+    monkeypatch.chdir(tmp_path)
+    told = uv_variables(PipSettings(constraints=("c.txt",)), Path("/cache"), {})
+    assert told["UV_CONSTRAINT"] == str(tmp_path / "c.txt")
+
+
+def test_what_uv_is_told_itself_stays() -> None:
+    own = {"UV_CACHE_DIR": "/mine", "UV_INDEX_STRATEGY": "first-index"}
+    told = uv_variables(PipSettings(), Path("/cache"), own)
+    assert {name: told[name] for name in own} == own
+
+
+def test_no_index_has_a_switch_only() -> None:
+    assert uv_switches(PipSettings(indexes=())) == ["--no-index"]
+    assert uv_switches(PipSettings()) == []
