@@ -38,6 +38,7 @@ class Index:
     redirect: str | None = None
     """Files are elsewhere."""
     authorizations: list[str | None] = field(default_factory=list)
+    algorithm: str = "sha256"
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Lets go what waits."""
 
@@ -47,7 +48,10 @@ class Index:
         found = [path for path in sorted(self.folder.iterdir()) if path.name.startswith(f"{name}-")]
         if not found:
             raise web.HTTPNotFound
-        links = "".join(f'<a href="/files/{one.name}#sha256={digest(one)}">{one.name}</a>' for one in found)
+        links = "".join(
+            f'<a href="/files/{one.name}#{self.algorithm}={digest(one, self.algorithm)}">{one.name}</a>'
+            for one in found
+        )
         return web.Response(text=links, content_type="text/html")
 
     async def file(self, request: web.Request) -> web.StreamResponse:
@@ -67,15 +71,15 @@ class Index:
             if request.headers.get("Authorization") != expected:
                 raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Basic"})
 
-    def wanted(self, name: str, place: Path, **more: Any) -> Wanted:
+    def wanted(self, name: str, **more: Any) -> Wanted:
         """A file of it, as a lock file tells."""
         path = self.folder / name
-        told = {"sha256": digest(path), "size": path.stat().st_size, **more}
-        return Wanted(name, f"{self.url}/files/{name}", place=place / name, **told)
+        told = {"digests": {"sha256": digest(path)}, "size": path.stat().st_size, **more}
+        return Wanted(name, f"{self.url}/files/{name}", **told)
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    return hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture
@@ -116,8 +120,8 @@ async def index(serve: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> In
 
 async def fetched(index: Index, tmp_path: Path, *wanted: Wanted, settings: PipSettings | None = None) -> list[str]:
     lines: list[str] = []
-    await download(wanted, settings or PipSettings(indexes=(f"{index.url}/simple",)), lines.append, wait_s=0.001)
-    return lines
+    own = settings or PipSettings(indexes=(f"{index.url}/simple",))
+    return await download(wanted, tmp_path / "wheels", own, lines.append, wait_s=0.001)
 
 
 async def cut(request: web.Request) -> web.StreamResponse:
@@ -213,7 +217,7 @@ async def test_a_login_goes_to_no_other_place(
     make_wheel(elsewhere.folder, "beta")
     index.login, index.redirect = "me:hush", elsewhere.url
     settings = PipSettings(indexes=(f"{index.url}/simple".replace("http://", "http://me:hush@"),))
-    await fetched(index, tmp_path, index.wanted("beta-1.0-py3-none-any.whl", tmp_path / "x"), settings=settings)
+    await fetched(index, tmp_path, index.wanted("beta-1.0-py3-none-any.whl"), settings=settings)
     assert elsewhere.authorizations == [None]
 
 
@@ -223,9 +227,9 @@ async def test_what_broke_off_is_asked_for_again(
 ) -> None:
     name = make_wheel(index.folder, "beta").name
     index.faults = [*faults]
-    one = index.wanted(name, tmp_path / "wheels")
-    await fetched(index, tmp_path, one)
-    assert digest(one.place) == one.sha256
+    one = index.wanted(name)
+    (sha256,) = await fetched(index, tmp_path, one)
+    assert digest(one.place(tmp_path / "wheels", sha256)) == sha256 == one.digests["sha256"]
     assert len(index.asked) == len(faults) + 1
 
 
@@ -243,14 +247,14 @@ async def test_what_cannot_be_had_ends_all(
     names = [make_wheel(index.folder, f"beta{n}").name for n in range(12)]
     index.faults = [fault] * 100
     with pytest.raises(NotFetched, match=rf"beta\d+-1\.0.*{text}"):
-        await fetched(index, tmp_path, *(index.wanted(name, tmp_path / "wheels") for name in names))
+        await fetched(index, tmp_path, *(index.wanted(name) for name in names))
     assert list((tmp_path / "wheels").iterdir()) == []
 
 
 async def test_more_than_was_told_is_not_taken(index: Index, tmp_path: Path, make_wheel: Any) -> None:
     name = make_wheel(index.folder, "beta").name
     with pytest.raises(NotFetched, match=r"more than the 10 bytes that it should have came"):
-        await fetched(index, tmp_path, index.wanted(name, tmp_path / "wheels", size=10))
+        await fetched(index, tmp_path, index.wanted(name, size=10))
     assert list((tmp_path / "wheels").iterdir()) == []
 
 
@@ -267,7 +271,7 @@ async def test_a_silent_index_is_given_up(
     index.faults = [silent] * 10
     async with asyncio.timeout(DEADLINE_S):
         with pytest.raises(NotFetched, match=r"was silent for 0\.05 s, 4 times"):
-            await fetched(index, tmp_path, index.wanted(name, tmp_path / "wheels"))
+            await fetched(index, tmp_path, index.wanted(name))
 
 
 async def test_a_stopped_fetch_leaves_nothing(index: Index, tmp_path: Path, make_wheel: Any) -> None:
@@ -282,7 +286,7 @@ async def test_a_stopped_fetch_leaves_nothing(index: Index, tmp_path: Path, make
         return answer
 
     index.faults = [waiting]
-    task = asyncio.create_task(fetched(index, tmp_path, index.wanted(name, tmp_path / "wheels")))
+    task = asyncio.create_task(fetched(index, tmp_path, index.wanted(name)))
     async with asyncio.timeout(DEADLINE_S):
         await begun.wait()
     task.cancel()
@@ -317,3 +321,26 @@ async def test_a_constraint_holds(
     monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "c.txt"))
     (wheel,) = await resolve(["beta"], (), TARGET, tmp_path / "cache", lambda _line: None)
     assert wheel.version == "1.0"
+
+
+async def test_an_index_with_other_digests(index: Index, tmp_path: Path, make_wheel: Any) -> None:
+    make_wheel(index.folder, "beta")
+    index.algorithm = "md5"
+    (wheel,) = await resolve(["beta"], (), TARGET, tmp_path / "cache", lambda _line: None)
+    assert digest(wheel.path) == wheel.sha256
+    name = wheel.path.name
+    with pytest.raises(NotFetched, match=r"with the digest md5:.*, not md5:0000, 4 times"):
+        await fetched(index, tmp_path, index.wanted(name, digests={"md5": "0000"}))
+    with pytest.raises(NotFetched, match=r"its digests are of unknown kinds \(crc\)"):
+        await fetched(index, tmp_path, index.wanted(name, digests={"crc": "0000"}))
+
+
+async def test_a_wheel_by_its_address(index: Index, tmp_path: Path, make_wheel: Any) -> None:
+    name = make_wheel(index.folder, "beta").name
+    index.login = "me:hush"
+    address = f"{index.url}/files/{name}".replace("http://", "http://me:hush@")
+    (wheel,) = await resolve([f"beta @ {address}"], (), TARGET, tmp_path / "cache", lambda _line: None)
+    assert wheel.path.name == name
+    lock = f"beta @ file://{index.folder / name}"
+    (again,) = await resolve([lock], (), TARGET, tmp_path / "other", lambda _line: None)
+    assert again.sha256 == wheel.sha256

@@ -39,11 +39,14 @@ def test_what_pip_is_told_is_told_uv(settings: PipSettings, expected: dict[str, 
     assert uv_variables(settings, Path("/cache"), {}) == ALWAYS | expected
 
 
-def test_a_relative_constraint_is_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_relative_is_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """uv runs in another one."""
     monkeypatch.chdir(tmp_path)
-    told = uv_variables(PipSettings(constraints=("c.txt",)), Path("/cache"), {})
-    assert told["UV_CONSTRAINT"] == str(tmp_path / "c.txt")
+    settings = PipSettings(constraints=("c.txt",), links=("wheels",), cert="ca.pem", client_cert="me.pem")
+    told = uv_variables(settings, Path("/cache"), {"UV_CACHE_DIR": "uv"})
+    named = {"UV_CONSTRAINT": "c.txt", "UV_FIND_LINKS": "wheels", "UV_CACHE_DIR": "uv"}
+    named |= {"SSL_CERT_FILE": "ca.pem", "SSL_CLIENT_CERT": "me.pem"}
+    assert {name: told[name] for name in named} == {name: str(tmp_path / value) for name, value in named.items()}
 
 
 def test_what_uv_is_told_itself_stays() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ WAIT_S = 0.5
 """Before the second try; each later one waits twice as long."""
 MOST_BYTES = 8 * 1024**3
 """Of a file whose size nobody said: the largest published ones have about 3 GB."""
+DIGESTS = ("sha256", "sha512", "sha384", "blake2b", "md5")
+"""Best first: files are kept by the first."""
 _PIECE = 256 * 1024
 _SILENT_S = 60.0
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -32,14 +34,25 @@ class NotFetched(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file and where it is to be."""
+    """A file of an index."""
 
     filename: str
     url: str
     """Or the path of a file here."""
-    sha256: str
-    place: Path
+    digests: Mapping[str, str]
+    """By their algorithms: one at least. Old indexes have MD5 alone."""
     size: int | None = None
+
+    def place(self, folder: Path, sha256: str) -> Path:
+        """Where it is kept."""
+        return folder / sha256 / self.filename
+
+    def judged(self) -> tuple[str, str]:
+        """The best of its digests. Raises NotFetched."""
+        for algorithm in DIGESTS:
+            if algorithm in self.digests:
+                return algorithm, self.digests[algorithm]
+        raise NotFetched(f"{self.filename}: its digests are of unknown kinds ({', '.join(self.digests)})")
 
 
 class _Broken(Exception):
@@ -47,32 +60,41 @@ class _Broken(Exception):
 
 
 async def download(
-    wanted: Sequence[Wanted], settings: PipSettings, progress: Callable[[str], None], wait_s: float = WAIT_S
-) -> None:
-    """All that is not in its place yet. The first that cannot be had ends the others. Raises NotFetched."""
-    missing = [one for one in wanted if not one.place.is_file()]
-    if not missing:
-        return
-    size = sum(one.size or 0 for one in missing)
-    progress(f"fetching {len(missing)} packages" + (f" ({size / 1e6:.1f} MB)" if size else ""))
+    wanted: Sequence[Wanted],
+    folder: Path,
+    settings: PipSettings,
+    progress: Callable[[str], None],
+    wait_s: float = WAIT_S,
+) -> list[str]:
+    """Their SHA-256s, by which all are in the folder then; what is there is not fetched. The first that cannot be had
+    ends the others. Raises NotFetched."""
+    known = [one.digests.get("sha256") for one in wanted]
+    missing = [n for n, one in enumerate(wanted) if not (sha := known[n]) or not one.place(folder, sha).is_file()]
+    size = sum(wanted[n].size or 0 for n in missing)
+    if missing:
+        progress(f"fetching {len(missing)} packages" + (f" ({size / 1e6:.1f} MB)" if size else ""))
     slots = asyncio.Semaphore(PARALLEL)
     try:
         async with _Files(settings, wait_s) as files, asyncio.TaskGroup() as group:
-            for one in sorted(missing, key=lambda each: -(each.size or 0)):
-                group.create_task(_one(files, one, slots))
+            largest_first = sorted(missing, key=lambda n: -(wanted[n].size or 0))
+            tasks = {n: group.create_task(_one(files, wanted[n], folder, slots)) for n in largest_first}
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    return [tasks[n].result() if n in tasks else str(known[n]) for n in range(len(wanted))]
 
 
-async def _one(files: "_Files", one: Wanted, slots: asyncio.Semaphore) -> None:
+async def _one(files: "_Files", one: Wanted, folder: Path, slots: asyncio.Semaphore) -> str:
     async with slots:
-        one.place.parent.mkdir(parents=True, exist_ok=True)
-        part = one.place.with_name(f"{one.place.name}.{os.getpid()}.part")
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        part = folder / f"{one.filename}.{os.getpid()}.{id(one)}.part"
         try:
-            await files.fetch(one, part)
-            part.replace(one.place)
+            sha256 = await files.fetch(one, part)
+            place = one.place(folder, sha256)
+            place.parent.mkdir(exist_ok=True)
+            part.replace(place)
         finally:
             part.unlink(missing_ok=True)
+        return sha256
 
 
 class _Files:
@@ -99,17 +121,17 @@ class _Files:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def fetch(self, one: Wanted, part: Path) -> None:
-        """Into a file of its own. Raises NotFetched."""
-        url = _url(one.url)
-        for tried in range(TRIES):
+    async def fetch(self, one: Wanted, part: Path) -> str:
+        """Into a file of its own; its SHA-256. Raises NotFetched."""
+        url, tried = _url(one.url), 0
+        while True:
             try:
-                await _written(one, self._pieces(url) if url else _local(one.url), part)
-                return
+                return await _written(one, self._pieces(url) if url else _local(one.url), part)
             except _Broken as broken:
-                if tried == TRIES - 1:
+                tried += 1
+                if tried == TRIES:
                     raise NotFetched(f"{one.filename}: {shown(one.url)} {broken}, {TRIES} times") from None
-            await asyncio.sleep(self._wait_s * 2**tried)
+            await asyncio.sleep(self._wait_s * 2 ** (tried - 1))
 
     async def _pieces(self, url: URL) -> AsyncGenerator[bytes]:
         login, judged = await self._login(url), not self._trusted(url)
@@ -143,19 +165,24 @@ class _Files:
         return _authorization(index.user, index.password or "")
 
 
-async def _written(one: Wanted, pieces: AsyncGenerator[bytes], part: Path) -> None:
-    digest, got, most = hashlib.sha256(), 0, one.size if one.size is not None else MOST_BYTES
+async def _written(one: Wanted, pieces: AsyncGenerator[bytes], part: Path) -> str:
+    algorithm, expected = one.judged()
+    sha256 = hashlib.sha256()
+    judged = sha256 if algorithm == "sha256" else hashlib.new(algorithm, usedforsecurity=False)
+    got, most = 0, one.size if one.size is not None else MOST_BYTES
     with part.open("wb") as file:
         async with aclosing(pieces):
             async for piece in pieces:
                 got += len(piece)
                 if got > most:
                     raise NotFetched(f"{one.filename}: more than the {most} bytes that it should have came")
-                digest.update(piece)
+                for digest in {sha256, judged}:
+                    digest.update(piece)
                 file.write(piece)
-    if digest.hexdigest() != one.sha256:
+    if judged.hexdigest() != expected:
         # Too few bytes, too: a proxy on the way ends a connection as if all had been said.
-        raise _Broken(f"gave {got} bytes with the digest sha256:{digest.hexdigest()}, not sha256:{one.sha256}")
+        raise _Broken(f"gave {got} bytes with the digest {algorithm}:{judged.hexdigest()}, not {algorithm}:{expected}")
+    return sha256.hexdigest()
 
 
 async def _local(address: str) -> AsyncGenerator[bytes]:

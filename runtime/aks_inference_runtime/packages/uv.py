@@ -29,7 +29,7 @@ def uv_variables(settings: PipSettings, cache: Path, environ: Mapping[str, str])
     found = {
         # As pip looks: what is newest in any index.
         "UV_INDEX_STRATEGY": environ.get("UV_INDEX_STRATEGY", "unsafe-best-match"),
-        "UV_CACHE_DIR": environ.get("UV_CACHE_DIR") or str(cache / "uv"),
+        "UV_CACHE_DIR": _absolute(environ.get("UV_CACHE_DIR") or str(cache / "uv")),
         "UV_NO_PROGRESS": "1",
         "UV_SYSTEM_CERTS": "1",
         "NO_COLOR": "1",
@@ -37,12 +37,12 @@ def uv_variables(settings: PipSettings, cache: Path, environ: Mapping[str, str])
     if settings.indexes[:1] not in ((), (DEFAULT_INDEX,)):
         found["UV_DEFAULT_INDEX"] = settings.indexes[0]
     found |= _listed("UV_INDEX", settings.indexes[1:], " ")
-    found |= _listed("UV_FIND_LINKS", settings.links, ",")
+    found |= _listed("UV_FIND_LINKS", tuple(map(_absolute, settings.links)), ",")
     found |= _listed("UV_INSECURE_HOST", settings.trusted, " ")
     found |= _listed("UV_CONSTRAINT", tuple(map(_absolute, settings.constraints)), " ")
     found |= {"UV_PRERELEASE": "allow"} if settings.pre else {}
-    found |= {"SSL_CERT_FILE": settings.cert} if settings.cert else {}
-    found |= {"SSL_CLIENT_CERT": settings.client_cert} if settings.client_cert else {}
+    found |= {"SSL_CERT_FILE": _absolute(settings.cert)} if settings.cert else {}
+    found |= {"SSL_CLIENT_CERT": _absolute(settings.client_cert)} if settings.client_cert else {}
     found |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy} if settings.proxy else {}
     return found | ({"UV_KEYRING_PROVIDER": "subprocess"} if settings.keyring else {})
 
@@ -57,4 +57,5 @@ def _listed(name: str, values: tuple[str, ...], between: str) -> dict[str, str]:
 
 
 def _absolute(place: str) -> str:
+    # uv runs in another folder.
     return place if "://" in place else str(Path(place).absolute())

@@ -5,6 +5,7 @@ Azure ML's images (reference: azureml-v1.md 6.3); `refresh` chooses anew.
 """
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ from aks_inference_runtime.packages.download import NotFetched, Wanted, download
 from aks_inference_runtime.packages.settings import PipSettings, machine_settings, with_options
 from aks_inference_runtime.packages.uv import NoUv, uv_program, uv_switches, uv_variables
 
+WHEELS = "wheels"
+"""Folder of the cache."""
 UV_GLIBC = ((2, 40), (2, 38), (2, 36), (2, 34), (2, 31), (2, 28), (2, 17))
 """C libraries that uv has a platform name for (`uv pip compile --python-platform`)."""
 
@@ -58,19 +61,19 @@ async def resolve(
         progress(f"{len(kept)} packages as chosen before")
         return kept
     pip = with_options(machine_settings(os.environ, Path(sys.prefix)), options, os.environ)
-    chosen = await _choose(requirements, pip, target, cache, progress, refresh)
-    wanted = [Wanted(one.filename, url, one.sha256, _wheel_path(cache, one), size) for one, url, size in chosen]
+    wanted = await _choose(requirements, pip, target, cache, progress, refresh)
     try:
-        await download(wanted, pip, progress)
+        digests = await download(wanted, cache / WHEELS, pip, progress)
     except NotFetched as error:
         raise BuildFailed(f"fetching packages: {error}") from None
-    return await asyncio.to_thread(_keep, [one for one, _, _ in chosen], record, cache)
+    chosen = [Kept(one.filename, sha256) for one, sha256 in zip(wanted, digests, strict=True)]
+    return await asyncio.to_thread(_keep, chosen, record, cache)
 
 
 async def _choose(
     requirements: Sequence[str], pip: PipSettings, target: Target, cache: Path, progress: Progress, refresh: bool
-) -> list[tuple[Kept, str, int | None]]:
-    """The wheels, where each is, and how large where that is known."""
+) -> list[Wanted]:
+    """The wheels. Raises BuildFailed."""
     try:
         command = [uv_program(), "pip", "compile", *uv_switches(pip), "--python-version", target.python]
     except NoUv as error:
@@ -90,17 +93,21 @@ async def _choose(
             await run_tool(command, progress, what="resolving packages", environment=variables, directory=Path(folder))
             return list(_of_lock(tomllib.loads(lock.read_text("utf-8")), target))
         except BuildFailed as error:
-            raise BuildFailed(f"{error}\n{_hint(target)}") from None
+            raise BuildFailed(f"{error}{_mend(str(error), target)}") from None
 
 
-def _hint(target: Target) -> str:
+def _mend(said: str, target: Target) -> str:
+    if f"os error {errno.ENOSPC}" in " ".join(said.split()):
+        return "\nthe disk is full: make room and apply again"
+    if "No solution found" not in said:
+        return ""
     return (
-        f"each package needs a wheel for Python {target.python} on {target.platform} with glibc "
+        f"\neach package needs a wheel for Python {target.python} on {target.platform} with glibc "
         f"{'.'.join(map(str, target.glibc))}: pin a version that has one, or choose a builder with a build tool"
     )
 
 
-def _of_lock(content: dict[str, Any], target: Target) -> Iterator[tuple[Kept, str, int | None]]:
+def _of_lock(content: dict[str, Any], target: Target) -> Iterator[Wanted]:
     """What a lock file (PEP 751) has for the target. Raises BuildFailed."""
     try:
         lock = Pylock.from_dict(content)
@@ -112,7 +119,7 @@ def _of_lock(content: dict[str, Any], target: Target) -> Iterator[tuple[Kept, st
             raise BuildFailed(f"resolving packages: {package.name} comes as its source, which would have to be built")
         address = found.url or found.path or ""
         filename = found.filename if isinstance(found, PackageWheel) else address.partition("#")[0].rpartition("/")[2]
-        yield Kept(filename, found.hashes["sha256"]), address, found.size
+        yield Wanted(filename, address, found.hashes, found.size)
 
 
 def _markers(target: Target) -> Environment:
@@ -143,7 +150,7 @@ def _choice_key(requirements: Sequence[str], options: Sequence[str], target: Tar
 
 
 def _wheel_path(cache: Path, kept: Kept) -> Path:
-    return cache / "wheels" / kept.sha256 / kept.filename
+    return cache / WHEELS / kept.sha256 / kept.filename
 
 
 def _read(record: Path, cache: Path) -> tuple[Wheel, ...] | None:

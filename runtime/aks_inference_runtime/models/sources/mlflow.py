@@ -73,7 +73,9 @@ async def _client(
         **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4"),
+        # A preview does not wait for minutes: 1, 2 and 4 seconds.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": os.environ.get("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1"),
         "PYTHONWARNINGS": "ignore",
     }
     process = await asyncio.create_subprocess_exec(
