@@ -1,5 +1,6 @@
 """The base image: its manifest for the platform, its configuration, and the interpreter in it."""
 
+import asyncio
 import json
 import tarfile
 from collections.abc import Mapping
@@ -150,7 +151,7 @@ async def _contents(client: RegistryClient, base: BaseImage, cache: Path, progre
     for layer in base.layers:
         progress(f"reading the base image's layer {layer.digest[:19]} ({layer.size / 1e6:.1f} MB)")
         path = await base_layer(client, base, layer, cache)
-        more, found = _scan(path, base)
+        more, found = await asyncio.to_thread(_scan, path, base)
         paths += more
         release = found or release
     interpreters = tuple(sorted({path for path in paths if "bin/python3." in path}))
