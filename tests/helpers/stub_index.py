@@ -18,6 +18,7 @@ class StubIndex:
         self.asked: list[str] = []
         self.logins: list[str | None] = []
         self.status = 404
+        self.headers: dict[str, str] = {}
         # Cleared: nobody is answered.
         self.open = threading.Event()
         self.open.set()
@@ -32,12 +33,15 @@ class StubIndex:
                 self.send_response(200 if kind else index.status)
                 packed = "gzip" in self.headers.get("Accept-Encoding", "") and kind == JSON
                 body = gzip.compress(body) if packed else body
-                for name, value in (("Content-Type", kind), ("Content-Length", str(len(body)))):
+                for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), *index.headers.items()):
                     self.send_header(name, value)
                 if packed:
                     self.send_header("Content-Encoding", "gzip")
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
 
             def log_message(self, *_: Any) -> None:
                 pass

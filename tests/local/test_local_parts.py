@@ -14,7 +14,7 @@ from aks_inference_runtime.api.errors import InvalidInput
 from aks_inference_runtime.api.status import ServiceState
 from aks_inference_runtime.api.supervisor import SupervisorRecord
 from aks_inference_runtime.local.capacity import Machine, room, why_not
-from aks_inference_runtime.local.environments import _run
+from aks_inference_runtime.local.install import run
 from aks_inference_runtime.local.replica import inherited
 from aks_inference_runtime.local.states import endpoint_state, version_state
 from aks_inference_runtime.local.template import rollout, template_of
@@ -31,12 +31,13 @@ def version(**settings: Any) -> EndpointVersion:
 # --- environments
 
 
-async def test_a_build_tells_the_steps_of_pip_and_not_each_of_its_lines() -> None:
-    lines = ["Looking in indexes: …", "Collecting joblib>=1.4.0", "  Downloading joblib.whl (1 kB)", "Collecting scipy"]
-    lines += ["Using cached scipy.whl", "Installing collected packages: joblib, scipy", "Successfully installed joblib"]
+async def test_a_build_tells_the_steps_of_uv_and_not_each_of_its_lines() -> None:
+    lines = ["Using Python 3.11.7 environment at: /x", "Resolved 3 packages in 0.4s", "Downloading scipy (33.7MiB)"]
+    lines += ["   Building mine @ file:///src", "      Built mine @ file:///src", "Prepared 3 packages in 2s"]
+    lines += ["Installed 3 packages in 9ms", " + scipy==1.17.1"]
     said: list[str] = []
-    tail = await _run([sys.executable, "-c", "import sys; print(*sys.argv[1:], sep='\\n')", *lines], said.append)
-    assert said == ["collects joblib>=1.4.0", "collects scipy", "installs 2 packages"]
+    tail = await run([sys.executable, "-c", "import sys; print(*sys.argv[1:], sep='\\n')", *lines], said.append)
+    assert said == ["installs 3 packages", "fetches scipy (33.7MiB)", "builds mine"]
     assert tail == [line.strip() for line in lines]
 
 

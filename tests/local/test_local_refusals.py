@@ -144,7 +144,7 @@ async def test_a_server_that_never_gets_healthy_is_given_up(local: Any) -> None:
         await local.deploy(local.declared("slow", script=script, liveness_probe=probe))
 
 
-async def test_a_broken_environment_fails_with_the_end_of_pips_output(local: Any) -> None:
+async def test_a_broken_environment_fails_with_the_end_of_uvs_output(local: Any) -> None:
     await local.launch()
     nothing = {"pip_packages": ["aks-inference-no-such-package @ file:///nowhere/none-1-py3-none-any.whl"]}
     with pytest.raises(OperationFailed, match="could not be built") as failed:

@@ -1,11 +1,10 @@
-"""What lies on the disk: environments, logs that are cut, versions of models."""
+"""What lies on the disk: logs that are cut, versions of models."""
 
 import asyncio
 import errno
 import os
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,77 +14,8 @@ from aks_inference_runtime.api.endpoint import ModelReference
 from aks_inference_runtime.api.errors import Conflict, InvalidInput, NotFound, OperationFailed
 from aks_inference_runtime.api.supervisor import LocalSettings, ModelRegistration
 from aks_inference_runtime.local import logs
-from aks_inference_runtime.local.environments import BuiltEnvironment, EnvironmentStore, hash_of
 from aks_inference_runtime.local.files import read_wire, write_text
 from aks_inference_runtime.local.models import ModelStore
-
-
-def wheel(folder: Path) -> str:
-    """A requirement that installs without an index: a package with the server's name and nothing in it."""
-    name = "azureml_inference_server_http-1.5.1"
-    path = folder / f"{name}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("nothing_at_all.py", "")
-        info = f"{name}.dist-info"
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: azureml-inference-server-http\nVersion: 1.5.1\n"
-        )
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{info}/RECORD", "")
-    return f"azureml-inference-server-http @ {path.as_uri()}"
-
-
-async def test_two_builds_of_one_environment_happen_once(tmp_path: Path) -> None:
-    told: list[str] = []
-    stores = [EnvironmentStore(tmp_path / "cache") for _ in range(2)]
-    requirement = wheel(tmp_path)
-    first, second = await asyncio.gather(*(store.get([requirement], told.append) for store in stores))
-    assert first == second
-    assert first.server_version == "1.5.1"
-    assert first.python.exists()
-    assert sum(line.startswith("builds Python environment") for line in told) == 1
-    assert any("waits for another build" in line for line in told)
-    told.clear()
-    assert await stores[0].get([requirement], told.append) == first
-    assert told == []
-
-
-async def test_a_cache_that_cannot_be_made_says_what_it_is_for(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    root = tmp_path / "file" / "cache"
-    with pytest.raises(OperationFailed, match=r"Python environments of scoring servers .* XDG_CACHE_HOME") as caught:
-        await EnvironmentStore(root).get((), lambda _: None)
-    assert str(caught.value).startswith(f"{root} cannot be made: Not a directory")
-
-
-async def test_a_build_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
-    store = EnvironmentStore(tmp_path / "cache")
-    requirement = wheel(tmp_path)
-    started = asyncio.Event()
-    build = asyncio.create_task(store.get([requirement], lambda _: started.set()))
-    await started.wait()
-    build.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await build
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
-    assert (await store.get([requirement], lambda _: None)).server_version == "1.5.1"
-
-
-async def test_an_environment_whose_python_is_gone_is_built_anew_once(tmp_path: Path) -> None:
-    stores = [EnvironmentStore(tmp_path / "cache") for _ in range(2)]
-    requirement = wheel(tmp_path)
-    key = hash_of([requirement])
-    present = BuiltEnvironment(key, tmp_path / "cache" / key, "1.5.1")
-    present.python.parent.mkdir(parents=True)
-    present.python.symlink_to(tmp_path / "removed-by-an-upgrade")
-    (present.folder / "environment.json").write_text('{"serverVersion": "1.5.1"}')
-    told: list[str] = []
-    again = await asyncio.gather(*(store.get([requirement], told.append) for store in stores))
-    assert again == [present, present]
-    assert present.usable
-    assert sum(line.startswith("builds Python environment") for line in told) == 1
 
 
 @pytest.mark.parametrize(

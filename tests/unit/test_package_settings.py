@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from aks_inference_runtime.packages.settings import DEFAULT_INDEX, PipSettings, machine_settings, shown, with_options
+from aks_inference_runtime.packages.settings import (
+    DEFAULT_INDEX,
+    PipSettings,
+    machine_settings,
+    other_options,
+    shown,
+    with_options,
+)
 
 A, B, C = "https://a.example/simple", "https://b.example/simple", "https://c.example/simple"
 
@@ -42,6 +49,15 @@ def test_nothing_is_configured(home: dict[str, str]) -> None:
         ({"PIP_CONSTRAINT": "/c.txt d.txt"}, {"constraints": ("/c.txt", "d.txt")}),
         ({"PIP_KEYRING_PROVIDER": "subprocess"}, {"keyring": True}),
         ({"UV_KEYRING_PROVIDER": "subprocess"}, {"keyring": True}),
+        ({"PIP_DEFAULT_TIMEOUT": "60"}, {"timeout": "60"}),
+        ({"PIP_TIMEOUT": "60"}, {"timeout": "60"}),
+        (
+            {"PIP_NO_BINARY": "a", "PIP_ONLY_BINARY": "b,c"},
+            {"builds": ("--no-binary a", "--only-binary b", "--only-binary c")},
+        ),
+        ({"REQUESTS_CA_BUNDLE": __file__}, {"cert": __file__}),
+        ({"REQUESTS_CA_BUNDLE": "/nowhere/at/all"}, {}),
+        ({"CURL_CA_BUNDLE": __file__, "PIP_CERT": "/ca.pem"}, {"cert": "/ca.pem"}),
     ],
 )
 def test_variables(home: dict[str, str], variables: dict[str, str], expected: dict[str, Any]) -> None:
@@ -76,6 +92,7 @@ def test_files_that_are_none(home: dict[str, str], tmp_path: Path, text: str) ->
         ([f"-i {C}", f"--extra-index-url {B}"], {"indexes": (C, B)}),
         (["--no-index", "-f /wheels", f"--extra-index-url {C}"], {"indexes": (), "links": ("/wheels",)}),
         (["--prefer-binary", "--index-url"], {"indexes": (A, B)}),
+        (["--trusted-host a", "--trusted-host=b:1"], {"trusted": ("a", "b:1")}),
         (["--index-url https://${TOKEN}@c.example/${other}"], {"indexes": ("https://hush@c.example/${other}",)}),
     ],
 )
@@ -84,6 +101,11 @@ def test_options_of_requirements(options: list[str], expected: dict[str, Any]) -
     assert with_options(settings, options, {"TOKEN": "hush", "other": "x"}) == PipSettings(
         **{"indexes": (A, B), **expected}
     )
+
+
+def test_what_remains_of_the_options() -> None:
+    options = ["-i https://c.example", "--pre", "--no-binary=a,b", "--only-binary", "--require-hashes", "-c c.txt"]
+    assert list(other_options(options)) == ["--no-binary a", "--no-binary b", "--require-hashes", "-c c.txt"]
 
 
 @pytest.mark.parametrize(

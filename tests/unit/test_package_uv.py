@@ -33,6 +33,8 @@ ALWAYS = {
         (PipSettings(trusted=("a", "b:1")), {"UV_INSECURE_HOST": "a b:1"}),
         (PipSettings(constraints=("/c.txt", "https://x/c")), {"UV_CONSTRAINT": "/c.txt https://x/c"}),
         (PipSettings(keyring=True), {"UV_KEYRING_PROVIDER": "subprocess"}),
+        (PipSettings(timeout="60"), {"UV_HTTP_TIMEOUT": "60"}),
+        (PipSettings(timeout="1.5"), {}),
     ],
 )
 def test_what_pip_is_told_is_told_uv(settings: PipSettings, expected: dict[str, str]) -> None:
@@ -49,10 +51,16 @@ def test_what_is_relative_is_of_this_folder(tmp_path: Path, monkeypatch: pytest.
     assert {name: told[name] for name in named} == {name: str(tmp_path / value) for name, value in named.items()}
 
 
+def test_the_home_folder_and_addresses_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    told = uv_variables(PipSettings(links=("~/wheels", "https://x/all")), Path("/cache"), {})
+    assert told["UV_FIND_LINKS"] == "/home/me/wheels,https://x/all"
+
+
 def test_what_uv_is_told_itself_stays() -> None:
-    own = {"UV_CACHE_DIR": "/mine", "UV_INDEX_STRATEGY": "first-index"}
-    told = uv_variables(PipSettings(), Path("/cache"), own)
-    assert {name: told[name] for name in own} == own
+    own = {"UV_CACHE_DIR": "/mine", "UV_INDEX_STRATEGY": "first-index", "UV_HTTP_TIMEOUT": "9"}
+    told = uv_variables(PipSettings(timeout="60"), Path("/cache"), own)
+    assert own | told == told | own
 
 
 def test_no_index_has_a_switch_only() -> None:

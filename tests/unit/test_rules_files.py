@@ -167,7 +167,7 @@ BAD_INFERENCE: list[tuple[dict[str, Any], str]] = [
     (
         {"environment": {"python": {"condaDependencies": {"dependencies": ["numpy=1.2"]}}}},
         ': environment.python.condaDependencies.dependencies[0] = "numpy=1.2": is a conda package; the local target '
-        "installs with pip only: move it under pip, for example numpy==1.2",
+        "installs packages of pip only: move it under pip, for example numpy==1.2",
     ),
     (
         {"environment": {"python": {"condaDependencies": {"dependencies": ["python=3.6.2"]}}}},

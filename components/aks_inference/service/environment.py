@@ -265,7 +265,7 @@ def _conda_package(at: PropertyPath, item: str) -> Iterator[Finding]:
             rule = f"Python {version}; the local target runs this machine's Python {here}"
             yield Finding(at, rule, f"leave the version out, or write python={here}", item)
         return
-    rule = "is a conda package; the local target installs with pip only"
+    rule = "is a conda package; the local target installs packages of pip only"
     yield Finding(at, rule, f"move it under pip, for example {name}{'==' + version if version else ''}", item)
 
 

@@ -4,24 +4,18 @@ import asyncio
 import contextlib
 import fcntl
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import OperationFailed
-from aks_inference_runtime.api.output import lines_of
 from aks_inference_runtime.local.built import BuiltEnvironment, cache_root, hash_of, read_built
 from aks_inference_runtime.local.files import write_text
+from aks_inference_runtime.local.install import install, run
 from aks_inference_runtime.scoring.requirements import SERVER_PACKAGE, canonical
 
 __all__ = ["BuiltEnvironment", "EnvironmentStore", "cache_root", "hash_of"]
 
-TAIL_LINES = 30
 _LOCK_POLL_S = 0.2
 _ASK_VERSION = f"import importlib.metadata as m; print(m.version({SERVER_PACKAGE!r}))"
 
@@ -41,7 +35,7 @@ class EnvironmentStore:
 
         Raises:
             InvalidInput: a line is no requirement.
-            OperationFailed: the build broke; the text carries the tail of pip's output.
+            OperationFailed: the build broke; the text carries the tail of uv's output.
         """
         lines = canonical(packages)
         key = hash_of(packages)
@@ -50,8 +44,8 @@ class EnvironmentStore:
             return found
         try:
             self._make_root()
-            async with _locked(self._root / f"{key}.lock", progress):
-                return read_built(key, folder) or await self._build(key, folder, lines, progress)
+            async with _locked(self._root / f"{key}.lock", progress) as lock:
+                return read_built(key, folder) or await self._build(key, folder, lines, lock, progress)
         except OSError as error:
             raise OperationFailed(f"environment {key}: {error.strerror or error} ({error.filename})") from None
 
@@ -66,19 +60,15 @@ class EnvironmentStore:
             ) from None
 
     async def _build(
-        self, key: str, folder: Path, lines: Sequence[str], progress: Callable[[str], None]
+        self, key: str, folder: Path, lines: Sequence[str], lock: int, progress: Callable[[str], None]
     ) -> BuiltEnvironment:
         # In its final place, since scripts carry absolute paths; the record, written last, says that it is whole.
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         try:
             progress(f"builds Python environment {key[:12]}")
-            await _run([sys.executable, "-m", "venv", str(folder)], progress)
-            requirements = folder / "requirements.txt"
-            write_text(requirements, "\n".join(lines) + "\n")
+            await install(folder, lines, self._root, lock, progress)
             python = str(folder / "bin" / "python")
-            install = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-            await _run([*install, "-r", str(requirements)], progress)
-            version = (await _run([python, "-c", _ASK_VERSION], lambda _: None))[-1]
+            version = (await run([python, "-c", _ASK_VERSION], lambda _: None))[-1]
             write_text(folder / "environment.json", json.dumps({"serverVersion": version, "requirements": lines}))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
@@ -87,7 +77,7 @@ class EnvironmentStore:
 
 
 @contextlib.asynccontextmanager
-async def _locked(path: Path, progress: Callable[[str], None]) -> AsyncIterator[None]:
+async def _locked(path: Path, progress: Callable[[str], None]) -> AsyncIterator[int]:
     with path.open("w") as file:
         while True:
             try:
@@ -96,43 +86,4 @@ async def _locked(path: Path, progress: Callable[[str], None]) -> AsyncIterator[
             except BlockingIOError:
                 progress("waits for another build of the same Python environment")
                 await asyncio.sleep(_LOCK_POLL_S)
-        yield
-
-
-async def _run(command: Sequence[str], progress: Callable[[str], None]) -> list[str]:
-    """Runs it to its end; its last lines. Raises OperationFailed with them."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None  # noqa: S101 - PIPE above
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
-    try:
-        async for written in lines_of(process.stdout):
-            if line := written.strip():
-                tail.append(line)
-                if said := _short(line):
-                    progress(said)
-        code = await process.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        raise
-    if code != 0:
-        text = "\n".join(tail)
-        raise OperationFailed(f"the Python environment could not be built (exit code {code})\n{text}")
-    return list(tail)
-
-
-def _short(line: str) -> str | None:
-    """What a person wants to see of a line of pip's: the package, not the file. None: as said last."""
-    words = line.split()
-    if words[:1] == ["Collecting"] and len(words) > 1:
-        return f"collects {words[1]}"
-    if words[:2] == ["Installing", "collected"]:
-        return f"installs {max(0, len(words) - 3)} packages"
-    return None
+        yield file.fileno()

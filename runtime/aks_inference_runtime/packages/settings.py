@@ -17,6 +17,9 @@ DEFAULT_INDEX = "https://pypi.org/simple"
 _SECTIONS = ("global", "install")
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_SHORT = {"-i": "--index-url", "-f": "--find-links"}
+_TAKEN = frozenset({"--index-url", "--extra-index-url", "--find-links", "--pre", "--no-index", "--trusted-host"})
+_BUILDS = ("--no-binary", "--only-binary")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class PipSettings:
     """Files and addresses."""
     keyring: bool = False
     """Passwords of an index whose address has a user only are asked of the program `keyring`."""
+    timeout: str | None = None
+    """Seconds that an index may be silent."""
+    builds: tuple[str, ...] = ()
+    """Options of a requirements file that say what is built from its source, such as `--only-binary numpy`."""
 
 
 def shown(address: str) -> str:
@@ -68,12 +75,14 @@ def machine_settings(environ: Mapping[str, str], site: Path | None = None) -> Pi
         () if _switch(taken, "no-index") else tuple(dict.fromkeys(indexes)),
         tuple(taken.get("find-links", "").split()),
         _switch(taken, "pre"),
-        taken.get("cert"),
+        taken.get("cert") or _bundle(environ),
         taken.get("proxy"),
         taken.get("client-cert"),
         tuple(taken.get("trusted-host", "").split()),
         tuple(taken.get("constraint", "").split()),
         taken.get("keyring-provider") == "subprocess" or environ.get("UV_KEYRING_PROVIDER") == "subprocess",
+        taken.get("default-timeout") or taken.get("timeout"),
+        tuple(other_options(f"{name} {taken.get(name[2:], '')}" for name in _BUILDS)),
     )
 
 
@@ -83,6 +92,7 @@ def with_options(settings: PipSettings, options: Iterable[str], environ: Mapping
     given = [value for name, value in parsed if name == "--index-url" and value]
     extra = [value for name, value in parsed if name == "--extra-index-url" and value]
     links = [value for name, value in parsed if name == "--find-links" and value]
+    trusted = [value for name, value in parsed if name == "--trusted-host" and value]
     indexes: Sequence[str] = given[-1:] or settings.indexes
     if any(name == "--no-index" for name, _ in parsed) or not settings.indexes:
         indexes, extra = (), []
@@ -91,15 +101,31 @@ def with_options(settings: PipSettings, options: Iterable[str], environ: Mapping
         indexes=tuple(dict.fromkeys([*indexes, *extra])),
         links=tuple(dict.fromkeys([*settings.links, *links])),
         pre=settings.pre or any(name == "--pre" for name, _ in parsed),
+        trusted=tuple(dict.fromkeys([*settings.trusted, *trusted])),
     )
+
+
+def other_options(options: Iterable[str]) -> Iterator[str]:
+    """Those that `with_options` leaves alone; names of packages in lines of their own, as uv wants them."""
+    for line in options:
+        name, value = _option(line, {})
+        if name in _BUILDS:
+            yield from (f"{name} {package}" for package in value.replace(",", " ").split())
+        elif name not in _TAKEN:
+            yield line
 
 
 def _option(line: str, environ: Mapping[str, str]) -> tuple[str, str]:
     name, _, value = line.strip().replace("=", " ", 1).partition(" ")
-    short = {"-i": "--index-url", "-f": "--find-links"}
     # As pip does in requirements files, so that no credentials need stand in one.
     expanded = _VARIABLE.sub(lambda found: environ.get(found[1]) or found[0], value.strip())
-    return short.get(name, name), expanded
+    return _SHORT.get(name, name), expanded
+
+
+def _bundle(environ: Mapping[str, str]) -> str | None:
+    """Of the library by which pip asks."""
+    given = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
+    return given if given and Path(given).is_file() else None
 
 
 def _files(environ: Mapping[str, str], site: Path | None) -> Iterator[Path]:

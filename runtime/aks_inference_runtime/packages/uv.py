@@ -24,7 +24,8 @@ def uv_program() -> str:
 def uv_variables(settings: PipSettings, cache: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """What tells uv the same as pip; variables, as addresses may hold credentials and arguments can be read by all.
 
-    Settings that pip's configuration does not name are left to uv's own. `cache`: unless uv is told another.
+    Settings that pip's configuration does not name are left to uv's own. `cache`: unless uv is told another. Of what is
+    built from source says `settings.builds`, which no variable can.
     """
     found = {
         # As pip looks: what is newest in any index.
@@ -43,6 +44,8 @@ def uv_variables(settings: PipSettings, cache: Path, environ: Mapping[str, str])
     found |= {"UV_PRERELEASE": "allow"} if settings.pre else {}
     found |= {"SSL_CERT_FILE": _absolute(settings.cert)} if settings.cert else {}
     found |= {"SSL_CLIENT_CERT": _absolute(settings.client_cert)} if settings.client_cert else {}
+    whole = settings.timeout or ""
+    found |= {"UV_HTTP_TIMEOUT": whole} if whole.isdecimal() and "UV_HTTP_TIMEOUT" not in environ else {}
     found |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy} if settings.proxy else {}
     return found | ({"UV_KEYRING_PROVIDER": "subprocess"} if settings.keyring else {})
 
@@ -58,4 +61,4 @@ def _listed(name: str, values: tuple[str, ...], between: str) -> dict[str, str]:
 
 def _absolute(place: str) -> str:
     # uv runs in another folder.
-    return place if "://" in place else str(Path(place).absolute())
+    return place if "://" in place else str(Path(place).expanduser().absolute())
