@@ -8,6 +8,10 @@ MONITORING_LABEL = f"{GROUP}/monitoring"
 """Namespaces that carry it with the value `true` may read metrics."""
 USER = 10_001
 """Of all our containers: no root, and none of a base image's usual users."""
+LONGEST_SCORE_S = 600
+"""A request of ten minutes survives a router's end (I4). One of an endpoint with a longer `scoring_timeout_ms` may not:
+routers are declared before endpoints and know none, and the longest that is allowed, 12 days, is no time for the drain
+of a node. A router ends as soon as its last request is over, whatever this is."""
 _DOWNWARD = {
     "POD_NAME": "metadata.name",
     "POD_NAMESPACE": "metadata.namespace",

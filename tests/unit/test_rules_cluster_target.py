@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from aks_inference.findings import Casing, Finding, Severity
+from aks_inference.rollout.spec import plan_rollout
 from aks_inference.service.endpoint import EndpointPlan
 from aks_inference.service.placing import CODE_LIMIT_BYTES
 from aks_inference.service.replicas import Replica, code_object, deployment, endpoint_object
@@ -76,6 +77,25 @@ def test_what_only_a_cluster_has_is_refused_on_this_machine(arguments: dict[str,
     assert found is None
     (name,) = arguments
     assert any("is only for a Kubernetes target" in f.text(Casing.SNAKE) and f.path == (name,) for f in findings)
+
+
+def test_a_score_that_outlasts_a_routers_end_is_a_warning(project: Path) -> None:
+    """Also of a version of a rollout; on this machine no router is upgraded."""
+    said = (
+        "scoring_timeout_ms = 600001: is longer than a router waits for its requests: what scores for more than ten "
+        "minutes may end with it; use 600,000 or less, or send again what an upgrade, a scale-down or a drain of the "
+        "router ends"
+    )
+    found, findings = plan(scoring_timeout_ms=600_001)
+    assert found is not None
+    assert [(f.severity, f.text(Casing.SNAKE)) for f in findings] == [(Severity.WARNING, said)]
+    assert plan(scoring_timeout_ms=600_000)[1] == []
+    version = {"version_name": "a", "image": "scoring:1", "inference_config": {"entry_script": "code/score.py"}}
+    _, findings = plan_rollout("churn", {"target": TARGET, "versions": [{**version, "scoring_timeout_ms": 600_001}]})
+    assert [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.WARNING] == [f"versions[0].{said}"]
+    local = format_target(LocalTarget(name="local", state_directory=str(project / "state")))
+    found, findings = plan(target=local, image=None, scoring_timeout_ms=600_001)
+    assert (found is not None, findings) == (True, [])
 
 
 def test_large_code_is_refused_before_anything_is_sent(project: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aks_inference.inference_runtime.spec import RuntimePlan
 from aks_inference.kubernetes import Manifest, named
-from aks_inference.pods import RESTRICTED, agent_probes, downward, labels, pod_security, spread
+from aks_inference.pods import LONGEST_SCORE_S, RESTRICTED, agent_probes, downward, labels, pod_security, spread
 from aks_inference.values import is_late
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.crd import crd
@@ -18,10 +18,6 @@ _TOKEN_FOLDER = "/etc/aks-inference-token"  # noqa: S105 - a folder
 _TOKEN_FILE = {"secretName": k8s.ROUTER_TOKEN_NAME, "defaultMode": 0o440}
 _RUN_FOLDER = "/run/aks-inference"
 _WEBHOOK_FOLDER = "/etc/aks-inference-webhook"
-_LONGEST_SCORE_S = 600
-"""A request of ten minutes survives a router's end (I4). One of an endpoint with a longer `scoring_timeout_ms` may not:
-routers are declared before endpoints and know none, and the longest that is allowed, 12 days, is no time for the drain
-of a node. A router ends as soon as its last request is over, whatever this is."""
 SETTINGS_ANNOTATION = f"{GROUP}/settings"
 """On the pods: a digest of the settings that they began with."""
 
@@ -50,7 +46,7 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
         digest,
     )
     # How many there are is the autoscaler's: a number here would set it back with each apply.
-    yield _deployment(plan, k8s.ROUTER_NAME, router, None, "router", plan.routers.asks, _LONGEST_SCORE_S + 60, digest)
+    yield _deployment(plan, k8s.ROUTER_NAME, router, None, "router", plan.routers.asks, LONGEST_SCORE_S + 60, digest)
     public = [{"name": "http", "port": 80, "targetPort": k8s.HTTP_PORT, "protocol": "TCP"}]
     if plan.tls is not None:
         public.append({"name": "https", "port": 443, "targetPort": k8s.HTTPS_PORT, "protocol": "TCP"})

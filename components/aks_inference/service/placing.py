@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aks_inference.findings import Finding, Severity
+from aks_inference.pods import LONGEST_SCORE_S
 from aks_inference.service.settings import VersionSettings
 from aks_inference_runtime.api import content
 from aks_inference_runtime.api.endpoint import Code, Container
@@ -101,6 +102,11 @@ def cluster_rules(settings: VersionSettings, gpu: bool) -> Iterator[Finding]:
     if settings.gpu_cores > 0 and not gpu:
         rule = "asks for GPUs that no node of the target is known to have: replicas may stay Unschedulable"
         yield Finding(("gpu_cores",), rule, "check the node pools", settings.gpu_cores, Severity.WARNING)
+    longest, score = LONGEST_SCORE_S * 1_000, settings.scoring_timeout_ms
+    if score > longest:
+        rule = "is longer than a router waits for its requests: what scores for more than ten minutes may end with it"
+        mend = f"use {longest:,} or less, or send again what an upgrade, a scale-down or a drain of the router ends"
+        yield Finding(("scoring_timeout_ms",), rule, mend, score, Severity.WARNING)
     for name in _PATHS:
         path = getattr(settings, name)
         if path is not None and not path.startswith("/"):
