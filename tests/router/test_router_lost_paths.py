@@ -119,6 +119,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.cluster = Cluster()
+        self.further: frozenset[int] = frozenset()
         self.told: list[str] = []
         self.hangs_after: int | None = None
         """Commands, when it answers no more."""
@@ -197,3 +198,18 @@ async def test_what_was_told_half_way_is_told_again() -> None:
     await others.declare({"one": one})
     assert fleet.told == []
     others.close()
+
+
+async def test_a_process_that_went_half_way_and_is_there_again_is_told() -> None:
+    fleet = Fleet()
+    others = Neighbours(fleet)  # type: ignore[arg-type]
+    fleet.further = frozenset({2, 3})
+    await others.declare({})
+    assert fleet.told == ["set server hop2/next state ready", "set server hop3/next state ready"]
+    await others.declare({})
+    fleet.hangs_after, fleet.further = 3, frozenset()
+    with pytest.raises(RuntimeUnavailable):
+        await others.declare({})
+    fleet.hangs_after, fleet.further = None, frozenset({2})
+    await others.declare({})
+    assert fleet.told[2:] == ["set server hop2/next state maint", "set server hop2/next state ready"]

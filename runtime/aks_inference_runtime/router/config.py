@@ -31,6 +31,7 @@ from aks_inference_runtime.router.peers import (
     first_globals,
     first_lines,
     front_address,
+    hop,
     hop_defaults,
     leaving_lines,
     owner_lines,
@@ -359,7 +360,7 @@ def _hops(paths: Paths) -> list[str]:
     lines = ["defaults hop from base", "  retries 20", "  timeout connect 2s"]
     for number in range(1, MAX_PROCESSES):
         extra = ["  http-request set-var(txn.hop) int(1)", ROUTE_LINE]
-        lines += _hop(f"hop{number}", quoted(paths.socket(f"p{number}", "in")), extra)
+        lines += _hop(hop(number), quoted(paths.socket(f"p{number}", "in")), extra)
     return lines
 
 

@@ -7,6 +7,7 @@ import re
 import resource
 from asyncio import CancelledError
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed
@@ -109,6 +110,11 @@ class Fleet:
     def permanent(self) -> int:
         """The processes with lower numbers stay when nothing uses their slots: others reach them."""
         return 1 if self.cluster is None else 2
+
+    @property
+    def further(self) -> frozenset[int]:
+        """The processes with higher numbers that there are."""
+        return frozenset(number for number in self.layouts if number >= self.permanent)
 
     def dead(self) -> list[str]:
         """Names of processes that should run and do not."""
@@ -300,7 +306,7 @@ class Fleet:
                 self._port,
                 self.layouts[0],
                 self._connections,
-                self.cluster,
+                self.cluster and replace(self.cluster, further=self.further),
                 tokens=self._tokens,
                 tls=self._tls,
             )

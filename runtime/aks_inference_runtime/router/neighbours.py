@@ -1,4 +1,5 @@
-"""The other routers as the first process reaches them: their numbers, addresses, and which of them are given up."""
+"""The other routers and this one's further processes, as the first process reaches them: numbers, addresses, which of
+them there are."""
 
 import asyncio
 import logging
@@ -7,7 +8,7 @@ from collections.abc import Mapping
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.router.fleet import Fleet
 from aks_inference_runtime.router.model import Peer
-from aks_inference_runtime.router.peers import backend
+from aks_inference_runtime.router.peers import backend, hop
 
 PROBE_S = 0.5
 """For a connection to a router that nobody hears, and between two of them."""
@@ -23,6 +24,8 @@ class Neighbours:
         self._fleet = fleet
         self._told: dict[int, Peer | None] = {}
         """What HAProxy has, by number; None: not known."""
+        self._further: frozenset[int] = frozenset()
+        """Processes of this router that it certainly has."""
         self.numbers: dict[str, int] = {}
         self._probes: dict[int, asyncio.Task[None]] = {}
 
@@ -49,8 +52,13 @@ class Neighbours:
             name = f"{backend(number)}/next"
             commands += [f"set server {name} addr {peer.host} port {peer.port}"] if peer.alive else []
             commands.append(f"set server {name} state {'ready' if peer.alive else 'maint'}")
+        further = self._fleet.further
+        commands += [f"set server {hop(number)}/next state maint" for number in sorted(self._further - further)]
+        # It counts as up at once.
+        commands += [f"set server {hop(number)}/next state ready" for number in sorted(further - self._further)]
         # Until all is told: it may have been told half-way.
         self._told |= dict.fromkeys((*gone, *new))
+        self._further &= further
         try:
             for command in commands:
                 # It answers with what it changed.
@@ -58,7 +66,7 @@ class Neighbours:
         except RuntimeUnavailable:
             if "p0" not in self._fleet.dead():
                 raise
-        self._told = dict(wanted)
+        self._told, self._further = dict(wanted), further
 
     def close(self) -> None:
         """Asks nobody any more."""

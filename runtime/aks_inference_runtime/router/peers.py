@@ -40,6 +40,8 @@ RETRIES = 100
 """To an owner's process. The first refusal takes it out (`WATCHED`), the next attempt goes to `again`. Until then each
 attempt may find one more kept connection of the process that died: their number is the bound, not this one."""
 WATCHED = "check inter 100ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+NEAR = "check inter 5s fastinter 100ms downinter 100ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+"""A process of this host: its first refusal tells all, and until then nobody needs to know."""
 ROUTE_LINE = "  http-request set-header x-aks-inference-route %[var(txn.route)]"
 """For a process that has no map."""
 ONWARD = "onward"
@@ -61,6 +63,8 @@ class Cluster:
     retry_lost_requests: bool = True
     addresses: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     """Other routers by their number here."""
+    further: frozenset[int] = frozenset()
+    """Processes of this router after the second one that there are, by number."""
     sockets: Mapping[int, int] = field(default_factory=dict)
     """Port → number of the open file of a socket that the agent keeps for several first processes; empty: there is one
     first process, which has its own."""
@@ -96,6 +100,11 @@ def backend(number: int) -> str:
     return f"peer{number}"
 
 
+def hop(number: int) -> str:
+    """Of a process of this router."""
+    return f"hop{number}"
+
+
 def hop_defaults(cluster: Cluster) -> list[str]:
     """Of the way to a process with slots."""
     retry_on = "conn-failure empty-response" if cluster.retry_lost_requests else "conn-failure"
@@ -113,12 +122,13 @@ def hop_defaults(cluster: Cluster) -> list[str]:
 
 def first_globals(lua: str, routes: str) -> list[str]:
     """Beside the others of the first process."""
-    return [f"  setenv ROUTES {routes}", f"  lua-load {lua}"]
+    # Also servers that are disabled have a timer each: an idle process wakes for all of them together.
+    return [f"  setenv ROUTES {routes}", f"  lua-load {lua}", "  max-spread-checks 1"]
 
 
 def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: Mapping[int, str]) -> list[str]:
     """Of the first process: the ways to processes with slots and to other routers, and what asks the map once more.
-    `further`: where processes of this router after the second one listen, by number.
+    `further`: where processes of this router after the second one would listen, by number.
 
     `again`: nothing of these requests was given to a replica by this way; `lost`: they may have been, and no router
     sends them a third time.
@@ -163,9 +173,10 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
     # On a connection that had a request before, HAProxy ends one that died without any answer, for it to be sent again;
     # as `lost` gets it, it would be a third time. So none is kept.
     backup = f"  server again {lost} backup pool-max-conn 0"
-    lines += ["backend hop1 from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
+    lines += [f"backend {hop(1)} from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
     for number, address in further.items():
-        lines += [f"backend hop{number} from hop", *passed, ROUTE_LINE, f"  server next {address} {WATCHED}", backup]
+        where = address if number in cluster.further else f"{address} disabled"
+        lines += [f"backend {hop(number)} from hop", *passed, ROUTE_LINE, f"  server next {where} {NEAR}", backup]
     for number in range(cluster.peers):
         other = cluster.addresses.get(number)
         where = f"{bracketed(other[0])}:{other[1]}" if other is not None else "127.0.0.1:1 disabled"

@@ -30,7 +30,7 @@ from aks_inference_runtime.api.traffic import HUNDREDTHS
 from aks_inference_runtime.router.calls import GRPC, RPC
 from aks_inference_runtime.router.cors import cors_entries
 from aks_inference_runtime.router.model import EndpointRoute, RouterState, TokenRules, VersionKey, VersionRoute
-from aks_inference_runtime.router.peers import KNOWN, OF_BUCKET, OF_VERSION, ONCE, PLAIN
+from aks_inference_runtime.router.peers import KNOWN, OF_BUCKET, OF_VERSION, ONCE, PLAIN, hop
 from aks_inference_runtime.router.peers import backend as peer_backend
 from aks_inference_runtime.router.slots import Slot
 
@@ -67,7 +67,7 @@ def queue_timeout_ms(version: VersionRoute) -> int:
 def route(version: VersionRoute, slot: Slot, *, ends: str = "") -> str:
     """A route as the first process has it. `ends`: of its endpoint (`_ends`)."""
     requests = version.requests
-    backend = slot.backend if slot.process == 0 else f"hop{slot.process}"
+    backend = slot.backend if slot.process == 0 else hop(slot.process)
     # HAProxy takes none of the new state where one timer is too long, so that one endpoint would stop all others.
     backstop = min(requests.scoring_timeout_ms, LONGEST_MS) + min(requests.max_request_wait_time, LONGEST_MS)
     backstop += BACKSTOP_MS
