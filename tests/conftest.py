@@ -1,7 +1,9 @@
 """For all tests."""
 
+import compileall
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ WATCH = pytest.StashKey[left_over.Watch]()
 TOGETHER = {"quickstart": "node"}
 """Areas that one worker runs one after the other: a checkout has one quickstart at a time, and both run it."""
 
+PACKAGES = ("components", "engine", "provider", "runtime")
+
 ON_A_NODE = ("_on_a_node.py::", "test_contract.py::")
 """Of the cluster's tests those that a real node runs: a machine has one at a time."""
 
@@ -85,6 +89,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STARTED] = time.monotonic()
     if not hasattr(config, "workerinput"):
         config.stash[WATCH] = left_over.Watch()
+        # With PYTHONDONTWRITEBYTECODE each of thousands of processes would compile them anew.
+        if sys.dont_write_bytecode:
+            for package in PACKAGES:
+                compileall.compile_dir(config.rootpath / package, quiet=2)
 
 
 @pytest.fixture(scope="session", autouse=True)
