@@ -318,6 +318,8 @@ async def test_changes_fail_no_request(client, target):
         while not over.is_set():
             answer = await client.score(endpoint=endpoint, key=key)
             answers[answer.status, answer.reason] += 1
+            # What is changed meanwhile needs the machine, too.
+            await asyncio.sleep(0.02)
 
     await settled(client)
     asking = [asyncio.create_task(asks(*who)) for who in (("split", KEY), ("split", KEY), ("contract", OTHER_KEY))]

@@ -176,6 +176,8 @@ def bare() -> Environment:
     return Environment()
 
 
+PAUSE_S = 0.01
+"""Of a client after an answer: what is changed meanwhile needs the machine, too."""
 LOCAL_SCRIPT = """
 import json, os, time
 
@@ -279,7 +281,7 @@ async def local(tmp_path: Path) -> AsyncIterator[Local]:
 
 
 class Clients:
-    """Closed-loop clients that count what they get."""
+    """Clients that ask one request after the other and count what they get."""
 
     def __init__(self, status: EndpointStatus, key: str, count: int, body: dict[str, Any] | None = None) -> None:
         self.seen: Counter[Any] = Counter()
@@ -310,6 +312,7 @@ class Clients:
                 self.seen[status, reason] += 1
                 if isinstance(body, dict):
                     self.answers[body.get("answer")] += 1
+                await asyncio.sleep(PAUSE_S)
 
     async def at_least(self, requests: int) -> None:
         target = self.seen.total() + requests
@@ -328,7 +331,7 @@ async def score_once(
 
 @pytest.fixture
 def clients() -> type[Clients]:
-    """Closed-loop clients: `clients(status, key, count, body)`."""
+    """Clients that ask one request after the other: `clients(status, key, count, body)`."""
     return Clients
 
 

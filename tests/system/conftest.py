@@ -31,6 +31,8 @@ from testbed.processes import free_ports
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = Path(sys.executable).parent / "embedded-engine"
 LIMIT_S = 120
+PAUSE_S = 0.02
+"""Of a client between its requests: what is changed meanwhile needs the machine, too."""
 HEAD = """
 import os
 import pulumi
@@ -279,6 +281,7 @@ class Load:
                 except aiohttp.ClientError as error:
                     self.seen["reset", type(error).__name__] += 1
                     await asyncio.sleep(0.05)
+                await asyncio.sleep(PAUSE_S)
 
     async def more(self, requests: int) -> None:
         """Waits until so many more were answered well."""
