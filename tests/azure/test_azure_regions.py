@@ -30,6 +30,7 @@ def test_what_is_known_later_is_not_looked_up() -> None:
     assert wanted({"registryIds": [UNKNOWN, REGISTRY]}) == ([REGISTRY], [])
 
 
+@pytest.mark.long
 def test_at_preview(stack: Any, azure: Any, tables: Any) -> None:
     from standin_http import ArmServer
 

@@ -84,7 +84,7 @@ def put(address: str, source: Path, name: str = "net", **facts: Any) -> ModelRec
     return asyncio.run(open_store(address).put(Upload(name, stored, ModelFacts(**facts))))
 
 
-@pytest.fixture(params=["folder", "blob"])
+@pytest.fixture(params=[pytest.param("folder", marks=pytest.mark.long), "blob"])
 def address(request: pytest.FixtureRequest, tmp_path: Path, own_cache: Path) -> str:
     if request.param == "folder":
         return str(tmp_path / "store")

@@ -42,7 +42,7 @@ pulumi.export("model", model.model_id)
 
 
 @pytest.fixture
-def stack(make_stack: Callable[[str], Any], supervisor: Any) -> Iterator[Any]:
+def stack(make_stack: Callable[[str], Any], supervisor: Any) -> Any:
     made = make_stack(PROGRAM)
     # The usual one may be that of a real cluster just now.
     supervisor.port = free_ports(1)[0]
@@ -50,8 +50,14 @@ def stack(make_stack: Callable[[str], Any], supervisor: Any) -> Iterator[Any]:
     record = SupervisorRecord.model_validate_json(kept.read_text())
     kept.write_text(record.model_copy(update={"settings": supervisor.settings()}).model_dump_json(by_alias=True))
     made.configure(state=str(supervisor.directory), port=str(supervisor.port))
-    yield made
-    made.run("destroy", "--yes", "--skip-preview")
+    return made
+
+
+@pytest.fixture
+def ended(stack: Any, supervisor: Any) -> Iterator[None]:
+    """After what went wrong it can be destroyed."""
+    yield
+    stack.run("destroy", "--yes", "--skip-preview")
     assert supervisor.down in (None, {"remove": True})
 
 
@@ -126,6 +132,7 @@ def test_keys_stay_secret(stack: Any, supervisor: Any) -> None:
     assert supervisor.keys["svc-one"].secondary_key == "generated-2"
 
 
+@pytest.mark.usefixtures("ended")
 def test_a_failed_deployment_leaves_the_others_and_is_tried_again(stack: Any, supervisor: Any) -> None:
     stack.up()
     supervisor.becomes = ServiceState.FAILED
@@ -181,6 +188,7 @@ def interrupt(stack: Any, supervisor: Any, number: signal.Signals) -> tuple[int,
     return running.returncode, said, children
 
 
+@pytest.mark.usefixtures("ended")
 def test_an_interrupted_apply_goes_on_with_the_next_one(stack: Any, supervisor: Any) -> None:
     code, said, _ = interrupt(stack, supervisor, signal.SIGINT)
     assert code != 0
@@ -193,6 +201,7 @@ def test_an_interrupted_apply_goes_on_with_the_next_one(stack: Any, supervisor: 
     assert set(stack.preview()["changeSummary"]) == {"same"}
 
 
+@pytest.mark.usefixtures("ended")
 def test_a_killed_apply_goes_on_with_the_next_one(stack: Any, supervisor: Any) -> None:
     _, _, children = interrupt(stack, supervisor, signal.SIGKILL)
     gone, alive = psutil.wait_procs(children, timeout=20)

@@ -31,9 +31,16 @@ async def served(replica) -> list[str]:
     return [name for name, _ in (await replica.stats())["began"]]
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_who_leaves_the_queue_is_not_served(bed, make_state, how, method):
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [
+        ("POST", "close"),
+        ("GET", "reset"),
+        pytest.param("POST", "reset", marks=pytest.mark.long),
+        pytest.param("GET", "close", marks=pytest.mark.long),
+    ],
+)
+async def test_who_leaves_the_queue_is_not_served(bed, make_state, method, how):
     replica = await bed.replica("A")
     router = await bed.router()
     await router.apply(make_state({"A": (10_000, [replica])}, max_request_wait_time=10_000, max_queued_requests=4))

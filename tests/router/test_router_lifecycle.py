@@ -244,7 +244,7 @@ async def test_processes_of_another_version_are_started_anew(bed, make_state, mo
     assert (await bed.ask()).status == 200
 
 
-@pytest.mark.parametrize("name", ["p0", "p1"])
+@pytest.mark.parametrize("name", ["p0", pytest.param("p1", marks=pytest.mark.long)])
 async def test_a_hung_haproxy_is_ended_by_the_next_agent(bed, make_state, monkeypatch, name):
     """It would keep the port."""
     monkeypatch.setattr(admin, "COMMAND_SECONDS", 0.3)

@@ -229,6 +229,7 @@ async def test_two_ups_at_once(system: Any) -> None:
     assert (await system.status("extra")).state is ServiceState.HEALTHY
 
 
+@pytest.mark.long
 async def test_ctrl_c_in_the_middle_of_an_apply(system: Any) -> None:
     slow = system.script("slow", "import time\ndef init():\n    time.sleep(4)\ndef run(data):\n    return 1\n")
     system.write(

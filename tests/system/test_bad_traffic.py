@@ -96,6 +96,7 @@ async def test_a_body_of_101_megabytes(system: Any, length: int | None) -> None:
     assert (await system.score()).status == 200
 
 
+@pytest.mark.long
 async def test_a_slow_loris(system: Any) -> None:
     """400 connections that send a byte now and then hold nobody up, and are closed."""
     slow = [await asyncio.open_connection("127.0.0.1", system.port) for _ in range(400)]

@@ -142,6 +142,7 @@ async def test_a_renamed_cluster_is_told_of_aliases_which_replace_it(system: Any
     assert (await system.score()).status == 200
 
 
+@pytest.mark.long
 async def test_what_a_killed_up_left_is_put_right_by_the_next(system: Any) -> None:
     slow = system.script("torn", "import time\ndef init():\n    time.sleep(2)\ndef run(data):\n    return 1\n")
 
