@@ -6,11 +6,12 @@ what is unknown or missing reaches the component, whose own rules say everything
 see (a container that is an output as a whole) is found here.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
-from pulumi.provider.experimental.analyzer import ComponentDefinition, PropertyDefinition, TypeDefinition
+from pulumi.provider.experimental.analyzer import Analyzer, ComponentDefinition, PropertyDefinition, TypeDefinition
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.provider import ConstructResult
 from pulumi.provider.server import ComponentInitError
@@ -29,14 +30,38 @@ def make_host() -> "Host":
     return Host(list(aks_inference.COMPONENTS), PACKAGE, None, package_version())
 
 
+@contextlib.contextmanager
+def _no_docstrings() -> Iterator[None]:
+    """The analyzer parses all sources for the docstrings of properties, which takes a fifth of the plugin's start."""
+    found = Analyzer.get_docstring
+    Analyzer.get_docstring = lambda *_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Analyzer.get_docstring = found  # type: ignore[method-assign]
+
+
 class Host(ComponentProvider):
     """Constructs components from the raw inputs of any Pulumi language."""
 
     def __init__(
         self, hosted: list[type[pulumi.ComponentResource]], name: str, namespace: str | None, version: str
     ) -> None:
-        super().__init__(hosted, name, namespace, version)
-        self.schema = merged_schema(self.schema or "{}")
+        self._given = (hosted, name, namespace, version)
+        self._schema: str | None = None
+        with _no_docstrings():
+            super().__init__(*self._given)
+
+    @property
+    def schema(self) -> str | None:
+        """With what the docstrings say: made when somebody asks, which no preview and no update does."""
+        if self._schema is None:
+            self._schema = merged_schema(ComponentProvider(*self._given).schema or "{}")
+        return self._schema
+
+    @schema.setter
+    def schema(self, bare: str | None) -> None:
+        """The base class has one without descriptions."""
 
     def construct(
         self,
