@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.images import RegistryClient
 from aks_inference_runtime.images.build.begun import Begun
 from aks_inference_runtime.images.build.records import Record, write_record
@@ -130,3 +131,19 @@ async def test_what_the_loop_has_ended_hides_no_error(
 
         with pytest.raises(FirstError):
             await fail()
+
+
+async def test_a_file_that_vanishes_is_an_error_of_the_build(
+    held: Held, begin: Callable[[RegistryClient], Begun], quick: Callable[..., RegistryClient], tmp_path: Path
+) -> None:
+    gone = UploadSource.file(tmp_path / "gone")
+    async with asyncio.timeout(30), quick() as client:
+        held.may.set()
+        async with begin(client) as begun:
+            begun.send_early(BLOB, gone)
+            # Who comes for it hears why.
+            with pytest.raises(OperationFailed, match=r"gone: cannot be sent \(No such file .*\); apply again"):
+                await begun.push(BLOB, gone)
+        async with begin(client) as begun:
+            # And nobody may come for it.
+            begun.send_early(BLOB, gone)

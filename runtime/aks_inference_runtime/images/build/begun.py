@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Self
 
-from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.errors import AksInferenceError, OperationFailed
 from aks_inference_runtime.images.build.records import sent_before
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
@@ -74,4 +74,9 @@ class Begun:
             # One that was refused is begun again, and the registry says why.
             with contextlib.suppress(AksInferenceError):
                 opened = await self._opened.pop()
-        return await self._client.push_blob(self._target, blob, source, ask=False, opened=opened)
+        try:
+            return await self._client.push_blob(self._target, blob, source, ask=False, opened=opened)
+        except OSError as error:
+            # Of the network the client tells by itself: a file is gone, or cannot be read.
+            where = f"{error.filename}: " if error.filename else ""
+            raise OperationFailed(f"{where}cannot be sent ({error.strerror or error}); apply again") from None
