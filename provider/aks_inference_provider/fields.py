@@ -57,6 +57,17 @@ class Failure(NamedTuple):
     reason: str
 
 
+def each_once(failures: Iterable[Failure]) -> list[Failure]:
+    """One for each different reason, at its first place, with how often."""
+    places: dict[str, list[str]] = {}
+    for failure in failures:
+        places.setdefault(failure.reason, []).append(failure.path)
+    return [
+        Failure(found[0], f"{reason} ({len(found):,} times)" if len(found) > 1 else reason)
+        for reason, found in places.items()
+    ]
+
+
 def failures_of(error: Exception, names: Collection[str], otherwise: str) -> list[Failure]:
     """One for each line of an error's text, which names the property first.
 

@@ -170,3 +170,14 @@ def test_another_choice_has_another_mark() -> None:
     marks = {mark(URN, wanted("/s", *models)) for models in (("a:1",), ("a:2",), ("a:1", "a:2"), ("a:2", "a:1"))}
     assert len(marks) == 3
     assert mark(URN._replace(text="other"), wanted("/s", "a:1")) not in marks
+
+
+async def test_what_is_wrong_often_is_told_once(store: str) -> None:
+    checked = await StoredModels().check(URN, {}, wanted(store, "none", *["net:9"] * 1_001, "none"))
+    assert [(one.path, one.reason) for one in checked.failures] == [
+        ("models[0]", "'none' is no model id `name:version` (2 times)")
+    ]
+    checked = await StoredModels().check(URN, {}, wanted(store, "net:1", *["net:9"] * 1_001))
+    (failure,) = checked.failures
+    assert failure.path == "models[1]"
+    assert failure.reason.endswith(" (1,001 times)")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from aks_inference.findings import Casing, in_casing
 from aks_inference.service.known_models import stored_models, unknown_model
-from aks_inference_provider.fields import Failure
+from aks_inference_provider.fields import Failure, each_once
 from aks_inference_provider.resources.base import Raw
 from aks_inference_provider.resources.targets import local_target
 from aks_inference_provider.wire import UNKNOWN, Value, pick
@@ -47,11 +47,11 @@ async def missing_models(olds: Raw, news: Raw) -> list[Failure]:
     if stored is None:
         return []
     present = {(record.name, record.version) for record in stored}
-    return [
+    return each_once(
         Failure(use.path, in_casing("; ".join(unknown_model(use.name, use.version, stored)), Casing.BOTH))
         for use in asked
         if (use.name, use.version) not in present and (directory, use.name) not in _declared
-    ]
+    )
 
 
 def _uses(values: Raw) -> Iterator[Use]:

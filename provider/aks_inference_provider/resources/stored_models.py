@@ -7,7 +7,7 @@ from typing import Any
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
-from aks_inference_provider.fields import Failure, Field, Kind, check_fields
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields, each_once
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError, InvalidInput, NotFound, RuntimeUnavailable
@@ -47,7 +47,7 @@ def check(news: Mapping[str, Any]) -> list[Failure]:
     for index, model in enumerate(models if isinstance(models, list) else ()):
         if isinstance(model, str) and model != UNKNOWN and parse(model) is None:
             failures.append(Failure(f"models[{index}]", f"{model!r} is no model id `name:version`"))
-    return failures
+    return each_once(failures)
 
 
 def parse(model: str) -> tuple[str, int] | None:
@@ -196,7 +196,8 @@ async def _missing(given: Mapping[str, Any]) -> list[Failure]:
 
     try:
         async with asyncio.timeout(LOOK_S):
-            found = await _each([parsed for _, parsed in known], look)
+            asked = list(dict.fromkeys(parsed for _, parsed in known))
+            found = dict(zip(asked, await _each(asked, look), strict=True))
     except (AksInferenceError, TimeoutError):
         return []
-    return [Failure(f"models[{index}]", text) for (index, _), text in zip(known, found, strict=True) if text]
+    return each_once(Failure(f"models[{index}]", found[parsed]) for index, parsed in known if found[parsed])
