@@ -13,9 +13,11 @@ from aks_inference_runtime.packages.settings import (
     other_options,
     shown,
     with_options,
+    without_secrets,
 )
 
 A, B, C = "https://a.example/simple", "https://b.example/simple", "https://c.example/simple"
+PRIVATE = "https://me:hush@a.example/t0ken/simple"
 
 
 @pytest.fixture
@@ -119,3 +121,19 @@ def test_what_remains_of_the_options() -> None:
 )
 def test_what_is_shown_of_an_address(address: str, expected: str) -> None:
     assert shown(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no address", "no address"),
+        (f"for '{PRIVATE}': bad", "for 'https://a.example': bad"),
+        ("(https://a.example/t0ken/simple/beta/)", "(https://a.example/beta/)"),
+        ("https://me:a@b/c@x.example/files/b.whl", "https://x.example/files/b.whl"),
+        ("fetch: `https://x.example/b.whl?sig=hush` failed", "fetch: `https://x.example/b.whl` failed"),
+        ("https://pypi.org/simple/beta/", "https://pypi.org/simple/beta/"),
+        ("really? yes", "really? yes"),
+    ],
+)
+def test_what_others_say_without_secrets(text: str, expected: str) -> None:
+    assert without_secrets(text, PipSettings(indexes=(DEFAULT_INDEX, PRIVATE))) == expected

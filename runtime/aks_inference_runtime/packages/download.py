@@ -1,17 +1,21 @@
 """Files of packages, fetched in parallel, each as its digest says."""
 
 import asyncio
+import base64
 import hashlib
 import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
+from aks_inference_runtime.packages.fetch import netrc_login
 from aks_inference_runtime.packages.settings import PipSettings, shown
 
 PARALLEL = 8
@@ -51,7 +55,7 @@ class Wanted:
         """The best of its digests. Raises NotFetched."""
         for algorithm in DIGESTS:
             if algorithm in self.digests:
-                return algorithm, self.digests[algorithm]
+                return algorithm, self.digests[algorithm].lower()
         raise NotFetched(f"{self.filename}: its digests are of unknown kinds ({', '.join(self.digests)})")
 
 
@@ -68,7 +72,7 @@ async def download(
 ) -> list[str]:
     """Their SHA-256s, by which all are in the folder then; what is there is not fetched. The first that cannot be had
     ends the others. Raises NotFetched."""
-    known = [one.digests.get("sha256") for one in wanted]
+    known = [one.digests.get("sha256", "").lower() for one in wanted]
     missing = [n for n, one in enumerate(wanted) if not (sha := known[n]) or not one.place(folder, sha).is_file()]
     size = sum(wanted[n].size or 0 for n in missing)
     if missing:
@@ -102,19 +106,17 @@ class _Files:
 
     def __init__(self, settings: PipSettings, wait_s: float) -> None:
         self._settings, self._wait_s = settings, wait_s
-        self._logins = {_origin(url): url for index in settings.indexes if (url := _url(index)) and url.user}
-        self._asked: dict[tuple[str, int | None], dict[str, str]] = {}
+        places = (*settings.indexes, *settings.links, *settings.logins)
+        self._logins = [url for place in places if (url := _url(place)) and (url.user or url.password)]
+        self._asked: dict[URL, dict[str, str]] = {}
+        self._keyring = asyncio.Lock()
 
     async def __aenter__(self) -> "_Files":
-        context = ssl.create_default_context(cafile=self._settings.cert)
-        if self._settings.client_cert:
-            context.load_cert_chain(self._settings.client_cert)
-        # Of the machine: proxies, and logins in .netrc.
+        context = _trust(self._settings)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=PARALLEL, ssl=context),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_SILENT_S, sock_read=_SILENT_S),
             headers={"User-Agent": "aks-inference", "Accept-Encoding": "identity"},
-            trust_env=True,
         )
         return self
 
@@ -136,7 +138,8 @@ class _Files:
     async def _pieces(self, url: URL) -> AsyncGenerator[bytes]:
         login, judged = await self._login(url), not self._trusted(url)
         try:
-            async with self._session.get(url, headers=login, proxy=self._settings.proxy, ssl=judged) as answer:
+            proxy, bare = self._proxy(url), url.with_user(None)
+            async with self._session.get(bare, headers=login, proxy=proxy, ssl=judged) as answer:
                 if answer.status in _AGAIN:
                     raise _Broken(f"answered {answer.status}")
                 if answer.status != 200:
@@ -147,22 +150,35 @@ class _Files:
             raise NotFetched(f"{url.name}: {_shown(url)} cannot be trusted ({error.certificate_error})") from None
         except TimeoutError:
             raise _Broken(f"was silent for {_SILENT_S:g} s") from None
+        except (aiohttp.InvalidURL, ValueError) as error:
+            raise NotFetched(f"{url.name}: {_shown(url)} cannot be asked ({type(error).__name__})") from None
         except (aiohttp.ClientError, OSError) as error:
             raise _Broken(f"broke off ({error or type(error).__name__})") from None
 
     def _trusted(self, url: URL) -> bool:
         return bool({url.host, f"{url.host}:{url.port}"} & set(self._settings.trusted))
 
+    def _proxy(self, url: URL) -> str | None:
+        """As uv takes it: what needs none has none, whoever names it."""
+        if proxy_bypass(url.host or ""):
+            return None
+        machine = getproxies()
+        found = self._settings.proxy or machine.get(url.scheme) or machine.get("all")
+        return found if not found or "://" in found else f"http://{found}"
+
     async def _login(self, url: URL) -> dict[str, str]:
-        """Of the index that is at the same place; an address with a login of its own needs none."""
-        index = None if url.user else self._logins.get(_origin(url))
-        if index is None or index.user is None:
-            return {}
+        """Of the address, of the index that it is nearest to at the same place, or of .netrc."""
+        near = [one for one in self._logins if _origin(one) == _origin(url)]
+        index = url if url.user or url.password else max(near, key=lambda one: _common(one, url), default=None)
+        if index is None:
+            found = netrc_login(url.host or "")
+            return _authorization(*found) if found else {}
         if index.password is None and self._settings.keyring:
-            if _origin(index) not in self._asked:
-                self._asked[_origin(index)] = await _of_keyring(index)
-            return self._asked[_origin(index)]
-        return _authorization(index.user, index.password or "")
+            async with self._keyring:
+                if index not in self._asked:
+                    self._asked[index] = await _of_keyring(index)
+            return self._asked[index]
+        return _authorization(index.user or "", index.password or "")
 
 
 async def _written(one: Wanted, pieces: AsyncGenerator[bytes], part: Path) -> str:
@@ -198,22 +214,45 @@ async def _local(address: str) -> AsyncGenerator[bytes]:
 
 
 async def _of_keyring(index: URL) -> dict[str, str]:
-    """As uv asks it."""
-    address, user = str(index.with_user(None)), str(index.user)
-    with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_KEYRING_S):
+    """As uv asks it: by the address, then by the host."""
+    user = str(index.user)
+    host = (index.host or "") if index.is_default_port() else f"{index.host}:{index.port}"
+    for service in (str(index.with_user(None)), host):
+        with suppress(OSError, TimeoutError, UnicodeDecodeError):
             asked = await asyncio.create_subprocess_exec(
-                "keyring", "get", address, user, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+                "keyring", "get", service, user, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
             )
-            said, _ = await asked.communicate()
-        if asked.returncode == 0:
-            return _authorization(user, said.decode().strip())
+            try:
+                async with asyncio.timeout(_KEYRING_S):
+                    said, _ = await asked.communicate()
+            finally:
+                with suppress(ProcessLookupError):
+                    asked.kill()
+            if asked.returncode == 0:
+                return _authorization(user, said.decode().strip())
     return {}
 
 
 def _authorization(user: str, password: str) -> dict[str, str]:
-    # Not sent on to where another place redirects.
-    return {"Authorization": aiohttp.encode_basic_auth(user, password, "utf-8")}
+    # Not aiohttp's own, which refuses a colon in the name. Not sent on to where another place redirects.
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def _trust(settings: PipSettings) -> ssl.SSLContext:
+    """Raises NotFetched."""
+    file = settings.cert
+    try:
+        folder = file is not None and Path(file).is_dir()
+        context = ssl.create_default_context(cafile=None if folder else file, capath=file if folder else None)
+        if file := settings.client_cert:
+            context.load_cert_chain(file)
+    except OSError as error:
+        # An SSLError is one, too.
+        reason = error.strerror or type(error).__name__
+        raise NotFetched(
+            f"{file}: no certificates can be read there ({reason}); correct `cert` of pip's settings"
+        ) from None
+    return context
 
 
 def _url(address: str) -> URL | None:
@@ -223,6 +262,10 @@ def _url(address: str) -> URL | None:
 
 def _origin(url: URL) -> tuple[str, int | None]:
     return url.host or "", url.port
+
+
+def _common(one: URL, other: URL) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.parts, other.parts, strict=False)))
 
 
 def _shown(url: URL) -> str:

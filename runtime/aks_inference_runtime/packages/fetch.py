@@ -2,6 +2,7 @@
 
 import base64
 import netrc
+import os
 import ssl
 import time
 import zlib
@@ -91,7 +92,7 @@ def _request(index: str, name: str) -> Request:
     request.add_header("Accept", ACCEPT)
     request.add_header("Accept-Encoding", "gzip")
     request.add_header("User-Agent", "aks-inference")
-    login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else _netrc(parts.hostname)
+    login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else netrc_login(parts.hostname)
     if login is not None:
         # Never to where the index redirects.
         encoded = base64.b64encode(":".join(login).encode()).decode()
@@ -99,9 +100,11 @@ def _request(index: str, name: str) -> Request:
     return request
 
 
-def _netrc(host: str) -> tuple[str, str] | None:
+def netrc_login(host: str) -> tuple[str, str] | None:
+    """User and password for a host, of the file that NETRC names, else of `~/.netrc`."""
     try:
-        found = netrc.netrc().authenticators(host) if (Path.home() / ".netrc").exists() else None
+        file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+        found = netrc.netrc(file).authenticators(host) if file.exists() else None
     except (OSError, netrc.NetrcParseError, RuntimeError):
         return None
     return (found[0], found[2] or "") if found else None

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 DEFAULT_INDEX = "https://pypi.org/simple"
 _SECTIONS = ("global", "install")
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
+_LOGIN = re.compile(r"(?<=://)\S*@")
+_QUERY = re.compile(r"(https?://[^\s?]*)\?[^\s`'\")]*")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _SHORT = {"-i": "--index-url", "-f": "--find-links"}
 _TAKEN = frozenset({"--index-url", "--extra-index-url", "--find-links", "--pre", "--no-index", "--trusted-host"})
@@ -46,6 +48,8 @@ class PipSettings:
     """Seconds that an index may be silent."""
     builds: tuple[str, ...] = ()
     """Options of a requirements file that say what is built from its source, such as `--only-binary numpy`."""
+    logins: tuple[str, ...] = ()
+    """Addresses that nothing is looked for at, with logins for files that are there."""
 
 
 def shown(address: str) -> str:
@@ -58,6 +62,16 @@ def shown(address: str) -> str:
     except ValueError:
         port = ""
     return f"{parts.scheme}://{host}{port}"
+
+
+def without_secrets(text: str, settings: PipSettings) -> str:
+    """What another program said, with its addresses as they may be shown."""
+    for address in filter(None, (*settings.indexes, *settings.links, *settings.logins, settings.proxy)):
+        if "://" in address and address != DEFAULT_INDEX:
+            bare = f"{shown(address)}{urlsplit(address).path}".rstrip("/")
+            text = text.replace(address, shown(address)).replace(bare, shown(address))
+    text = _LOGIN.sub("", text)
+    return _QUERY.sub(r"\1", text)
 
 
 def machine_settings(environ: Mapping[str, str], site: Path | None = None) -> PipSettings:
@@ -75,9 +89,9 @@ def machine_settings(environ: Mapping[str, str], site: Path | None = None) -> Pi
         () if _switch(taken, "no-index") else tuple(dict.fromkeys(indexes)),
         tuple(taken.get("find-links", "").split()),
         _switch(taken, "pre"),
-        taken.get("cert") or _bundle(environ),
+        _path(taken, "cert") or _bundle(environ),
         taken.get("proxy"),
-        taken.get("client-cert"),
+        _path(taken, "client-cert"),
         tuple(taken.get("trusted-host", "").split()),
         tuple(taken.get("constraint", "").split()),
         taken.get("keyring-provider") == "subprocess" or environ.get("UV_KEYRING_PROVIDER") == "subprocess",
@@ -168,3 +182,7 @@ def _key(name: str) -> str:
 
 def _switch(taken: Mapping[str, str], name: str) -> bool:
     return taken.get(name, "").strip().lower() in _TRUE
+
+
+def _path(taken: Mapping[str, str], name: str) -> str | None:
+    return str(Path(taken[name]).expanduser()) if taken.get(name) else None

@@ -1,9 +1,14 @@
 """uv, which chooses packages for any interpreter: where it is, and pip's settings in its words."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 from aks_inference_runtime.packages.settings import DEFAULT_INDEX, PipSettings
+
+_NAMED = re.compile(r"([\w.-]+)=(?=https?://)")
+"""`name=https://…`"""
 
 
 class NoUv(Exception):
@@ -38,16 +43,35 @@ def uv_variables(settings: PipSettings, cache: Path, environ: Mapping[str, str])
     if settings.indexes[:1] not in ((), (DEFAULT_INDEX,)):
         found["UV_DEFAULT_INDEX"] = settings.indexes[0]
     found |= _listed("UV_INDEX", settings.indexes[1:], " ")
-    found |= _listed("UV_FIND_LINKS", tuple(map(_absolute, settings.links)), ",")
+    links = (_link(place) for place in settings.links)
+    found |= _listed("UV_FIND_LINKS", tuple(one.replace(",", "%2C") for one in links if one), ",")
     found |= _listed("UV_INSECURE_HOST", settings.trusted, " ")
     found |= _listed("UV_CONSTRAINT", tuple(map(_absolute, settings.constraints)), " ")
     found |= {"UV_PRERELEASE": "allow"} if settings.pre else {}
-    found |= {"SSL_CERT_FILE": _absolute(settings.cert)} if settings.cert else {}
+    if settings.cert:
+        folder = Path(settings.cert).is_dir()
+        found["SSL_CERT_DIR" if folder else "SSL_CERT_FILE"] = _absolute(settings.cert)
     found |= {"SSL_CLIENT_CERT": _absolute(settings.client_cert)} if settings.client_cert else {}
     whole = settings.timeout or ""
     found |= {"UV_HTTP_TIMEOUT": whole} if whole.isdecimal() and "UV_HTTP_TIMEOUT" not in environ else {}
     found |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy} if settings.proxy else {}
     return found | ({"UV_KEYRING_PROVIDER": "subprocess"} if settings.keyring else {})
+
+
+def uv_logins(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The indexes that uv itself is told of, with their logins: it leaves those out of what it writes."""
+    found = []
+    for variable in ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"):
+        for place in environ.get(variable, "").split():
+            named = _NAMED.match(place)
+            address = place[named.end() :] if named else place
+            prefix = f"UV_INDEX_{named[1].upper().replace('-', '_').replace('.', '_')}" if named else ""
+            user, password = (environ.get(f"{prefix}_{what}", "") for what in ("USERNAME", "PASSWORD"))
+            if named and (user or password):
+                scheme, _, rest = address.partition("://")
+                address = f"{scheme}://{quote(user, '')}:{quote(password, '')}@{rest.rpartition('@')[2]}"
+            found.append(address)
+    return tuple(found)
 
 
 def uv_switches(settings: PipSettings) -> list[str]:
@@ -57,6 +81,14 @@ def uv_switches(settings: PipSettings) -> list[str]:
 
 def _listed(name: str, values: tuple[str, ...], between: str) -> dict[str, str]:
     return {name: between.join(values)} if values else {}
+
+
+def _link(place: str) -> str | None:
+    """None: a folder that is not there, which pip leaves out and uv ends at."""
+    if "://" in place and not place.startswith("file:"):
+        return place
+    path = Path(unquote(urlsplit(place).path)) if place.startswith("file:") else Path(_absolute(place))
+    return path.as_uri() if path.exists() else None
 
 
 def _absolute(place: str) -> str:
