@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import os
 import socket
 import ssl
 import tarfile
@@ -14,11 +15,13 @@ import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from registries import RegistryProcess, start_referrers_registry, start_registry, stop
+from wheel_index import WheelIndex
 
 from aks_inference_runtime.images import CredentialStore, RegistryClient, TransportOptions
 from aks_inference_runtime.images.reference import ImageReference
@@ -349,3 +352,39 @@ def wait_until_fixture() -> Callable[[Callable[[], bool], str], None]:
 def proxy_before() -> Callable[..., Proxy]:
     """Proxies before other registries; serve them with `server`."""
     return Proxy
+
+
+@pytest.fixture
+async def make_index(tmp_path: Path) -> AsyncIterator[Callable[[], Any]]:
+    """Makes indexes."""
+    runners: list[tuple[web.AppRunner, WheelIndex]] = []
+
+    async def make() -> WheelIndex:
+        index = WheelIndex(tmp_path / f"index-{len(runners)}")
+        index.folder.mkdir()
+        app = web.Application()
+        app.add_routes([web.get("/simple/{name}/", index.page), web.get("/files/{name}", index.file)])
+        runner = web.AppRunner(app, shutdown_timeout=0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        index.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        runners.append((runner, index))
+        return index
+
+    yield make
+    for runner, index in runners:
+        index.over.set()
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def index(make_index: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> WheelIndex:
+    """One, which pip is told of."""
+    made: WheelIndex = await make_index()
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{made.url}/simple")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return made

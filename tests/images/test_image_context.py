@@ -1,6 +1,7 @@
 """Which files go into an image: ignore files, limits, links, strange names; and how wheels become layers."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -272,9 +273,13 @@ SCHEME = Scheme("/opt/e", "3.11")
 SITE = "opt/e/lib/python3.11/site-packages"
 
 
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def unpacked(path: Path, name: str = "demo") -> dict[str, Entry]:
     with contextlib.ExitStack() as stack:
-        found = unpack(Wheel(path, name, "1.0", "0" * 64), SCHEME, stack)
+        found = unpack(Wheel(path, name, "1.0", _sha256(path)), SCHEME, stack)
         return {
             one.name: Entry(one.name, one.content() if callable(one.content) else one.content, one.executable)
             for one in found
@@ -333,7 +338,9 @@ def test_installed_by_pip_the_same_files_are_there(tmp_path: Path, make_wheel: C
     minor = f"{sys.version_info.major}.{sys.version_info.minor}"
     with contextlib.ExitStack() as stack:
         scheme = Scheme("/opt/e", minor)
-        ours = {one.name.removeprefix("opt/e/") for one in unpack(Wheel(path, "demo", "1.0", ""), scheme, stack)}
+        ours = {
+            one.name.removeprefix("opt/e/") for one in unpack(Wheel(path, "demo", "1.0", _sha256(path)), scheme, stack)
+        }
     theirs = {one.relative_to(prefix).as_posix() for one in prefix.rglob("*") if one.is_file()}
     assert {name for name in theirs if not name.endswith(("direct_url.json", "REQUESTED"))} == ours
 

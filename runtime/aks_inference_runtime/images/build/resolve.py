@@ -12,23 +12,23 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import Environment
-from packaging.pylock import PackageArchive, PackageWheel, Pylock, PylockSelectError, PylockValidationError
-from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from aks_inference_runtime.images.build.hashes import check_hashes, hashes_of
+from aks_inference_runtime.images.build.kept import write_whole
+from aks_inference_runtime.images.build.locked import of_lock
 from aks_inference_runtime.images.build.run import Progress, run_tool
 from aks_inference_runtime.images.build.target import MACHINES, Target
 from aks_inference_runtime.images.build.wheel import Wheel
 from aks_inference_runtime.images.errors import BuildFailed
-from aks_inference_runtime.packages.download import NotFetched, Wanted, download
-from aks_inference_runtime.packages.settings import PipSettings, machine_settings, with_options
-from aks_inference_runtime.packages.uv import NoUv, uv_program, uv_switches, uv_variables
+from aks_inference_runtime.packages.download import NotFetched, download
+from aks_inference_runtime.packages.settings import PipSettings, machine_settings, with_options, without_secrets
+from aks_inference_runtime.packages.uv import NoUv, uv_logins, uv_program, uv_switches, uv_variables
 
 WHEELS = "wheels"
 """Folder of the cache."""
@@ -61,19 +61,26 @@ async def resolve(
         progress(f"{len(kept)} packages as chosen before")
         return kept
     pip = with_options(machine_settings(os.environ, Path(sys.prefix)), options, os.environ)
-    wanted = await _choose(requirements, pip, target, cache, progress, refresh)
+    pip = replace(pip, logins=uv_logins(os.environ))
+    hashes = hashes_of(requirements)
+    lock = await _choose(requirements, pip, target, cache, progress, refresh)
+    wanted = list(of_lock(lock, target, hashes))
     try:
         digests = await download(wanted, cache / WHEELS, pip, progress)
     except NotFetched as error:
         raise BuildFailed(f"fetching packages: {error}") from None
-    chosen = [Kept(one.filename, sha256) for one, sha256 in zip(wanted, digests, strict=True)]
-    return await asyncio.to_thread(_keep, chosen, record, cache)
+    chosen = (Kept(one.filename, sha256) for one, sha256 in zip(wanted, digests, strict=True))
+    found = (_wheel(_wheel_path(cache, one), one.sha256) for one in chosen)
+    wheels = tuple(sorted(found, key=lambda wheel: wheel.name))
+    await asyncio.to_thread(check_hashes, hashes, wheels)
+    await asyncio.to_thread(_keep, wheels, record)
+    return wheels
 
 
 async def _choose(
     requirements: Sequence[str], pip: PipSettings, target: Target, cache: Path, progress: Progress, refresh: bool
-) -> list[Wanted]:
-    """The wheels. Raises BuildFailed."""
+) -> dict[str, Any]:
+    """A lock file. Raises BuildFailed."""
     try:
         command = [uv_program(), "pip", "compile", *uv_switches(pip), "--python-version", target.python]
     except NoUv as error:
@@ -90,58 +97,36 @@ async def _choose(
         command += [str(listed), "--output-file", str(lock)]
         try:
             # In a folder of its own: the project that this process happens to be in has no say.
-            await run_tool(command, progress, what="resolving packages", environment=variables, directory=Path(folder))
-            return list(_of_lock(tomllib.loads(lock.read_text("utf-8")), target))
+            await run_tool(
+                command,
+                lambda line: progress(without_secrets(line, pip)),
+                what="resolving packages",
+                environment=variables,
+                directory=Path(folder),
+                # It says the lock file there, too.
+                output=False,
+            )
+            return tomllib.loads(lock.read_text("utf-8"))
         except BuildFailed as error:
-            raise BuildFailed(f"{error}{_mend(str(error), target)}") from None
+            raise BuildFailed(f"{without_secrets(str(error), pip)}{_mend(str(error), target)}") from None
 
 
 def _mend(said: str, target: Target) -> str:
     if f"os error {errno.ENOSPC}" in " ".join(said.split()):
         return "\nthe disk is full: make room and apply again"
+    if "invalid peer certificate" in said:
+        return "\nname the file of its authority by PIP_CERT, or the host by PIP_TRUSTED_HOST"
     if "No solution found" not in said:
         return ""
+    if "was not found in" in said:
+        return (
+            "\nno index has it, or one wants a login: correct the name, or give the login in the index's address, in "
+            ".netrc or by keyring"
+        )
     return (
         f"\neach package needs a wheel for Python {target.python} on {target.platform} with glibc "
         f"{'.'.join(map(str, target.glibc))}: pin a version that has one, or choose a builder with a build tool"
     )
-
-
-def _of_lock(content: dict[str, Any], target: Target) -> Iterator[Wanted]:
-    """What a lock file (PEP 751) has for the target. Raises BuildFailed."""
-    try:
-        lock = Pylock.from_dict(content)
-        selected = list(lock.select(environment=_markers(target), tags=list(_tags(target))))
-    except (PylockValidationError, PylockSelectError) as error:
-        raise BuildFailed(f"resolving packages: {error}") from None
-    for package, found in selected:
-        if not isinstance(found, PackageWheel | PackageArchive):
-            raise BuildFailed(f"resolving packages: {package.name} comes as its source, which would have to be built")
-        address = found.url or found.path or ""
-        filename = found.filename if isinstance(found, PackageWheel) else address.partition("#")[0].rpartition("/")[2]
-        yield Wanted(filename, address, found.hashes, found.size)
-
-
-def _markers(target: Target) -> Environment:
-    return {
-        "implementation_name": "cpython",
-        "implementation_version": f"{target.python}.0",
-        "os_name": "posix",
-        "platform_machine": MACHINES[target.platform.architecture],
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": f"{target.python}.0",
-        "python_version": target.python,
-        "sys_platform": "linux",
-    }
-
-
-def _tags(target: Target) -> Iterator[Tag]:
-    version, platforms = tuple(map(int, target.python.split("."))), target.pip_platforms
-    yield from cpython_tags(version, [target.tag], platforms)
-    yield from compatible_tags(version, target.tag, platforms)
 
 
 def _choice_key(requirements: Sequence[str], options: Sequence[str], target: Target) -> str:
@@ -164,18 +149,9 @@ def _read(record: Path, cache: Path) -> tuple[Wheel, ...] | None:
     return tuple(_wheel(_wheel_path(cache, one), one.sha256) for one in kept)
 
 
-def _keep(chosen: Sequence[Kept], record: Path, cache: Path) -> tuple[Wheel, ...]:
-    found = sorted(
-        ((_wheel(_wheel_path(cache, one), one.sha256), one) for one in chosen), key=lambda pair: pair[0].name
-    )
-    record.parent.mkdir(parents=True, exist_ok=True)
-    part = record.with_name(f"{record.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps([asdict(kept) for _, kept in found]), "utf-8")
-        part.replace(record)
-    finally:
-        part.unlink(missing_ok=True)
-    return tuple(wheel for wheel, _ in found)
+def _keep(wheels: Sequence[Wheel], record: Path) -> None:
+    # Two environments that are built at once may have the same packages.
+    write_whole(record, json.dumps([asdict(Kept(one.path.name, one.sha256)) for one in wheels]).encode())
 
 
 def _wheel(path: Path, sha256: str) -> Wheel:

@@ -23,17 +23,19 @@ async def run_tool(
     what: str,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    output: bool = True,
 ) -> None:
     """Runs a tool to its end. Raises BuildFailed with the tail of its output when it fails.
 
-    `environment`: beside this process's own. A cancelled call ends the tool and everything it started.
+    `environment`: beside this process's own. `output`: whether all that it writes is told, or what it says on stderr
+    alone. A cancelled call ends the tool and everything it started.
     """
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdout=asyncio.subprocess.PIPE if output else asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.STDOUT if output else asyncio.subprocess.PIPE,
             env={**os.environ, **(environment or {})},
             cwd=directory,
             start_new_session=True,
@@ -44,8 +46,9 @@ async def run_tool(
         ) from None
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
-        assert process.stdout is not None  # noqa: S101 - asked for by PIPE
-        async for line in lines_of(process.stdout):
+        said = process.stdout or process.stderr
+        assert said is not None  # noqa: S101 - asked for by PIPE
+        async for line in lines_of(said):
             tail.append(line)
             progress(line)
         code = await process.wait()

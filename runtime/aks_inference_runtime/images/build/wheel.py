@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
@@ -61,20 +62,34 @@ class Scheme:
 
 
 def unpack(wheel: Wheel, scheme: Scheme, stack: contextlib.ExitStack) -> list[Entry]:
-    """The files that installing the wheel makes. Raises BuildFailed for a wheel that is none.
+    """The files that installing the wheel makes. Raises BuildFailed for a wheel that is none, or another than it was.
 
     The wheel stays open, for the contents, until the stack ends.
     """
     try:
+        _compare(wheel)
         return list(_entries(stack.enter_context(zipfile.ZipFile(wheel.path)), wheel, scheme))
     except (zipfile.BadZipFile, KeyError, configparser.Error, UnicodeDecodeError, EOFError) as error:
         raise BuildFailed(f"{wheel.path.name} is not a wheel: {error}") from None
 
 
 def metadata(wheel: Wheel) -> Message:
-    """The wheel's METADATA."""
-    with zipfile.ZipFile(wheel.path) as archive:
-        return BytesParser().parsebytes(archive.read(f"{_dist_info(archive, wheel)}/METADATA"))
+    """The wheel's METADATA. Raises BuildFailed."""
+    try:
+        with zipfile.ZipFile(wheel.path) as archive:
+            return BytesParser().parsebytes(archive.read(f"{_dist_info(archive, wheel)}/METADATA"))
+    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
+        _compare(wheel)
+        raise BuildFailed(f"{wheel.path.name} is not a wheel: {error}") from None
+
+
+def _compare(wheel: Wheel) -> None:
+    """Of a cache anything may become: with a wheel that was cut each further build would fail, too."""
+    with wheel.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wheel.sha256:
+        wheel.path.unlink(missing_ok=True)
+        raise BuildFailed(f"{wheel.path}: is no longer the file that was fetched, and is taken away; apply again")
 
 
 def _entries(archive: zipfile.ZipFile, wheel: Wheel, scheme: Scheme) -> Iterator[Entry]:

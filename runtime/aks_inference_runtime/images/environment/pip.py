@@ -19,6 +19,7 @@ TAKEN_OPTIONS = frozenset({"--index-url", "--extra-index-url", "--find-links", "
 """Options with a meaning for every builder; others (editable, constraints, no-binary) have none without a checkout."""
 _INDEX = "--index-url "
 _HASH = re.compile(r"\s--hash[= ](sha256:[0-9a-fA-F]{64}|sha384:[0-9a-fA-F]{96}|sha512:[0-9a-fA-F]{128})(?=\s|$)")
+_FRAGMENT = re.compile(r"(sha256|sha384|sha512|md5)=([0-9a-fA-F]+)$")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
@@ -39,6 +40,14 @@ def canonical_requirement(text: str) -> str:
 def requirement_name(text: str) -> str:
     """The canonical name of the package that a canonical requirement asks for."""
     return canonicalize_name(re.split(r"[\[@ ;<>=!~]", text, maxsplit=1)[0])
+
+
+def given_hashes(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """`sha256:…` of a canonical requirement: those of `--hash`, and that of its address (`#sha256=…`)."""
+    options = frozenset(match.lower() for match in _HASH.findall(text))
+    address = text.partition(" @ ")[2].split(" ", maxsplit=1)[0]
+    found = (_FRAGMENT.match(one) for one in urlsplit(address).fragment.split("&"))
+    return options, frozenset(f"{one[1]}:{one[2].lower()}" for one in found if one)
 
 
 def contradictions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
