@@ -309,3 +309,14 @@ async def test_without_uv_the_mend_is_said(store: EnvironmentStore, monkeypatch:
     monkeypatch.setattr("uv.find_uv_bin", missing)
     with pytest.raises(OperationFailed, match=r"pip install uv"):
         await store.get((), lambda _: None)
+
+
+async def test_a_login_in_an_address_that_is_none_is_not_told(
+    store: EnvironmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://me:hush@127.0.0.1:99999/simple")
+    told: list[str] = []
+    with pytest.raises(OperationFailed, match="invalid port number") as refused:
+        await store.get((), told.append)
+    assert "hush" not in "\n".join([*told, str(refused.value)])

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.api.output import lines_of
 from aks_inference_runtime.local.files import write_text
-from aks_inference_runtime.packages.settings import machine_settings, other_options, with_options
+from aks_inference_runtime.packages.settings import machine_settings, other_options, with_options, without_secrets
 from aks_inference_runtime.packages.uv import NoUv, uv_program, uv_switches, uv_variables
 
 TAIL_LINES = 30
@@ -49,13 +49,22 @@ async def install(folder: Path, lines: Sequence[str], cache: Path, lock: int, pr
     command = [uv, "pip", "install", "--python", str(folder / "bin" / "python"), *uv_switches(pip)]
     # No byte code: the first server writes that of what it imports, a third of the work for all there is.
     command += ["--requirements", str(listed), *_refreshed(requirements)]
+
+    async def asked(*more: str) -> None:
+        try:
+            await run(
+                [*command, *more], lambda said: progress(without_secrets(said, pip)), os.environ | variables, lock
+            )
+        except OperationFailed as error:
+            raise OperationFailed(without_secrets(str(error), pip)) from None
+
     try:
-        await run(command, progress, os.environ | variables, lock)
+        await asked()
     except OperationFailed as error:
         if _NOT_CHOSEN not in str(error):
             raise
         # A page of the index may have been kept that is older than the release.
-        await run([*command, "--refresh"], progress, os.environ | variables, lock)
+        await asked("--refresh")
 
 
 async def _make(
