@@ -31,6 +31,7 @@ class WheelIndex:
     """Files are elsewhere."""
     authorizations: list[str | None] = field(default_factory=list)
     algorithm: str = "sha256"
+    page_headers: dict[str, str] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Lets go what waits."""
 
@@ -44,7 +45,7 @@ class WheelIndex:
             f'<a href="/files/{one.name}#{self.algorithm}={digest(one, self.algorithm)}">{one.name}</a>'
             for one in found
         )
-        return web.Response(text=links, content_type="text/html")
+        return web.Response(text=links, content_type="text/html", headers=self.page_headers)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         self.authorizations.append(request.headers.get("Authorization"))

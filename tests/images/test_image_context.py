@@ -22,7 +22,7 @@ from aks_inference_runtime.api.errors import InvalidInput, OperationFailed
 from aks_inference_runtime.images.build.application import Application, application_layer, collect
 from aks_inference_runtime.images.build.assemble import group_wheels
 from aks_inference_runtime.images.build.tarball import Entry, kept, pack
-from aks_inference_runtime.images.build.target import Target, choose_interpreter, glibc_of
+from aks_inference_runtime.images.build.target import Target, choose_interpreter, glibc_of, has_musl
 from aks_inference_runtime.images.build.wheel import Scheme, Wheel, unpack
 from aks_inference_runtime.images.context import ContextLimits, content_digest, context_files
 from aks_inference_runtime.images.environment.model import BuildContext, Platform
@@ -418,3 +418,5 @@ def test_c_library() -> None:
     assert glibc_of(["lib/x86_64-linux-gnu/libc-2.31.so"], None) == (2, 31)
     assert glibc_of([], 'ID=ubuntu\nVERSION_ID="22.04"\n') == (2, 35)
     assert glibc_of([], "ID=other\n") == (2, 28)
+    assert has_musl(["lib/ld-musl-x86_64.so.1"])
+    assert not has_musl(["usr/share/doc/ld-musl-x86_64.so.1", "lib/x86_64-linux-gnu/libc-2.31.so"])

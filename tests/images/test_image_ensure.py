@@ -305,6 +305,28 @@ async def test_unknown_digest_of_the_base_is_said(
     assert any("counts by its tag" in note for note in looked.notes)
 
 
+async def test_a_base_with_musl_gets_its_wheels(
+    registry: Any,
+    quick: Callable[..., RegistryClient],
+    push_base: Any,
+    packages: Any,
+    make_wheel: Any,
+    tmp_path: Path,
+) -> None:
+    for libc in ("manylinux_2_17", "musllinux_1_2"):
+        tag = f"cp311-cp311-{libc}_x86_64"
+        make_wheel(packages, "native", files={f"native/{libc}.txt": b""}, tag=tag)
+    async with quick() as client:
+        files = {"usr/local/bin/python3.11": b"", "lib/ld-musl-x86_64.so.1": b""}
+        base = await push_base(client, f"{registry.host}/musl/base:1", files)
+        settings = BuildSettings(cache=tmp_path / "cache")
+        definition = environment(base.reference, "native")
+        made = await ensure_image(client, definition, place(registry.host, "musl/env"), settings=settings)
+        found = await files_of(client, made.image)
+    assert f"{SITE}/native/musllinux_1_2.txt" in found
+    assert f"{SITE}/native/manylinux_2_17.txt" not in found
+
+
 async def test_user_managed_base_gets_no_environment(
     registry: Any, quick: Callable[..., RegistryClient], push_base: Any, tmp_path: Path
 ) -> None:

@@ -203,3 +203,24 @@ async def test_a_wheel_by_its_address(index: WheelIndex, tmp_path: Path, make_wh
     lock = f"beta @ file://{index.folder / name}"
     (again,) = await resolve([lock], (), TARGET, tmp_path / "other", lambda _line: None)
     assert again.sha256 == wheel.sha256
+
+
+async def test_a_release_that_is_newer_than_a_kept_page_is_found(
+    index: WheelIndex, tmp_path: Path, make_wheel: Any
+) -> None:
+    index.page_headers = {"Cache-Control": "max-age=600"}
+    for version in ("1.0", "2.0"):
+        make_wheel(index.folder, "beta", version)
+        (wheel,) = await resolve([f"beta=={version}"], (), TARGET, tmp_path / "cache", lambda _line: None)
+        assert wheel.version == version
+
+
+async def test_wheels_of_an_image_with_musl(index: WheelIndex, tmp_path: Path, make_wheel: Any) -> None:
+    for tag in ("cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-musllinux_1_2_x86_64"):
+        make_wheel(index.folder, "beta", tag=tag)
+    make_wheel(index.folder, "gamma", tag="cp311-cp311-manylinux_2_17_x86_64")
+    target = Target("3.11", "/usr/local/bin/python3.11", musl=True)
+    (wheel,) = await resolve(["beta"], (), target, tmp_path / "cache", lambda _line: None)
+    assert wheel.path.name == "beta-1.0-cp311-cp311-musllinux_1_2_x86_64.whl"
+    with pytest.raises(BuildFailed, match=r"needs a wheel for Python 3\.11 on linux/amd64 with musl"):
+        await resolve(["gamma"], (), target, tmp_path / "cache", lambda _line: None)

@@ -18,10 +18,17 @@ from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.api.output import lines_of
 from aks_inference_runtime.local.files import write_text
 from aks_inference_runtime.packages.settings import machine_settings, other_options, with_options, without_secrets
-from aks_inference_runtime.packages.uv import NoUv, uv_program, uv_switches, uv_variables
+from aks_inference_runtime.packages.uv import (
+    FULL_DISK,
+    NOT_CHOSEN,
+    NoUv,
+    found_disk_full,
+    uv_program,
+    uv_switches,
+    uv_variables,
+)
 
 TAIL_LINES = 30
-_NOT_CHOSEN = "No solution found"
 _STEPS = {"Downloading": "fetches", "Building": "builds"}
 
 
@@ -61,7 +68,7 @@ async def install(folder: Path, lines: Sequence[str], cache: Path, lock: int, pr
     try:
         await asked()
     except OperationFailed as error:
-        if _NOT_CHOSEN not in str(error):
+        if NOT_CHOSEN not in str(error):
             raise
         # A page of the index may have been kept that is older than the release.
         await asked("--refresh")
@@ -137,7 +144,8 @@ async def run(
         raise
     if code != 0:
         text = "\n".join(tail)
-        raise OperationFailed(f"the Python environment could not be built (exit code {code})\n{text}")
+        mend = f"\n{FULL_DISK}" if found_disk_full(text) else ""
+        raise OperationFailed(f"the Python environment could not be built (exit code {code})\n{text}{mend}")
     return list(tail)
 
 

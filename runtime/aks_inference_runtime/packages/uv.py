@@ -1,5 +1,6 @@
 """uv, which chooses packages for any interpreter: where it is, and pip's settings in its words."""
 
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,20 @@ _NAMED = re.compile(r"([\w.-]+)=(?=https?://)")
 """`name=https://…`"""
 
 
+NOT_CHOSEN = "No solution found"
+"""What uv says where no choice of packages meets what is asked."""
+
+
+FULL_DISK = "the disk is full: make room and apply again"
+
+
 class NoUv(Exception):
     """The program is not there; the text says what to do."""
+
+
+def found_disk_full(said: str) -> bool:
+    """Whether uv, which breaks its lines, says so."""
+    return f"os error {errno.ENOSPC}" in " ".join(said.split())
 
 
 def uv_program() -> str:

@@ -11,7 +11,14 @@ from typing import Any
 from aks_inference_runtime.api.errors import InvalidInput, NotFound
 from aks_inference_runtime.images.build.kept import keep, read_kept
 from aks_inference_runtime.images.build.run import Progress
-from aks_inference_runtime.images.build.target import DEFAULT_GLIBC, INTERPRETER, Target, choose_interpreter, glibc_of
+from aks_inference_runtime.images.build.target import (
+    DEFAULT_GLIBC,
+    INTERPRETER,
+    Target,
+    choose_interpreter,
+    glibc_of,
+    has_musl,
+)
 from aks_inference_runtime.images.environment.model import Platform
 from aks_inference_runtime.images.errors import BuildFailed, RegistryError
 from aks_inference_runtime.images.reference import ImageReference
@@ -108,7 +115,7 @@ async def find_target(
     said = base.environment.get("PYTHON_VERSION")
     named = INTERPRETER.search(interpreter) if interpreter else None
     minor = ".".join((wanted or (named[2] if named else None) or said or "").split(".")[:2])
-    if said and base.reference.repository == "library/python":
+    if said and base.reference.repository == "library/python" and not _of_alpine(base):
         found = ".".join(said.split(".")[:2])
         if wanted and found != minor:
             raise _no_python(base, wanted)
@@ -116,10 +123,14 @@ async def find_target(
     contents = await _contents(client, base, cache, progress)
     chosen = choose_interpreter(contents.paths, wanted)
     if interpreter and minor:
-        return Target(minor, interpreter, platform, contents.glibc)
+        return Target(minor, interpreter, platform, contents.glibc, contents.musl)
     if chosen is None:
         raise _no_python(base, wanted)
-    return Target(chosen[1], interpreter or chosen[0], platform, contents.glibc)
+    return Target(chosen[1], interpreter or chosen[0], platform, contents.glibc, contents.musl)
+
+
+def _of_alpine(base: BaseImage) -> bool:
+    return any("apk add" in str(one.get("created_by")) for one in base.config.get("history") or ())
 
 
 def _no_python(base: BaseImage, wanted: str | None) -> BuildFailed:
@@ -136,6 +147,7 @@ class Contents:
 
     paths: tuple[str, ...]
     glibc: tuple[int, int] = DEFAULT_GLIBC
+    musl: bool = False
 
 
 async def _contents(client: RegistryClient, base: BaseImage, cache: Path, progress: Progress) -> Contents:
@@ -143,7 +155,7 @@ async def _contents(client: RegistryClient, base: BaseImage, cache: Path, progre
     record = cache / "bases" / f"{base.manifest.digest.partition(':')[2]}.json"
     try:
         raw = json.loads(record.read_text("utf-8"))
-        return Contents(tuple(raw["paths"]), (raw["glibc"][0], raw["glibc"][1]))
+        return Contents(tuple(raw["paths"]), (raw["glibc"][0], raw["glibc"][1]), bool(raw["musl"]))
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         pass  # not read yet, or half written
     paths: list[str] = []
@@ -155,7 +167,7 @@ async def _contents(client: RegistryClient, base: BaseImage, cache: Path, progre
         paths += more
         release = found or release
     interpreters = tuple(sorted({path for path in paths if "bin/python3." in path}))
-    contents = Contents(interpreters, glibc_of(paths, release))
+    contents = Contents(interpreters, glibc_of(paths, release), has_musl(paths))
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(asdict(contents)), "utf-8")
     return contents

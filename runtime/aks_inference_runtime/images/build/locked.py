@@ -59,7 +59,7 @@ def _wanted(package: Package, found: object, tags: frozenset[Tag], target: Targe
     if tags.isdisjoint(made_for) or name != canonicalize_name(package.name):
         raise BuildFailed(
             f"resolving packages: {filename} is no wheel of {package.name} for Python {target.python} on "
-            f"{target.platform} with glibc {'.'.join(map(str, target.glibc))}; give the address of one that is"
+            f"{target.platform} with {target.libc}; give the address of one that is"
         )
     return Wanted(filename, address, found.hashes, found.size)
 

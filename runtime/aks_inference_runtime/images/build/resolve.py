@@ -5,7 +5,6 @@ Azure ML's images (reference: azureml-v1.md 6.3); `refresh` chooses anew.
 """
 
 import asyncio
-import errno
 import hashlib
 import json
 import os
@@ -23,17 +22,24 @@ from aks_inference_runtime.images.build.hashes import check_hashes, hashes_of
 from aks_inference_runtime.images.build.kept import write_whole
 from aks_inference_runtime.images.build.locked import of_lock
 from aks_inference_runtime.images.build.run import Progress, run_tool
-from aks_inference_runtime.images.build.target import MACHINES, Target
+from aks_inference_runtime.images.build.target import Target
 from aks_inference_runtime.images.build.wheel import Wheel
 from aks_inference_runtime.images.errors import BuildFailed
 from aks_inference_runtime.packages.download import NotFetched, download
 from aks_inference_runtime.packages.settings import PipSettings, machine_settings, with_options, without_secrets
-from aks_inference_runtime.packages.uv import NoUv, uv_logins, uv_program, uv_switches, uv_variables
+from aks_inference_runtime.packages.uv import (
+    FULL_DISK,
+    NOT_CHOSEN,
+    NoUv,
+    found_disk_full,
+    uv_logins,
+    uv_program,
+    uv_switches,
+    uv_variables,
+)
 
 WHEELS = "wheels"
 """Folder of the cache."""
-UV_GLIBC = ((2, 40), (2, 38), (2, 36), (2, 34), (2, 31), (2, 28), (2, 17))
-"""C libraries that uv has a platform name for (`uv pip compile --python-platform`)."""
 
 
 @dataclass(frozen=True)
@@ -85,38 +91,45 @@ async def _choose(
         command = [uv_program(), "pip", "compile", *uv_switches(pip), "--python-version", target.python]
     except NoUv as error:
         raise BuildFailed(str(error)) from None
-    glibc = next((one for one in UV_GLIBC if one <= target.glibc), UV_GLIBC[-1])
-    platform = f"{MACHINES[target.platform.architecture]}-manylinux_{glibc[0]}_{glibc[1]}"
-    command += ["--python-platform", platform, "--only-binary", ":all:", "--format", "pylock.toml", "--no-header"]
+    command += ["--python-platform", target.uv_platform, "--only-binary", ":all:", "--format", "pylock.toml"]
     # It needs no interpreter of the target's version: wheels alone are asked for.
-    command += ["--python", sys.executable, "--no-python-downloads", *(["--refresh"] if refresh else [])]
+    command += ["--no-header", "--python", sys.executable, "--no-python-downloads"]
     with tempfile.TemporaryDirectory(prefix="aks-inference-") as folder:
         listed, lock = Path(folder) / "requirements.txt", Path(folder) / "pylock.toml"
         listed.write_text("".join(f"{line}\n" for line in requirements), "utf-8")
-        variables = uv_variables(pip, cache, os.environ)
         command += [str(listed), "--output-file", str(lock)]
-        try:
+
+        async def compile_with(*more: str) -> dict[str, Any]:
             # In a folder of its own: the project that this process happens to be in has no say.
             await run_tool(
-                command,
+                [*command, *more],
                 lambda line: progress(without_secrets(line, pip)),
                 what="resolving packages",
-                environment=variables,
+                environment=uv_variables(pip, cache, os.environ),
                 directory=Path(folder),
                 # It says the lock file there, too.
                 output=False,
             )
             return tomllib.loads(lock.read_text("utf-8"))
+
+        try:
+            try:
+                return await compile_with(*(["--refresh"] if refresh else []))
+            except BuildFailed as error:
+                if refresh or NOT_CHOSEN not in str(error):
+                    raise
+                # A page of the index may have been kept that is older than the release.
+                return await compile_with("--refresh")
         except BuildFailed as error:
             raise BuildFailed(f"{without_secrets(str(error), pip)}{_mend(str(error), target)}") from None
 
 
 def _mend(said: str, target: Target) -> str:
-    if f"os error {errno.ENOSPC}" in " ".join(said.split()):
-        return "\nthe disk is full: make room and apply again"
+    if found_disk_full(said):
+        return f"\n{FULL_DISK}"
     if "invalid peer certificate" in said:
         return "\nname the file of its authority by PIP_CERT, or the host by PIP_TRUSTED_HOST"
-    if "No solution found" not in said:
+    if NOT_CHOSEN not in said:
         return ""
     if "was not found in" in said:
         return (
@@ -124,13 +137,15 @@ def _mend(said: str, target: Target) -> str:
             ".netrc or by keyring"
         )
     return (
-        f"\neach package needs a wheel for Python {target.python} on {target.platform} with glibc "
-        f"{'.'.join(map(str, target.glibc))}: pin a version that has one, or choose a builder with a build tool"
+        f"\neach package needs a wheel for Python {target.python} on {target.platform} with {target.libc}: pin a "
+        "version that has one, or choose a builder with a build tool"
     )
 
 
 def _choice_key(requirements: Sequence[str], options: Sequence[str], target: Target) -> str:
-    content = {"pip": sorted(requirements), "options": list(options), "target": asdict(target)}
+    # Said only where it is so: choices that were kept before this was known stay.
+    described = {name: value for name, value in asdict(target).items() if name != "musl" or value}
+    content = {"pip": sorted(requirements), "options": list(options), "target": described}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,6 +10,9 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 DEFAULT_GLIBC = (2, 28)
 """Where the base does not tell: Debian 10, Ubuntu 18.10 and RHEL 8 have it or newer."""
 INTERPRETER = re.compile(r"(?:^|/)((?:[\w.+-]+/)*bin/python(3\.\d+))$")
+UV_GLIBC = ((2, 40), (2, 38), (2, 36), (2, 34), (2, 31), (2, 28), (2, 17))
+"""C libraries that uv has a platform name for (`uv pip compile --python-platform`)."""
+_MUSL_FILE = re.compile(r"(?:^|/)lib/ld-musl-[\w-]+\.so\.1$")
 _GLIBC_FILE = re.compile(r"(?:^|/)libc-(2)\.(\d+)\.so$")
 _GLIBC_BY_SYSTEM = {
     ("debian", "10"): (2, 28),
@@ -35,6 +38,22 @@ class Target:
     """Absolute path in the image."""
     platform: Platform = field(default_factory=Platform)
     glibc: tuple[int, int] = DEFAULT_GLIBC
+    musl: bool = False
+    """Alpine's C library in place of glibc."""
+
+    @property
+    def libc(self) -> str:
+        """The C library, for people."""
+        return "musl" if self.musl else f"glibc {'.'.join(map(str, self.glibc))}"
+
+    @property
+    def uv_platform(self) -> str:
+        """What uv calls its platform: with the newest C library of uv's that is not newer."""
+        machine = MACHINES[self.platform.architecture]
+        if self.musl:
+            return f"{machine}-unknown-linux-musl"
+        glibc = next((one for one in UV_GLIBC if one <= self.glibc), UV_GLIBC[-1])
+        return f"{machine}-manylinux_{glibc[0]}_{glibc[1]}"
 
     @property
     def tag(self) -> str:
@@ -43,8 +62,11 @@ class Target:
 
     @property
     def pip_platforms(self) -> tuple[str, ...]:
-        """The platform tags that its wheels may carry, best first (PEP 600, PEP 599, PEP 571)."""
+        """The platform tags that its wheels may carry, best first (PEP 656, PEP 600, PEP 599, PEP 571)."""
         machine = MACHINES[self.platform.architecture]
+        if self.musl:
+            # musl 1.2 is of 2020; its wheels say the lowest that they run with.
+            return (*(f"musllinux_1_{minor}_{machine}" for minor in (2, 1, 0)), f"linux_{machine}")
         lowest = 5 if machine == "x86_64" else 17
         newer = [f"manylinux_2_{minor}_{machine}" for minor in range(self.glibc[1], lowest - 1, -1)]
         legacy = [("manylinux2014", 17), ("manylinux2010", 12), ("manylinux1", 5)]
@@ -67,6 +89,11 @@ def choose_interpreter(paths: Iterable[str], wanted: str | None) -> tuple[str, s
         return None
     _, _, path, version = min(found)
     return f"/{path}", version
+
+
+def has_musl(paths: Iterable[str]) -> bool:
+    """Whether the C library is musl, by its loader."""
+    return any(_MUSL_FILE.search(path) for path in paths)
 
 
 def glibc_of(paths: Iterable[str], os_release: str | None) -> tuple[int, int]:
