@@ -19,6 +19,7 @@ from stub_index import StubIndex
 
 from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.local.environments import BuiltEnvironment, EnvironmentStore, hash_of
+from aks_inference_runtime.packages import waiting
 
 DEADLINE_S = 60.0
 SERVER = "azureml-inference-server-http"
@@ -309,6 +310,40 @@ async def test_without_uv_the_mend_is_said(store: EnvironmentStore, monkeypatch:
     monkeypatch.setattr("uv.find_uv_bin", missing)
     with pytest.raises(OperationFailed, match=r"pip install uv"):
         await store.get((), lambda _: None)
+
+
+async def test_an_index_that_does_not_answer_is_told_with_the_mend(
+    store: EnvironmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(
+        OperationFailed, match=r"correct the address, such as PIP_INDEX_URL, or the proxy; or try again$"
+    ):
+        await store.get([f"{SERVER}==1.5.1"], lambda _: None)
+
+
+@pytest.mark.usefixtures("wheelhouse")
+async def test_a_long_build_tells_that_it_goes_on(
+    tmp_path: Path, store: EnvironmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requirement = f"mine @ {sources(tmp_path / 'mine').as_uri()}"
+    held = tmp_path / "wait"
+    held.touch()
+    monkeypatch.setenv("TEST_BUILD_WAITS", str(held))
+    monkeypatch.setattr(waiting, "SAY_S", 0.01)
+    told: list[str] = []
+
+    def tell(said: str) -> None:
+        told.append(said)
+        if said.startswith("builds mine") and said.endswith(", 0 s"):
+            held.unlink(missing_ok=True)
+
+    assert value_of(await store.get([requirement], tell)) == 1
+    assert not held.exists()
 
 
 async def test_a_login_in_an_address_that_is_none_is_not_told(

@@ -19,14 +19,14 @@ from aks_inference_runtime.api.output import lines_of
 from aks_inference_runtime.local.files import write_text
 from aks_inference_runtime.packages.settings import machine_settings, other_options, with_options, without_secrets
 from aks_inference_runtime.packages.uv import (
-    FULL_DISK,
     NOT_CHOSEN,
     NoUv,
-    found_disk_full,
+    mend,
     uv_program,
     uv_switches,
     uv_variables,
 )
+from aks_inference_runtime.packages.waiting import saying
 
 TAIL_LINES = 30
 _STEPS = {"Downloading": "fetches", "Building": "builds"}
@@ -57,11 +57,17 @@ async def install(folder: Path, lines: Sequence[str], cache: Path, lock: int, pr
     # No byte code: the first server writes that of what it imports, a third of the work for all there is.
     command += ["--requirements", str(listed), *_refreshed(requirements)]
 
+    last = "chooses packages"
+
+    def told(said: str) -> None:
+        nonlocal last
+        last = without_secrets(said, pip)
+        progress(last)
+
     async def asked(*more: str) -> None:
         try:
-            await run(
-                [*command, *more], lambda said: progress(without_secrets(said, pip)), os.environ | variables, lock
-            )
+            async with saying(progress, lambda: last):
+                await run([*command, *more], told, os.environ | variables, lock)
         except OperationFailed as error:
             raise OperationFailed(without_secrets(str(error), pip)) from None
 
@@ -144,8 +150,9 @@ async def run(
         raise
     if code != 0:
         text = "\n".join(tail)
-        mend = f"\n{FULL_DISK}" if found_disk_full(text) else ""
-        raise OperationFailed(f"the Python environment could not be built (exit code {code})\n{text}{mend}")
+        found = mend(text)
+        lines = (f"the Python environment could not be built (exit code {code})", text, *([found] if found else []))
+        raise OperationFailed("\n".join(lines))
     return list(tail)
 
 

@@ -17,6 +17,7 @@ from yarl import URL
 
 from aks_inference_runtime.packages.fetch import netrc_login
 from aks_inference_runtime.packages.settings import PipSettings, shown
+from aks_inference_runtime.packages.waiting import saying
 
 PARALLEL = 8
 TRIES = 4
@@ -82,6 +83,9 @@ async def download(
         async with _Files(settings, wait_s) as files, asyncio.TaskGroup() as group:
             largest_first = sorted(missing, key=lambda n: -(wanted[n].size or 0))
             tasks = {n: group.create_task(_one(files, wanted[n], folder, slots)) for n in largest_first}
+            if tasks:
+                async with saying(progress, lambda: files.told(size)):
+                    await asyncio.wait(tasks.values())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [tasks[n].result() if n in tasks else str(known[n]) for n in range(len(wanted))]
@@ -110,6 +114,12 @@ class _Files:
         self._logins = [url for place in places if (url := _url(place)) and (url.user or url.password)]
         self._asked: dict[URL, dict[str, str]] = {}
         self._keyring = asyncio.Lock()
+        self._got: dict[Path, int] = {}
+
+    def told(self, size: int) -> str:
+        """How much is there, of as many bytes as are known of."""
+        of = f" of {size / 1e6:.1f}" if size else ""
+        return f"{sum(self._got.values()) / 1e6:.1f}{of} MB fetched"
 
     async def __aenter__(self) -> "_Files":
         context = _trust(self._settings)
@@ -128,7 +138,7 @@ class _Files:
         url, tried = _url(one.url), 0
         while True:
             try:
-                return await _written(one, self._pieces(url) if url else _local(one.url), part)
+                return await _written(one, self._pieces(url) if url else _local(one.url), part, self._got)
             except _Broken as broken:
                 tried += 1
                 if tried == TRIES:
@@ -181,7 +191,7 @@ class _Files:
         return _authorization(index.user or "", index.password or "")
 
 
-async def _written(one: Wanted, pieces: AsyncGenerator[bytes], part: Path) -> str:
+async def _written(one: Wanted, pieces: AsyncGenerator[bytes], part: Path, sizes: dict[Path, int]) -> str:
     algorithm, expected = one.judged()
     sha256 = hashlib.sha256()
     judged = sha256 if algorithm == "sha256" else hashlib.new(algorithm, usedforsecurity=False)
@@ -190,6 +200,7 @@ async def _written(one: Wanted, pieces: AsyncGenerator[bytes], part: Path) -> st
         async with aclosing(pieces):
             async for piece in pieces:
                 got += len(piece)
+                sizes[part] = got
                 if got > most:
                     raise NotFetched(f"{one.filename}: more than the {most} bytes that it should have came")
                 for digest in {sha256, judged}:

@@ -15,17 +15,31 @@ _NAMED = re.compile(r"([\w.-]+)=(?=https?://)")
 NOT_CHOSEN = "No solution found"
 """What uv says where no choice of packages meets what is asked."""
 
-
-FULL_DISK = "the disk is full: make room and apply again"
+_LOGIN = "give the login in the index's address, in .netrc or by keyring"
+_REFUSED = re.compile(r"HTTP status client error \(40[13]\b")
+_UNREACHED = ("error sending request", "HTTP status server error", "operation timed out")
 
 
 class NoUv(Exception):
     """The program is not there; the text says what to do."""
 
 
-def found_disk_full(said: str) -> bool:
-    """Whether uv, which breaks its lines, says so."""
-    return f"os error {errno.ENOSPC}" in " ".join(said.split())
+def mend(said: str) -> str:
+    """What to do about what uv, which breaks its lines, says; empty where it says so itself."""
+    text = " ".join(said.split())
+    if f"os error {errno.ENOSPC}" in text:
+        return "the disk is full: make room and apply again"
+    if "invalid peer certificate" in text:
+        return "name the file of its authority by PIP_CERT, or the host by PIP_TRUSTED_HOST"
+    if any(one in text for one in _UNREACHED):
+        return "what it asks does not answer: correct the address, such as PIP_INDEX_URL, or the proxy; or try again"
+    if _REFUSED.search(text):
+        return _LOGIN
+    if NOT_CHOSEN not in text:
+        return ""
+    if "was not found in" in text:
+        return f"no index has it, or one wants a login: correct the name, or {_LOGIN}"
+    return "no choice of releases meets all that is asked: change a version, or leave one out"
 
 
 def uv_program() -> str:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -28,16 +29,17 @@ from aks_inference_runtime.images.errors import BuildFailed
 from aks_inference_runtime.packages.download import NotFetched, download
 from aks_inference_runtime.packages.settings import PipSettings, machine_settings, with_options, without_secrets
 from aks_inference_runtime.packages.uv import (
-    FULL_DISK,
     NOT_CHOSEN,
     NoUv,
-    found_disk_full,
+    mend,
     uv_logins,
     uv_program,
     uv_switches,
     uv_variables,
 )
+from aks_inference_runtime.packages.waiting import saying
 
+_NO_WHEEL = re.compile(r"wheel|Python\s+version")
 WHEELS = "wheels"
 """Folder of the cache."""
 
@@ -100,16 +102,21 @@ async def _choose(
         command += [str(listed), "--output-file", str(lock)]
 
         async def compile_with(*more: str) -> dict[str, Any]:
-            # In a folder of its own: the project that this process happens to be in has no say.
-            await run_tool(
-                [*command, *more],
-                lambda line: progress(without_secrets(line, pip)),
-                what="resolving packages",
-                environment=uv_variables(pip, cache, os.environ),
-                directory=Path(folder),
-                # It says the lock file there, too.
-                output=False,
-            )
+            said: list[str] = []
+            async with saying(progress, lambda: "still choosing wheels"):
+                # In a folder of its own: the project that this process happens to be in has no say.
+                await run_tool(
+                    [*command, *more],
+                    said.append,
+                    what="resolving packages",
+                    environment=uv_variables(pip, cache, os.environ),
+                    directory=Path(folder),
+                    # It says the lock file there, too.
+                    output=False,
+                )
+            # Of a failure the error tells it.
+            for line in said:
+                progress(without_secrets(line, pip))
             return tomllib.loads(lock.read_text("utf-8"))
 
         try:
@@ -125,21 +132,13 @@ async def _choose(
 
 
 def _mend(said: str, target: Target) -> str:
-    if found_disk_full(said):
-        return f"\n{FULL_DISK}"
-    if "invalid peer certificate" in said:
-        return "\nname the file of its authority by PIP_CERT, or the host by PIP_TRUSTED_HOST"
-    if NOT_CHOSEN not in said:
-        return ""
-    if "was not found in" in said:
+    if NOT_CHOSEN in said and _NO_WHEEL.search(said):
         return (
-            "\nno index has it, or one wants a login: correct the name, or give the login in the index's address, in "
-            ".netrc or by keyring"
+            f"\neach package needs a wheel for Python {target.python} on {target.platform} with {target.libc}: pin a "
+            "version that has one, or choose a builder with a build tool"
         )
-    return (
-        f"\neach package needs a wheel for Python {target.python} on {target.platform} with {target.libc}: pin a "
-        "version that has one, or choose a builder with a build tool"
-    )
+    found = mend(said)
+    return f"\n{found}" if found else ""
 
 
 def _choice_key(requirements: Sequence[str], options: Sequence[str], target: Target) -> str:
