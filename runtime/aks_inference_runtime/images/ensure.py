@@ -28,6 +28,7 @@ from aks_inference_runtime.images.once import build_lock, cache_directory
 from aks_inference_runtime.images.reference import ImageReference
 from aks_inference_runtime.images.registry.client import RegistryClient
 from aks_inference_runtime.images.registry.credentials import CredentialStore
+from aks_inference_runtime.packages.waiting import saying
 
 NOTHING_SENT = Pushed(0, 0, 0)
 
@@ -183,9 +184,12 @@ async def _assemble(
         progress(f"choosing wheels for Python {target.python} on {target.platform}")
         wheels = await resolve(definition.pip, definition.pip_options, target, cache, progress, settings.refresh)
         progress(f"packing {len(wheels)} packages")
-        image = environment_image(base, await environment_layers(base, wheels, target, cache), looked.key)
+        async with saying(progress, lambda: "still packing"):
+            layers = await environment_layers(base, wheels, target, cache)
+        image = environment_image(base, layers, looked.key)
     tagged = workspace.image(looked.key)
-    pushed = await push_blobs(client, image, tagged, cache, progress)
+    async with saying(progress, lambda: "still pushing"):
+        pushed = await push_blobs(client, image, tagged, cache, progress)
     # Another machine may have been quicker: what is there under the key stays, as others may run it already.
     theirs = None if settings.refresh else await client.head(tagged)
     if theirs is not None and theirs.digest != image.digest:
