@@ -1,6 +1,7 @@
 """What is told of choosing and fetching wheels: that it goes on, and once what to do where it fails."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from aiohttp import web
 from wheel_index import WheelIndex
 
+from aks_inference_runtime.images import BuildSettings, RegistryClient, RegistryPlace, ensure_image, read_environment
 from aks_inference_runtime.images.build.resolve import resolve
 from aks_inference_runtime.images.build.target import Target
 from aks_inference_runtime.images.errors import BuildFailed
@@ -83,6 +85,27 @@ async def test_a_slow_index_is_told_while_wheels_are_chosen(
     finally:
         await runner.cleanup()
     assert wheel.name == "beta"
+
+
+@pytest.mark.usefixtures("_often")
+async def test_a_long_push_tells_that_it_goes_on(
+    proxy: Any, index: WheelIndex, quick: Callable[..., RegistryClient], push_base: Any, make_wheel: Any, tmp_path: Path
+) -> None:
+    make_wheel(index.folder, "beta")
+    lines = Lines("still pushing, 0 s")
+
+    def busy(_request: web.Request) -> web.Response | None:
+        refused = "packing 1 packages" in lines and not lines.there.is_set()
+        return web.Response(status=503) if refused else None
+
+    async with quick(tries=100_000) as client:
+        base = await push_base(client, f"{proxy.host}/slow/base:1")
+        proxy.fault = busy
+        definition = read_environment({"docker": {"baseImage": str(base.reference)}, "pipPackages": ["beta"]}, tmp_path)
+        place, settings = RegistryPlace.parse(f"{proxy.host}/slow/env"), BuildSettings(cache=tmp_path / "cache")
+        async with asyncio.timeout(DEADLINE_S):
+            await ensure_image(client, definition, place, settings=settings, progress=lines.append)
+    assert lines.there.is_set()
 
 
 async def test_requirements_that_contradict_each_other(index: WheelIndex, tmp_path: Path, make_wheel: Any) -> None:
