@@ -77,6 +77,5 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 async def fetched(index: WheelIndex, tmp_path: Path, *wanted: Wanted, settings: PipSettings | None = None) -> list[str]:
-    lines: list[str] = []
     own = settings or PipSettings(indexes=(f"{index.url}/simple",))
-    return await download(wanted, tmp_path / "wheels", own, lines.append, wait_s=0.001)
+    return await download(wanted, tmp_path / "wheels", own, lambda _line: None, wait_s=0.001)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wheel_index import WheelIndex, fetched
+from wheel_index import WheelIndex, digest, fetched
 
 from aks_inference_runtime.images.build.resolve import resolve
 from aks_inference_runtime.images.build.target import Target
@@ -86,7 +86,9 @@ async def test_the_login_of_the_nearest_index(index: WheelIndex, tmp_path: Path,
     index.login = "b:2"
     feeds = [f"{index.url}/{path}/simple".replace("http://", f"http://{login}@") for path, login in FEEDS]
     for order in (feeds, feeds[::-1]):
-        await fetched(index, tmp_path / order[0][7:8], index.wanted(name), settings=PipSettings(indexes=tuple(order)))
+        settings = PipSettings(indexes=tuple(order))
+        found = await fetched(index, tmp_path / order[0][7:8], index.wanted(name), settings=settings)
+        assert found == [digest(index.folder / name)]
 
 
 @pytest.mark.parametrize("address", ["http://me:hush@127.0.0.1:99999/simple", "http://me:hu/sh@127.0.0.1/hush"])

@@ -18,14 +18,7 @@ from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.api.output import lines_of
 from aks_inference_runtime.local.files import write_text
 from aks_inference_runtime.packages.settings import machine_settings, other_options, with_options, without_secrets
-from aks_inference_runtime.packages.uv import (
-    NOT_CHOSEN,
-    NoUv,
-    mend,
-    uv_program,
-    uv_switches,
-    uv_variables,
-)
+from aks_inference_runtime.packages.uv import mend, uv_program, uv_switches, uv_variables, with_newest
 from aks_inference_runtime.packages.waiting import saying
 
 TAIL_LINES = 30
@@ -42,10 +35,7 @@ async def install(folder: Path, lines: Sequence[str], cache: Path, lock: int, pr
         lock: Required. Descriptor that stays open as long as anything works on the environment.
         progress: Required. Called with what the build does now.
     """
-    try:
-        uv = uv_program()
-    except NoUv as error:
-        raise OperationFailed(str(error)) from None
+    uv = uv_program()
     options = [line for line in lines if line.startswith("-")]
     requirements = [line for line in lines if not line.startswith("-")]
     pip = with_options(machine_settings(os.environ, Path(sys.prefix)), options, os.environ)
@@ -71,13 +61,7 @@ async def install(folder: Path, lines: Sequence[str], cache: Path, lock: int, pr
         except OperationFailed as error:
             raise OperationFailed(without_secrets(str(error), pip)) from None
 
-    try:
-        await asked()
-    except OperationFailed as error:
-        if NOT_CHOSEN not in str(error):
-            raise
-        # A page of the index may have been kept that is older than the release.
-        await asked("--refresh")
+    await with_newest(asked)
 
 
 async def _make(

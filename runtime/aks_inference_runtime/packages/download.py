@@ -1,7 +1,6 @@
 """Files of packages, fetched in parallel, each as its digest says."""
 
 import asyncio
-import base64
 import hashlib
 import os
 import ssl
@@ -15,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from aks_inference_runtime.packages.fetch import netrc_login
+from aks_inference_runtime.packages.fetch import basic, netrc_login
 from aks_inference_runtime.packages.settings import PipSettings, shown
 from aks_inference_runtime.packages.waiting import saying
 
@@ -75,20 +74,20 @@ async def download(
     ends the others. Raises NotFetched."""
     known = [one.digests.get("sha256", "").lower() for one in wanted]
     missing = [n for n, one in enumerate(wanted) if not (sha := known[n]) or not one.place(folder, sha).is_file()]
+    if not missing:
+        return known
     size = sum(wanted[n].size or 0 for n in missing)
-    if missing:
-        progress(f"fetching {len(missing)} packages" + (f" ({size / 1e6:.1f} MB)" if size else ""))
+    progress(f"fetching {len(missing)} packages" + (f" ({size / 1e6:.1f} MB)" if size else ""))
     slots = asyncio.Semaphore(PARALLEL)
     try:
         async with _Files(settings, wait_s) as files, asyncio.TaskGroup() as group:
             largest_first = sorted(missing, key=lambda n: -(wanted[n].size or 0))
             tasks = {n: group.create_task(_one(files, wanted[n], folder, slots)) for n in largest_first}
-            if tasks:
-                async with saying(progress, lambda: files.told(size)):
-                    await asyncio.wait(tasks.values())
+            async with saying(progress, lambda: files.told(size)):
+                await asyncio.wait(tasks.values())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [tasks[n].result() if n in tasks else str(known[n]) for n in range(len(wanted))]
+    return [tasks[n].result() if n in tasks else known[n] for n in range(len(wanted))]
 
 
 async def _one(files: "_Files", one: Wanted, folder: Path, slots: asyncio.Semaphore) -> str:
@@ -246,7 +245,7 @@ async def _of_keyring(index: URL) -> dict[str, str]:
 
 def _authorization(user: str, password: str) -> dict[str, str]:
     # Not aiohttp's own, which refuses a colon in the name. Not sent on to where another place redirects.
-    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+    return {"Authorization": basic(user, password)}
 
 
 def _trust(settings: PipSettings) -> ssl.SSLContext:

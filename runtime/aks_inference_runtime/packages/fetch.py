@@ -95,9 +95,13 @@ def _request(index: str, name: str) -> Request:
     login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else netrc_login(parts.hostname)
     if login is not None:
         # Never to where the index redirects.
-        encoded = base64.b64encode(":".join(login).encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+        request.add_unredirected_header("Authorization", basic(*login))
     return request
+
+
+def basic(user: str, password: str) -> str:
+    """The header `Authorization` of a login."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def netrc_login(host: str) -> tuple[str, str] | None:

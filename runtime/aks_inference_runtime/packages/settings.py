@@ -19,7 +19,7 @@ _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 _LOGIN = re.compile(r"(?<=://)\S*@")
 _QUERY = re.compile(r"(https?://[^\s?]*)\?[^\s`'\")]*")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
-_SHORT = {"-i": "--index-url", "-f": "--find-links"}
+SHORT_OPTIONS = {"-i": "--index-url", "-f": "--find-links"}
 _TAKEN = frozenset({"--index-url", "--extra-index-url", "--find-links", "--pre", "--no-index", "--trusted-host"})
 _BUILDS = ("--no-binary", "--only-binary")
 
@@ -133,7 +133,7 @@ def _option(line: str, environ: Mapping[str, str]) -> tuple[str, str]:
     name, _, value = line.strip().replace("=", " ", 1).partition(" ")
     # As pip does in requirements files, so that no credentials need stand in one.
     expanded = _VARIABLE.sub(lambda found: environ.get(found[1]) or found[0], value.strip())
-    return _SHORT.get(name, name), expanded
+    return SHORT_OPTIONS.get(name, name), expanded
 
 
 def _bundle(environ: Mapping[str, str]) -> str | None:

@@ -2,25 +2,27 @@
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
+from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.packages.settings import DEFAULT_INDEX, PipSettings
 
 _NAMED = re.compile(r"([\w.-]+)=(?=https?://)")
 """`name=https://…`"""
-
-
 NOT_CHOSEN = "No solution found"
 """What uv says where no choice of packages meets what is asked."""
-
 _LOGIN = "give the login in the index's address, in .netrc or by keyring"
 _REFUSED = re.compile(r"HTTP status client error \(40[13]\b")
 _UNREACHED = ("error sending request", "HTTP status server error", "operation timed out")
 
 
-class NoUv(Exception):
+T = TypeVar("T")
+
+
+class NoUv(OperationFailed):
     """The program is not there; the text says what to do."""
 
 
@@ -40,6 +42,17 @@ def mend(said: str) -> str:
     if "was not found in" in text:
         return f"no index has it, or one wants a login: correct the name, or {_LOGIN}"
     return "no choice of releases meets all that is asked: change a version, or leave one out"
+
+
+async def with_newest(ask: Callable[..., Awaitable[T]]) -> T:
+    """What uv answers; where nothing meets what is asked once more with `--refresh`, as a page of the index may have
+    been kept that is older than the release. `ask` is given the switches; raises its OperationFailed."""
+    try:
+        return await ask()
+    except OperationFailed as error:
+        if NOT_CHOSEN not in str(error):
+            raise
+        return await ask("--refresh")
 
 
 def uv_program() -> str:

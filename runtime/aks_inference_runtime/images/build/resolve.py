@@ -36,6 +36,7 @@ from aks_inference_runtime.packages.uv import (
     uv_program,
     uv_switches,
     uv_variables,
+    with_newest,
 )
 from aks_inference_runtime.packages.waiting import saying
 
@@ -120,13 +121,7 @@ async def _choose(
             return tomllib.loads(lock.read_text("utf-8"))
 
         try:
-            try:
-                return await compile_with(*(["--refresh"] if refresh else []))
-            except BuildFailed as error:
-                if refresh or NOT_CHOSEN not in str(error):
-                    raise
-                # A page of the index may have been kept that is older than the release.
-                return await compile_with("--refresh")
+            return await (compile_with("--refresh") if refresh else with_newest(compile_with))
         except BuildFailed as error:
             raise BuildFailed(f"{without_secrets(str(error), pip)}{_mend(str(error), target)}") from None
 

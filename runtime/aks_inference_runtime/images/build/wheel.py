@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
+from aks_inference_runtime.api.content import file_digest
 from aks_inference_runtime.images.build.tarball import Entry
 from aks_inference_runtime.images.errors import BuildFailed
 
@@ -85,9 +86,7 @@ def metadata(wheel: Wheel) -> Message:
 
 def _compare(wheel: Wheel) -> None:
     """Of a cache anything may become: with a wheel that was cut each further build would fail, too."""
-    with wheel.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != wheel.sha256:
+    if file_digest(wheel.path) != f"sha256:{wheel.sha256}":
         wheel.path.unlink(missing_ok=True)
         raise BuildFailed(f"{wheel.path}: is no longer the file that was fetched, and is taken away; apply again")
 

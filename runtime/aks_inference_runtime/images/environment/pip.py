@@ -12,9 +12,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from aks_inference_runtime.images.findings import Findings
+from aks_inference_runtime.packages.settings import SHORT_OPTIONS
 
 MEND = "write a requirement such as scikit-learn==1.9.0"
-INDEX_OPTIONS = {"-i": "--index-url", "-f": "--find-links"}
 TAKEN_OPTIONS = frozenset({"--index-url", "--extra-index-url", "--find-links", "--pre"})
 """Options with a meaning for every builder; others (editable, constraints, no-binary) have none without a checkout."""
 _INDEX = "--index-url "
@@ -92,7 +92,7 @@ def read_requirements(
             packages.update(more)
             options.update(others)
         elif option:
-            _option(INDEX_OPTIONS.get(option, option), rest.strip(), place, findings, options)
+            _option(SHORT_OPTIONS.get(option, option), rest.strip(), place, findings, options)
         else:
             _requirement(line, place, findings, packages)
     _one_index(options, at, findings)
