@@ -127,27 +127,92 @@ async def test_others_keep_their_endpoints(
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "theirs"}, "spec": {"versions": [version]}}
     where = f"/apis/{API_VERSION}/namespaces/{namespace}/scoringendpoints"
     assert cluster.api.create(where, body).status == 201
-    given = {**inputs, "kind": CRD}
-    await ONE.delete(OPERATION, State(CRD_NAME, given, {**given, "found": False, "managers": []}))
-    assert cluster.api.get(f"{where}/theirs").status == 200
-    assert not cluster.api.get(DEFINITION).body["metadata"].get("deletionTimestamp")
+    for kind, path in ((CRD, DEFINITION), (NAMESPACE, f"/api/v1/namespaces/{namespace}")):
+        given = {**inputs, "kind": kind}
+        await ONE.delete(OPERATION, State(CRD_NAME, given, {**given, "found": False, "managers": []}))
+        assert cluster.api.get(f"{where}/theirs").status == 200
+        assert not cluster.api.get(path).body["metadata"].get("deletionTimestamp")
 
 
-async def test_a_runtime_from_before_is_this_ones(cluster: Any, namespace: str, inputs: dict[str, Any]) -> None:
-    """Stacks without a record: as they removed namespace and definition, they do."""
-    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{k8s.ROUTER_NAME}"
-    labels = {"matchLabels": {"app": "router"}}
-    template = {"metadata": {"labels": {"app": "router"}}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}}
-    body = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": k8s.ROUTER_NAME},
-        "spec": {"replicas": 0, "selector": labels, "template": template},
-    }
-    assert cluster.api.apply(path, body, MANAGER).status == 201
+@pytest.fixture
+def routed(cluster: Any) -> Iterator[Callable[..., None]]:
+    """`routed(namespace, mark)`: there is a runtime, as Pulumi applies it; the mark says of which stack."""
+    made = []
+
+    def make(namespace: str, mark: str | None = None, manager: str = MANAGER) -> None:
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{k8s.ROUTER_NAME}"
+        labels = {"matchLabels": {"app": "router"}}
+        template = {"metadata": {"labels": {"app": "router"}}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}}
+        annotations = {} if mark is None else {k8s.STACK_ANNOTATION: mark}
+        body = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": k8s.ROUTER_NAME, "annotations": annotations},
+            "spec": {"replicas": 0, "selector": labels, "template": template},
+        }
+        assert cluster.api.apply(path, body, manager).status in (200, 201)
+        made.append(path)
+
+    yield make
+    for path in made:
+        cluster.api.delete(path)
+
+
+@pytest.mark.parametrize("mark", [None, "shop/dev"])
+async def test_a_runtime_of_this_stack_is_this_ones(
+    inputs: dict[str, Any], routed: Callable[..., None], mark: str | None
+) -> None:
+    """Of a stack without a record, too: as it removed namespace and definition, it does."""
+    routed(inputs["namespace"], mark)
     for kind in (NAMESPACE, CRD):
-        assert await ONE.notes({**inputs, "kind": kind}, None) == []
-        assert not (await ONE.create(OPERATION, {**inputs, "kind": kind})).computed["found"]
+        given = {**inputs, "kind": kind}
+        assert not (await ONE.check(URN, {}, given)).failures
+        assert await ONE.notes(given, None) == []
+        assert not (await ONE.create(OPERATION, given)).computed["found"]
+
+
+async def test_a_runtime_of_another_stack_is_refused(
+    cluster: Any, inputs: dict[str, Any], routed: Callable[..., None]
+) -> None:
+    """In its namespace and in any other; where nothing begins nobody asks."""
+    routed(inputs["namespace"], "shop/prod")
+    ((path, why),) = (await ONE.check(URN, {}, inputs)).failures
+    assert path == "namespace"
+    assert "has the inference runtime of the stack shop/prod" in why
+    assert f"{k8s.STACK_ANNOTATION}=shop/dev" in why, "the mend where that stack is gone"
+    assert (await ONE.create(OPERATION, inputs)).computed["found"]
+    beside = {**inputs, "namespace": f"{inputs['namespace']}-beside"}
+    ((path, why),) = (await ONE.check(URN, {}, beside)).failures
+    assert path == "namespace"
+    assert f"one is in namespace '{inputs['namespace']}' (of the stack shop/prod)" in why
+    assert not (await ONE.check(URN, inputs, inputs)).failures
+    assert not (await ONE.check(URN, {}, {**beside, "kubeconfig": UNKNOWN})).failures
+    assert not (await ONE.check(URN, {}, {**beside, "kubeconfig": "/nowhere/kubeconfig"})).failures
+
+
+async def test_a_runtime_moves_to_another_namespace(
+    cluster: Any, inputs: dict[str, Any], routed: Callable[..., None], until: Callable[..., None]
+) -> None:
+    """The one that goes in the same apply is none beside it; nor is what goes with its namespace."""
+    routed(inputs["namespace"], "shop/dev")
+    moved = {**inputs, "namespace": f"{inputs['namespace']}-moved"}
+    assert not (await ONE.check(URN, inputs, moved)).failures
+    assert (await ONE.check(URN, {}, moved)).failures, "a second one of the same stack"
+    cluster.api.delete(f"/api/v1/namespaces/{inputs['namespace']}")
+    assert not (await ONE.check(URN, {}, moved)).failures
+
+
+async def test_a_namespace_with_keys_of_others_stays(cluster: Any, inputs: dict[str, Any]) -> None:
+    """A later runtime would answer 401 to who has such a key, until that stack is applied anew."""
+    path = f"/api/v1/namespaces/{inputs['namespace']}"
+    for name, labels in (("theirs-key-digests", {k8s.ENDPOINT_LABEL: "theirs"}), (k8s.ISSUED_TLS_NAME, {})):
+        assert cluster.api.create(f"{path}/secrets", {"metadata": {"name": name, "labels": labels}}).status == 201
+    state = State(inputs["namespace"], inputs, {**inputs, "found": False, "managers": []})
+    await ONE.delete(OPERATION, state)
+    assert not cluster.api.get(path).body["metadata"].get("deletionTimestamp")
+    assert [one["metadata"]["name"] for one in cluster.api.get(f"{path}/secrets").body["items"]] == [
+        "theirs-key-digests"
+    ]
 
 
 async def test_a_cluster_that_is_not_there(inputs: dict[str, Any]) -> None:
@@ -155,6 +220,7 @@ async def test_a_cluster_that_is_not_there(inputs: dict[str, Any]) -> None:
     nowhere = {**inputs, "kubeconfig": "/nowhere/kubeconfig"}
     assert [await ONE.notes(one, None) for one in (unknown, nowhere)] == [[], []]
     assert not (await ONE.check(URN, {}, unknown)).failures
+    assert not (await ONE.check(URN, {}, nowhere)).failures
     with pytest.raises(ResourceFailed, match="not known what is in the cluster already"):
         await ONE.create(OPERATION, nowhere)
     with pytest.raises(ResourceFailed, match="if the cluster is gone: pulumi state delete"):

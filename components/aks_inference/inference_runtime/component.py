@@ -28,8 +28,10 @@ from aks_inference_runtime.api.kubernetes import (
     ROUTER_TOKEN_FIELD,
     ROUTER_TOKEN_NAME,
     RUNTIME_NAMESPACE,
+    STACK_ANNOTATION,
     WEBHOOK_KEY,
     WEBHOOK_NAME,
+    stack_mark,
 )
 from aks_inference_runtime.api.target import KubernetesTarget, RegistrySettings, format_target
 
@@ -101,7 +103,7 @@ class InferenceRuntime(Cluster):
         # The autoscaler first: it says how many routers there are.
         parts: list[_Part] = []
         for manifest in workloads(plan):
-            parts += self._objects(provider, [manifest], [*base, *rights, *image, *_said_by(manifest, parts)])
+            parts += self._objects(provider, [_marked(manifest)], [*base, *rights, *image, *_said_by(manifest, parts)])
         self._objects(provider, monitoring(plan.namespace, operator=plan.prometheus_operator), base)
         if not given:
             # One that is issued is waited for: the authority asks the routers, by the name.
@@ -197,6 +199,15 @@ class _Part(KubernetesObject):
     def __init__(self, prefix: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
         self.logical = logical(manifest)
         super().__init__(f"{prefix}-{self.logical}", manifest, opts)
+
+
+def _marked(manifest: Manifest) -> Manifest:
+    """The router's Deployment says whose it is: another stack's runtime is refused there (ClusterObject)."""
+    metadata = manifest["metadata"]
+    if (manifest["kind"], metadata["name"]) != ("Deployment", ROUTER_NAME):
+        return manifest
+    mark = {STACK_ANNOTATION: stack_mark(pulumi.get_project(), pulumi.get_stack())}
+    return {**manifest, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **mark}}}
 
 
 def _said_by(manifest: Manifest, before: Sequence[_Part]) -> list[_Part]:

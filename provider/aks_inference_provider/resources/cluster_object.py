@@ -8,20 +8,27 @@ for each of the two: a runtime in another namespace has the same definition.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
 from aks_inference_provider.errors import ResourceFailed
-from aks_inference_provider.fields import Field, Kind, check_fields
+from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.progress import Progress
 from aks_inference_provider.resources.base import Caution, Checked, Computed, Made, Operation, Raw, State, Urn
+from aks_inference_provider.resources.other_runtimes import is_own, pulumis, refusal, there
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.crd import CRD_NAME, PLURAL
 from aks_inference_runtime.api.endpoint import API_VERSION
 from aks_inference_runtime.api.errors import AksInferenceError, NotFound, OperationFailed
-from aks_inference_runtime.api.kubernetes import ACME_ACCOUNT_NAME, AUTOSCALER_NAME, ISSUED_TLS_NAME, ROUTER_NAME
+from aks_inference_runtime.api.kubernetes import (
+    ACME_ACCOUNT_NAME,
+    AUTOSCALER_NAME,
+    ENDPOINT_LABEL,
+    ISSUED_TLS_NAME,
+    ROUTER_NAME,
+)
 from aks_inference_runtime.jobs.connect import connection_of
 from aks_inference_runtime.kubernetes.client import Api, connected
 
@@ -32,14 +39,14 @@ INPUTS = (
     Field("kubeconfig", Kind.STRING, "Optional. Content or path. Default: that of the environment.", secret=True),
     Field("context", Kind.STRING, "Optional. Context of the kubeconfig. Default: its current one."),
 )
+CLUSTER = ("kubeconfig", "context")
+"""Inputs that say which cluster, each in more than one way."""
 OUTPUTS = (
     Field("found", Kind.BOOLEAN, "Whether it was there before.", required=True),
     Field("managers", Kind.STRINGS, "Field managers of Pulumi's that had applied it before.", required=True),
     Field("cluster", Kind.STRING, "Which cluster: the uid of its namespace kube-system.", required=True),
 )
 DEFINITION = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}"
-MANAGER = "pulumi-kubernetes"
-"""Field managers of Pulumi's begin with it, each resource's its own."""
 LOOK_S = 10.0
 """Of a cluster, in a preview: one that does not answer is told by what is applied there."""
 LONGEST_S = 600.0
@@ -77,15 +84,6 @@ def told(given: Mapping[str, Any], live: Object) -> Caution:
     )
 
 
-def pulumis(live: Object) -> list[str]:
-    """The field manager of each resource of Pulumi's that has applied something to an object."""
-    fields = (live.get("metadata") or {}).get("managedFields") or ()
-    applied = [
-        str(one.get("manager")) for one in fields if one.get("operation") == "Apply" and not one.get("subresource")
-    ]
-    return [manager for manager in applied if manager.startswith(MANAGER)]
-
-
 def path_of(given: Mapping[str, Any]) -> str:
     """Of the object."""
     return DEFINITION if given["kind"] == CRD else f"/api/v1/namespaces/{given['namespace']}"
@@ -100,8 +98,16 @@ class ClusterObject:
     outputs = OUTPUTS
 
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
-        """Nothing is looked up."""
-        return Checked(news, check_fields(INPUTS, plain(news)))
+        """Refuses a runtime where another one is, as far as the cluster can be asked."""
+        old, new = plain(olds), plain(news)
+        failures = check_fields(INPUTS, new)
+        begins = any(old.get(name) != new.get(name) for name in ("namespace", *CLUSTER))
+        if new.get("kind") == NAMESPACE and begins and not failures and not has_unknown(new):
+            with suppress(AksInferenceError, TimeoutError):
+                async with asyncio.timeout(LOOK_S), _api(new) as api:
+                    why = await refusal(api, new["namespace"], urn, old.get("namespace"))
+                    failures += [] if why is None else [Failure("namespace", why)]
+        return Checked(news, failures)
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """Another object is another record; whether another kubeconfig is another cluster is seen in the update."""
@@ -120,7 +126,7 @@ class ClusterObject:
             return []
         try:
             async with asyncio.timeout(LOOK_S), _api(given) as api:
-                live = await _before(api, given)
+                live = await _before(api, given, None)
         except (AksInferenceError, TimeoutError):
             return []
         return [] if live is None else [told(given, live)]
@@ -128,15 +134,15 @@ class ClusterObject:
     async def create(self, operation: Operation, inputs: Raw) -> Made:
         """Notes what is there; makes nothing. Raises ResourceFailed."""
         given = plain(inputs)
-        return Made(path_of(given).rpartition("/")[2], await _looked(given, operation.progress))
+        return Made(path_of(given).rpartition("/")[2], await _looked(given, operation.urn, operation.progress))
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
         """What was there stays what it was; in another cluster it is looked up anew. Raises ResourceFailed."""
         given, before = plain(inputs), plain(state.inputs)
         kept = {one.name: plain(state.outputs).get(one.name) for one in OUTPUTS}
-        if all(given.get(name) == before.get(name) for name in ("kubeconfig", "context")):
+        if all(given.get(name) == before.get(name) for name in CLUSTER):
             return kept
-        looked = await _looked(given, None)
+        looked = await _looked(given, operation.urn, None)
         if looked["cluster"] == kept["cluster"]:
             return kept
         operation.progress.warn(f"this is another cluster: {path_of(before)} stays in the one before")
@@ -154,7 +160,7 @@ class ClusterObject:
             async with _api(given) as api:
                 if kept.get("found"):
                     await _let_go(api, given, kept.get("managers") or [], operation.progress)
-                elif await _removed(api, path, operation.progress):
+                elif await _removed(api, given, operation.progress):
                     await _until_gone(api, path, operation)
         except AksInferenceError as error:
             raise ResourceFailed(
@@ -169,18 +175,11 @@ async def _api(given: Mapping[str, Any]) -> AsyncIterator[Api]:
         yield api
 
 
-async def _there(api: Api, path: str) -> dict[str, Any] | None:
-    try:
-        return await api.get(path)
-    except NotFound:
-        return None
-
-
-async def _looked(given: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
+async def _looked(given: Mapping[str, Any], urn: Urn, progress: Progress | None) -> dict[str, Any]:
     """The outputs; told where somebody listens. Raises ResourceFailed."""
     try:
         async with _api(given) as api:
-            live, cluster = await _before(api, given), await _cluster(api)
+            live, cluster = await _before(api, given, urn), await _cluster(api)
     except AksInferenceError as error:
         raise ResourceFailed(f"not known what is in the cluster already: {error}") from None
     if live is not None and progress is not None:
@@ -192,19 +191,20 @@ async def _cluster(api: Api) -> str:
     return str((await api.get("/api/v1/namespaces/kube-system"))["metadata"]["uid"])
 
 
-async def _before(api: Api, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A runtime that Pulumi has applied there is this one, from before there were records."""
-    router = await _there(api, f"/apis/apps/v1/namespaces/{given['namespace']}/deployments/{ROUTER_NAME}")
-    if router is not None and pulumis(router):
+async def _before(api: Api, given: Mapping[str, Any], urn: Urn | None) -> dict[str, Any] | None:
+    """A runtime that this stack has applied there is this one, from before there were records; None: that is checked
+    already."""
+    router = await there(api, f"/apis/apps/v1/namespaces/{given['namespace']}/deployments/{ROUTER_NAME}")
+    if router is not None and (is_own(router, urn) if urn is not None else pulumis(router)):
         return None
-    live = await _there(api, path_of(given))
+    live = await there(api, path_of(given))
     return None if live is None or live["metadata"].get("deletionTimestamp") else live
 
 
 async def _let_go(api: Api, given: Mapping[str, Any], others: Sequence[str], progress: Progress) -> None:
     """What was applied to it goes, as far as nobody else has applied the same; and what was made for the runtime."""
     path = path_of(given)
-    live = await _there(api, path)
+    live = await there(api, path)
     if live is None:
         return
     bare = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": {"name": live["metadata"]["name"]}}
@@ -229,25 +229,39 @@ def _left_behind(namespace: str) -> tuple[str, ...]:
     )
 
 
-async def _removed(api: Api, path: str, progress: Progress) -> bool:
+async def _removed(api: Api, given: Mapping[str, Any], progress: Progress) -> bool:
     """Whether it is on its way out."""
-    if path == DEFINITION:
-        try:
-            endpoints, _ = await api.list(f"/apis/{API_VERSION}/{PLURAL}")
-        except NotFound:
-            endpoints = []
-        left = [one["metadata"] for one in endpoints if not one["metadata"].get("deletionTimestamp")]
-        if left:
-            names = ", ".join(f"{one['namespace']}/{one['name']}" for one in left[:5])
+    path, namespace = path_of(given), given["namespace"]
+    if given["kind"] == CRD:
+        if names := await _names(api, f"/apis/{API_VERSION}/{PLURAL}"):
             progress.warn(f"the definition {CRD_NAME} stays: others have endpoints by it ({names})")
+            return False
+    else:
+        names = await _names(api, f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}")
+        # Without them a later runtime answers 401 to who has a key of another stack's endpoint.
+        keys = await _names(api, f"{path}/secrets", ENDPOINT_LABEL)
+        if held := ", ".join(filter(None, (names, keys))):
+            progress.warn(f"the namespace {namespace} stays: others have endpoints by this runtime ({held})")
+            for one in _left_behind(namespace):
+                await api.delete(one)
             return False
     await api.delete(path)
     return True
 
 
+async def _names(api: Api, path: str, labels: str = "") -> str:
+    """Of the first that stay."""
+    try:
+        found, _ = await api.list(path, labels)
+    except NotFound:
+        return ""
+    left = [one["metadata"] for one in found if not one["metadata"].get("deletionTimestamp")]
+    return ", ".join(f"{one['namespace']}/{one['name']}" for one in left[:5])
+
+
 async def _until_gone(api: Api, path: str, operation: Operation) -> None:
     deadline = time.monotonic() + (operation.timeout_s or LONGEST_S)
-    while (live := await _there(api, path)) is not None:
+    while (live := await there(api, path)) is not None:
         conditions = (live.get("status") or {}).get("conditions") or ()
         why = "; ".join(str(one.get("message")) for one in conditions if one.get("status") == "True")
         if time.monotonic() > deadline:

@@ -21,6 +21,8 @@ VERSION_LABEL = f"{GROUP}/version"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PART_OF_LABEL = "app.kubernetes.io/part-of"
 PART_OF = "aks-inference"
+STACK_ANNOTATION = f"{GROUP}/stack"
+"""On the router's Deployment: `stack_mark` of the stack that declares the runtime."""
 REPLICA_COMPONENT = "replica"
 ROUTER_COMPONENT = "router"
 AUTOSCALER_COMPONENT = "autoscaler"
@@ -145,6 +147,11 @@ class RuntimeSettings(Wire):
     """Name of an autoscaled node pool (label `kubernetes.azure.com/agentpool`) → the most nodes that it may have."""
     retry_lost_requests: bool = True
     """Requests that died with an owner before a byte of the answer are sent again once: at least once, not at most."""
+
+
+def stack_mark(project: str, stack: str) -> str:
+    """`project/stack`: what one stack applies is told from what another one does."""
+    return f"{project}/{stack}"
 
 
 def router_lanes(cpu_m: int) -> int:
