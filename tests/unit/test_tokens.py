@@ -53,10 +53,10 @@ class Issuer:
         return IssuerKeys(ISSUER, None, self.fetch, lambda: self.clock)
 
 
-def token(key: Any = RSA, kid: str = "rsa", algorithm: str = "RS256", **claims: Any) -> str:
+def token(key: Any = RSA, kid: str | None = "rsa", algorithm: str = "RS256", **claims: Any) -> str:
     usual = {"iss": ISSUER, "aud": "api://scoring", "exp": NOW + 600, "nbf": NOW - 10}
     told = {name: value for name, value in {**usual, **claims}.items() if value is not None}
-    return jwt.encode(told, key, algorithm=algorithm, headers={"kid": kid})
+    return jwt.encode(told, key, algorithm=algorithm, headers={"kid": kid} if kid is not None else None)
 
 
 def forged(header: dict[str, Any], secret: bytes = b"") -> str:
@@ -75,7 +75,11 @@ async def judged(text: str, issuer: Issuer | None = None) -> Verdict:
     [
         (token(), NOW + 660),
         (token(EC, "ec", "ES256"), NOW + 660),
-        (token(algorithm="PS256"), None),
+        # Where the issuer does not say which (as Entra ID), its key is for each of its type.
+        *((token(algorithm=f"{kind}{bits}"), NOW + 660) for kind in ("RS", "PS") for bits in (256, 384, 512)),
+        # The only one that fits.
+        (token(kid=None), NOW + 660),
+        (token(EC, None, "ES256"), NOW + 660),
         (token(aud=["x", "other"]), NOW + 660),
         (token(exp=NOW + 100_000), NOW + LONGEST_S),
         (token(exp=NOW - 59), NOW + 1),
@@ -83,13 +87,30 @@ async def judged(text: str, issuer: Issuer | None = None) -> Verdict:
         (token(nbf=None), NOW + 660),
     ],
 )
-async def test_good_tokens(text: str, until: float | None) -> None:
+async def test_good_tokens(text: str, until: float) -> None:
     verdict = await judged(text)
-    if until is None:
-        # The issuer's key is for another kind of signature.
-        assert not verdict.good
-    else:
-        assert (verdict.good, verdict.until, verdict.why) == (True, until, "")
+    assert (verdict.good, verdict.until, verdict.why) == (True, until, "")
+
+
+async def test_a_token_without_a_name_of_its_key() -> None:
+    """OpenID Connect Core 10.1: where the issuer has one key, which then need not have a name either."""
+    issuer = Issuer()
+    one = public(RSA, "")
+    del one["kid"]
+    issuer.keys = [one, public(EC, "ec"), public(RSA, "x", use="enc")]
+    assert (await judged(token(kid=None), issuer)).good
+    assert not (await judged(token(kid="rsa"), issuer)).good, "no key has this name"
+    issuer.keys = [*issuer.keys, public(rsa.generate_private_key(public_exponent=65_537, key_size=2_048), "next")]
+    assert "does not have" in (await judged(token(kid=None), issuer)).why, "which, nobody can tell"
+    assert (await judged(token(EC, None, "ES256"), issuer)).good
+
+
+async def test_the_issuer_says_what_its_key_is_for() -> None:
+    issuer = Issuer()
+    issuer.keys = [public(RSA, "rsa", alg="RS256"), public(EC, "ec", alg="HS256")]
+    assert (await judged(token(), issuer)).good
+    assert not (await judged(token(algorithm="PS256"), issuer)).good
+    assert not (await judged(token(EC, "ec", "ES256"), issuer)).good
 
 
 @pytest.mark.parametrize(
@@ -105,6 +126,8 @@ async def test_good_tokens(text: str, until: float | None) -> None:
         (token(kid="gone"), "does not have"),
         (token(rsa.generate_private_key(public_exponent=65_537, key_size=2_048)), "ignature"),
         (token(EC, "rsa", "ES256"), ""),
+        (token(rsa.generate_private_key(public_exponent=65_537, key_size=2_048), None), "ignature"),
+        (forged({"alg": "none"}), "signed with 'none'"),
         (forged({"alg": "none", "kid": "rsa"}), "signed with 'none'"),
         (forged({"alg": "HS256", "kid": "rsa"}, b"secret"), "signed with 'HS256'"),
         (token()[:-6] + "AAAAAA", "ignature"),

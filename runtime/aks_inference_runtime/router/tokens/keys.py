@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
@@ -14,9 +15,27 @@ FRESH_S = 3_600.0
 UNKNOWN_S = 10.0
 """At most so often for tokens that name a key which is not there: anybody can send such."""
 
+RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+"""RFC 7518, 3.4: an algorithm for each."""
+ALGORITHMS = (*RSA_ALGORITHMS, *CURVES.values())
+"""Signatures with a public key; a shared secret or none is never accepted."""
+
 Fetch = Callable[[str], Awaitable[dict[str, Any]]]
 """A JSON document by its URL; raises RuntimeUnavailable."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A public key of an issuer."""
+
+    name: str | None
+    """Its `kid`."""
+    algorithms: tuple[str, ...]
+    """That it signs with: the one that the issuer says, else all of its type."""
+    public: Any
+    """As PyJWT takes it."""
 
 
 class IssuerKeys:
@@ -27,30 +46,37 @@ class IssuerKeys:
         self._uri = jwks_uri
         self._fetch = fetch
         self._clock = clock
-        self._keys: dict[str, jwt.PyJWK] = {}
+        self._keys: tuple[Key, ...] = ()
         self._tried: float | None = None
         self._fetched: float | None = None
         self._failed = False
         """The newest attempt to read them."""
         self._lock = asyncio.Lock()
 
-    async def key(self, name: str) -> jwt.PyJWK | None:
-        """The key of that name (`kid`); None: the issuer has none.
+    async def key(self, name: str | None, algorithm: str) -> Key | None:
+        """The key of that name (`kid`) for signatures of that kind; without a name the only one there is for them
+        (OpenID Connect Core 10.1). None: the issuer has none.
 
         Raises RuntimeUnavailable when that cannot be told, because its keys cannot be read.
         """
-        if name in self._keys and not self._stale(self._clock()):
+        found = self._fitting(name, algorithm)
+        if found is not None and not self._stale(self._clock()):
             # Not behind whoever waits for a slow issuer: anybody can send a token that names an unknown key.
-            return self._keys[name]
+            return found
         async with self._lock:
             now = self._clock()
-            missing = name not in self._keys
+            missing = self._fitting(name, algorithm) is None
             if (self._stale(now) or missing) and (self._tried is None or not 0 <= now - self._tried < UNKNOWN_S):
                 self._tried = now
                 await self._read(now)
-            if name not in self._keys and self._failed:
+            found = self._fitting(name, algorithm)
+            if found is None and self._failed:
                 raise RuntimeUnavailable(f"the keys of {self._issuer} could not be read")
-            return self._keys.get(name)
+            return found
+
+    def _fitting(self, name: str | None, algorithm: str) -> Key | None:
+        fitting = [key for key in self._keys if algorithm in key.algorithms and name in (None, key.name)]
+        return fitting[0] if len(fitting) == 1 or (fitting and name is not None) else None
 
     def _stale(self, now: float) -> bool:
         return self._fetched is None or not 0 <= now - self._fetched < FRESH_S
@@ -62,21 +88,26 @@ class IssuerKeys:
                 document = await self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
                 uri = str(document["jwks_uri"])
             found = await self._fetch(uri)
-            keys = {}
+            keys = []
             for entry in found["keys"]:
-                if entry.get("kid") and entry.get("use", "sig") == "sig":
+                if entry.get("use", "sig") == "sig":
                     try:
-                        keys[str(entry["kid"])] = jwt.PyJWK.from_dict(entry, entry.get("alg") or _algorithm(entry))
+                        keys.append(_read(entry))
                     except (jwt.PyJWTError, ValueError, KeyError) as error:
                         _log.info("a key of %s is of a kind that is not used: %s", self._issuer, error)
         except (RuntimeUnavailable, KeyError, TypeError, AttributeError) as error:
             _log.warning("the keys of %s were not read: %r", self._issuer, error)
             self._failed = True
             return
-        self._keys, self._fetched, self._failed = keys, now, False
+        self._keys, self._fetched, self._failed = tuple(keys), now, False
 
 
-def _algorithm(entry: dict[str, Any]) -> str:
-    if entry.get("kty") == "RSA":
-        return "RS256"
-    return {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}[str(entry.get("crv"))]
+def _read(entry: Mapping[str, Any]) -> Key:
+    """Raises PyJWTError, ValueError, KeyError."""
+    of_type = RSA_ALGORITHMS if entry.get("kty") == "RSA" else (CURVES[str(entry.get("crv"))],)
+    said = entry.get("alg")
+    algorithms = of_type if said is None else tuple(one for one in of_type if one == said)
+    if not algorithms:
+        raise ValueError(f"alg {said!r} for kty {entry.get('kty')!r}")
+    name = None if entry.get("kid") is None else str(entry["kid"])
+    return Key(name, algorithms, jwt.PyJWK.from_dict(dict(entry), algorithms[0]).key)

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import jwt
 
 from aks_inference_runtime.router.model import TokenRules
-from aks_inference_runtime.router.tokens.keys import IssuerKeys
+from aks_inference_runtime.router.tokens.keys import ALGORITHMS, IssuerKeys
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
-"""Signatures with a public key; a shared secret or none is never accepted."""
 LONGEST_S = 3_600.0
 """A verdict is kept no longer: the issuer may have withdrawn the key."""
 MOST_BYTES = 16_384
@@ -31,15 +29,16 @@ async def verify(token: str, rules: TokenRules, keys: IssuerKeys, now: Callable[
         return Verdict(False, 0, "longer than a token may be")
     try:
         header = jwt.get_unverified_header(token)
-        if header.get("alg") not in ALGORITHMS:
-            return Verdict(False, 0, f"signed with {header.get('alg')!r}")
-        key = await keys.key(str(header.get("kid", "")))
+        algorithm = header.get("alg")
+        if algorithm not in ALGORITHMS:
+            return Verdict(False, 0, f"signed with {algorithm!r}")
+        key = await keys.key(header.get("kid"), algorithm)
         if key is None:
             return Verdict(False, 0, "signed with a key that the issuer does not have")
         claims = jwt.decode(
             token,
-            key,
-            algorithms=list(ALGORITHMS),
+            key.public,
+            algorithms=[algorithm],
             audience=list(rules.audiences),
             issuer=rules.issuer,
             # Times are looked at below, by the injected clock.
