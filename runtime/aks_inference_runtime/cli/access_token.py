@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from aks_inference_runtime.api.errors import InvalidInput, OperationFailed, RuntimeUnavailable
+from aks_inference_runtime.proxies import machine_proxy
 
 ANSWER_S = 30.0
 AZ_S = 60.0
@@ -179,7 +180,7 @@ async def _asked(
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, dict[str, Any]]:
     try:
-        async with session.request(method, url, data=data, headers=headers) as answer:
+        async with session.request(method, url, data=data, headers=headers, proxy=machine_proxy(url)) as answer:
             text = await answer.text(errors="replace")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         late = isinstance(error, TimeoutError)

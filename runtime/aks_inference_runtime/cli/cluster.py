@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -36,6 +35,7 @@ from aks_inference_runtime.api.status import (
 from aks_inference_runtime.cli.loglines import LogLine
 from aks_inference_runtime.kubernetes.client import Api, Object
 from aks_inference_runtime.kubernetes.connection import Connection, from_kubeconfig
+from aks_inference_runtime.kubernetes.kubeconfig import of_environment
 from aks_inference_runtime.kubernetes.log_in import by_program
 from aks_inference_runtime.kubernetes.workloads import replica_pod
 
@@ -47,19 +47,11 @@ MOST_WAITING = 10_000
 """Lines that may wait for who reads: a reader that is slower holds the streams up."""
 
 
-def kubeconfig(given: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """The file: as given, or KUBECONFIG's first that is there, or `~/.kube/config`. Raises InvalidInput."""
-    named = [Path(part) for part in environment.get("KUBECONFIG", "").split(os.pathsep) if part]
-    looked = [given] if given is not None else named or [Path.home() / ".kube" / "config"]
-    found = next((path for path in looked if path.is_file()), None)
-    if found is None:
-        raise InvalidInput(f"no kubeconfig: {', '.join(map(str, looked))} is not there; name one with --kubeconfig")
-    return found
-
-
 def connection(given: Path | None, context: str | None) -> Connection:
     """To the API server that a kubeconfig names. Raises InvalidInput, OperationFailed."""
-    return from_kubeconfig(kubeconfig(given), context, by_program)
+    if given is not None and not given.is_file():
+        raise InvalidInput(f"no kubeconfig: {given} is not there; name one with --kubeconfig")
+    return from_kubeconfig([given] if given is not None else of_environment(), context, by_program)
 
 
 class ClusterSource:

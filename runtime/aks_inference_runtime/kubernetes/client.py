@@ -129,7 +129,7 @@ class Api:
                         raise _error(int(found.get("code", 500)), str(found.get("message", "")), path)
                     yield kind, found
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                raise RuntimeUnavailable(f"the watch of {path} broke: {error!r}") from None
+                raise RuntimeUnavailable(f"the watch of {path} broke: {type(error).__name__}: {error}") from None
 
     async def _ask(
         self, method: str, path: str, query: Mapping[str, str], body: Object | None = None, content: str | None = None
@@ -158,12 +158,16 @@ class Api:
                 data=None if body is None else json.dumps(body),
                 headers=headers,
                 timeout=limits or aiohttp.ClientTimeout(REQUEST_SECONDS),
+                proxy=self._connection.proxy,
+                server_hostname=self._connection.server_name,
             ) as answer:
                 if answer.status >= 400:
                     raise _error(answer.status, _message(await answer.text(errors="replace")), path)
                 yield answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RuntimeUnavailable(f"the API server does not answer ({method} {path}): {error!r}") from None
+            # Not its representation: that shows a proxy's login.
+            said = f"{type(error).__name__}: {error}"
+            raise RuntimeUnavailable(f"the API server does not answer ({method} {path}): {said}") from None
 
 
 @asynccontextmanager

@@ -9,14 +9,15 @@ import base64
 import os
 import ssl
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
+from urllib.parse import urlsplit
 
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.kubernetes.kubeconfig import chosen, of_environment
+from aks_inference_runtime.proxies import machine_proxy
 
 LogIn = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 """From the section `exec` of a user, and the cluster's, what the user's section would say."""
@@ -32,6 +33,10 @@ class Connection:
     token_file: Path | None = None
     """Read again for every connection: the kubelet rotates it."""
     token: str | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    """It may hold a login."""
+    server_name: str | None = None
+    """For which the server's certificate is; None: for its host."""
 
     def headers(self) -> dict[str, str]:
         """Of a request now."""
@@ -40,52 +45,64 @@ class Connection:
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Connection:
-    """In a pod its service account, else the file that KUBECONFIG names. Raises InvalidInput."""
+    """In a pod its service account, else the files that KUBECONFIG names. Raises InvalidInput."""
     host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
     if host and port and (ACCOUNT / "token").exists():
         where = f"[{host}]" if ":" in host else host
         tls = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+        # Never by a proxy of the environment: it is the cluster's own address.
         return Connection(f"https://{where}:{port}", tls, token_file=ACCOUNT / "token")
-    if named := environment.get("KUBECONFIG"):
-        return from_kubeconfig(Path(named))
+    if environment.get("KUBECONFIG"):
+        return from_kubeconfig(of_environment(environment))
     raise InvalidInput("no API server: neither a pod's service account nor the variable KUBECONFIG is there")
 
 
-def from_kubeconfig(path: Path, context_name: str | None = None, log_in: LogIn | None = None) -> Connection:
+def from_kubeconfig(
+    paths: Path | Sequence[Path], context_name: str | None = None, log_in: LogIn | None = None
+) -> Connection:
     """A context of a kubeconfig with a token or a client certificate. Raises InvalidInput.
 
     Args:
-        path: Required. The file.
+        paths: Required. The file; of several the first that has a thing counts for it.
         context_name: Optional. Default: its current context.
         log_in: Optional. Makes a user's section of one that logs in by a program. Default: such users are refused.
     """
-    try:
-        document = yaml.safe_load(path.read_text())
-        names = [entry["name"] for entry in document["contexts"]]
-        if context_name is not None and context_name not in names:
-            raise InvalidInput(f"{path} has no context {context_name!r} (there are: {', '.join(names)})")
-        context = _named(document["contexts"], context_name or document["current-context"])["context"]
-        cluster = _named(document["clusters"], context["cluster"])["cluster"]
-        user = _named(document["users"], context["user"])["user"]
-        server = str(cluster["server"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
-        raise InvalidInput(f"{path}: not a kubeconfig with a current context: {error!r}") from None
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    shown = ", ".join(map(str, files))
+    cluster, user = chosen(files, context_name)
+    server = str(cluster["server"]).rstrip("/")
     if "exec" in user and log_in is not None:
         user = log_in(user["exec"], cluster)
     if "exec" in user or "auth-provider" in user:
-        raise InvalidInput(f"{path}: the user logs in by a program; the runtime takes a token or a client certificate")
-    token_file = Path(user["tokenFile"]) if "tokenFile" in user else None
-    tls = _tls(path.parent, cluster, user) if server.startswith("https:") else None
-    return Connection(server.rstrip("/"), tls, token_file, user.get("token"))
+        raise InvalidInput(f"{shown}: the user logs in by a program; the runtime takes a token or a client certificate")
+    return Connection(
+        server,
+        _tls(cluster, user) if server.startswith("https:") else None,
+        Path(user["tokenFile"]) if user.get("tokenFile") else None,
+        user.get("token"),
+        _proxy(shown, server, cluster.get("proxy-url")),
+        cluster.get("tls-server-name") or None,
+    )
 
 
-def _tls(folder: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext:
-    authority = _bytes(folder, cluster, "certificate-authority")
+def _proxy(shown: str, server: str, given: str | None) -> str | None:
+    """The kubeconfig's, else the machine's."""
+    proxy = given or machine_proxy(server)
+    if proxy and (kind := urlsplit(proxy).scheme) not in {"http", "https"}:
+        raise InvalidInput(
+            f"{shown}: the proxy of {server} speaks {kind or 'nothing that is named'}; http and https can be used "
+            f"({'`proxy-url`' if given else 'HTTPS_PROXY, NO_PROXY'})"
+        )
+    return proxy
+
+
+def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext:
+    authority = _bytes(cluster, "certificate-authority")
     tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
     if cluster.get("insecure-skip-tls-verify"):
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
-    certificate, key = _bytes(folder, user, "client-certificate"), _bytes(folder, user, "client-key")
+    certificate, key = _bytes(user, "client-certificate"), _bytes(user, "client-key")
     if certificate and key:
         # The module ssl reads certificates from files only.
         with tempfile.NamedTemporaryFile(prefix="aks-inference-", suffix=".pem") as file:
@@ -95,11 +112,7 @@ def _tls(folder: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> s
     return tls
 
 
-def _bytes(folder: Path, section: Mapping[str, Any], name: str) -> bytes | None:
+def _bytes(section: Mapping[str, Any], name: str) -> bytes | None:
     if data := section.get(f"{name}-data"):
         return base64.b64decode(data)
-    return (folder / section[name]).read_bytes() if section.get(name) else None
-
-
-def _named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(item for item in items if item["name"] == name)
+    return Path(section[name]).read_bytes() if section.get(name) else None

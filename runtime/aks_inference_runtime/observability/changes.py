@@ -10,6 +10,8 @@ from typing import Any
 
 import aiohttp
 
+from aks_inference_runtime.proxies import machine_proxy
+
 ATTEMPT_S = 5.0
 PAUSES_S = (1.0, 4.0, 16.0)
 """Between attempts to reach the webhook; after the last one the change is not told."""
@@ -86,7 +88,7 @@ class Hook:
 async def _post(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> str:
     """Nothing, or what went wrong."""
     try:
-        async with session.post(url, json=body) as answer:
+        async with session.post(url, json=body, proxy=machine_proxy(url)) as answer:
             return "" if answer.status < 300 else f"status {answer.status}"
     except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
         return type(error).__name__

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -27,6 +26,7 @@ from aks_inference_runtime.images.registry.challenge import parse_challenges
 from aks_inference_runtime.images.registry.credentials import CredentialStore
 from aks_inference_runtime.images.registry.silence import Silence
 from aks_inference_runtime.images.registry.tokens import Ask, Authorizer
+from aks_inference_runtime.proxies import machine_proxy
 
 log = logging.getLogger(__name__)
 
@@ -257,20 +257,8 @@ class Transport:
         scheme, _, rest = url.partition("://")
         origin = f"{scheme}://{rest.partition('/')[0]}"
         if origin not in self._proxies:
-            self._proxies[origin] = _proxy_for(scheme, urlsplit(url).hostname or "", *map(os.environ.get, _PROXIES))
+            self._proxies[origin] = machine_proxy(url)
         return self._proxies[origin]
-
-
-_PROXIES = tuple(name for one in ("http", "https", "no", "all") for name in (f"{one}_proxy", f"{one.upper()}_PROXY"))
-
-
-@functools.lru_cache(maxsize=64)
-def _proxy_for(scheme: str, name: str, *_as_it_is_now: str | None) -> str | None:
-    """The environment is read once for each host: all of it each time costs as much as a small request.
-
-    Proxies only: aiohttp's own trust_env would also send what ~/.netrc holds.
-    """
-    return None if proxy_bypass(name) else getproxies().get(scheme)
 
 
 _MACHINES = ("SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.proxies import machine_proxy
 
 FETCH_S = 5.0
 MOST_BYTES = 1_048_576
@@ -18,12 +19,13 @@ async def fetch(url: str) -> dict[str, Any]:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(FETCH_S)) as session,
-            session.get(url) as answer,
+            session.get(url, proxy=machine_proxy(url)) as answer,
         ):
             answer.raise_for_status()
             found = json.loads(await _whole(answer.content))
     except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
-        raise RuntimeUnavailable(f"{url}: {error!r}") from None
+        # Not its representation: that shows a proxy's login.
+        raise RuntimeUnavailable(f"{url}: {type(error).__name__}: {error}") from None
     if not isinstance(found, dict):
         raise RuntimeUnavailable(f"{url}: no JSON object")
     return found
