@@ -100,8 +100,9 @@ class ApiServer:
     async def log(self, request: web.Request) -> web.StreamResponse:
         name, query = request.match_info["name"], request.query
         self.asked.append(f"{name} {query.get('previous', '')}{query.get('follow', '')}")
-        assert (query["container"], query["timestamps"]) == ("scoring", "true")
-        lines = self.logs.get((name, query.get("previous") == "true"), [])
+        assert query["timestamps"] == "true"
+        of = name if query["container"] == "scoring" else f"{name}/{query['container']}"
+        lines = self.logs.get((of, query.get("previous") == "true"), [])
         answer = web.StreamResponse()
         await answer.prepare(request)
         last = lines[-int(query["tailLines"]) :] if "tailLines" in query else lines
@@ -219,6 +220,63 @@ async def test_logs_of_all_replicas_by_time(server: ApiServer, tmp_path: Path) -
         "version": "blue", "replica": "churn-1", "time": "2026-01-01T00:00:04Z", "line": "four"
     }  # fmt: skip
     assert (missing, "endpoint churn has no replica none of version any" in told) == (3, True)
+
+
+def held(name: str, *before: Any, scoring: Any = None) -> Any:
+    """A pod whose scoring container waits for those that are run before."""
+    made = pod(name, ready=False)
+    made["status"] |= {
+        "initContainerStatuses": list(before),
+        "containerStatuses": [{"name": "scoring", "state": {"waiting": {"reason": "PodInitializing"}}}]
+        if scoring is None
+        else [scoring],
+    }
+    return made
+
+
+async def test_logs_of_what_holds_a_replica_up(server: ApiServer, tmp_path: Path) -> None:
+    """The fetch of its models, its gate, what ships its data; where none has begun, why."""
+    done = {"name": "models", "state": {"terminated": {"exitCode": 0}}, "started": False, "ready": True}
+    loops = {"waiting": {"reason": "CrashLoopBackOff"}}
+    pulls = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    runs = {"name": "scoring", "state": {"running": {}}, "ready": True, "started": True}
+    server.endpoints = [endpoint("churn")]
+    server.pods = [
+        held("fails", {"name": "models", "state": loops, "restartCount": 2, "started": False}),
+        held("fetches", {"name": "models", "state": {"running": {}}, "started": False}),
+        held("gated", done, {"name": "gate", "state": loops, "restartCount": 1, "started": False}),
+        held("lost", {"name": "model-data", "state": loops, "restartCount": 4, "started": True}, scoring=runs),
+        held("pulls", {"name": "models", "state": pulls}),
+        held("waits", done, {"name": "gate", "state": {"running": {}}, "started": True}),
+    ]
+    server.pods.append(pod("nowhere", ready=False))
+    server.pods[-1]["status"] = {
+        "phase": "Pending",
+        "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no GPU"}
+        ],
+    }
+    server.logs = {
+        ("fails/models", True): ["2026-01-01T00:00:01Z 403 at the store"],
+        ("fetches/models", False): ["2026-01-01T00:00:02Z 3 of 20 GB"],
+        ("gated/gate", True): ["2026-01-01T00:00:03Z no such settings"],
+        ("lost", False): ["2026-01-01T00:00:04Z scores"],
+        ("lost/model-data", True): ["2026-01-01T00:00:05Z no right to write"],
+    }
+    code, out, err = await run(tmp_path, "logs", "churn")
+    assert (code, err) == (0, "")
+    assert sorted(out.splitlines()[:3]) == [
+        "blue/nowhere [scoring] has no log: 0/3 nodes: no GPU",
+        "blue/pulls [models] has no log: ImagePullBackOff: no such image",
+        "blue/waits [scoring] has no log: PodInitializing",
+    ]
+    assert out.splitlines()[3:] == [
+        "blue/fails [models] 403 at the store",
+        "blue/fetches [models] 3 of 20 GB",
+        "blue/gated [gate] no such settings",
+        "blue/lost scores",
+        "blue/lost [model-data] no right to write",
+    ]
 
 
 async def test_logs_are_followed_also_of_replicas_that_come(server: ApiServer, tmp_path: Path) -> None:

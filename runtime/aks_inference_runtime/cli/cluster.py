@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from aks_inference_runtime.kubernetes.log_in import by_program
 from aks_inference_runtime.kubernetes.workloads import replica_pod
 
 CONTAINER = "scoring"
+_STATUSES = ("initContainerStatuses", "containerStatuses")
 POLL_S = 1.0
 LOOK_S = 2.0
 """Between looks for new replicas while their logs are followed."""
@@ -84,13 +86,13 @@ class ClusterSource:
         self, status: EndpointStatus, version: str | None, replica: str | None, tail: int, follow: bool, dead: bool
     ) -> AsyncIterator[LogLine]:
         """See `Source`."""
-        pods = await self._chosen(status.name, version, replica)
-        if not pods and (version or replica) and not follow:
+        found = await self._chosen(status.name, version, replica)
+        if not found and (version or replica) and not follow:
             raise NotFound(f"endpoint {status.name} has no replica {replica or 'any'} of version {version or 'any'}")
         streams = _Streams(self._api, tail, follow)
         try:
-            for pod in pods:
-                streams.begin(pod, ended=not follow and (dead or pod.unwell))
+            for one in found:
+                streams.begin(one, ended=not follow and (dead or one.unwell))
             if follow:
                 streams.watch(lambda: self._chosen(status.name, version, replica))
             async for line in streams.lines():
@@ -121,16 +123,16 @@ class ClusterSource:
                 raise OperationFailed(f"endpoint {name} {what}: {status.message or status.state}")
             await asyncio.sleep(min(POLL_S, max(0.0, deadline - loop.time()) + 0.01))
 
-    async def _chosen(self, name: str, version: str | None, replica: str | None) -> "list[_Pod]":
+    async def _chosen(self, name: str, version: str | None, replica: str | None) -> "list[_Log]":
         found = await self._found(name)
         versions = {version_label(v["name"]): str(v["name"]) for v in found["spec"]["versions"]}
-        pods = []
+        logs: list[_Log] = []
         for pod in await self._pods(f"{ENDPOINT_LABEL}={name}"):
             label = pod["metadata"]["labels"].get(VERSION_LABEL, "")
             of = versions.get(label, label)
             if version in (None, of) and replica in (None, pod["metadata"]["name"]):
-                pods.append(_Pod(pod, of))
-        return pods
+                logs += _logs_of(pod, of)
+        return logs
 
     async def _declared(self) -> list[Object]:
         inside = f"/namespaces/{self._namespace}" if self._namespace else ""
@@ -155,22 +157,65 @@ class ClusterSource:
         return (await self._api.list(f"/api/v1{inside}/pods", labels))[0]
 
 
-class _Pod:
-    """A replica whose log is read."""
+@dataclass(frozen=True)
+class _Log:
+    """Of a replica's container; or why a replica has none."""
 
-    def __init__(self, found: Object, version: str) -> None:
-        self.name = str(found["metadata"]["name"])
-        self.namespace = str(found["metadata"]["namespace"])
-        self.version = version
-        started = [c for c in (found.get("status") or {}).get("containerStatuses") or () if c["name"] == CONTAINER]
-        self.restarts = sum(int(c.get("restartCount") or 0) for c in started)
-        self.unwell = not all(c.get("ready") for c in started)
-        self.began = any((c.get("state") or {}).get("waiting") is None or c.get("restartCount") for c in started)
+    namespace: str
+    name: str
+    version: str
+    container: str = CONTAINER
+    restarts: int = 0
+    unwell: bool = False
+    waits: str = ""
+    """Why no container of it has begun."""
 
     @property
     def path(self) -> str:
-        """Of its log."""
+        """Where it is read."""
         return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}/log"
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """Another one after each restart."""
+        return self.name, self.container, self.restarts, self.waits
+
+    def line(self, raw: str) -> LogLine:
+        """With the container's name where it is not the one that scores."""
+        time, _, line = raw.partition(" ")
+        return LogLine(
+            self.version, self.name, time, line if self.container == CONTAINER else f"[{self.container}] {line}"
+        )
+
+
+def _logs_of(found: Object, version: str) -> list[_Log]:
+    """Of the container that scores, and of the one that holds it up: the gate, what fetches models or ships data."""
+    status = found.get("status") or {}
+    containers = {c["name"]: c for kind in _STATUSES for c in status.get(kind) or ()}
+    pod = replica_pod(found)
+    held = next((name for name, c in containers.items() if name != CONTAINER and _holds_up(c)), CONTAINER)
+    troubled = pod.troubled if pod is not None and pod.trouble else held
+    here = (str(found["metadata"]["namespace"]), str(found["metadata"]["name"]), version)
+    logs = [
+        _Log(*here, name, int(containers[name].get("restartCount") or 0), not containers[name].get("ready"))
+        for name in dict.fromkeys((CONTAINER, troubled))
+        if name in containers and _began(containers[name])
+    ]
+    if logs:
+        return logs
+    waiting = (containers.get(troubled, {}).get("state") or {}).get("waiting") or {}
+    why = (pod.unschedulable or pod.trouble if pod is not None else "") or waiting.get("reason") or "no container yet"
+    return [_Log(*here, troubled, waits=why)]
+
+
+def _began(container: Object) -> bool:
+    return (container.get("state") or {}).get("waiting") is None or bool(container.get("restartCount"))
+
+
+def _holds_up(container: Object) -> bool:
+    """One of those that are run before: neither through with it nor, as a sidecar, started."""
+    ended = (container.get("state") or {}).get("terminated")
+    return not container.get("started") if ended is None else ended.get("exitCode") != 0
 
 
 class _Streams:
@@ -180,21 +225,21 @@ class _Streams:
         self._api, self._tail, self._follow = api, tail, follow
         self._told: asyncio.Queue[LogLine | AksInferenceError | None] = asyncio.Queue(MOST_WAITING)
         """None: one of the readers has ended."""
-        self._readers: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._readers: dict[tuple[str, str, int, str], asyncio.Task[None]] = {}
         self._watch: asyncio.Task[None] | None = None
         self._open = 0
 
-    def begin(self, pod: _Pod, *, ended: bool = False) -> None:
-        """Reads a replica's log, once; `ended`: also of its container before the last restart."""
-        key = (pod.name, pod.restarts)
-        if key in self._readers or not pod.began:
+    def begin(self, one: _Log, *, ended: bool = False) -> None:
+        """Reads a log, once; `ended`: also of its container before the last restart."""
+        if one.key in self._readers:
             return
         # What a container writes that started while it is followed is new as a whole.
-        tail = None if any(name == pod.name for name, _ in self._readers) else self._tail
-        self._readers[key] = asyncio.create_task(self._read(pod, tail, ended and pod.restarts > 0))
+        again = any((name, of) == one.key[:2] for name, of, _, waits in self._readers if not waits)
+        tail = None if again else self._tail
+        self._readers[one.key] = asyncio.create_task(self._read(one, tail, ended and one.restarts > 0))
         self._open += 1
 
-    def watch(self, look: Callable[[], Awaitable[Sequence[_Pod]]]) -> None:
+    def watch(self, look: Callable[[], Awaitable[Sequence[_Log]]]) -> None:
         """Reads those that come, too."""
         self._watch = asyncio.create_task(self._look(look))
 
@@ -216,36 +261,39 @@ class _Streams:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self, look: Callable[[], Awaitable[Sequence[_Pod]]]) -> None:
+    async def _look(self, look: Callable[[], Awaitable[Sequence[_Log]]]) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                for pod in await look():
-                    self.begin(pod)
+                for one in await look():
+                    self.begin(one)
             except RuntimeUnavailable:
                 continue  # what is read goes on
             except AksInferenceError as error:
                 await self._told.put(error)
 
-    async def _read(self, pod: _Pod, tail: int | None, ended: bool) -> None:
-        query = {"container": CONTAINER, "timestamps": "true"} | ({} if tail is None else {"tailLines": str(tail)})
+    async def _read(self, one: _Log, tail: int | None, ended: bool) -> None:
+        query = {"container": one.container, "timestamps": "true"} | ({} if tail is None else {"tailLines": str(tail)})
         try:
-            if ended:
-                # The kubelet keeps the log of a container that ended for a while only.
-                with contextlib.suppress(AksInferenceError):
-                    await self._pass_on(pod, {**query, "previous": "true"})
-            await self._pass_on(pod, {**query, "follow": "true"} if self._follow else query)
+            if one.waits:
+                line = f"[{one.container}] has no log: {one.waits}"
+                await self._told.put(LogLine(one.version, one.name, None, line))
+            else:
+                if ended:
+                    # The kubelet keeps the log of a container that ended for a while only.
+                    with contextlib.suppress(AksInferenceError):
+                        await self._pass_on(one, {**query, "previous": "true"})
+                await self._pass_on(one, {**query, "follow": "true"} if self._follow else query)
         except NotFound:
             pass  # gone meanwhile
         except AksInferenceError as error:
             await self._told.put(error)
         await self._told.put(None)
 
-    async def _pass_on(self, pod: _Pod, query: Mapping[str, str]) -> None:
-        async with aclosing(self._api.lines(pod.path, **query)) as lines:
+    async def _pass_on(self, one: _Log, query: Mapping[str, str]) -> None:
+        async with aclosing(self._api.lines(one.path, **query)) as lines:
             async for raw in lines:
-                time, _, line = raw.partition(" ")
-                await self._told.put(LogLine(pod.version, pod.name, time, line))
+                await self._told.put(one.line(raw))
 
 
 def view_of(found: Object, pods: Sequence[Object]) -> EndpointView:
