@@ -59,9 +59,12 @@ def bare_cluster(request: pytest.FixtureRequest) -> Cluster:
     return Cluster(plane.kubeconfig, plane.server, plane.has_controllers, Api(plane.kubeconfig))
 
 
-@pytest.fixture
-def kept_nodes(control_plane: ControlPlane) -> None:
+@pytest.fixture(scope="session")
+def kept_nodes(request: pytest.FixtureRequest) -> None:
     """Nodes with kwok's annotation are kept: their pods only say that they run."""
+    if os.environ.get(GIVEN):
+        pytest.skip(f"no fake nodes in a given cluster: its own pods would be put on them (without {GIVEN}: here)")
+    control_plane: ControlPlane = request.getfixturevalue("control_plane")
     if missing := build.missing((*build.CONTROL, *build.FAKE_NODES)):
         pytest.skip(f"not built here: {', '.join(missing)} (python -m testbed.build; minutes)")
     if not any(one.name == "kwok" for one in control_plane.running):
@@ -69,7 +72,7 @@ def kept_nodes(control_plane: ControlPlane) -> None:
 
 
 @pytest.fixture
-def fake_nodes(cluster: Cluster, kept_nodes: None) -> Iterator[list[str]]:
+def fake_nodes(kept_nodes: None, cluster: Cluster) -> Iterator[list[str]]:
     """Three nodes in two zones whose pods only say that they run."""
     names = [f"fake-{uuid.uuid4().hex[:6]}" for _ in range(3)]
     for index, name in enumerate(names):

@@ -59,7 +59,7 @@ NETWORK = {"plugin": "azure", "plugin_mode": "overlay", "pod_cidr": "10.244.0.0/
 
 
 @pytest.fixture
-def aks(cluster, defined_again, control_plane, kept_nodes, namespace, tmp_path):
+def aks(kept_nodes, cluster, defined_again, control_plane, namespace, tmp_path):
     """Azure and a project on it."""
     bed = AzureBed(tmp_path, cluster.kubeconfig)
     runtime = f"runtime-{namespace[5:]}"

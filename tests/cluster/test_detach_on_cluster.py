@@ -178,7 +178,7 @@ def others(api: Any, namespace: str) -> None:
 
 
 @pytest.fixture
-def shared(cluster, defined_again, control_plane, kept_nodes, namespace, tmp_path):
+def shared(kept_nodes, cluster, defined_again, control_plane, namespace, tmp_path):
     """A cluster in Azure that somebody made and uses, and a project that will attach it."""
     from standin_arm import Azure
     from standin_bodies import Tables

@@ -38,7 +38,7 @@ class Told(Progress):
 
 
 @pytest.fixture
-def pools(cluster, kept_nodes) -> Iterator[str]:
+def pools(kept_nodes, cluster) -> Iterator[str]:
     """Two pools of one node each, of this test alone: their pods ask for it by a label."""
     mark = uuid.uuid4().hex[:6]
     for pool in ("old", "new"):
