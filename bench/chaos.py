@@ -1,5 +1,7 @@
 """What dies and hangs while requests come: two router pods, five replicas, two autoscalers, a real API server.
 
+A dozen endpoints beside it have no load: at the end every router must serve them, too.
+
 One fault every few seconds at 70 % load. Killed are the owner's HAProxy, a replica, the autoscaler's leader, a router
 pod; stopped the same, an agent, a gate and, for a while, the API server; cut is the way between the routers, or to a
 replica, for a moment or until it counts as lost. What a kubelet would start again is started again a second later;
@@ -32,6 +34,8 @@ from bench.harness import machine, progress, run_bench, versions
 from aks_inference_runtime.kubernetes.lease import DURATION_S
 
 TO_REACH = {"over_admissions": 0, "success": 0.999, "gap_p99_ms": 1_000, "lost_endpoints": 0, "unanswered": 0}
+IDLE = 12
+"""Endpoints beside the one with the load, one replica each: after the faults every router serves them, too."""
 RATE = 0.7 * REPLICAS * 1_000 / SERVICE_MS
 PAUSE_S, QUICK_PAUSE_S = 30.0, 3.0
 """Of the API server."""
@@ -113,7 +117,8 @@ async def faults(order: Sequence[str], spacing_s: float, pause_s: float, *, cutt
     """These, one after the other, with parts of their own."""
     at: list[tuple[float, str]] = []
     with tempfile.TemporaryDirectory(prefix="aksc-") as folder:
-        async with chaos_bed(Path(folder), groups=chaos_paths.groups(ROUTERS) if cutting else {}) as bed:
+        groups = chaos_paths.groups(ROUTERS) if cutting else {}
+        async with chaos_bed(Path(folder), groups=groups, idle=IDLE) as bed:
             load = await bed.load(RATE)
             await asyncio.sleep(spacing_s)
             for name in order:

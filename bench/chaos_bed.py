@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 from bench import control_plane as plane
+from bench import idle_gates
 from bench.harness import ROOT
 
 from aks_inference_runtime.api.errors import AksInferenceError
@@ -129,6 +130,10 @@ class Chaos:
     service_ms: float = SERVICE_MS
     groups: dict[str, int] = field(default_factory=dict)
     """Of the routers' processes; none: as this one."""
+    idle: int = 0
+    """Further endpoints, without load, that both routers own."""
+    endpoints: list[str] = field(default_factory=lambda: [NAME])
+    _idle: list[Running] = field(default_factory=list)
     _next: Any = None
 
     def __post_init__(self) -> None:
@@ -181,6 +186,7 @@ class Chaos:
         await self.there.make(f"/apis/apps/v1/{space}/deployments", [plane.deployment(NAME, REPLICAS)])
         for _ in range(self.number):
             await self.announce(self.replica())
+        await self._begin_idle()
         for name, address in ROUTERS.items():
             await asyncio.to_thread(self.bed.router, name, address)
         for name in AUTOSCALERS:
@@ -188,6 +194,20 @@ class Chaos:
         await self.bed.ready(self.session, seconds=READY_S)
         if await self.lost_endpoints():
             raise RuntimeError("it does not serve")
+
+    async def _begin_idle(self) -> None:
+        """Each with one replica."""
+        names = list(idle_gates.named(self.idle, ROUTERS))
+        gates = [idle_gates.IdleGate(name, self.bed.address, free_ports(3, self.bed.address)) for name in names]
+        if gates:
+            self._idle = await asyncio.to_thread(idle_gates.start, gates, self.bed.folder)
+        path = f"/apis/apps/v1/namespaces/{plane.NAMESPACE}/deployments"
+        await self.there.make(path, [plane.deployment(name, 1) for name in names])
+        for gate in gates:
+            self.bed.endpoint(gate.endpoint)
+            one = Replica(gate.uid, gate.address, gate.ports, self.bed.folder)
+            await self._announce(one.slice(gate.endpoint))
+        self.endpoints += names
 
     def replica(self) -> Replica:
         """One more, that no router knows yet."""
@@ -200,8 +220,11 @@ class Chaos:
 
     async def announce(self, replica: Replica) -> None:
         """As the controller of EndpointSlices does once it is ready."""
+        await self._announce(replica.slice(NAME))
+
+    async def _announce(self, endpoint_slice: dict[str, Any]) -> None:
         path = f"/apis/discovery.k8s.io/v1/namespaces/{plane.NAMESPACE}/endpointslices"
-        await self.there.make(path, [replica.slice(NAME)])
+        await self.there.make(path, [endpoint_slice])
 
     async def withdraw(self, replica: Replica) -> None:
         """The same once it ends."""
@@ -210,14 +233,18 @@ class Chaos:
 
     async def lost_endpoints(self) -> int:
         """Endpoints that some router does not serve, after a while."""
-        for router in ROUTERS:
-            try:
-                async with asyncio.timeout(READY_S):
-                    while await self._ask(router) != 200:  # noqa: ASYNC110 - nobody tells
-                        await asyncio.sleep(0.05)
-            except TimeoutError:
-                return 1
-        return 0
+        asked = [self._served(router, name) for name in self.endpoints for router in ROUTERS]
+        served = await asyncio.gather(*asked)
+        return sum(not all(served[at : at + len(ROUTERS)]) for at in range(0, len(served), len(ROUTERS)))
+
+    async def _served(self, router: str, name: str) -> bool:
+        try:
+            async with asyncio.timeout(READY_S):
+                while await self._ask(router, name) != 200:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
 
     async def most(self) -> list[int]:
         """The highest count at once, of each replica."""
@@ -277,15 +304,15 @@ class Chaos:
             clients.wait()
         for replica in self.replicas:
             replica.end()
-        for one in self.autoscalers.values():
+        for one in (*self.autoscalers.values(), *self._idle):
             one.process.kill()
             one.process.wait()
         self.bed.end()
 
-    async def _ask(self, router: str) -> int:
+    async def _ask(self, router: str, name: str) -> int:
         headers = {"authorization": f"Bearer {KEY}"}
         try:
-            async with self.session.post(self.bed.url(router, NAME), data=b"{}", headers=headers) as answer:
+            async with self.session.post(self.bed.url(router, name), data=b"{}", headers=headers) as answer:
                 await answer.read()
                 return answer.status
         except (aiohttp.ClientError, TimeoutError):
