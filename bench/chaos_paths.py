@@ -32,7 +32,8 @@ def enter() -> str:
         return f"unshare: {os.strerror(ctypes.get_errno())}"
     for command in ("link set lo up", f"addr add {ADDRESS}/32 dev lo", f"route add default dev lo src {ADDRESS}"):
         subprocess.run(["ip", *command.split()], check=True)
-    return ""
+    tried = subprocess.run(["nft", "add", "table", *TABLE.split()], capture_output=True, text=True, check=False)
+    return f"nft: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 def groups(routers: Iterable[str]) -> dict[str, int]:
