@@ -34,8 +34,8 @@ runtime = InferenceRuntime(
 )
 config = {"entry_script": "score.py", "source_directory": "code"}
 service = ModelWebService(
-    "churn", target=runtime, image=image, inference_config=config, autoscale_enabled=True, autoscale_max_replicas=4,
-    autoscale_scale_down_delay_seconds=5, max_request_wait_time=3000, key_version=told["key_version"])
+    "churn", target=runtime, image=image, inference_config=config, max_request_wait_time=3000,
+    key_version=told["key_version"], **told["scaling"])
 rollout = ControlledRolloutEndpoint("fraud", target=runtime, versions=[
     {"version_name": "blue", "image": image, "inference_config": config, "traffic_percentile": 80, "num_replicas": 1},
     {"version_name": "green", "image": image, "inference_config": config, "traffic_percentile": 20,
@@ -51,6 +51,7 @@ def run(data):
     time.sleep(0.03)
     return {mark!r}
 """
+SCALED = {"autoscale_enabled": True, "autoscale_max_replicas": 4, "autoscale_scale_down_delay_seconds": 5}
 ONE_OF_EACH = ("router", "autoscaler", "churn", "fraud blue", "fraud green")
 ENDPOINTS = f"/apis/{API_VERSION}/namespaces/default/scoringendpoints"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -107,8 +108,9 @@ async def eventually(holds: Any, seconds: float, what: str) -> None:
 def served(node, tmp_path_factory):
     """The applied stack, and the router's address."""
     project = Project(
-        tmp_path_factory.mktemp("served"), PROGRAM, kubeconfig=str(node.kubeconfig), image=node.image, key_version=1
-    )
+        tmp_path_factory.mktemp("served"), PROGRAM, kubeconfig=str(node.kubeconfig), image=node.image, key_version=1,
+        scaling=SCALED,
+    )  # fmt: skip
     (project.folder / "code" / "score.py").write_text(SCRIPT.format(mark="first"))
     project.up()
     service = node.api.get(f"/api/v1/namespaces/{k8s.RUNTIME_NAMESPACE}/services/{k8s.ROUTER_NAME}").body
@@ -186,6 +188,51 @@ async def test_replicas_follow_the_load(node, served):
     async with loaded(address, "churn", key, clients=6) as load:
         await eventually(lambda: replicas(node, "churn-default") >= 3, 60, "three replicas")
     assert set(load.failed) <= {(503, "queue-timeout")}
+    await eventually(lambda: replicas(node, "churn-default") == 1, 60, "one replica again")
+
+
+async def test_a_fixed_number_becomes_autoscaled_and_back(node, served):
+    """The number that there is stays until less is needed for as long as the delay says; nobody sees a change."""
+    project, address = served
+    delay_s, fixed = 15, 3
+    seen: list[tuple[float, bool, int]] = []
+    over = asyncio.Event()
+
+    def look() -> tuple[bool, int]:
+        (version,) = node.api.get(f"{ENDPOINTS}/churn").body["spec"]["versions"]
+        scaling = version.get("scaling") or {}
+        wanted = node.api.get(f"{DEPLOYMENTS}/churn-default").body["spec"]["replicas"]
+        return bool(scaling.get("autoscaleEnabled", True)), int(wanted)
+
+    async def watch() -> None:
+        while not over.is_set():
+            seen.append((time.monotonic(), *await asyncio.to_thread(look)))
+            await asyncio.sleep(0.05)
+
+    async def apply(**scaling: Any) -> None:
+        project.told["scaling"] = scaling
+        await asyncio.to_thread(project.up)
+
+    key = project.outputs()["churn"]["primary"]
+    # Less than one replica's work: no need holds the number.
+    async with loaded(address, "churn", key, clients=1, pause_s=0.1) as load:
+        await apply(num_replicas=fixed)
+        await eventually(lambda: replicas(node, "churn-default") == fixed, 60, "the fixed number")
+        watching = asyncio.create_task(watch())
+        try:
+            await apply(**{**SCALED, "autoscale_scale_down_delay_seconds": delay_s})
+            await eventually(lambda: look()[1] < fixed, 120, "less, as less is needed")
+            await apply(num_replicas=fixed)
+            await eventually(lambda: replicas(node, "churn-default") == fixed, 60, "the fixed number again")
+        finally:
+            over.set()
+            await watching
+    assert not load.failed
+    switched = next(at for at, scaled, _ in seen if scaled)
+    fell = next(at for at, _, wanted in seen if wanted < fixed)
+    assert fell - switched > delay_s - 2, "not before the delay; two seconds for who looks"
+    assert [scaled for at, scaled, _ in seen if at == fell] == [True]
+    await apply(**SCALED)
     await eventually(lambda: replicas(node, "churn-default") == 1, 60, "one replica again")
 
 
