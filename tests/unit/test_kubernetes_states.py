@@ -129,6 +129,23 @@ def test_what_could_not_be_written_is_written_later() -> None:
     assert cluster.written["svc-0"]["versions"][0]["replicasReady"] == 0
 
 
+def test_an_endpoint_without_a_state_costs_only_itself(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster(3)
+    odd = SPEC.versions[0].model_copy(update={"traffic_percentile": 48.305})
+    cluster.change(cluster.sources.endpoints, "svc-0", spec=SPEC.model_copy(update={"versions": (odd,)}))
+    for _ in range(4):
+        cluster.round()
+    assert cluster.written["svc-2"]["versions"][0]["replicasReady"] == 1
+    (condition,) = cluster.written["svc-0"]["conditions"]
+    assert (condition["status"], condition["reason"]) == ("False", "Failed")
+    assert "48.305 has more than two decimals" in cluster.written["svc-0"]["message"]
+    assert cluster.writings["svc-0"] == 1
+    assert len([record for record in caplog.records if "has no state" in record.message]) == 1
+    cluster.change(cluster.sources.endpoints, "svc-0", spec=SPEC, generation=2)
+    cluster.round()
+    assert cluster.written["svc-0"]["versions"][0]["replicasReady"] == 1
+
+
 def as_told(endpoint: Declared, status: dict[str, Any]) -> dict[str, Any]:
     """As the API server tells of it once the status was written."""
     metadata = {name: getattr(endpoint, name) for name in ("namespace", "name", "uid", "generation")}

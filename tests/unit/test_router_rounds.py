@@ -1,5 +1,6 @@
 """A router's agent with many endpoints works out what has changed, and nothing else."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL, RuntimeSettings
+from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.kubernetes import objects, routing
 from aks_inference_runtime.kubernetes.agent import Agent
 from aks_inference_runtime.router.model import RouterState
@@ -130,6 +132,49 @@ async def test_what_was_before_a_change_that_failed_is_told_again(agent: Agent) 
     router.applied.clear()
     await settled(agent)
     assert router.applied[-1] == before
+
+
+async def test_an_endpoint_that_cannot_be_served_costs_only_itself(
+    agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before it was noticed a whole round failed, and with it every change of every endpoint."""
+    router = await settled(agent)
+    served = router.applied[-1].endpoints["one"]
+    agent.known.endpoints._take("MODIFIED", endpoint("one", wait_ms=700, generation=2))
+    known = agent.known.endpoints.items["ns/one"]
+    version = known.spec.versions[0].model_copy(update={"traffic_percentile": 48.305})
+    bad = replace(known, spec=known.spec.model_copy(update={"versions": (version,)}))
+    agent.known.endpoints._items = {**agent.known.endpoints.items, "ns/one": bad}
+    agent.known.endpoints._items["ns/new"] = replace(bad, name="new", uid="uid-new")
+    agent.known.endpoints._take("MODIFIED", endpoint("two", wait_ms=700, generation=2))
+    await settled(agent)
+    after = router.applied[-1].endpoints
+    assert set(after) == {"one", "two"}
+    assert after["one"].versions == served.versions, "it stays as it was"
+    assert after["two"].versions[0].requests.max_request_wait_time == 700
+    assert agent.generations == {"one": 1, "two": 2, "new": 0}
+    agent.known.endpoints._take("MODIFIED", endpoint("two", wait_ms=800, generation=3))
+    await settled(agent)
+    logged = [record for record in caplog.records if "is not served as it is declared" in record.message]
+    assert len(logged) == 2, "once each"
+    agent.known.endpoints._take("MODIFIED", endpoint("one", wait_ms=900, generation=3))
+    await settled(agent)
+    assert router.applied[-1].endpoints["one"].versions[0].requests.max_request_wait_time == 900
+
+
+@pytest.mark.parametrize("percents", [[48.300000000000004, 10], [48.300000000000004, 51.70000000000001], [0.1 + 0.2]])
+def test_percentages_are_read_as_they_are_meant(percents: list[float]) -> None:
+    """As the API server's rule takes them, to a millionth of a hundredth."""
+    found = endpoint("one")
+    (blue,) = found["spec"]["versions"]
+    found["spec"]["versions"] = [
+        {**blue, "name": f"v{number}", "isDefault": not number, "trafficPercentile": percent}
+        for number, percent in enumerate(percents)
+    ]
+    declared = objects.declared(found)
+    assert declared is not None
+    assert [v.traffic_percentile for v in declared.spec.versions] == [round(percent, 2) for percent in percents]
+    effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in declared.spec.versions])
 
 
 @pytest.fixture

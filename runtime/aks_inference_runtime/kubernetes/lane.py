@@ -6,6 +6,7 @@ as if routers came and went.
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,7 +17,9 @@ from aks_inference_runtime.kubernetes.known import Known
 from aks_inference_runtime.kubernetes.sharing import Sharing, Told
 from aks_inference_runtime.kubernetes.words import View
 from aks_inference_runtime.router import HaproxyRouter
-from aks_inference_runtime.router.model import Peer, RouterState
+from aks_inference_runtime.router.model import EndpointRoute, Peer, RouterState
+
+_log = logging.getLogger(__name__)
 
 
 def lane_name(pod: str, number: int) -> str:
@@ -77,6 +80,8 @@ class Lane:
         self._built = RouterState()
         """What is to be served, as it was worked out when things were as `_seen`."""
         self._routes = routing.Routes(bases)
+        self._unserved: set[str] = set()
+        """Endpoints that cannot be served as they are declared, once that was logged."""
         self._agreed_at: float | None = None
         self._lock = asyncio.Lock()
         self._over = False
@@ -169,12 +174,28 @@ class Lane:
     ) -> RouterState:
         replicas = self._routes.replicas(known.slices.items, known.slices.revision)
         digests = {found.endpoint: found.digests for found in known.secrets.items.values()}
-        found = {
-            name: self._routes.serve(endpoint, replicas, digests.get(name, frozenset()), parts[name]).route
-            for name, endpoint in endpoints.items()
-        }
+        found = {}
+        for name, endpoint in endpoints.items():
+            route = self._route(endpoint, replicas, digests.get(name, frozenset()), parts[name])
+            if route is not None:
+                found[name] = route
         self._routes.forget(but=found)
+        self._unserved &= {endpoint.uid for endpoint in endpoints.values()}
         return RouterState(found, self._peers(known, view), *known.tls)
+
+    def _route(
+        self, endpoint: objects.Declared, replicas: routing.Replicas, digests: frozenset[str], part: routing.Part
+    ) -> EndpointRoute | None:
+        """Of one that cannot be served as it is declared what was before: the others go on."""
+        try:
+            route = self._routes.serve(endpoint, replicas, digests, part).route
+        except Exception:
+            if endpoint.uid not in self._unserved:
+                _log.exception("endpoint %s/%s is not served as it is declared", endpoint.namespace, endpoint.name)
+                self._unserved.add(endpoint.uid)
+            return self._routes.as_before(endpoint.name, part)
+        self._unserved.discard(endpoint.uid)
+        return route
 
     def _peers(self, known: Known, view: View) -> dict[str, Peer]:
         """All other lanes: of other pods, and of this one."""

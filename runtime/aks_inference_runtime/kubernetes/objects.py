@@ -115,7 +115,7 @@ def declared(found: Object, before: Declared | None = None) -> Declared | None:
     if before is not None and generation and (before.uid, before.generation) == (uid, generation):
         return before
     try:
-        spec = EndpointSpec.model_validate(found["spec"])
+        spec = EndpointSpec.model_validate(_to_hundredths(found["spec"]))
     except ValidationError as error:
         _log.error("ScoringEndpoint %s/%s cannot be served: %s", metadata.get("namespace"), metadata["name"], error)
         return None
@@ -127,6 +127,16 @@ def declared(found: Object, before: Declared | None = None) -> Declared | None:
         created=metadata.get("creationTimestamp", ""),
         spec=spec,
     )
+
+
+def _to_hundredths(spec: Object) -> Object:
+    """Percentages as they are meant: 48.300000000000004, a sum of floats, passes the API server's rule."""
+    return {**spec, "versions": [{**version, **_rounded(version)} for version in spec.get("versions") or ()]}
+
+
+def _rounded(version: Object) -> dict[str, float]:
+    percent = version.get("trafficPercentile")
+    return {"trafficPercentile": round(percent, 2)} if isinstance(percent, float) else {}
 
 
 def slice_of(found: Object) -> Slice | None:

@@ -186,10 +186,15 @@ class Routes:
         served = self._known[endpoint.name] = Serving(endpoint, there, digests, part, spec, base, found)
         return served
 
+    def as_before(self, name: str, part: Part) -> EndpointRoute | None:
+        """An endpoint as it was served last, by whoever owns it now; None: it never was."""
+        known = self._known.get(name)
+        return None if known is None else replace(known.base, owner=part.owner, tenure=part.tenure)
+
     def in_force(self, endpoint: Declared) -> bool:
         """Whether what is declared is what is served."""
-        spec = self._known[endpoint.name].spec
-        return spec is endpoint.spec or spec == endpoint.spec
+        known = self._known.get(endpoint.name)
+        return known is not None and (known.spec is endpoint.spec or known.spec == endpoint.spec)
 
     def forget(self, but: Collection[str]) -> None:
         """All endpoints but these."""

@@ -18,7 +18,7 @@ from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.creating import Creating
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Loads, Reports
-from aks_inference_runtime.kubernetes.status import HEARD_S, Facts, status_of, without_figures
+from aks_inference_runtime.kubernetes.status import HEARD_S, Facts, status_of, unusable, without_figures
 from aks_inference_runtime.kubernetes.tails import tail_of
 from aks_inference_runtime.kubernetes.telling import Change, Teller
 from aks_inference_runtime.router.model import VersionKey
@@ -108,6 +108,8 @@ class States:
         """Generation of each endpoint, and since when it is known."""
         self._places: dict[str, tuple[objects.Declared, list[workloads.VersionId]]] = {}
         self._grouped: tuple[object, _Grouped] | None = None
+        self._unusable: set[str] = set()
+        """Endpoints that have no state as they are declared, once that was logged."""
 
     async def write(self, api: Api) -> None:
         """One round."""
@@ -129,7 +131,7 @@ class States:
             made = self._made_of(endpoint, a_round)
             before, was = self._statuses.get(endpoint.uid), self._made.get(endpoint.uid)
             if before is None or was is None or was.of != made.of:
-                status = status_of(self._facts(endpoint, a_round))
+                status = self._status(endpoint, a_round)
                 if before is None or without_figures(before) != without_figures(status):
                     await self._write(api, endpoint, status, made)
                     continue
@@ -139,8 +141,9 @@ class States:
                 if at - written >= FIGURES_S:
                     late.append((written, endpoint, made))
         for _, endpoint, made in sorted(late, key=lambda entry: entry[0])[:MOST_FIGURES]:
-            await self._write(api, endpoint, status_of(self._facts(endpoint, a_round)), made)
+            await self._write(api, endpoint, self._status(endpoint, a_round), made)
         there = {endpoint.uid for endpoint in self._sources.endpoints.items.values()}
+        self._unusable &= there
         for kept in (self._statuses, self._made, self._written_at, self._known, self._places):
             for gone in kept.keys() - there:
                 del kept[gone]
@@ -180,6 +183,18 @@ class States:
             (endpoint, in_use, heard, self._reports.generation(endpoint.name), *facts),
             (*map(a_round.loads.get, keys), *map(self._scaling.get, keys)),
         )
+
+    def _status(self, endpoint: objects.Declared, a_round: _Round) -> dict[str, Any]:
+        """One that cannot be understood costs only itself, and says why."""
+        try:
+            status = status_of(self._facts(endpoint, a_round))
+        except Exception as error:
+            if endpoint.uid not in self._unusable:
+                _log.exception("endpoint %s/%s has no state", endpoint.namespace, endpoint.name)
+                self._unusable.add(endpoint.uid)
+            return unusable(endpoint, str(error), a_round.now)
+        self._unusable.discard(endpoint.uid)
+        return status
 
     def _facts(self, endpoint: objects.Declared, a_round: _Round) -> Facts:
         return Facts(

@@ -81,7 +81,22 @@ def status_of(facts: Facts) -> dict[str, Any]:
         "replicas": f"{sum(v.replicas_ready for v in versions)}/{sum(v.replicas_desired for v in versions)}",
         "traffic": ", ".join(f"{v.name} {v.traffic:g}" for v in versions),
         "versions": [version.model_dump(mode="json", by_alias=True, exclude={"replicas"}) for version in versions],
-        "conditions": [_condition(facts, ready=ready, reason=reason, message=message)],
+        "conditions": [_condition(endpoint, facts.now, ready=ready, reason=reason, message=message)],
+    }
+
+
+def unusable(endpoint: Declared, why: str, now: str) -> dict[str, Any]:
+    """The status of one that cannot be served as it is declared. `now`: RFC 3339."""
+    message = f"it cannot be served as it is declared: {why}"
+    return {
+        "state": ServiceState.FAILED.value,
+        "observedGeneration": endpoint.generation,
+        "servedGeneration": served_before(endpoint.status or {}),
+        "scoringUri": "",
+        "swaggerUri": "",
+        "message": message,
+        "versions": [],
+        "conditions": [_condition(endpoint, now, ready=False, reason=FAILED_REASON, message=message)],
     }
 
 
@@ -195,16 +210,14 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     )
 
 
-def _condition(facts: Facts, *, ready: bool, reason: str, message: str) -> dict[str, Any]:
+def _condition(endpoint: Declared, now: str, *, ready: bool, reason: str, message: str) -> dict[str, Any]:
     word = "True" if ready else "False"
-    before = ready_condition(facts.endpoint.status or {})
+    before = ready_condition(endpoint.status or {})
     return {
         "type": READY_CONDITION,
         "status": word,
         "reason": reason,
         "message": message,
-        "observedGeneration": facts.endpoint.generation,
-        "lastTransitionTime": before.get("lastTransitionTime", facts.now)
-        if before.get("status") == word
-        else facts.now,
+        "observedGeneration": endpoint.generation,
+        "lastTransitionTime": before.get("lastTransitionTime", now) if before.get("status") == word else now,
     }
