@@ -4,15 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from jsonschema import Draft4Validator
 
+from aks_inference_runtime.api.crd import crd
 from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.api.errors import AksInferenceError, NotFound
+from aks_inference_runtime.api.status import LONGEST_MESSAGE
 from aks_inference_runtime.cli.cluster import view_of
 from aks_inference_runtime.cli.show import note
 from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.status import Facts, status_of
-from aks_inference_runtime.kubernetes.tails import tail_of
+from aks_inference_runtime.kubernetes.tails import LONGEST, tail_of
 from aks_inference_runtime.kubernetes.workloads import (
     GIVEN_UP_RESTARTS,
     ReplicaPod,
@@ -41,6 +44,7 @@ def told(
     templates: tuple[Template, ...] = (),
     known_s: float = 60,
     before: dict[str, Any] | None = None,
+    tail: str = "ImportError: no module named numpi",
     **workload: Any,
 ) -> dict[str, Any]:
     spec = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
@@ -56,7 +60,7 @@ def told(
             loads={},
             scaling={},
             served_generation=3,
-            log_tails={VERSION: "ImportError: no module named numpi"},
+            log_tails={VERSION: tail},
             url="http://router",
             now="2026-01-01T00:00:00Z",
             known_s=known_s,
@@ -107,6 +111,36 @@ def test_what_served_before_is_remembered_and_told_as_on_this_machine(
     metadata = {"name": "svc", "namespace": "ns", "uid": "uid", "generation": 3}
     status = view_of({"metadata": metadata, "spec": spec, "status": found}, []).status
     assert note(status) == (f"generation {said}" if said else "")
+
+
+WAITS = ReplicaPod("ns", "waits", PodNeed("", {}), version=VERSION, unschedulable="0/3 nodes: Insufficient cpu")
+HANGS = ReplicaPod("ns", "hangs", PodNeed("n", {}), version=VERSION)
+
+
+@pytest.mark.parametrize(
+    ("pods", "state", "said"),
+    [
+        ([WAITS], "Unschedulable", "0/3 nodes: Insufficient cpu"),
+        ([HANGS], "Failed", "not ready in time\nImportError: no module named numpi"),
+        ([WAITS, CRASHES], "Failed", "CrashLoopBackOff: back-off\nImportError: no module named numpi"),
+    ],
+)
+def test_what_is_said_of_what_is_late(pods: list[ReplicaPod], state: str, said: str) -> None:
+    found = told(pods, ready=0, overdue=True)
+    assert (found["state"], found["message"]) == (state, f"blue: {said}")
+
+
+@pytest.mark.parametrize("length", [10, LONGEST_MESSAGE, 3 * LONGEST_MESSAGE])
+@pytest.mark.parametrize("state", ["Failed", "Transitioning"])
+def test_no_message_is_longer_than_the_api_server_takes(length: int, state: str) -> None:
+    """Of a longer one it refuses the whole status: the state before would stay for ever."""
+    trouble = f"CrashLoopBackOff: {'x' * length}"
+    pod = replace(CRASHES, trouble=trouble, restarts=GIVEN_UP_RESTARTS if state == "Failed" else 1)
+    found = told([pod], ready=0, updated=0, tail="é" * (LONGEST - 1) + "!")
+    assert found["state"] == state
+    schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    Draft4Validator(schema).validate(found)
+    assert found["message"].endswith("!") == (state == "Failed"), "the end of the log tells most"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +284,7 @@ GONE = "unable to retrieve container logs for containerd://f5101caa"
         # Between two runs.
         ([GONE, "", GONE, "", "boom", ""], "boom"),
         ([GONE, GONE] * 3, ""),
+        (["x" * LONGEST + "boom", ""], "x" * (LONGEST - 4) + "boom"),
         # An image that cannot be pulled has no log; nobody waits for one.
         ([NotFound("waiting to start"), NotFound("waiting to start")], ""),
     ],

@@ -146,6 +146,25 @@ def test_an_endpoint_without_a_state_costs_only_itself(caplog: pytest.LogCapture
     assert cluster.written["svc-0"]["versions"][0]["replicasReady"] == 1
 
 
+@pytest.mark.parametrize(
+    ("overdue", "of_the_pod", "read"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"unschedulable": "0/3 nodes"}, False),
+        (False, {"trouble": "ErrImagePull: x"}, True),
+    ],
+)
+def test_whose_log_is_read(overdue: bool, of_the_pod: dict[str, Any], read: bool) -> None:
+    """Also of one whose init() hangs: nothing of it ever crashes."""
+    cluster = Cluster(1)
+    cluster.change(cluster.sources.pods, "svc-0", ready=False, **of_the_pod)
+    cluster.change(cluster.sources.deployments, "svc-0", overdue=overdue, ready=0)
+    assert bool(cluster.states._by_version().bad) is read
+    cluster.change(cluster.sources.pods, "svc-0", ready=True, **of_the_pod)
+    assert not cluster.states._by_version().bad
+
+
 def as_told(endpoint: Declared, status: dict[str, Any]) -> dict[str, Any]:
     """As the API server tells of it once the status was written."""
     metadata = {name: getattr(endpoint, name) for name in ("namespace", "name", "uid", "generation")}

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from aks_inference_runtime.api.endpoint import GROUP, KIND, LONGEST_MS, LONGEST_S, MAX_VERSIONS, MOST, EndpointSpec
-from aks_inference_runtime.api.status import EndpointStatus, ServiceState
+from aks_inference_runtime.api.status import LONGEST_MESSAGE, EndpointStatus, ServiceState
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -179,7 +179,7 @@ def _status() -> Schema:
                 "type": {"type": "string", "maxLength": 316},
                 "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
                 "reason": {"type": "string", "maxLength": 1_024},
-                "message": {"type": "string", "maxLength": 32_768},
+                "message": {"type": "string", "maxLength": LONGEST_MESSAGE},
                 "lastTransitionTime": {"type": "string", "format": "date-time"},
                 "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
             },
@@ -188,7 +188,8 @@ def _status() -> Schema:
     # A writer says what it knows: nothing but the states is fixed.
     status.pop("required", None)
     properties["state"] = {"type": "string", "enum": [state.value for state in ServiceState]}
-    properties["message"]["maxLength"] = properties["versions"]["items"]["properties"]["message"]["maxLength"] = 32_768
+    for message in (properties["message"], properties["versions"]["items"]["properties"]["message"]):
+        message["maxLength"] = LONGEST_MESSAGE
     return status
 
 

@@ -8,6 +8,9 @@ from aks_inference_runtime.api.base import Wire
 from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.models import ModelFacts
 
+LONGEST_MESSAGE = 32_768
+"""Characters of a message in a ScoringEndpoint's status: the API server refuses a status with a longer one."""
+
 
 class ServiceState(StrEnum):
     """Azure ML's states of a service."""

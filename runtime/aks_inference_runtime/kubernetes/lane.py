@@ -189,7 +189,7 @@ class Lane:
         """Of one that cannot be served as it is declared what was before: the others go on."""
         try:
             route = self._routes.serve(endpoint, replicas, digests, part).route
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever is wrong with one, the others go on
             if endpoint.uid not in self._unserved:
                 _log.exception("endpoint %s/%s is not served as it is declared", endpoint.namespace, endpoint.name)
                 self._unserved.add(endpoint.uid)

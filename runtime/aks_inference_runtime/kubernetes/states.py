@@ -47,7 +47,7 @@ class _Grouped(NamedTuple):
     pods: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]
     newest: Mapping[workloads.VersionId, Sequence[workloads.ReplicaPod]]
     bad: Mapping[workloads.VersionId, workloads.ReplicaPod]
-    """Of those one that will not get ready by itself, and is not."""
+    """Of those one that will not get ready by itself, and is not; or one that should be long since."""
     creating: Mapping[workloads.VersionId, workloads.ReplicaPod]
     """Of those one whose containers are not made yet."""
 
@@ -164,7 +164,7 @@ class States:
                 version: workloads.made_as_declared(by_version.get(version), templates.get(version, ()), found)
                 for version, found in pods.items()
             }
-            bad = {version: pod for version, found in newest.items() for pod in found if pod.given_up and not pod.ready}
+            bad = {version: pod for version, found in newest.items() if (pod := _bad(by_version.get(version), found))}
             creating = {version: pod for version, found in newest.items() for pod in found if pod.creating}
             self._grouped = revisions, _Grouped(by_version, pods, newest, bad, creating)
         return self._grouped[1]
@@ -188,7 +188,7 @@ class States:
         """One that cannot be understood costs only itself, and says why."""
         try:
             status = status_of(self._facts(endpoint, a_round))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
             if endpoint.uid not in self._unusable:
                 _log.exception("endpoint %s/%s has no state", endpoint.namespace, endpoint.name)
                 self._unusable.add(endpoint.uid)
@@ -272,3 +272,12 @@ class States:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _bad(work: workloads.Workload | None, pods: Sequence[workloads.ReplicaPod]) -> workloads.ReplicaPod | None:
+    """The one whose log tells why; of what waits for a node there is none."""
+    unready = [pod for pod in pods if not pod.ready]
+    given_up = next((pod for pod in unready if pod.given_up), None)
+    if given_up is None and work is not None and work.overdue and len(unready) == len(pods):
+        return next((pod for pod in unready if not pod.unschedulable), None)
+    return given_up

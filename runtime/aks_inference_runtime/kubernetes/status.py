@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from aks_inference_runtime.api.endpoint import EndpointVersion, Protocol
 from aks_inference_runtime.api.kubernetes import FAILED_REASON, READY_CONDITION, version_label
-from aks_inference_runtime.api.status import ServiceState, VersionStatus
+from aks_inference_runtime.api.status import LONGEST_MESSAGE, ServiceState, VersionStatus
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
 from aks_inference_runtime.kubernetes.client import Object
@@ -70,6 +70,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
     elif not ready and state is ServiceState.HEALTHY:
         state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
         message = message or "the routers do not serve this generation yet"
+    message = cut(message)
     scoring_uri, swagger_uri = _addresses(facts)
     return {
         "state": state.value,
@@ -87,7 +88,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
 
 def unusable(endpoint: Declared, why: str, now: str) -> dict[str, Any]:
     """The status of one that cannot be served as it is declared. `now`: RFC 3339."""
-    message = f"it cannot be served as it is declared: {why}"
+    message = cut(f"it cannot be served as it is declared: {why}")
     return {
         "state": ServiceState.FAILED.value,
         "observedGeneration": endpoint.generation,
@@ -145,6 +146,11 @@ def _addresses(facts: Facts) -> tuple[str, str]:
     return f"{service}/score", f"{service}/swagger.json"
 
 
+def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """The beginning of a text that is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def without_figures(status: Mapping[str, Any]) -> dict[str, Any]:
     """A status without what changes with each request."""
     versions = [{name: told for name, told in version.items() if name not in FIGURES} for version in status["versions"]]
@@ -178,7 +184,8 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     # A change that cannot succeed has failed also while what was there before serves on.
     hopeless = any(pod.given_up for pod in mine) or (workload is not None and workload.forbidden)
     given_up = hopeless and (ready == 0 or not rolled_out)
-    overdue = ready == 0 and workload is not None and workload.overdue
+    # What waits for a node is not late by its own fault, and starts once there is room.
+    overdue = ready == 0 and workload is not None and workload.overdue and not unschedulable
     # A Deployment whose change is not seen yet says what was before.
     heard = facts.known_s >= HEARD_S and (workload is None or workload.current)
     failed = heard and (given_up or overdue)
@@ -191,8 +198,11 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         troubled=bool(trouble),
     )
     message = ""
+    longest = LONGEST_MESSAGE - len(f"{version.name}: ")
     if state is ServiceState.FAILED:
-        message = "\n".join(filter(None, (trouble or "not ready in time", facts.log_tails.get(place, ""))))
+        tail = facts.log_tails.get(place, "")
+        said = cut(trouble or unschedulable or "not ready in time", longest - len(tail) - 1)
+        message = "\n".join(filter(None, (said, tail)))
     elif state is not ServiceState.HEALTHY:
         message = trouble or unschedulable or ("" if workload is not None else "there is no Deployment yet")
     slots = version.requests.replica_max_concurrent_requests
@@ -206,7 +216,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         queued=load.queued,
         utilization=round(utilization(Load(load.busy, load.queued), ready, slots), 1),
         last_scaling=facts.scaling.get(key, ""),
-        message=message,
+        message=cut(message, longest),
     )
 
 

@@ -9,6 +9,8 @@ from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod
 
 LINES = 30
+LONGEST = 16 * 1_024
+"""Characters: lines may be of any length, and what is said before them has its room in a message."""
 PAUSES_S = (0.0, 1.0, 2.0)
 """Before each try: between two runs of a container the kubelet has the log of neither for a moment."""
 NO_LOG = "unable to retrieve container logs"
@@ -38,7 +40,7 @@ async def _text(api: Texts, pod: ReplicaPod, *, previous: bool) -> str:
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/log"
     query = {"previous": "true"} if previous else {}
     try:
-        return (await api.text(path, container=pod.troubled, tailLines=str(LINES), **query)).strip()
+        return (await api.text(path, container=pod.troubled, tailLines=str(LINES), **query)).strip()[-LONGEST:]
     except AksInferenceError as error:
         _log.info("no log of %s: %s", pod.name, error)
         return ""
