@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND
 from aks_inference_runtime.api.kubernetes import (
@@ -41,6 +41,8 @@ class Bed:
     folder: Path
     name: str
     port: int = 0
+    generation: int = 1
+    """That the router serves."""
     running: dict[str, Running] = field(default_factory=dict)
     loads: dict[VersionKey, VersionLoad] = field(default_factory=dict)
 
@@ -77,13 +79,14 @@ class Bed:
         }
         self.create(f"/apis/apps/v1/namespaces/{self.namespace}/deployments", deployment)
 
-    def router_pod(self) -> None:
+    def router_pod(self, name: str = "router-0", address: str = ROUTER_ADDRESS, word: str = "True") -> None:
         labels = {PART_OF_LABEL: PART_OF, COMPONENT_LABEL: ROUTER_COMPONENT}
         spec = {"containers": [{"name": "router", "image": "none"}], "automountServiceAccountToken": False}
         path = f"/api/v1/namespaces/{self.namespace}/pods"
-        self.create(path, {"metadata": {"name": "router-0", "labels": labels}, "spec": spec})
-        status = {"phase": "Running", "podIP": ROUTER_ADDRESS, "podIPs": [{"ip": ROUTER_ADDRESS}]}
-        answer = self.cluster.api.call("PATCH", f"{path}/router-0/status", {"status": status}, MERGE)
+        self.create(path, {"metadata": {"name": name, "labels": labels}, "spec": spec})
+        ready = {"type": "Ready", "status": word}
+        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [ready]}
+        answer = self.cluster.api.call("PATCH", f"{path}/{name}/status", {"status": status}, MERGE)
         assert answer.status == 200, answer.message
 
     def start(self, number: int) -> None:
@@ -121,6 +124,12 @@ class Bed:
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{AUTOSCALER_NAME}"
         return str((self.cluster.api.get(path).body.get("spec") or {}).get("holderIdentity", ""))
 
+    async def wanted(self, number: int) -> list[str]:
+        """What an autoscaler tells Prometheus that it wants."""
+        async with ClientSession() as session, session.get(f"http://127.0.0.{20 + number}:{self.port}/metrics") as told:
+            lines = (await told.text()).splitlines()
+        return [line for line in lines if line.startswith("aks_inference_wanted_replicas{")]
+
     async def until(self, what: str, holds: Any, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while not await asyncio.to_thread(holds):
@@ -152,7 +161,7 @@ async def router(bed: Bed) -> AsyncIterator[None]:
     """What a router tells of its load."""
 
     async def load(request: web.Request) -> web.StreamResponse:
-        return await reports.stream(request, lambda: bed.loads, lambda: {bed.name: 1})
+        return await reports.stream(request, lambda: bed.loads, lambda: {bed.name: bed.generation})
 
     app = web.Application()
     app.add_routes([web.get(reports.PATH, load)])
@@ -179,10 +188,15 @@ async def test_scales_by_load_within_the_nodes_and_survives_its_leader(
     await bed.until("two replicas for 1 of 0.7", lambda: bed.replicas() == 2)
     await bed.until("a status", lambda: bed.status().get("observedGeneration") == 1)
     first = bed.leader()
+    leads = int(first[-1])
+    of_it = f'aks_inference_wanted_replicas{{endpoint="{bed.name}",version="blue"}}'
+    assert await bed.wanted(leads) == [f"{of_it} 2"]
+    assert await bed.wanted(1 - leads) == [], "who does not lead wants nothing"
     bed.running[first].process.kill()
     bed.loads = {key: load(2, queued=6)}
     await bed.until("as many as there may be", lambda: bed.replicas() == 6)
     assert bed.leader() != first
+    assert await bed.wanted(1 - leads) == [f"{of_it} 6"]
     await bed.until("a status of six", lambda: bed.version()["replicasDesired"] == 6)
     await bed.until("healthy", lambda: bed.status()["state"] == "Healthy")
     assert (bed.version()["busy"], bed.version()["queued"]) == (2, 6)
@@ -195,10 +209,35 @@ async def test_scales_by_load_within_the_nodes_and_survives_its_leader(
     await bed.until("down", lambda: bed.replicas() == 1)
 
 
+@pytest.mark.parametrize("ready", ["True", "False"], ids=["its node is dead", "it begins"])
+async def test_a_router_that_says_nothing_holds_nobody_up(
+    bed: Bed, router: None, fake_nodes: list[str], ready: str
+) -> None:
+    bed.declare(autoscaleEnabled=False, numReplicas=1)
+    bed.start(0)
+    await bed.until("healthy", lambda: bed.status().get("state") == "Healthy")
+    await asyncio.to_thread(bed.router_pod, "router-1", "127.0.0.10", ready)
+    # Another one has heard nobody when it begins.
+    bed.running.pop("autoscaler-0").process.kill()
+    bed.start(1)
+    await bed.until("another one leads", lambda: bed.leader() == "autoscaler-1", seconds=40)
+    path = f"/apis/{API_VERSION}/namespaces/{bed.namespace}/scoringendpoints/{bed.name}"
+    number = {"spec": {"description": "changed"}}
+    assert bed.cluster.api.call("PATCH", path, number, MERGE).status == 200
+    bed.generation = 2
+    await bed.until("a change", lambda: bed.status().get("servedGeneration") == 2)
+
+
 async def test_a_fixed_number_is_written(bed: Bed, router: None, fake_nodes: list[str]) -> None:
     bed.declare(autoscaleEnabled=False, numReplicas=3)
     bed.start(0)
     await bed.until("the declared number", lambda: bed.replicas() == 3)
+    assert [line.rpartition(" ")[2] for line in await bed.wanted(0)] == ["3"], "the alert on missing ones knows it"
+    bed.cluster.api.delete(f"/apis/{API_VERSION}/namespaces/{bed.namespace}/scoringendpoints/{bed.name}")
+    deadline = time.monotonic() + 30
+    while await bed.wanted(0):
+        assert time.monotonic() < deadline, "what is gone is still wanted"
+        await asyncio.sleep(0.05)
     bed.running["autoscaler-0"].process.terminate()
     assert await asyncio.to_thread(bed.running["autoscaler-0"].process.wait, 10) == 0
     assert not bed.leader(), "the lease is given back"

@@ -43,6 +43,7 @@ def told(
     *,
     templates: tuple[Template, ...] = (),
     known_s: float = 60,
+    served: int | None = 3,
     before: dict[str, Any] | None = None,
     tail: str = "ImportError: no module named numpi",
     **workload: Any,
@@ -59,7 +60,7 @@ def told(
             newest={VERSION: made_as_declared(work, templates, pods)},
             loads={},
             scaling={},
-            served_generation=3,
+            served_generation=served,
             log_tails={VERSION: tail},
             url="http://router",
             now="2026-01-01T00:00:00Z",
@@ -111,6 +112,16 @@ def test_what_served_before_is_remembered_and_told_as_on_this_machine(
     metadata = {"name": "svc", "namespace": "ns", "uid": "uid", "generation": 3}
     status = view_of({"metadata": metadata, "spec": spec, "status": found}, []).status
     assert note(status) == (f"generation {said}" if said else "")
+
+
+@pytest.mark.parametrize(
+    ("word", "generation", "state"),
+    [("True", 3, "Healthy"), ("True", 2, "Transitioning"), ("False", 3, "Transitioning")],
+)
+def test_who_has_heard_no_router_yet_leaves_what_was_written(word: str, generation: int, state: str) -> None:
+    """An autoscaler that has just begun to lead: events and webhooks of all endpoints would tell of nothing."""
+    ready = {"type": "Ready", "status": word, "observedGeneration": generation}
+    assert told([SERVES], served=None, before={"conditions": [ready]})["state"] == state
 
 
 WAITS = ReplicaPod("ns", "waits", PodNeed("", {}), version=VERSION, unschedulable="0/3 nodes: Insufficient cpu")

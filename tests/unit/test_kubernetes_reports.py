@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aks_inference_runtime.kubernetes.reports import (
     LEAST_S,
+    LOST_S,
     REPORT_S,
     Report,
     Reports,
@@ -96,6 +97,43 @@ def test_after_a_late_report_the_next_are_looked_at_at_once(run: Callable[[Corou
     looks = Looks([times])
     run(looks.run())
     assert max(looks.delay(at) for at in times[1:]) <= CLOSE_S
+
+
+@pytest.mark.parametrize(
+    ("routers", "served"),
+    [
+        ({"a": (True, 2, 0)}, 2),
+        ({"a": (True, 2, 0), "b": (True, 1, 0)}, 1),
+        # One that begins takes no requests yet.
+        ({"a": (True, 2, 0), "b": (False, 0, 0), "c": (False, None, 0)}, 2),
+        # For a moment the last word of one that is silent stands; then its node may be dead.
+        ({"a": (True, 2, 0), "b": (True, 1, LOST_S - 1)}, 1),
+        ({"a": (True, 2, 0), "b": (True, 1, LOST_S + 1)}, 2),
+        # Whoever has just begun to listen does not know.
+        ({"a": (True, 2, 0), "b": (True, None, LOST_S - 1)}, None),
+        ({"a": (True, 2, 0), "b": (True, None, LOST_S + 1)}, 2),
+        ({"a": (True, None, LOST_S + 1)}, None),
+        ({}, 0),
+        ({"a": (False, 2, 0)}, 0),
+    ],
+)
+async def test_what_all_routers_serve_that_clients_reach(
+    routers: dict[str, tuple[bool, int | None, float]], served: int | None
+) -> None:
+    """By whether it is ready, the generation that it said last, and how long it has been silent."""
+    reports = Reports()
+    session: Any = None
+    reports._hear = lambda *_: asyncio.sleep(60)  # type: ignore[method-assign]
+    reports.listen(session, {url: ready for url, (ready, _, _) in routers.items()})
+    now = asyncio.get_running_loop().time()
+    for url, (_, generation, silent_s) in routers.items():
+        reports._since[url] = now - silent_s
+        if generation is not None:
+            reports._generations[url] = {"svc": generation}
+    assert reports.served()("svc") == served
+    reports.listen(session, {})
+    assert reports.served()("svc") == 0
+    await reports.close()
 
 
 @given(loads, loads)

@@ -38,7 +38,7 @@ class Cluster:
         self.loads: dict[VersionKey, VersionLoad] = {}
         self.generations: dict[str, int] = {}
         self.reports.load = lambda: self.loads  # type: ignore[method-assign]
-        self.reports.generation = lambda name: self.generations.get(name, 0)  # type: ignore[method-assign]
+        self.reports.served = lambda: lambda name: self.generations.get(name, 0)  # type: ignore[method-assign]
         self.scaling: dict[VersionKey, str] = {}
         self.states = States(self.sources, self.reports, self.scaling, "http://router", lambda: self.now, None)
         self.written: dict[str, dict[str, Any]] = {}

@@ -1,6 +1,7 @@
 """What an autoscaler decided, for its metrics."""
 
 from collections import Counter
+from collections.abc import Container
 
 from aks_inference_runtime.autoscaler.policy import Decision
 from aks_inference_runtime.router.model import VersionKey
@@ -22,8 +23,12 @@ class Tally:
 
     def forget(self, endpoint: str) -> None:
         """It is gone."""
+        self.keep({key for key in (*self.decisions, *self.decided) if key.endpoint != endpoint})
+
+    def keep(self, keys: Container[VersionKey]) -> None:
+        """Of these versions and no others."""
         for kept in (self.decisions, self.decided):
-            for key in [key for key in kept if key.endpoint == endpoint]:
+            for key in [key for key in kept if key not in keys]:
                 del kept[key]
 
 

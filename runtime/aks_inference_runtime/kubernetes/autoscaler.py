@@ -9,6 +9,7 @@ import aiohttp
 
 from aks_inference_runtime.api.kubernetes import AUTOSCALER_NAME, WEBHOOK_VARIABLE, RuntimeSettings
 from aks_inference_runtime.autoscaler.controller import Autoscaler
+from aks_inference_runtime.autoscaler.tally import Tally
 from aks_inference_runtime.kubernetes import connection, entry, pod
 from aks_inference_runtime.kubernetes.client import connected
 from aks_inference_runtime.kubernetes.lease import Election
@@ -36,8 +37,10 @@ async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connecti
     )
 
     def metrics() -> str:
-        own = routers_metrics(routers.decision, routers.changes)
-        return autoscaler_metrics(election.leads, scaler.decisions, scaler.written, scaler.decided) + own
+        # At once, not with the next look: two would be added up, or the older one's number go on being waited for.
+        tally, decision = (scaler.tally, routers.decision) if election.leads else (Tally(), None)
+        own = routers_metrics(decision, routers.changes)
+        return autoscaler_metrics(election.leads, tally.decisions, scaler.written, tally.decided) + own
 
     async with connected(where) as api, aiohttp.ClientSession(read_bufsize=4 * 1024 * 1024) as session:
         works = (election.run(api), scaler.run(api, session), autoscaler.run(), routers.run(api))

@@ -77,6 +77,15 @@ class RouterPod:
 
 
 @dataclass(frozen=True, slots=True)
+class Reporter:
+    """A router, as the autoscaler listens to it."""
+
+    address: str
+    ready: bool
+    """Whether clients reach it: it then serves what is declared."""
+
+
+@dataclass(frozen=True, slots=True)
 class Digests:
     """The accepted keys of an endpoint."""
 
@@ -202,6 +211,15 @@ def router_pod(found: Object) -> RouterPod | None:
         return None
     spec = found.get("spec") or {}
     return RouterPod(found["metadata"]["name"], status["podIP"], spec.get("nodeName", ""), _cpu_m(spec, status))
+
+
+def reporter(found: Object) -> Reporter | None:
+    """A router's pod; one that ends still has load to tell."""
+    if (pod := router_pod(found)) is None:
+        return None
+    conditions = {one["type"]: one for one in found["status"].get("conditions") or ()}
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    return Reporter(pod.address, ready and not found["metadata"].get("deletionTimestamp"))
 
 
 def _cpu_m(spec: Mapping[str, Any], status: Mapping[str, Any]) -> int:

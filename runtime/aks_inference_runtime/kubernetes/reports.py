@@ -18,6 +18,9 @@ from aks_inference_runtime.router.model import VersionKey, VersionLoad
 REPORT_S = 0.1
 STALE_S = 1.0
 """A router that has not reported for so long tells nothing: its versions' figures are missing, never zero."""
+LOST_S = 5.0
+"""What a router serves is as it said last for so long; then it does not count: its node may be dead, and the API server
+takes most of a minute to say so."""
 FIGURES_STALE_S = 3.0
 """A router's own figures come once a second."""
 AGAIN_S = 0.2
@@ -145,6 +148,10 @@ class Reports:
         self._loads: dict[str, Loads] = {}
         self._at: dict[str, float] = {}
         self._generations: dict[str, dict[str, int]] = {}
+        """As each said last, also while it is not heard."""
+        self._since: dict[str, float] = {}
+        """When it was heard last, or was begun to be listened to."""
+        self._ready: frozenset[str] = frozenset()
         self._figures: dict[str, tuple[Figures, float]] = {}
         self._reported = asyncio.Event()
         self._look_at = 0.0
@@ -159,15 +166,19 @@ class Reports:
         self._reported.clear()
         self._look_at = max(self._look_at, loop.time() - LEAST_S) + REPORT_S
 
-    def listen(self, session: aiohttp.ClientSession, routers: frozenset[str]) -> None:
-        """To the routers at these URLs, and no more."""
-        for url in self._tasks.keys() - routers:
+    def listen(self, session: aiohttp.ClientSession, routers: Mapping[str, bool]) -> None:
+        """To the routers at these URLs, and no more; with whether clients reach it."""
+        self._ready = frozenset(url for url, ready in routers.items() if ready)
+        now = asyncio.get_running_loop().time()
+        for url in self._tasks.keys() - routers.keys():
             self._tasks.pop(url).cancel()
             self._loads.pop(url, None)
             self._at.pop(url, None)
             self._generations.pop(url, None)
+            self._since.pop(url, None)
             self._figures.pop(url, None)
-        for url in routers - self._tasks.keys():
+        for url in routers.keys() - self._tasks.keys():
+            self._since[url] = now
             self._tasks[url] = asyncio.create_task(self._hear(session, url))
 
     def load(self) -> Loads:
@@ -175,11 +186,16 @@ class Reports:
         oldest = asyncio.get_running_loop().time() - STALE_S
         return together(loads for url, loads in self._loads.items() if self._at[url] > oldest)
 
-    def generation(self, endpoint: str) -> int:
-        """The newest generation of an endpoint that every router serves; 0 while one of them is not heard."""
-        if not self._tasks:
-            return 0
-        return min(self._generations.get(url, {}).get(endpoint, 0) for url in self._tasks)
+    def served(self) -> Callable[[str], int | None]:
+        """By endpoint: the newest generation that every router serves that clients reach; None: nobody knows now."""
+        if not self._ready:
+            return lambda _: 0
+        oldest = asyncio.get_running_loop().time() - LOST_S
+        counted = [self._generations.get(url) for url in self._ready if self._since.get(url, 0.0) > oldest]
+        if not counted or None in counted:
+            return lambda _: None
+        told = [one for one in counted if one is not None]
+        return lambda endpoint: min(one.get(endpoint, 0) for one in told)
 
     def figures(self, url: str) -> Figures | None:
         """The newest of a router itself; None: not heard lately."""
@@ -205,7 +221,7 @@ class Reports:
                         loads = self._loads[url] = merged(loads, report)
                         generations |= report.generations
                         self._generations[url] = generations
-                        now = self._at[url] = asyncio.get_running_loop().time()
+                        now = self._at[url] = self._since[url] = asyncio.get_running_loop().time()
                         self._reported.set()
                         if (own := report.router) is not None:
                             self._figures[url] = Figures(own.routing_ms, own.cores, own.busiest), now

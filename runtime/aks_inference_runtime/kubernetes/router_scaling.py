@@ -236,7 +236,8 @@ class RouterScaler:
             while True:
                 await asyncio.sleep(LOOK_S)
                 if not self._leads():
-                    self._memory, self._owned = Memory(), False
+                    # A cluster that was upgraded meanwhile may resize pods in place.
+                    self._memory, self._owned, self._resizable, self.decision = Memory(), False, None, None
                 elif self.listed:
                     try:
                         await self.look(api)
@@ -249,6 +250,7 @@ class RouterScaler:
         """One look; writes what follows from it. Raises OperationFailed, RuntimeUnavailable."""
         deployment = next(iter(self.deployment.items.values()), None)
         if deployment is None:
+            self.decision = None
             return
         if (other := self._nodes.other_scaler(self._settings.namespace, ROUTER_NAME)) is not None:
             self._say(Decision(Size(deployment.replicas, 0), f"the HorizontalPodAutoscaler {other} scales the routers"))

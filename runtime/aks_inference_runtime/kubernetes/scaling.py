@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +23,7 @@ from aks_inference_runtime.api.kubernetes import (
 )
 from aks_inference_runtime.autoscaler.controller import ScalingTarget
 from aks_inference_runtime.autoscaler.policy import Decision, Rules
-from aks_inference_runtime.autoscaler.tally import direction
+from aks_inference_runtime.autoscaler.tally import Tally
 from aks_inference_runtime.kubernetes import objects, room, workloads
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.informer import Informer
@@ -36,6 +35,8 @@ from aks_inference_runtime.router.model import VersionKey
 
 STATUS_S = 0.5
 """Between writings of one endpoint's status."""
+LISTEN_S = 0.2
+"""Between looks at which routers there are."""
 PENDING_S = 5.0
 """A written scale that is not seen by then is written again."""
 ROOM_IS_FOR = "room is for"
@@ -67,14 +68,15 @@ class ClusterScaler:
         """`teller`: of changed states; None: nobody is told."""
         self.settings = settings
         self.reports = Reports()
-        self.decisions: dict[VersionKey, Decision] = {}
-        self.decided: dict[VersionKey, Counter[str]] = {}
-        """How many decisions of each direction."""
+        self.tally = Tally()
+        """Of what it scales; nothing while it does not lead."""
         self.written = 0
         self._leads = leads
         self._clock = clock
         self._api: Api | None = None
         self._last_scaling: dict[VersionKey, str] = {}
+        self._spoken_of = -1
+        """As of which revision of the endpoints those that are gone have no last scaling any more."""
         self._pending: dict[VersionKey, tuple[int, float]] = {}
         """Scales that were written and are not seen yet, and when."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,7 +116,7 @@ class ClusterScaler:
         )
         self.routers = Informer(
             f"/api/v1/namespaces/{settings.namespace}/pods",
-            objects.router_pod,
+            objects.reporter,
             quiet,
             labels=f"{PART_OF_LABEL}={PART_OF},{COMPONENT_LABEL}={ROUTER_COMPONENT}",
         )
@@ -133,17 +135,23 @@ class ClusterScaler:
         async with asyncio.TaskGroup() as tasks:
             for informer in self._informers():
                 tasks.create_task(informer.run(api))
+            tasks.create_task(self._listen(session))
             while True:
                 await asyncio.sleep(STATUS_S)
-                port = self.settings.agent_port
-                urls = frozenset(objects.url(pod.address, port) for pod in self.routers.items.values())
-                self.reports.listen(session, urls)
+                self._forget()
                 if self._leads() and self.listed:
                     try:
                         self._write_fixed()
                         await self._states.write(api)
                     except Exception:  # noqa: BLE001 - one endpoint's objects must not end the autoscaler of all
                         _log.exception("states are not written; it is tried again")
+
+    async def _listen(self, session: aiohttp.ClientSession) -> None:
+        """By itself: a thousand states are written one after the other, and a router that begins is heard at once."""
+        port = self.settings.agent_port
+        while True:
+            self.reports.listen(session, {objects.url(r.address, port): r.ready for r in self.routers.items.values()})
+            await asyncio.sleep(LISTEN_S)
 
     # --- Scaler
 
@@ -180,14 +188,12 @@ class ClusterScaler:
 
     def scale(self, key: VersionKey, decision: Decision) -> None:
         """The autoscaler's decision: written at once, if it changes something."""
-        self.decisions[key] = decision
-        before = self.decided.setdefault(key, Counter())
         placed = self._versions().get(key)
         if placed is None:
             return
         found = placed.work
         present = self._current(key, found)
-        before[direction(present, decision.replicas)] += 1
+        self.tally.add(key, present, decision)
         if decision.replicas == present:
             # What keeps it from growing is always told; how many requests there are is not: that changes all the time.
             if ROOM_IS_FOR in decision.reason or not self._last_scaling.get(key, "").count(" → "):
@@ -196,6 +202,19 @@ class ClusterScaler:
         at = datetime.now(UTC).strftime("%H:%M:%S")
         self._last_scaling[key] = f"{at} {present} → {decision.replicas}: {decision.reason}"
         self._set(key, found, decision.replicas)
+
+    def _forget(self) -> None:
+        """What is not its own any more: the alert on missing replicas would wait for some that nobody wants."""
+        if not self._leads() or not self.listed:
+            self.tally.keep(())
+            return
+        placed, fought = self._versions(), workloads.fought_over(self.others.items)
+        self.tally.keep({k for k, one in placed.items() if (one.work.namespace, one.work.name) not in fought})
+        if self._spoken_of != self.endpoints.revision:
+            self._spoken_of = self.endpoints.revision
+            there = {(e.name, v.name) for e in self.endpoints.items.values() for v in e.spec.versions}
+            for key in [key for key in self._last_scaling if key not in there]:
+                del self._last_scaling[key]
 
     def _versions(self) -> Mapping[VersionKey, "_Placed"]:
         if self._placed is None:
@@ -281,6 +300,7 @@ class ClusterScaler:
             if scaling.autoscale_enabled or self._of_another(key, work, fought):
                 continue
             wanted = scaling.num_replicas or 1
+            self.tally.decisions[key] = Decision(wanted, "as declared")
             self._last_scaling[key] = f"{wanted}: as declared"
             if self._current(key, work) != wanted:
                 self._set(key, work, wanted)

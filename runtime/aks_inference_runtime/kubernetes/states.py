@@ -58,6 +58,8 @@ class _Round(NamedTuple):
     served: frozenset[str]
     grouped: _Grouped
     loads: Loads
+    generation: Callable[[str], int | None]
+    """See `Reports.served`."""
     now: str
 
 
@@ -120,7 +122,7 @@ class States:
         if self._asking is None or self._asking.done():
             self._asking = self._start(self._creating.look(api, grouped.creating))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        a_round = _Round(served, grouped, self._reports.load(), now)
+        a_round = _Round(served, grouped, self._reports.load(), self._reports.served(), now)
         at = self._clock()
         late: list[tuple[float, objects.Declared, _Made]] = []
         for number, endpoint in enumerate(tuple(endpoints.values())):
@@ -180,7 +182,7 @@ class States:
         keys = [VersionKey(endpoint.name, version.name) for version in endpoint.spec.versions]
         in_use, heard = endpoint.uid not in a_round.served, self._known_s(endpoint) >= HEARD_S
         return _Made(
-            (endpoint, in_use, heard, self._reports.generation(endpoint.name), *facts),
+            (endpoint, in_use, heard, a_round.generation(endpoint.name), *facts),
             (*map(a_round.loads.get, keys), *map(self._scaling.get, keys)),
         )
 
@@ -205,7 +207,7 @@ class States:
             newest=a_round.grouped.newest,
             loads=a_round.loads,
             scaling=self._scaling,
-            served_generation=self._reports.generation(endpoint.name),
+            served_generation=a_round.generation(endpoint.name),
             log_tails=self._tails,
             creating=self._creating.words,
             url=self._url,

@@ -40,8 +40,8 @@ class Facts:
     loads: Mapping[VersionKey, VersionLoad]
     scaling: Mapping[VersionKey, str]
     """The last decision and its reason."""
-    served_generation: int
-    """By all routers."""
+    served_generation: int | None
+    """By all routers; None: nobody knows now."""
     log_tails: Mapping[VersionId, str]
     url: str
     now: str
@@ -59,7 +59,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
     versions = [_version(facts, version, traffic[version.name] / 100) for version in endpoint.spec.versions]
     state = endpoint_state([version.state for version in versions])
     enough = all(v.replicas_ready >= least(d) for v, d in zip(versions, endpoint.spec.versions, strict=True))
-    served = facts.served_generation >= endpoint.generation
+    served = _served(facts) >= endpoint.generation
     ready = served and enough and state is ServiceState.HEALTHY and not facts.name_in_use
     message = next((f"{v.name}: {v.message}" for v in versions if v.message and v.state is state), "")
     reason = "Served" if ready else state.value
@@ -131,6 +131,14 @@ def served_before(status: Mapping[str, Any]) -> int:
 def ready_condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of a status; empty where it has none."""
     return next((c for c in status.get("conditions") or () if c.get("type") == READY_CONDITION), {})
+
+
+def _served(facts: Facts) -> int:
+    """An autoscaler that has just begun has heard nobody yet: what was written before stands."""
+    if facts.served_generation is not None:
+        return facts.served_generation
+    before = ready_condition(facts.endpoint.status or {})
+    return int(before.get("observedGeneration") or 0) if before.get("status") == "True" else 0
 
 
 def _addresses(facts: Facts) -> tuple[str, str]:

@@ -168,7 +168,9 @@ class Bed:
         while (answer := self.cluster.api.create(path, pod)).status != 201:
             assert time.monotonic() < deadline, answer.message  # the namespace's account is still to come
             time.sleep(0.1)
-        status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+        ready = [{"type": "Ready", "status": "True"}]
+        running = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": ready}
+        status = {"status": running}
         answer = self.cluster.api.call("PATCH", f"{path}/{name}/status", status, "application/merge-patch+json")
         assert answer.status == 200, answer.message
         self.addresses[name] = address
