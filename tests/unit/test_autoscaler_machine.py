@@ -55,7 +55,7 @@ class Scaling(RuleBasedStateMachine):
         before, rules = self.replicas[key], self.rules[key]
         wanted = self.replicas[key] = decision.replicas
         assert rules.minimum <= wanted <= rules.maximum or wanted == before, f"{wanted} is out of bounds: {decision}"
-        if wanted > max(before, rules.minimum):
+        if wanted > max(before, rules.minimum) and (before, wanted) != (0, 1):
             assert sum(self.replicas.values()) <= self.places, f"more than there is room for: {decision}"
         if wanted < min(before, rules.maximum):
             past = [(at, need) for at, need in self.seen[key] if at > self.now - DELAY_S + SAMPLE_S]

@@ -151,6 +151,14 @@ def test_room_bounds_the_way_up_and_says_so() -> None:
     assert "room is for 3" in world.reason
 
 
+def test_the_first_replica_is_asked_for_whatever_the_room() -> None:
+    """An empty pool gets its first node for a pod that waits."""
+    world = Simulation(Rules(0, 10, 0.7, 1, 60), 0, room=0)
+    world.run(3, Load(0, 5))
+    assert world.replicas == 1
+    assert "room is for 1" in world.reason
+
+
 def test_new_bounds_are_obeyed_at_once() -> None:
     assert decide(Memory(), 0.0, 7, Rules(1, 4, 0.7, 1, 60), 0).replicas == 4
     assert decide(Memory(), 0.0, 1, Rules(3, 4, 0.7, 1, 60), 0).replicas == 3
@@ -206,7 +214,7 @@ def test_never_up_by_more_than_there_is_room_for(rules: Rules, phases: Any, room
         before = len(world.history)
         world.run(2, load)
         steps = [rules.minimum, *world.history][before:]
-        assert all(b - a <= room for a, b in pairwise(steps))
+        assert all(b - a <= room or (a, b) == (0, 1) for a, b in pairwise(steps))
 
 
 @given(

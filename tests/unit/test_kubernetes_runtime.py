@@ -1,4 +1,4 @@
-"""The pure parts of the runtime in a cluster: views, tenures, routes, room, leases, reports, states."""
+"""The pure parts of the runtime in a cluster: views, tenures, routes, leases, reports, states."""
 
 import base64
 from dataclasses import replace
@@ -12,8 +12,7 @@ from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
 from aks_inference_runtime.kubernetes import objects, reports, routing, workloads
 from aks_inference_runtime.kubernetes.lease import DURATION_S, Seen, free
-from aks_inference_runtime.kubernetes.quantities import quantity
-from aks_inference_runtime.kubernetes.room import Node, PodNeed, node_of, requests_of, room
+from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.sharing import Sharing, Told
 from aks_inference_runtime.kubernetes.status import Facts, status_of
 from aks_inference_runtime.kubernetes.words import SILENCE_S, Heard, View, Word, view
@@ -170,104 +169,6 @@ def test_what_is_merged_is_what_was_told(states: list[dict[VersionKey, VersionLo
         line = reports.difference(told, state, {}, {}).model_dump_json(by_alias=True, exclude_defaults=True)
         heard, told = reports.merged(heard, reports.Report.model_validate_json(line)), state
         assert heard == state
-
-
-# --- room
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("250m", 0.25), ("2", 2), (3, 3), ("1.5Gi", 1.5 * 2**30), ("128974848", 128974848), ("2e3", 2000), ("1k", 1000)],
-)
-def test_quantities(text: str | int, number: float) -> None:
-    assert quantity(text) == number
-
-
-NODE = Node("n", "pool", {"cpu": 4.0, "memory": 8 * 2.0**30, "pods": 30.0}, schedulable=True)
-NEED = {"cpu": 0.9, "memory": 2.0**30, "pods": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("nodes", "pods", "limits", "places"),
-    [
-        ([NODE], [], {}, 4),
-        ([NODE], [PodNeed("n", {"cpu": 1.0, "pods": 1.0})], {}, 3),
-        ([NODE], [], {"pool": 3}, 12),
-        ([NODE], [PodNeed("", NEED)], {}, 3),
-        ([Node("n", "pool", NODE.allocatable, schedulable=False)], [], {}, 0),
-        ([], [], {"pool": 3}, 0),
-    ],
-)
-def test_room(nodes: list[Node], pods: list[PodNeed], limits: dict[str, int], places: int) -> None:
-    assert room(NEED, nodes, pods, limits) == places
-
-
-def test_a_gpu_is_needed_where_it_is_asked_for() -> None:
-    assert room({**NEED, "nvidia.com/gpu": 1.0}, [NODE], [], {}) == 0
-
-
-@pytest.mark.parametrize(
-    ("taints", "plain", "with_gpu"),
-    [
-        ([], 4, 2),
-        ([{"key": "sku", "value": "gpu", "effect": "NoSchedule"}], 0, 2),
-        ([{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}], 0, 2),
-        ([{"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect": "NoSchedule"}], 0, 0),
-        ([{"key": "sku", "value": "gpu", "effect": "PreferNoSchedule"}], 4, 2),
-    ],
-)
-def test_nodes_that_are_kept_for_gpus(taints: list[dict[str, str]], plain: int, with_gpu: int) -> None:
-    found = {
-        "metadata": {"name": "n", "labels": {"kubernetes.azure.com/agentpool": "gpu"}},
-        "spec": {"taints": taints},
-        "status": {
-            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "30", "nvidia.com/gpu": "2"},
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    }
-    assert room(NEED, [node_of(found)], [], {}) == plain
-    assert room({**NEED, "nvidia.com/gpu": 1.0}, [node_of(found)], [], {}) == with_gpu
-
-
-@pytest.mark.parametrize("gpu", [False, True])
-def test_spot_nodes_are_room_for_those_who_may_run_there(gpu: bool) -> None:
-    taints = [{"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect": "NoSchedule"}]
-    taints += [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}] * gpu
-    found = {
-        "metadata": {"name": "n", "labels": {"kubernetes.azure.com/agentpool": "spare"}},
-        "spec": {"taints": taints},
-        "status": {
-            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "30", "nvidia.com/gpu": "2"},
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    }
-    nodes, limits = [node_of(found)], {"spare": 3}
-    assert room(NEED, nodes, [], limits) == 0
-    assert room(NEED, nodes, [], limits, spot=True) == (0 if gpu else 12)
-    assert room({**NEED, "nvidia.com/gpu": 1.0}, nodes, [], limits, spot=True) == 6
-
-
-@pytest.mark.parametrize("spot", [False, True])
-def test_whether_a_version_may_run_on_spot_nodes_stands_in_its_pods(spot: bool) -> None:
-    tolerations = [{"key": "kubernetes.azure.com/scalesetpriority", "operator": "Exists"}] if spot else None
-    spec = {"containers": [{"name": "scoring"}], "tolerations": tolerations}
-    labels = {ENDPOINT_LABEL: "churn", VERSION_LABEL: "one"}
-    found = workloads.workload(
-        {"metadata": {"namespace": "n", "name": "d", "labels": labels}, "spec": {"template": {"spec": spec}}}
-    )
-    assert found is not None
-    assert found.spot is spot
-
-
-def test_what_a_pod_asks_for() -> None:
-    spec = {
-        "containers": [{"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "2", "memory": "1Gi"}}}],
-        "initContainers": [
-            {"restartPolicy": "Always", "resources": {"requests": {"cpu": "50m"}}},
-            {"resources": {"requests": {"memory": "3Gi"}}},
-        ],
-    }
-    assert requests_of(spec) == {"cpu": pytest.approx(0.15), "memory": 3 * 2.0**30, "pods": 1.0}
 
 
 # --- lease

@@ -133,7 +133,7 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
         now: Required. Seconds of the same clock.
         current: Required. Replicas that are wanted at present.
         rules: Required. Bounds and target.
-        room: Required. Further replicas that fit (0 or more); the minimum is asked for all the same.
+        room: Required. Further replicas that fit (0 or more); the minimum is asked for all the same, and the first one.
     """
     bounded = min(max(current, rules.minimum), rules.maximum)
     if bounded != current:
@@ -170,8 +170,10 @@ def _up(need: int, mean: float, current: int, rules: Rules, room: int) -> Decisi
     wanted = min(need, rules.maximum)
     if wanted < need:
         reason += f", the maximum is {rules.maximum}"
-    if wanted > current + max(room, 0):
-        wanted = current + max(room, 0)
+    # A pool without nodes gets one for a pod that waits, and for nothing else: the first is asked for in any case.
+    most = current + max(room, 0 if current else 1)
+    if wanted > most:
+        wanted = most
         reason += f", room is for {wanted}"
     return Decision(wanted, reason)
 

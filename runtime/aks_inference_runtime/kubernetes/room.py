@@ -14,6 +14,7 @@ POOL_LABEL = "kubernetes.azure.com/agentpool"
 GPU = "nvidia.com/gpu"
 GPU_TAINTS = frozenset({("sku", "gpu")})
 """Of the pools with GPUs that AksInferenceCluster makes, and of AKS's documents; who asks for a GPU bears it."""
+_TURNED_AWAY = ("Unschedulable", "SchedulingGated")
 NAMES = ("cpu", "memory", GPU, "pods")
 
 Amounts = Mapping[str, float]
@@ -41,6 +42,8 @@ class PodNeed:
     node: str
     """Empty: it waits for one."""
     requests: Amounts
+    daemon: bool = False
+    """Every node has one like it, a new one too."""
 
 
 def node_of(found: Object) -> Node:
@@ -71,7 +74,18 @@ def need_of(found: Object) -> PodNeed | None:
     spec, status = found.get("spec") or {}, found.get("status") or {}
     if status.get("phase") in ("Succeeded", "Failed"):
         return None
-    return PodNeed(intern(spec.get("nodeName") or ""), _shared(tuple(sorted(requests_of(spec).items()))))
+    owners = found["metadata"].get("ownerReferences") or ()
+    return PodNeed(
+        intern(spec.get("nodeName") or ""),
+        _shared(tuple(sorted(requests_of(spec).items()))),
+        any(owner.get("kind") == "DaemonSet" for owner in owners),
+    )
+
+
+def turned_away(found: Object) -> bool:
+    """Whether the scheduler has no node for a pod, or is told to wait: it may stay so for ever."""
+    conditions = (found.get("status") or {}).get("conditions") or ()
+    return any(c.get("type") == "PodScheduled" and c.get("reason") in _TURNED_AWAY for c in conditions)
 
 
 @lru_cache(maxsize=1_024)
@@ -97,13 +111,13 @@ def requests_of(spec: Object) -> Amounts:
 
 
 def by_node(pods: Iterable[PodNeed]) -> list[PodNeed]:
-    """What all pods take, one entry a node (and one for those that wait for one)."""
-    total: dict[str, dict[str, float]] = {}
+    """What all pods take, one entry a node for what each has and one for the rest (and one for those that wait)."""
+    total: dict[tuple[str, bool], dict[str, float]] = {}
     for pod in pods:
-        taken = total.setdefault(pod.node, {})
+        taken = total.setdefault((pod.node, pod.daemon), {})
         for name, amount in pod.requests.items():
             taken[name] = taken.get(name, 0.0) + amount
-    return [PodNeed(node, taken) for node, taken in total.items()]
+    return [PodNeed(node, taken, daemon) for (node, daemon), taken in total.items()]
 
 
 def bears_spot(spec: Object) -> bool:
@@ -123,20 +137,36 @@ def room(
 
     Args:
         need: Required. Of one replica.
-        nodes, pods: Required. All there are. Pods that wait for a node take room too.
+        nodes, pods: Required. All there are. Pods that wait for a node take room too: of others than replicas those
+            alone that the scheduler has not turned away.
         limits: Required. Autoscaled pool → the most nodes that it may have.
         spot: Optional. Whether they may run on spot nodes. Default: false.
     """
-    nodes = [node for node in nodes if (not node.gpu_only or need.get(GPU)) and (spot or not node.spot)]
-    used = {taken.node: taken.requests for taken in by_node(pods)}
-    places = sum(_fit(need, n.allocatable, used.get(n.name, {})) for n in nodes if n.schedulable)
-    for pool, most in limits.items():
-        there = [node for node in nodes if node.pool == pool]
-        if there:
-            places += max(0, most - len(there)) * _fit(need, there[0].allocatable, {})
+    pools: dict[str, list[Node]] = {pool: [] for pool in limits}
+    places = 0
+    taken = by_node(pods)
+    daemons = {one.node: one.requests for one in taken if one.daemon}
+    used = {one.node: one.requests for one in by_node(PodNeed(one.node, one.requests) for one in taken)}
+    for node in nodes:
+        if node.pool in pools:
+            pools[node.pool].append(node)
+        if node.schedulable and _may_run(need, node, spot=spot):
+            places += _fit(need, node.allocatable, used.get(node.name, {}))
+    for pool, there in pools.items():
+        if not there:
+            # What a node of it holds nobody knows before the first one is there, which comes for a pod that waits.
+            places += min(1, limits[pool])
+            continue
+        # By its largest node: one that has just come may not tell yet of all that it has.
+        fit = (_fit(need, n.allocatable, daemons.get(n.name, {})) for n in there if _may_run(need, n, spot=spot))
+        places += max(0, limits[pool] - len(there)) * max(fit, default=0)
     waiting = used.get("", {})
     shares = [waiting[name] / need[name] for name in need if need[name] > 0 and name in waiting]
     return max(0, places - int(max(shares, default=0.0) + 0.999))
+
+
+def _may_run(need: Amounts, node: Node, *, spot: bool) -> bool:
+    return (not node.gpu_only or bool(need.get(GPU))) and (spot or not node.spot)
 
 
 def _fit(need: Amounts, allocatable: Amounts, used: Amounts) -> int:

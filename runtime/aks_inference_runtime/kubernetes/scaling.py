@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -86,8 +87,8 @@ class ClusterScaler:
         """The same as it was: of a thousand endpoints few have changed."""
         self._targets: tuple[object, int, dict[VersionKey, ScalingTarget]] | None = None
         """What may be scaled but for scales that are not seen yet, after what that was worked out of."""
-        self._taken: tuple[int, list[room.PodNeed]] | None = None
-        """How many replicas have a pod, and what all pods take, by node; None: to be added up again."""
+        self._taken: tuple[Counter[workloads.VersionId], list[room.PodNeed]] | None = None
+        """How many replicas of each version have a pod, and what all pods take, by node; None: to be added up again."""
 
         def quiet() -> None:
             """What is known is looked at every round."""
@@ -253,9 +254,12 @@ class ClusterScaler:
     def room_for(self, need: room.Amounts, *, spot: bool = False) -> int:
         """Further pods of this need that fit. `spot`: whether they may run on spot nodes."""
         there, needs = self._all_taken()
-        wanted = sum(self._current(other, placed.work) for other, placed in self._versions().items())
-        # Replicas that are wanted and have no pod yet need their place too.
-        coming = [room.PodNeed("", need)] * max(0, wanted - there)
+        # Replicas that are wanted and have no pod yet need their place too, each as large as it is.
+        coming = [
+            room.PodNeed("", placed.work.need)
+            for key, placed in self._versions().items()
+            for _ in range(self._current(key, placed.work) - there[placed.work.version])
+        ]
         return room.room(need, self.there(), [*needs, *coming], self.settings.autoscaled_pools, spot=spot)
 
     def there(self) -> Iterable[room.Node]:
@@ -270,10 +274,11 @@ class ClusterScaler:
         """The HorizontalPodAutoscaler of a Deployment."""
         return workloads.fought_over(self.others.items).get((namespace, name))
 
-    def _all_taken(self) -> tuple[int, list[room.PodNeed]]:
+    def _all_taken(self) -> tuple[Counter[workloads.VersionId], list[room.PodNeed]]:
         if self._taken is None:
             pods = self.pods.items.values()
-            self._taken = sum(pod.version is not None for pod in pods), room.by_node(pod.need for pod in pods)
+            there = Counter(pod.version for pod in pods if pod.version is not None)
+            self._taken = there, room.by_node(pod.need for pod in pods)
         return self._taken
 
     def _set(self, key: VersionKey, work: workloads.Workload, replicas: int) -> None:

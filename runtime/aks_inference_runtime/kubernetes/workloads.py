@@ -9,7 +9,7 @@ from sys import intern
 from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
 from aks_inference_runtime.api.replica import CACHE_VOLUME
 from aks_inference_runtime.kubernetes.client import Object
-from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, bears_spot, need_of, requests_of
+from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, bears_spot, need_of, requests_of, turned_away
 
 GIVEN_UP_RESTARTS = 3
 """A version that was never ready and whose container ended so often has failed."""
@@ -151,14 +151,14 @@ def _words(condition: Object) -> str:
 
 
 def replica_pod(found: Object) -> ReplicaPod | None:
-    """A pod that takes room."""
+    """A pod that takes room. One that is none of ours and fits nowhere takes none: it may wait for ever."""
     metadata, status = found["metadata"], found.get("status") or {}
     need = need_of(found)
     if need is None:
         return None
     version = _version(metadata)
     if version is None:
-        return ReplicaPod(metadata["namespace"], metadata["name"], need)
+        return None if turned_away(found) else ReplicaPod(metadata["namespace"], metadata["name"], need)
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
     containers = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
