@@ -9,12 +9,14 @@ from jsonschema import Draft4Validator
 from aks_inference_runtime.api.crd import crd
 from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.api.errors import AksInferenceError, NotFound
+from aks_inference_runtime.api.kubernetes import RuntimeSettings
 from aks_inference_runtime.api.status import LONGEST_MESSAGE
 from aks_inference_runtime.cli.cluster import view_of
 from aks_inference_runtime.cli.show import note
 from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.room import PodNeed
-from aks_inference_runtime.kubernetes.status import Facts, status_of
+from aks_inference_runtime.kubernetes.scaling import ClusterScaler
+from aks_inference_runtime.kubernetes.status import HELD, Facts, status_of
 from aks_inference_runtime.kubernetes.tails import LONGEST, tail_of
 from aks_inference_runtime.kubernetes.workloads import (
     GIVEN_UP_RESTARTS,
@@ -26,6 +28,7 @@ from aks_inference_runtime.kubernetes.workloads import (
     template,
     workload,
 )
+from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
 VERSION = ("ns", "svc", "blue")
 CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
@@ -44,6 +47,7 @@ def told(
     templates: tuple[Template, ...] = (),
     known_s: float = 60,
     served: int | None = 3,
+    loads: dict[VersionKey, VersionLoad] | None = None,
     before: dict[str, Any] | None = None,
     tail: str = "ImportError: no module named numpi",
     **workload: Any,
@@ -58,7 +62,7 @@ def told(
             workloads={VERSION: work},
             pods={VERSION: pods},
             newest={VERSION: made_as_declared(work, templates, pods)},
-            loads={},
+            loads=loads or {},
             scaling={},
             served_generation=served,
             log_tails={VERSION: tail},
@@ -122,6 +126,44 @@ def test_who_has_heard_no_router_yet_leaves_what_was_written(word: str, generati
     """An autoscaler that has just begun to lead: events and webhooks of all endpoints would tell of nothing."""
     ready = {"type": "Ready", "status": word, "observedGeneration": generation}
     assert told([SERVES], served=None, before={"conditions": [ready]})["state"] == state
+
+
+@pytest.mark.parametrize("why", [{"unschedulable": "0/3 nodes"}, {"trouble": "ImagePullBackOff: no right"}])
+def test_what_cannot_run_beside_what_serves_is_told(why: dict[str, str]) -> None:
+    pods = [SERVES, replace(SERVES, name="more", ready=False, **why)]
+    found = told(pods, replicas=2, updated=2, total=2)
+    (said,) = why.values()
+    assert (found["state"], found["versions"][0]["message"], found["message"]) == ("Healthy", said, f"blue: {said}")
+    assert told(pods, replicas=1, updated=2, total=2)["message"] == "", "it is to go"
+
+
+def test_figures_that_are_lost_are_not_zero() -> None:
+    (version,) = told([SERVES])["versions"]
+    assert {"busy", "queued", "utilization"} & version.keys() == set()
+    assert version["lastScaling"] == HELD
+    (version,) = told([SERVES], loads={VersionKey("svc", "blue"): VersionLoad(1, 2, 1)})["versions"]
+    assert (version["busy"], version["queued"], version["utilization"], version["lastScaling"]) == (1, 2, 300.0, "")
+
+
+def test_the_last_change_is_told_on_by_another_leader() -> None:
+    leads = False
+    scaler = ClusterScaler(RuntimeSettings(), lambda: leads, lambda: 0.0)
+    changed = "2026-01-01T00:00:00Z 1 → 3: 3 needed"
+    key = VersionKey("svc", "blue")
+
+    def told_back(kind: str, said: str) -> None:
+        spec = {"versions": [{"name": "blue", "isDefault": True, "code": CODE}]}
+        metadata = {"name": "svc", "namespace": "ns", "uid": "uid", "generation": 3}
+        status = {"versions": [{"name": "blue", "lastScaling": said}]}
+        scaler.endpoints._take(kind, {"metadata": metadata, "spec": spec, "status": status})
+
+    told_back("ADDED", "3: 3 needed")
+    assert key not in scaler._last_scaling
+    told_back("MODIFIED", f"{HELD}; {changed}")
+    assert scaler._last_scaling[key] == changed
+    leads = True
+    told_back("MODIFIED", "2026-01-01T00:00:00Z 1 → 2: mine, told late")
+    assert scaler._last_scaling[key] == changed
 
 
 WAITS = ReplicaPod("ns", "waits", PodNeed("", {}), version=VERSION, unschedulable="0/3 nodes: Insufficient cpu")

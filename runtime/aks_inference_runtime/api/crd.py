@@ -188,7 +188,11 @@ def _status() -> Schema:
     # A writer says what it knows: nothing but the states is fixed.
     status.pop("required", None)
     properties["state"] = {"type": "string", "enum": [state.value for state in ServiceState]}
-    for message in (properties["message"], properties["versions"]["items"]["properties"]["message"]):
+    version = properties["versions"]["items"]["properties"]
+    for figure in ("busy", "queued", "utilization"):
+        # One that is left out is not known, which is not zero.
+        del version[figure]["default"]
+    for message in (properties["message"], version["message"]):
         message["maxLength"] = LONGEST_MESSAGE
     return status
 

@@ -26,11 +26,11 @@ from aks_inference_runtime.autoscaler.controller import ScalingTarget
 from aks_inference_runtime.autoscaler.policy import Decision, Rules
 from aks_inference_runtime.autoscaler.tally import Tally
 from aks_inference_runtime.kubernetes import objects, room, workloads
-from aks_inference_runtime.kubernetes.client import Api
+from aks_inference_runtime.kubernetes.client import Api, Object
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Reports
 from aks_inference_runtime.kubernetes.states import Sources, States
-from aks_inference_runtime.kubernetes.status import declared_with_status
+from aks_inference_runtime.kubernetes.status import CHANGE, declared_with_status, last_change
 from aks_inference_runtime.kubernetes.telling import Teller
 from aks_inference_runtime.router.model import VersionKey
 
@@ -99,9 +99,7 @@ class ClusterScaler:
         def taken() -> None:
             self._taken = None
 
-        self.endpoints = Informer(
-            f"/apis/{API_VERSION}/scoringendpoints", declared_with_status, placed, again=declared_with_status
-        )
+        self.endpoints = Informer(f"/apis/{API_VERSION}/scoringendpoints", self._declared, placed, again=self._declared)
         self.workloads = Informer("/apis/apps/v1/deployments", workloads.workload, placed)
         self.pods = Informer("/api/v1/pods", workloads.replica_pod, taken)
         self.templates = Informer("/apis/apps/v1/replicasets", workloads.template, quiet, labels=VERSION_LABEL)
@@ -146,6 +144,15 @@ class ClusterScaler:
                         await self._states.write(api)
                     except Exception:  # noqa: BLE001 - one endpoint's objects must not end the autoscaler of all
                         _log.exception("states are not written; it is tried again")
+
+    def _declared(self, found: Object, before: objects.Declared | None = None) -> objects.Declared | None:
+        endpoint = declared_with_status(found, before)
+        # What another leader did last is told on.
+        if endpoint is not None and (before is None or not self._leads()):
+            for version in (found.get("status") or {}).get("versions") or ():
+                if change := last_change(version):
+                    self._last_scaling[VersionKey(endpoint.name, version["name"])] = change
+        return endpoint
 
     async def _listen(self, session: aiohttp.ClientSession) -> None:
         """By itself: a thousand states are written one after the other, and a router that begins is heard at once."""
@@ -197,11 +204,11 @@ class ClusterScaler:
         self.tally.add(key, present, decision)
         if decision.replicas == present:
             # What keeps it from growing is always told; how many requests there are is not: that changes all the time.
-            if ROOM_IS_FOR in decision.reason or not self._last_scaling.get(key, "").count(" → "):
+            if ROOM_IS_FOR in decision.reason or CHANGE not in self._last_scaling.get(key, ""):
                 self._last_scaling[key] = f"{decision.replicas}: {decision.reason}"
             return
-        at = datetime.now(UTC).strftime("%H:%M:%S")
-        self._last_scaling[key] = f"{at} {present} → {decision.replicas}: {decision.reason}"
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._last_scaling[key] = f"{at} {present}{CHANGE}{decision.replicas}: {decision.reason}"
         self._set(key, found, decision.replicas)
 
     def _forget(self) -> None:

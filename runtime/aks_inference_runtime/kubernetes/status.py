@@ -22,6 +22,10 @@ HEARD_S = 2.0
 NAME_IN_USE = "NameInUse"
 _NEEDED = ("status", "observedGeneration", "lastTransitionTime")
 """Of the condition as it was."""
+HELD = "no figures: held"
+"""Before the last scaling of a version whose figures are lost."""
+CHANGE = " → "
+"""Between the numbers of replicas, before and after."""
 FIGURES = frozenset({"busy", "queued", "utilization", "lastScaling"})
 """Of a version: what goes up and down with the requests."""
 
@@ -81,7 +85,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
         "message": message,
         "replicas": f"{sum(v.replicas_ready for v in versions)}/{sum(v.replicas_desired for v in versions)}",
         "traffic": ", ".join(f"{v.name} {v.traffic:g}" for v in versions),
-        "versions": [version.model_dump(mode="json", by_alias=True, exclude={"replicas"}) for version in versions],
+        "versions": [_told(facts, version) for version in versions],
         "conditions": [_condition(endpoint, facts.now, ready=ready, reason=reason, message=message)],
     }
 
@@ -175,7 +179,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     key = VersionKey(facts.endpoint.name, version.name)
     place = (facts.endpoint.namespace, facts.endpoint.name, version_label(version.name))
     workload, pods = facts.workloads.get(place), facts.pods.get(place, ())
-    load = facts.loads.get(key, VersionLoad())
+    load = facts.loads.get(key) or VersionLoad()
     ready = sum(pod.ready for pod in pods)
     wanted = workload.replicas if workload is not None else least(version)
     # What a former template's pods suffer from is no word on the change that replaces them.
@@ -213,6 +217,9 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         message = "\n".join(filter(None, (said, tail)))
     elif state is not ServiceState.HEALTHY:
         message = trouble or unschedulable or ("" if workload is not None else "there is no Deployment yet")
+    elif ready < wanted:
+        # It serves, with fewer than it needs: without a word nobody would know why.
+        message = trouble or unschedulable
     slots = version.requests.replica_max_concurrent_requests
     return VersionStatus(
         name=version.name,
@@ -226,6 +233,23 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         last_scaling=facts.scaling.get(key, ""),
         message=cut(message, longest),
     )
+
+
+def _told(facts: Facts, version: VersionStatus) -> dict[str, Any]:
+    """A version as it is written: figures that are not known are left out, for they are not zero."""
+    told = version.model_dump(mode="json", by_alias=True, exclude={"replicas"})
+    if VersionKey(facts.endpoint.name, version.name) in facts.loads:
+        return told
+    scaling = next(v.scaling for v in facts.endpoint.spec.versions if v.name == version.name)
+    held = HELD if scaling.autoscale_enabled else ""
+    known = {name: said for name, said in told.items() if name not in FIGURES}
+    return {**known, "lastScaling": "; ".join(filter(None, (held, version.last_scaling)))}
+
+
+def last_change(version: Mapping[str, Any]) -> str:
+    """What the status of a version says of the last change of its number; empty where it says of none."""
+    said = str(version.get("lastScaling") or "").removeprefix(f"{HELD}; ")
+    return said if CHANGE in said else ""
 
 
 def _condition(endpoint: Declared, now: str, *, ready: bool, reason: str, message: str) -> dict[str, Any]:
