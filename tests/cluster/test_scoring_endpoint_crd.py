@@ -78,6 +78,11 @@ ACCEPTED = {
     ),
     "no queue": only(requests={"maxQueuedRequests": 0}),
     "tokens": {**only(), "auth": "token", "token": {"issuer": "https://i.example", "audiences": ["scoring"]}},
+    "tokens of this machine": {
+        **only(),
+        "auth": "token",
+        "token": {"issuer": "http://127.0.0.1:8080", "audiences": ["a"], "jwksUri": "http://localhost/keys"},
+    },
     "origins": {**only(), "corsOrigins": ["https://app.example.com", "http://[::1]:3000"], "retryLostRequests": False},
     "a model": only(models=[{"name": "churn", "version": 1}]),
 }
@@ -112,6 +117,15 @@ REFUSED = [
     ({**only(), "port": 6000}, 'unknown field "spec.port"'),
     ({**only(), "auth": "token"}, "auth token needs token: issuer and audiences"),
     ({**only(), "auth": "token", "token": {"issuer": "https://i.example", "audiences": []}}, "audiences"),
+    ({**only(), "auth": "token", "token": {"issuer": "http://i.example", "audiences": ["a"]}}, "spec.token.issuer"),
+    (
+        {
+            **only(),
+            "auth": "token",
+            "token": {"issuer": "https://i.example", "audiences": ["a"], "jwksUri": "http://localhost.example/keys"},
+        },
+        "spec.token.jwksUri",
+    ),
     ({**only(), "corsOrigins": ["*"]}, "spec.corsOrigins[0]"),
     ({**only(), "corsOrigins": ["https://app.example.com/"]}, "spec.corsOrigins[0]"),
     ({**only(), "colour": "blue"}, 'unknown field "spec.colour"'),
@@ -143,6 +157,9 @@ REFUSED = [
     (only(container={"port": 80}), "spec.versions[0].container.image: Required"),
     (only(container={"image": "x", "port": 65_536}), "port"),
     (only(container={"image": "x", "protocol": "h2"}), "Unsupported value"),
+    (only(container={"image": "x", "scorePath": "score"}), "scorePath"),
+    (only(container={"image": "x", "swaggerPath": ""}), "swaggerPath"),
+    (only(container={"image": "x", "healthPath": "health"}), "healthPath"),
     (
         {"versions": [version("blue", isDefault=True, container={"image": "x", "protocol": "grpc"}), version("green")]},
         "all versions must speak the same protocol",

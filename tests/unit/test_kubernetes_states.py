@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from aks_inference_runtime.api.endpoint import EndpointSpec
 from aks_inference_runtime.api.errors import OperationFailed
+from aks_inference_runtime.api.kubernetes import RuntimeSettings
 from aks_inference_runtime.kubernetes import states
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.reports import Reports
 from aks_inference_runtime.kubernetes.room import PodNeed
+from aks_inference_runtime.kubernetes.scaling import ClusterScaler
 from aks_inference_runtime.kubernetes.states import FIGURES_S, MOST_FIGURES, Sources, States
 from aks_inference_runtime.kubernetes.status import declared_with_status, status_of
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Workload
@@ -144,6 +146,33 @@ def test_an_endpoint_without_a_state_costs_only_itself(caplog: pytest.LogCapture
     cluster.change(cluster.sources.endpoints, "svc-0", spec=SPEC, generation=2)
     cluster.round()
     assert cluster.written["svc-0"]["versions"][0]["replicasReady"] == 1
+
+
+def test_an_endpoint_that_cannot_be_read_is_told_so_once() -> None:
+    """As one that passes an older definition's rules."""
+    cluster = Cluster(0)
+    scaler = ClusterScaler(RuntimeSettings(), lambda: True, lambda: cluster.now)
+    cluster.states = scaler._states
+    metadata = {"name": "odd", "namespace": "ns", "uid": "uid", "generation": 4}
+    odd = {"metadata": metadata, "spec": {"versions": [{**BLUE, "scaling": {"autoscaleMinReplicas": 11}}]}}
+    scaler.endpoints._take("ADDED", odd)
+    cluster.broken = True
+    cluster.round()
+    cluster.broken = False
+    cluster.round()
+    cluster.round()
+    status = cluster.written["odd"]
+    (condition,) = status["conditions"]
+    assert (status["state"], condition["status"], condition["reason"]) == ("Failed", "False", "Failed")
+    assert condition["observedGeneration"] == 4
+    assert "versions.0.scaling: Value error, autoscaleMinReplicas 11 is above" in condition["message"]
+    scaler.endpoints._take("MODIFIED", {**odd, "status": status})
+    cluster.round()
+    assert cluster.writings["odd"] == 1
+    scaler.endpoints._take("MODIFIED", {"metadata": {**metadata, "generation": 5}, "spec": {"versions": [BLUE]}})
+    cluster.round()
+    assert cluster.written["odd"]["observedGeneration"] == 5
+    assert cluster.written["odd"]["versions"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ _LONGEST_TEXT = 4_096
 """Of texts without a limit of their own: a bound keeps the estimated cost of the rules bounded."""
 _LONGEST_NAME = 255
 _GRPC = "has({0}.container) && {0}.container.protocol == 'grpc'"
+_FETCHED = r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])(:|/|$)).*"
+"""Where keys come from: without TLS whoever is on the way could put keys of their own there."""
 _NAME = "^[a-z]([a-z0-9-]{1,30})[a-z0-9]$"
 _NAME_TEXT = (
     "a name has 3 to 32 characters: lower-case letters, digits and dashes, first a letter, last a letter or digit"
@@ -89,6 +91,10 @@ def _spec() -> Schema:
     versions |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     version = versions["items"]
     fields = version["properties"]
+    for name in ("issuer", "jwksUri"):
+        spec["properties"]["token"]["properties"][name]["pattern"] = _FETCHED
+    for name in ("scorePath", "swaggerPath", "healthPath"):
+        fields["container"]["properties"][name]["pattern"] = "^/"
     # Its values are bounded one by one; more in all is no environment.
     fields["environment"]["properties"]["pipPackages"]["maxItems"] = 1_000
     fields["models"]["maxItems"] = 1_000

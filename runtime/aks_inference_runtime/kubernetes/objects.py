@@ -3,7 +3,7 @@
 import base64
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,13 +109,29 @@ class SolverPod:
     port: int
 
 
-def declared(found: Object, before: Declared | None = None) -> Declared | None:
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A ScoringEndpoint that cannot be read, though the API server took it."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    why: str
+    status: Mapping[str, Any]
+    """As it stood there."""
+
+
+def declared(
+    found: Object, before: Declared | None = None, refused: Callable[[Refused], None] | None = None
+) -> Declared | None:
     """A ScoringEndpoint without its status; one that cannot be read (the API server checks them) is left out.
 
     Args:
         found: Required. The object.
         before: Optional. What was kept of it until now: each writing of a status is told, and changes nothing of the
             declaration, whose number then stays.
+        refused: Optional. Told of one that cannot be read.
     """
     metadata = found["metadata"]
     if metadata.get("deletionTimestamp"):
@@ -126,7 +142,11 @@ def declared(found: Object, before: Declared | None = None) -> Declared | None:
     try:
         spec = EndpointSpec.model_validate(_to_hundredths(found["spec"]))
     except ValidationError as error:
-        _log.error("ScoringEndpoint %s/%s cannot be served: %s", metadata.get("namespace"), metadata["name"], error)
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        _log.error("ScoringEndpoint %s/%s cannot be served: %s", namespace, name, error)
+        if refused is not None:
+            why = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'spec'}: {one['msg']}" for one in error.errors())
+            refused(Refused(namespace, name, uid, generation, why, found.get("status") or {}))
         return None
     return Declared(
         namespace=metadata.get("namespace", ""),

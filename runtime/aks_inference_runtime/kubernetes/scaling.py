@@ -146,9 +146,15 @@ class ClusterScaler:
                         _log.exception("states are not written; it is tried again")
 
     def _declared(self, found: Object, before: objects.Declared | None = None) -> objects.Declared | None:
-        endpoint = declared_with_status(found, before)
+        def refused(one: objects.Refused) -> None:
+            self._states.refused[one.namespace, one.name] = one
+
+        endpoint = declared_with_status(found, before, refused)
+        if endpoint is None:
+            return None
+        self._states.refused.pop((endpoint.namespace, endpoint.name), None)
         # What another leader did last is told on.
-        if endpoint is not None and (before is None or not self._leads()):
+        if before is None or not self._leads():
             for version in (found.get("status") or {}).get("versions") or ():
                 if change := last_change(version):
                     self._last_scaling[VersionKey(endpoint.name, version["name"])] = change

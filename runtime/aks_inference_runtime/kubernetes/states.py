@@ -11,14 +11,21 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from aks_inference_runtime.api.endpoint import API_VERSION
-from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.errors import AksInferenceError, NotFound
 from aks_inference_runtime.api.kubernetes import AUTOSCALER_NAME, version_label
 from aks_inference_runtime.kubernetes import objects, workloads
 from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.creating import Creating
 from aks_inference_runtime.kubernetes.informer import Informer
 from aks_inference_runtime.kubernetes.reports import Loads, Reports
-from aks_inference_runtime.kubernetes.status import HEARD_S, Facts, status_of, unusable, without_figures
+from aks_inference_runtime.kubernetes.status import (
+    HEARD_S,
+    Facts,
+    ready_condition,
+    status_of,
+    unusable,
+    without_figures,
+)
 from aks_inference_runtime.kubernetes.tails import tail_of
 from aks_inference_runtime.kubernetes.telling import Change, Teller
 from aks_inference_runtime.router.model import VersionKey
@@ -110,6 +117,8 @@ class States:
         """Generation of each endpoint, and since when it is known."""
         self._places: dict[str, tuple[objects.Declared, list[workloads.VersionId]]] = {}
         self._grouped: tuple[object, _Grouped] | None = None
+        self.refused: dict[tuple[str, str], objects.Refused] = {}
+        """Endpoints that cannot be read, by namespace and name, until their state says so."""
         self._unusable: set[str] = set()
         """Endpoints that have no state as they are declared, once that was logged."""
 
@@ -144,11 +153,19 @@ class States:
                     late.append((written, endpoint, made))
         for _, endpoint, made in sorted(late, key=lambda entry: entry[0])[:MOST_FIGURES]:
             await self._write(api, endpoint, self._status(endpoint, a_round), made)
+        await self._write_refused(api, now)
         there = {endpoint.uid for endpoint in self._sources.endpoints.items.values()}
         self._unusable &= there
         for kept in (self._statuses, self._made, self._written_at, self._known, self._places):
             for gone in kept.keys() - there:
                 del kept[gone]
+
+    async def _write_refused(self, api: Api, now: str) -> None:
+        for place, refused in tuple(self.refused.items()):
+            status = unusable(refused, refused.why, now)
+            known = {**refused.status, "conditions": [ready_condition(refused.status)]}
+            if status.items() <= known.items() or await self._write(api, refused, status):
+                self.refused.pop(place, None)
 
     def _by_version(self) -> _Grouped:
         sources = self._sources
@@ -223,7 +240,10 @@ class States:
             self._known[endpoint.uid] = endpoint.generation, at
         return at - since
 
-    async def _write(self, api: Api, endpoint: objects.Declared, status: dict[str, Any], made: _Made) -> None:
+    async def _write(
+        self, api: Api, endpoint: objects.Declared | objects.Refused, status: dict[str, Any], made: _Made | None = None
+    ) -> bool:
+        """Whether there is no more to write of it now."""
         body = {
             "apiVersion": API_VERSION,
             "kind": "ScoringEndpoint",
@@ -233,12 +253,15 @@ class States:
         path = f"/apis/{API_VERSION}/namespaces/{endpoint.namespace}/scoringendpoints/{endpoint.name}/status"
         try:
             await api.apply(path, body, AUTOSCALER_NAME)
+        except NotFound:
+            return True  # who deleted it is told of by and by
         except AksInferenceError as error:
             _log.warning("%s", error)
-            return
+            return False
         before = (self._statuses.get(endpoint.uid) or endpoint.status or {}).get("state")
         self._statuses[endpoint.uid] = status
-        self._made[endpoint.uid] = made
+        if made is not None:
+            self._made[endpoint.uid] = made
         self._written_at[endpoint.uid] = self._clock()
         if self._teller is not None and before != status["state"]:
             change = Change(
@@ -253,6 +276,7 @@ class States:
                 at=datetime.now(UTC),
             )
             self._start(self._teller.tell(api, change))
+        return True
 
     def _read_tails(self, api: Api, bad: Mapping[workloads.VersionId, workloads.ReplicaPod]) -> None:
         for version in self._tails.keys() - bad.keys():

@@ -1,7 +1,7 @@
 """What is written to a ScoringEndpoint's status. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from aks_inference_runtime.api.status import LONGEST_MESSAGE, ServiceState, Vers
 from aks_inference_runtime.api.traffic import Share, effective_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
 from aks_inference_runtime.kubernetes.client import Object
-from aks_inference_runtime.kubernetes.objects import Declared, declared
+from aks_inference_runtime.kubernetes.objects import Declared, Refused, declared
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod, VersionId, Workload
 from aks_inference_runtime.local.states import endpoint_state, version_state
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
@@ -90,7 +90,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
     }
 
 
-def unusable(endpoint: Declared, why: str, now: str) -> dict[str, Any]:
+def unusable(endpoint: Declared | Refused, why: str, now: str) -> dict[str, Any]:
     """The status of one that cannot be served as it is declared. `now`: RFC 3339."""
     message = cut(f"it cannot be served as it is declared: {why}")
     return {
@@ -105,14 +105,16 @@ def unusable(endpoint: Declared, why: str, now: str) -> dict[str, Any]:
     }
 
 
-def declared_with_status(found: Object, before: Declared | None = None) -> Declared | None:
+def declared_with_status(
+    found: Object, before: Declared | None = None, refused: Callable[[Refused], None] | None = None
+) -> Declared | None:
     """A ScoringEndpoint with what the next status needs of the last one: figures that were written change nothing.
 
     Args:
         found: Required. The object.
-        before: Optional. As `objects.declared` has it.
+        before, refused: Optional. As `objects.declared` has them.
     """
-    endpoint = declared(found, before)
+    endpoint = declared(found, before, refused)
     if endpoint is None:
         return None
     status = found.get("status") or {}
@@ -252,7 +254,7 @@ def last_change(version: Mapping[str, Any]) -> str:
     return said if CHANGE in said else ""
 
 
-def _condition(endpoint: Declared, now: str, *, ready: bool, reason: str, message: str) -> dict[str, Any]:
+def _condition(endpoint: Declared | Refused, now: str, *, ready: bool, reason: str, message: str) -> dict[str, Any]:
     word = "True" if ready else "False"
     before = ready_condition(endpoint.status or {})
     return {
