@@ -27,7 +27,9 @@ from aks_inference_runtime.autoscaler.routers import (
 RULES = RouterRules(least=Size(3, 250), most=Size(8, 2000), threshold_ms=3, down_delay_s=300)
 WIDE = replace(RULES, most=Size(8, 8_000))
 AMPLE = Room(100, 64_000)
-QUICK, SLOW = Figures(0.4, 0.05, 0.02), Figures(9, 2.0, 0.9)
+QUICK, SLOW = Figures(0.4, 0.05, 0.02), Figures(9, 2.0, 0.5)
+SATURATED = SLOW._replace(busiest=0.9)
+"""Its one thread has no more to give."""
 
 
 class World:
@@ -63,6 +65,25 @@ def test_first_cores_then_pods_one_after_the_other() -> None:
     assert world.history[:6] == [Size(3, 250), Size(3, 500), Size(3, 1000), Size(3, 2000), Size(4, 2000), Size(5, 2000)]
     assert world.size == Size(8, 2000)
     assert "the maximum is 8 pods of 2 cores" in world.last.reason
+
+
+@pytest.mark.parametrize(
+    ("size", "rules", "room", "expected"),
+    [
+        (Size(3, 250), RULES, AMPLE, Size(4, 250)),
+        (Size(3, 1000), RULES, AMPLE, Size(4, 1000)),
+        # With four cores another lane comes.
+        (Size(3, 2000), WIDE, AMPLE, Size(3, 4000)),
+        (Size(3, 1000), WIDE, AMPLE, Size(4, 1000)),
+        # Where there can be no more pods, cores are all that is left.
+        (Size(8, 1000), WIDE, AMPLE, Size(8, 2000)),
+        (Size(3, 1000), WIDE, Room(0, 64_000), Size(3, 2000)),
+    ],
+)
+def test_a_full_thread_gets_another_one_beside_it(size: Size, rules: RouterRules, room: Room, expected: Size) -> None:
+    world = World(rules, size=size, room=room)
+    world.run(12, SATURATED)
+    assert world.size == expected
 
 
 def test_pods_that_do_not_use_their_cores_get_no_more_of_them() -> None:

@@ -205,12 +205,13 @@ def _up(said: str, present: Present, rules: RouterRules, room: Room) -> Decision
     size = present.size
     used_m = max((one.cores for one in present.heard), default=0.0) * 1000
     more = min(rules.most.cpu_m, size.cpu_m * 2)
-    # Where a process has no more of its one thread to give, others beside it have, whatever the pod asks for.
-    threads = (
-        router_lanes(more) > router_lanes(size.cpu_m)
-        and statistics.median(one.busiest for one in present.heard) >= FULL
-    )
-    wanting = more > size.cpu_m and (threads or used_m >= FULL * size.cpu_m) and room.cpu_m > 0
+    # Where a process has no more of its one thread to give, others beside it have, whatever the pod asks for: those of
+    # another lane, or of another pod where more cores bring no lane.
+    threads = statistics.median(one.busiest for one in present.heard) >= FULL
+    lane = router_lanes(more) > router_lanes(size.cpu_m)
+    pod = threads and not lane and size.pods < rules.most.pods and room.pods > 0
+    using = (threads and lane) or used_m >= FULL * size.cpu_m
+    wanting = more > size.cpu_m and using and room.cpu_m > 0 and not pod
     if wanting and room.cpu_m >= more:
         return Decision(Size(size.pods, more), f"{said}; pods use {used_m / 1000:.2f} of {size.cpu_m / 1000:g} cores")
     if wanting:

@@ -25,7 +25,7 @@ from aks_inference_runtime.kubernetes.room import Amounts, Node, PodNeed
 from aks_inference_runtime.kubernetes.router_scaling import RouterScaler
 
 LABELS = {PART_OF_LABEL: PART_OF, COMPONENT_LABEL: ROUTER_COMPONENT}
-QUICK, SLOW = Figures(0.4, 0.02, 0.02), Figures(9.0, 4.0, 0.9)
+QUICK, SLOW = Figures(0.4, 0.02, 0.02), Figures(9.0, 4.0, 0.5)
 
 
 class Told:
