@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -109,6 +117,10 @@ def _object(value: object) -> object:
     return dict(value)
 
 
+def _or_late(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    return value if is_late(value) else read(value)
+
+
 def count_or_percent(value: object) -> object:
     """A whole number from 0, or a text such as `25%`."""
     if isinstance(value, str) and re.fullmatch(r"(100|[1-9]?[0-9])%", value):
@@ -131,6 +143,8 @@ Labels = Annotated[dict[Text, Text], BeforeValidator(_object), Field(default_fac
 Most = Annotated[Whole, Field(ge=1)]
 """A limit."""
 Counts = Annotated[dict[Text, Annotated[Whole, Field(ge=1)]], BeforeValidator(_object)]
+LateCounts = Annotated[Counts, WrapValidator(_or_late)]
+"""The same, or an output of it."""
 Anys = Annotated[tuple[Any, ...], BeforeValidator(_list)]
 Object = Annotated[dict[str, Any], BeforeValidator(_object)]
 Part = Annotated[dict[str, Any], BeforeValidator(_object), Field(default_factory=dict)]

@@ -1,8 +1,9 @@
 """Attaching a cluster that exists: looked at, held by one stack, left as it was."""
 
+import asyncio
 import re
 from collections.abc import Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.resources import aks_attached
-from aks_inference_provider.resources.aks_attached import CLAIM_TAG, HOLDER_TAG, AttachedCluster, findings_of
+from aks_inference_provider.resources.aks_attached import CLAIM_TAG, HOLDER_TAG, AttachedCluster, computed, findings_of
 from aks_inference_provider.resources.base import State
 from aks_inference_runtime.azure import arm as azure_arm
 from aks_inference_runtime.azure.arm import Arm, AzureFailed, credentials_of
@@ -119,6 +120,49 @@ def test_what_is_accepted_with_a_word() -> None:
     assert any("1.33" in note for note in notes)
     assert any("not for production" in note for note in notes)
     assert findings_of({**body, "tags": {HOLDER_TAG: "one/dev/first"}}, NEWS, "one/dev/first")[0] == []
+
+
+GROWS = {"name": "cpu", "count": 3, "vmSize": "Standard_D4s_v5", "enableAutoScaling": True, "maxCount": 9}
+FIXED = {"name": "gpu", "count": 3, "vmSize": "Standard_D4s_v5", "enableAutoScaling": False}
+
+
+def test_what_its_pools_may_become_is_known_at_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas are wanted for nodes that are still to come, as on a cluster of one's own."""
+    body = {
+        "id": ID,
+        "name": "shared",
+        **BODY,
+        "properties": {**BODY["properties"], "agentPoolProfiles": [GROWS, FIXED]},
+    }  # type: ignore[dict-item]
+    assert computed(body)["autoscaledPools"] == {"cpu": 9}
+
+    async def look(*_: Any) -> Any:
+        return body
+
+    monkeypatch.setattr(aks_attached, "_look", look)
+    monkeypatch.setattr(aks_attached, "credentials_of", lambda _: SimpleNamespace(usable=True))
+    monkeypatch.setattr(aks_attached, "arm", lambda: nullcontext(None))
+    attached, urn = AttachedCluster(), SimpleNamespace(project="p", stack="s", name="n")
+    news: Any = {"resourceId": ID, "purpose": "DevTest"}
+
+    def checked(olds: Any) -> Any:
+        found = asyncio.run(attached.check(urn, olds, news))  # type: ignore[arg-type]
+        assert not found.failures
+        return found.inputs
+
+    first = checked({})
+    assert first["pools"] == {"cpu": 9}
+    assert attached.preview(first, None)["autoscaledPools"] == {"cpu": 9}
+    state = State(ID, first, {**first, **computed(body)})
+    assert not asyncio.run(attached.diff(state, checked(first))).properties
+    grown = {**GROWS, "maxCount": 12}
+    body["properties"]["agentPoolProfiles"] = [grown]  # type: ignore[index]
+    then = checked(first)
+    assert asyncio.run(attached.diff(state, then)).properties
+    assert attached.preview(then, state)["autoscaledPools"] == {"cpu": 12}
+    # Who may not look leaves it as it was.
+    monkeypatch.setattr(aks_attached, "credentials_of", lambda _: SimpleNamespace(usable=False))
+    assert checked(then)["pools"] == {"cpu": 12}
 
 
 def test_credentials() -> None:

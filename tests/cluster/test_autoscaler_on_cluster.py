@@ -125,10 +125,10 @@ class Bed:
         return str((self.cluster.api.get(path).body.get("spec") or {}).get("holderIdentity", ""))
 
     async def wanted(self, number: int) -> list[str]:
-        """What an autoscaler tells Prometheus that it wants."""
+        """What an autoscaler tells Prometheus that it wants of the endpoint."""
         async with ClientSession() as session, session.get(f"http://127.0.0.{20 + number}:{self.port}/metrics") as told:
             lines = (await told.text()).splitlines()
-        return [line for line in lines if line.startswith("aks_inference_wanted_replicas{")]
+        return [line for line in lines if line.startswith(f'aks_inference_wanted_replicas{{endpoint="{self.name}"')]
 
     async def until(self, what: str, holds: Any, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
@@ -218,7 +218,7 @@ async def test_a_router_that_says_nothing_holds_nobody_up(
     await bed.until("healthy", lambda: bed.status().get("state") == "Healthy")
     await asyncio.to_thread(bed.router_pod, "router-1", "127.0.0.10", ready)
     # Another one has heard nobody when it begins.
-    bed.running.pop("autoscaler-0").process.kill()
+    bed.running["autoscaler-0"].process.kill()
     bed.start(1)
     await bed.until("another one leads", lambda: bed.leader() == "autoscaler-1", seconds=40)
     path = f"/apis/{API_VERSION}/namespaces/{bed.namespace}/scoringendpoints/{bed.name}"

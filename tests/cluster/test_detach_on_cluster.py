@@ -5,6 +5,7 @@ Azure's stand-in with a real API server behind it; nodes are kwok's, and the tes
 
 import base64
 import copy
+import json
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -38,7 +39,17 @@ BODY = {
         "dnsPrefix": "shared",
         "kubernetesVersion": "1.35",
         "networkProfile": {"networkPlugin": "azure", "networkPluginMode": "overlay", "loadBalancerSku": "standard"},
-        "agentPoolProfiles": [{"name": "system", "mode": "System", "count": 3, "vmSize": "Standard_D4s_v5"}],
+        "agentPoolProfiles": [
+            {
+                "name": "system",
+                "mode": "System",
+                "count": 3,
+                "vmSize": "Standard_D4s_v5",
+                "enableAutoScaling": True,
+                "minCount": 3,
+                "maxCount": 7,
+            }
+        ],
     },
 }
 PROGRAM = """
@@ -229,6 +240,9 @@ def test_what_came_goes_and_nothing_else(cluster, shared, namespace, until):
     assert azure.get(ID)["tags"] == {"team": "a", HOLDER_TAG: "t/dev/prod"}
     attached = settled(api)
     assert ("/apis/apps/v1/deployments", namespace, "churn-default") in attached
+    maps = api.get(f"/api/v1/namespaces/{project.told['runtime']}/configmaps").body["items"]
+    (settings,) = [one["data"][k8s.SETTINGS_KEY] for one in maps if k8s.SETTINGS_KEY in (one.get("data") or {})]
+    assert json.loads(settings)["autoscaledPools"] == {"system": 7}, "its autoscaler will bring nodes"
     # Serving beside them changes nothing of theirs.
     assert not unlike(before, {key: one for key, one in attached.items() if key in before})
     came = attached.keys() - before.keys()

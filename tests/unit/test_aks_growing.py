@@ -3,10 +3,13 @@
 from datetime import date
 from typing import Any
 
+import pulumi
 import pytest
 
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.inference_runtime.spec import plan_runtime
+from aks_inference.inference_runtime.workloads import workloads
+from aks_inference_runtime.api.kubernetes import SETTINGS_KEY
 
 TODAY = date(2026, 11, 21)
 POOLS = [
@@ -27,6 +30,16 @@ def test_the_runtimes_settings() -> None:
     plan, findings = plan_runtime("r", {"image": "i:1", "autoscaled_pools": {"cpu1a2b": 9.0}})
     assert plan is not None, findings
     assert plan.settings(None).autoscaled_pools == {"cpu1a2b": 9}
+
+
+async def test_those_of_an_attached_cluster_are_known_once_it_is_looked_up() -> None:
+    late = pulumi.Output.from_input({"cpu": 9.0})
+    plan, findings = plan_runtime("r", {"image": "i:1", "autoscaled_pools": late})
+    assert plan is not None, findings
+    assert plan.settings(None, {"cpu": 9.0}).autoscaled_pools == {"cpu": 9}  # type: ignore[dict-item]
+    (settings,) = [one["data"][SETTINGS_KEY] for one in workloads(plan) if one["kind"] == "ConfigMap"]
+    assert isinstance(settings, pulumi.Output)
+    assert '"autoscaledPools": {"cpu": 9}' in str(await settings.future())
 
 
 @pytest.mark.parametrize("pools", [{"cpu": 0}, {"cpu": "many"}, ["cpu"]])

@@ -21,6 +21,7 @@ from aks_inference.aks_cluster.children import (
 )
 from aks_inference.aks_cluster.hosts import NO_NAMES, attached_hosts, host_line, host_map, hosts_of, service_names
 from aks_inference.aks_cluster.kubeconfig import kubeconfig_of, subscription_provider
+from aks_inference.aks_cluster.resources import AttachedCluster
 from aks_inference.aks_cluster.scoring_address import leaf_host, leaf_label
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.aks_cluster.vault import VaultAccess, vault_access, vault_line
@@ -183,7 +184,9 @@ class AksInferenceCluster(Cluster):
             self._kubernetes = bare
             self.target = self._target = known(format_target(bare), made)
             return
-        growing = plan.growing if isinstance(plan, ClusterPlan) else None
+        growing: Any = plan.growing if isinstance(plan, ClusterPlan) else None
+        if isinstance(made, AttachedCluster):
+            growing = made.autoscaled_pools
         arguments: Any = {**plan.runtime, **leaf, "kubeconfig": kubeconfig, "autoscaled_pools": growing}
         # On the way down the services go before what they run on.
         options = pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=list(after)))

@@ -26,12 +26,17 @@ class AttachedCluster(_ProviderResource):
     `purpose`, `subscriptionId`, `vcpusPerNode`, `keyVaultAddon`, `related`."""
 
     _token = f"{PACKAGE}:index:AttachedCluster"
-    _outputs = ("clusterId", "name", "group", "location", "kubernetesVersion", "apiServer")
+    _outputs = ("clusterId", "name", "group", "location", "kubernetesVersion", "apiServer", "autoscaledPools")
 
     @property
     def cluster_id(self) -> pulumi.Output[str]:
         """Its resource id."""
         return self._output("clusterId")
+
+    @property
+    def autoscaled_pools(self) -> pulumi.Output[dict[str, int]]:
+        """Its autoscaled pools → the most nodes of each."""
+        return self._output("autoscaledPools")
 
     @property
     def name(self) -> pulumi.Output[str]:

@@ -15,9 +15,9 @@ from aks_inference.manifests import Manifest
 from aks_inference.names import NAMESPACE
 from aks_inference.observed import TRACE_RATIO, observed_findings
 from aks_inference.values import (
-    Counts,
     Flag,
     Labels,
+    LateCounts,
     Leaf,
     Number,
     Object,
@@ -86,7 +86,7 @@ class InferenceRuntimeSpec(Spec):
     otlp_endpoint: Text | None = None
     trace_ratio: Annotated[Number, Field(ge=0, le=1)] | None = Field(None, description="use 0 to 1")
     prometheus_operator: Flag = False
-    autoscaled_pools: Counts = Field(default_factory=dict, description="use 1 node or more for each pool")
+    autoscaled_pools: LateCounts = Field(default_factory=dict, description="use 1 node or more for each pool")
     ssl_cname: Leaf | None = None
     ssl_cert_pem_file: Text | None = None
     ssl_key_pem_file: Text | None = None
@@ -122,8 +122,8 @@ class RuntimePlan:
     model_store: str | None = None
     model_cache: str | None = MODEL_CACHE
     model_volumes: bool = False
-    pools: Mapping[str, int] = field(default_factory=dict)
-    """Autoscaled pool → the most nodes that it may have."""
+    pools: Any = field(default_factory=dict)
+    """Autoscaled pool → the most nodes that it may have; or an output of it."""
     tls: TlsPlan | None = None
     webhook: Any = None
     """A text or an output of one: secret."""
@@ -141,8 +141,9 @@ class RuntimePlan:
         """Where clients reach the router, where that is not its Service's own address."""
         return self.url or (None if self.tls is None else url_of(self.tls))
 
-    def settings(self, url: str | None) -> RuntimeSettings:
-        """What routers and autoscaler are told. `url`: the address, once it is known."""
+    def settings(self, url: str | None, pools: Mapping[str, int] | None = None) -> RuntimeSettings:
+        """What routers and autoscaler are told. `url`: the address, once it is known; `pools`: those, if they were
+        not."""
         tls = {}
         if self.tls is not None:
             tls = {
@@ -157,7 +158,7 @@ class RuntimePlan:
             cluster_purpose=self.purpose,
             url=url,
             **self.routers.settings,
-            autoscaled_pools=dict(self.pools),
+            autoscaled_pools={name: int(most) for name, most in (self.pools if pools is None else pools).items()},
         )
 
     @property

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aks_inference.inference_runtime.spec import RuntimePlan
@@ -34,7 +34,7 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
     yield named("v1", "ConfigMap", k8s.SETTINGS_NAME, plan.namespace, data={k8s.SETTINGS_KEY: settings})
     router = labels(k8s.ROUTER_COMPONENT)
     # A change of the settings makes new pods, one after the other.
-    digest = settings.apply(_digest) if is_late(settings) else _digest(settings)
+    digest = _then(settings, _digest)
     yield _deployment(
         plan,
         k8s.AUTOSCALER_NAME,
@@ -68,10 +68,15 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
 
 
 def _settings(plan: RuntimePlan) -> Any:  # noqa: ANN401 - a text or an output of one
-    def text(url: str | None) -> str:
-        return json.dumps(plan.settings(url).to_wire(), sort_keys=True)
+    def text(url: str | None) -> Any:  # noqa: ANN401 - as above
+        # A cluster that was attached before its pools were read says none.
+        return _then(plan.pools, lambda pools: json.dumps(plan.settings(url, pools or {}).to_wire(), sort_keys=True))
 
-    return plan.address.apply(text) if is_late(plan.address) else text(plan.address)
+    return _then(plan.address, text)
+
+
+def _then(value: Any, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - a value or an output of one
+    return value.apply(work) if is_late(value) else work(value)
 
 
 def _digest(text: str) -> str:

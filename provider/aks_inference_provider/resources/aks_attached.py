@@ -42,6 +42,7 @@ INPUTS = (
     Field("keyVaultAddon", Kind.BOOLEAN, "Optional. Whether it must have the add-on for Key Vault. Default: false."),
     Field("related", Kind.OBJECT, "Optional. The vault of its certificate. Default: not looked up."),
     Field("holder", Kind.STRING, "Who holds it: `project/stack/name`.", computed=True),
+    Field("pools", Kind.OBJECT, "Its autoscaled pools, and the most nodes of each.", computed=True),
 )
 OUTPUTS = (
     Field("clusterId", Kind.STRING, "The cluster's resource id.", required=True),
@@ -50,6 +51,7 @@ OUTPUTS = (
     Field("location", Kind.STRING, "Its region.", required=True),
     Field("kubernetesVersion", Kind.STRING, "Its version.", required=True),
     Field("apiServer", Kind.STRING, "Host of its API server.", required=True),
+    Field("autoscaledPools", Kind.OBJECT, "Its autoscaled pools, and the most nodes of each.", required=True),
 )
 _NO_CREDENTIALS = (
     "not looked up: no Azure credentials here (ARM_CLIENT_ID and others, or the Azure CLI); what the cluster has is "
@@ -148,6 +150,17 @@ def computed(body: Mapping[str, Any]) -> Computed:
         "location": body.get("location") or "",
         "kubernetesVersion": properties.get("currentKubernetesVersion") or properties.get("kubernetesVersion") or "",
         "apiServer": properties.get("privateFQDN") or properties.get("fqdn") or "",
+        "autoscaledPools": pools_of(body),
+    }
+
+
+def pools_of(body: Mapping[str, Any]) -> dict[str, int]:
+    """Autoscaled pools → the most nodes."""
+    properties: Mapping[str, Any] = body.get("properties") or {}
+    return {
+        str(profile.get("name")): int(profile["maxCount"])
+        for profile in properties.get("agentPoolProfiles") or ()
+        if profile.get("enableAutoScaling") and profile.get("maxCount")
     }
 
 
@@ -177,7 +190,7 @@ class AttachedCluster:
         new = plain(news)
         failures = check_fields(INPUTS, new)
         holder = f"{urn.project}/{urn.stack}/{urn.name}"
-        inputs = {**news, "holder": holder}
+        inputs = {**news, "holder": holder, "pools": plain(olds).get("pools")}
         related = new.pop("related", None)
         if failures or has_unknown(new):
             return Checked(inputs, failures)
@@ -191,6 +204,7 @@ class AttachedCluster:
         if body is None:
             where = "resourceId" if new.get("resourceId") else "clusterName"
             return Checked(inputs, [Failure(where, "there is no such cluster, or no right to see it")])
+        inputs["pools"] = pools_of(body)
         wrong, notes = findings_of(body, new, holder)
         if isinstance(related, Mapping) and related != plain(olds).get("related"):
             notes += await _vaults(related)
@@ -204,10 +218,11 @@ class AttachedCluster:
 
     def preview(self, inputs: Raw, state: State | None) -> Computed:
         """What it had; of a new one, what its id tells."""
-        if state is not None:
-            return {field.name: state.outputs.get(field.name, UNKNOWN) for field in OUTPUTS}
         known = plain(inputs)
-        found: dict[str, Any] = {field.name: UNKNOWN for field in OUTPUTS}
+        pools = {} if known.get("pools") is None else {"autoscaledPools": known["pools"]}
+        if state is not None:
+            return {field.name: state.outputs.get(field.name, UNKNOWN) for field in OUTPUTS} | pools
+        found: dict[str, Any] = {field.name: UNKNOWN for field in OUTPUTS} | pools
         identity = known.get("resourceId")
         if isinstance(identity, str) and identity.count("/") == 8:
             found |= {"clusterId": identity, "name": identity.split("/")[8], "group": identity.split("/")[4]}
