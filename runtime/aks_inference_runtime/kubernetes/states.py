@@ -183,7 +183,7 @@ class States:
                 version: workloads.made_as_declared(by_version.get(version), templates.get(version, ()), found)
                 for version, found in pods.items()
             }
-            bad = {version: pod for version, found in newest.items() if (pod := _bad(by_version.get(version), found))}
+            bad = {version: one for version, found in newest.items() if (one := _bad(by_version.get(version), found))}
             creating = {version: pod for version, found in newest.items() for pod in found if pod.creating}
             self._grouped = revisions, _Grouped(by_version, pods, newest, bad, creating)
         return self._grouped[1]
