@@ -8,8 +8,7 @@ import pytest
 
 from aks_inference.aks_cluster.spec import ClusterPlan, plan_cluster
 from aks_inference.inference_runtime.spec import plan_runtime
-from aks_inference.inference_runtime.workloads import workloads
-from aks_inference_runtime.api.kubernetes import SETTINGS_KEY
+from aks_inference.inference_runtime.workloads import _settings
 
 TODAY = date(2026, 11, 21)
 POOLS = [
@@ -37,7 +36,7 @@ async def test_those_of_an_attached_cluster_are_known_once_it_is_looked_up() -> 
     plan, findings = plan_runtime("r", {"image": "i:1", "autoscaled_pools": late})
     assert plan is not None, findings
     assert plan.settings(None, {"cpu": 9.0}).autoscaled_pools == {"cpu": 9}  # type: ignore[dict-item]
-    (settings,) = [one["data"][SETTINGS_KEY] for one in workloads(plan) if one["kind"] == "ConfigMap"]
+    settings = _settings(plan)
     assert isinstance(settings, pulumi.Output)
     assert '"autoscaledPools": {"cpu": 9}' in str(await settings.future())
 
