@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aks_inference_runtime.api.endpoint import Requests
+from aks_inference_runtime.router import gates
 from aks_inference_runtime.router.admin import BackendRow, ServerRow, Stat
 from aks_inference_runtime.router.gates import GateWatch
 from aks_inference_runtime.router.links import Word
@@ -108,3 +110,31 @@ def lost(gate: GateWatch) -> Awaitable[None]:
     """Its connection has ended."""
     gate.over(well=True)
     return asyncio.sleep(0)
+
+
+async def test_a_gate_that_was_never_heard_takes_no_figures_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while a replica fetches its model: it has an address, and nobody listens there."""
+    monkeypatch.setattr(gates, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(gates, "RETRY_SECONDS", 0.01)
+    key = VersionKey("svc", "A")
+
+    async def nothing(_: ServedVersion, __: str) -> None:
+        pass
+
+    version = ServedVersion(key, nothing)
+    fetching = replace(GATED, id="r1", control=ControlAddress("127.0.0.1", 1))
+    version.declare(VersionRoute("A", 10_000, Requests(), (GATED, fetching)), SLOTS[0])
+    seen = {1: Observation(1, shown(SLOTS[0], (300, 301, [("r0", 1)])), 0.0)}
+    try:
+        version._gates["r0"].take(HEARD)
+        assert version.load(seen) is None  # it may be about to speak
+        async with asyncio.timeout(10):
+            while (load := version.load(seen)) is None:
+                await asyncio.sleep(0.01)
+        assert (load.busy, load.queued) == (1, 300)
+        # One that was heard may have anything in hand.
+        version._gates["r0"].status = None
+        version._note()
+        assert version.load(seen) is None
+    finally:
+        await version.close()

@@ -104,6 +104,12 @@ class GateWatch:
         return not self._was_heard and asyncio.get_running_loop().time() - self._began < SILENCE_SECONDS
 
     @property
+    def never_heard(self) -> bool:
+        """There was no word of it although there was time for one, and a try: there may be no gate yet, as while a
+        replica fetches its model."""
+        return not self._was_heard and self._silences > 0 and not self.unheard
+
+    @property
     def lost(self) -> bool:
         """Nothing was heard of it for so long that its answers are not waited for any more."""
         if self._silent_since is None or self._silences < LOST_TRIES:

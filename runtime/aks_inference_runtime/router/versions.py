@@ -319,9 +319,10 @@ class ServedVersion:
         """The figures; None when a part of them is not known."""
         if any(slot.process not in seen for slot in self.slots):
             return None
-        # Of a thousand versions it is asked ten times a second, and few have changed.
+        # Of a thousand versions it is asked ten times a second, and few have changed. What is not known may become known
+        # by time alone: see `GateWatch.never_heard`.
         now = self._now(seen)
-        if self._told[0] != now:
+        if self._told[0] != now or self._told[1] is None:
             self._told = now, self._load(seen)
         return self._told[1]
 
@@ -331,14 +332,18 @@ class ServedVersion:
         return self._news, *((stat.backends.get(name), stat.servers.get(name)) for name, stat in stats)
 
     def _load(self, seen: Observations) -> VersionLoad | None:
+        untold = []
+        """Replicas of which HAProxy alone can tell."""
         for replica in self.replicas.values():
             gate = self._gates.get(replica.id)
-            if replica.ready and replica.control is not None and (gate is None or gate.status is None):
+            if replica.control is None or (gate is not None and gate.never_heard):
+                untold.append(replica.id)
+            elif replica.ready and (gate is None or gate.status is None):
+                # One that was heard and is silent now may have anything in hand.
                 return None
         statuses = [gate.status for gate in self._gates.values() if gate.status is not None]
-        ungated = [r.id for r in self.replicas.values() if r.control is None]
         busy = sum(status.running for status in statuses)
-        busy += sum(self._current(slot, seen).get(replica_id, 0) for slot in self.slots for replica_id in ungated)
+        busy += sum(self._current(slot, seen).get(replica_id, 0) for slot in self.slots for replica_id in untold)
         return VersionLoad(
             busy=busy,
             queued=self.queued(seen) + sum(status.waiting for status in statuses),
