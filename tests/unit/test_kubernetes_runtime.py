@@ -30,6 +30,15 @@ def declared(name: str = "svc", *, created: str = "2026-01-01T00:00:00Z", **blue
     return objects.Declared("ns", name, f"uid-{created}", 3, created, spec)
 
 
+def at_share(endpoint: objects.Declared, **percent: float) -> objects.Declared:
+    """The versions that are not named get nothing."""
+    versions = tuple(
+        version.model_copy(update={"traffic_percentile": percent.get(version.name, 0.0)})
+        for version in endpoint.spec.versions
+    )
+    return replace(endpoint, spec=endpoint.spec.model_copy(update={"versions": versions}))
+
+
 def slice_of(version: str, *replicas: tuple[str, bool], endpoint: str = "svc") -> objects.Slice:
     found = objects.slice_of(
         {
@@ -143,6 +152,30 @@ def test_shares_change_only_when_all_versions_can_be_served() -> None:
     fresh = routing.next_spec(None, endpoint, blue)
     made = routing.route(endpoint, fresh, blue, frozenset(), routing.Part(None, AWAY))
     assert {v.name: v.traffic for v in made.versions} == {"blue": 10_000, "green": 0}
+
+
+def test_traffic_is_taken_off_a_version_that_is_dead() -> None:
+    endpoint = declared()
+    blue, green = (slice_of(name, (number, True)) for name, number in (("blue", "1"), ("green", "2")))
+    only = {name: at_share(endpoint, **{name: 100.0}) for name in ("blue", "green")}
+    of_green, of_blue = routing.replicas_of([green]), routing.replicas_of([blue])
+    assert routing.next_spec(only["blue"].spec, only["green"], of_green) == only["green"].spec
+    # One that was never ready gets nothing all the same.
+    assert routing.next_spec(only["blue"].spec, only["green"], of_blue) == only["blue"].spec
+    assert routing.next_spec(only["blue"].spec, only["green"], {}) == only["blue"].spec
+    # A router that has just begun, and a third one that is not ready yet and gets nothing.
+    assert routing.next_spec(None, only["green"], of_green) == only["green"].spec
+
+
+def test_what_is_made_again_under_its_name_inherits_no_shares() -> None:
+    endpoint, before = declared(), replace(at_share(declared(), blue=100.0), uid="u0")
+    blue = routing.replicas_of([slice_of("blue", ("1", True))])
+    green = routing.replicas_of([slice_of("green", ("2", True))])
+    part = routing.Part(None, AWAY)
+    routes = routing.Routes()
+    routes.serve(before, blue, frozenset(), part)
+    made = routes.serve(replace(endpoint, uid="u1"), green, frozenset(), part)
+    assert {v.name: v.traffic for v in made.route.versions} == {"blue": 0, "green": 10_000}
 
 
 def test_a_terminating_replica_takes_nothing_new() -> None:

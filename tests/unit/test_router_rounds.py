@@ -107,6 +107,25 @@ async def test_what_has_not_changed_stays_the_same_object(agent: Agent) -> None:
     assert set(agent.generations) == {"one"}
 
 
+async def test_an_endpoint_that_is_made_again_was_not_served_before(agent: Agent) -> None:
+    """Between two rounds: nobody has seen that it was gone."""
+    agent.known.endpoints._take("MODIFIED", endpoint("one", generation=7))
+    router = await settled(agent)
+    assert agent.generations["one"] == 7
+    made = endpoint("one")
+    made["metadata"]["uid"] = "another"
+    made["spec"]["versions"] = [
+        {"name": "green", "isDefault": True, "trafficPercentile": 90, "code": CODE},
+        {"name": "blue", "trafficPercentile": 10, "code": CODE},
+    ]
+    agent.known.endpoints._take("DELETED", endpoint("one", generation=7))
+    agent.known.endpoints._take("ADDED", made)
+    await settled(agent)
+    versions = router.applied[-1].endpoints["one"].versions
+    assert {version.name: version.traffic for version in versions} == {"green": 0, "blue": 10_000}
+    assert agent.generations["one"] == 0
+
+
 async def test_what_the_router_refused_is_told_again(agent: Agent) -> None:
     router = await settled(agent)
     router.refuses = True

@@ -68,6 +68,8 @@ class Lane:
         self.owner_changes = 0
         self.generations: dict[str, int] = {}
         """Endpoint → the newest generation that is served whole here."""
+        self._uids: dict[str, str] = {}
+        """Of those endpoints: one that is made again under its name is another one."""
         self._address = address
         self._settings = settings
         self._heartbeats = heartbeats
@@ -145,12 +147,16 @@ class Lane:
             await self.router.apply(state)
         self._applied = state
         self.generations = {
-            name: endpoint.generation if self._routes.in_force(endpoint) else self.generations.get(name, 0)
+            name: endpoint.generation if self._routes.in_force(endpoint) else self._served_before(endpoint)
             for name, endpoint in endpoints.items()
         }
+        self._uids = {name: endpoint.uid for name, endpoint in endpoints.items()}
         self._heartbeats.say(self.name, view, clock=self.sharing.clock, leaving=self.leaving, held=held)
         self.ready = self.ready or view.heard_all
         return not view.agreed or any(part.tenure.uses_replicas == (part.owner is not None) for part in parts.values())
+
+    def _served_before(self, endpoint: objects.Declared) -> int:
+        return self.generations.get(endpoint.name, 0) if self._uids.get(endpoint.name) == endpoint.uid else 0
 
     def _told(self, view: View) -> dict[str, Told]:
         now = asyncio.get_running_loop().time()

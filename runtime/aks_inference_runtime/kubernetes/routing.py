@@ -45,18 +45,27 @@ def ready(replicas: Iterable[ReplicaEndpoint]) -> int:
     return sum(replica.ready and not replica.terminating for replica in replicas)
 
 
-def presentable(endpoint: Declared, replicas: Replicas) -> bool:
-    """Whether all that is declared can be served: every version has a ready replica, or is scaled to zero."""
-    return all(_present(v, of_version(replicas, endpoint, v.name)) for v in endpoint.spec.versions)
+def shares(spec: EndpointSpec) -> dict[str, int]:
+    """Effective share of each version, in hundredths of a percent."""
+    return effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in spec.versions])
+
+
+def presentable(before: EndpointSpec | None, endpoint: Declared, replicas: Replicas) -> bool:
+    """Whether the declared shares can be in force: every version that gets more than before has a ready replica, or is
+    scaled to zero. One that gets less, or nothing, may be dead: that is why it is declared so."""
+    had = {} if before is None else shares(before)
+    wanted = shares(endpoint.spec)
+    growing = (version for version in endpoint.spec.versions if wanted[version.name] > had.get(version.name, 0))
+    return all(_present(version, of_version(replicas, endpoint, version.name)) for version in growing)
 
 
 def next_spec(before: EndpointSpec | None, endpoint: Declared, replicas: Replicas) -> EndpointSpec:
     """The declaration whose shares are in force.
 
-    What was served stays in force until what is declared can be served whole. A router that has just begun does not
-    know what was: then the versions without a replica leave their share to the others.
+    The shares that were in force stay until the declared ones can be. A router that has just begun does not know what
+    was: then the versions without a replica leave their share to the others.
     """
-    if presentable(endpoint, replicas):
+    if presentable(before, endpoint, replicas):
         return endpoint.spec
     if before is not None:
         names = {v.name for v in endpoint.spec.versions}
@@ -70,7 +79,7 @@ def route(
     endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str], part: Part
 ) -> EndpointRoute:
     """An endpoint as this router serves it. `spec`: whose shares are in force."""
-    traffic = effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in spec.versions])
+    traffic = shares(spec)
     declared = {v.name: v for v in endpoint.spec.versions}
     return EndpointRoute(
         name=endpoint.name,
@@ -172,6 +181,8 @@ class Routes:
     def serve(self, endpoint: Declared, replicas: Replicas, digests: frozenset[str], part: Part) -> Serving:
         """With the shares of `next_spec`; the same route while nothing of it changes."""
         known = self._known.get(endpoint.name)
+        if known is not None and known.endpoint.uid != endpoint.uid:
+            known = None  # made again under its name: what was in force is none of its business
         if known is not None and known.stands(endpoint, replicas, digests, part):
             return known
         spec = next_spec(known.spec if known is not None else None, endpoint, replicas)
