@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from aks_inference_runtime.autoscaler.policy import Decision, Load, Memory, Rules, decide, observe, stays
+from aks_inference_runtime.observability.failures import Failures
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
 SAMPLE_S = 0.1
@@ -77,11 +78,12 @@ class Autoscaler:
 
     async def run(self) -> None:
         """Until cancelled. A failed round is logged, and everything stays as it is."""
+        failures = Failures(_log, "scaling round failed; replicas stay as they are")
         while True:
             try:
                 self.step()
-            except Exception:  # noqa: BLE001 - the autoscaler must not end with one version's figures
-                _log.exception("scaling round failed; replicas stay as they are")
+            except Exception as error:  # noqa: BLE001 - the autoscaler must not end with one version's figures
+                failures.tell(error)
             await self._news()
 
     def step(self) -> None:

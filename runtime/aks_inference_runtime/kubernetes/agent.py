@@ -15,6 +15,7 @@ from aks_inference_runtime.kubernetes.client import Api
 from aks_inference_runtime.kubernetes.heartbeats import Heartbeats
 from aks_inference_runtime.kubernetes.known import Known
 from aks_inference_runtime.kubernetes.lane import Lane, lane_name, pod_of
+from aks_inference_runtime.observability.failures import Failures
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.answers import AnswerKey
 from aks_inference_runtime.router.peers import LANE_PEERS, MAX_PEERS
@@ -115,6 +116,7 @@ class Agent:
 
     async def run(self, api: Api, session: aiohttp.ClientSession) -> None:
         """Until cancelled. What it learns first: the API server's objects, then the other routers, then it is ready."""
+        failures = Failures(_log, "a round failed; it is tried again")
         async with asyncio.TaskGroup() as tasks:
             for informer in self.known.informers:
                 tasks.create_task(informer.run(api))
@@ -124,8 +126,8 @@ class Agent:
                 try:
                     self._fit()
                     moving = await self.step(session)
-                except Exception:  # noqa: BLE001 - what serves goes on serving; the next round tries again
-                    _log.exception("a round failed; it is tried again")
+                except Exception as error:  # noqa: BLE001 - what serves goes on serving; the next round tries again
+                    failures.tell(error)
                     moving = True
                 try:
                     async with asyncio.timeout(MOVING_S if moving else STEP_S):

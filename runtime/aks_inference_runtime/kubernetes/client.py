@@ -128,14 +128,17 @@ class Api:
                     if kind == "ERROR":
                         raise _error(int(found.get("code", 500)), str(found.get("message", "")), path)
                     yield kind, found
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise RuntimeUnavailable(f"the watch of {path} broke: {type(error).__name__}: {error}") from None
 
     async def _ask(
         self, method: str, path: str, query: Mapping[str, str], body: Object | None = None, content: str | None = None
     ) -> Object:
         async with self._request(method, path, query, body, content) as answer:
-            found = await answer.json(content_type=None)
+            try:
+                found = await answer.json(content_type=None)
+            except ValueError as error:
+                raise RuntimeUnavailable(f"{path}: what answers is not the API server: {error}") from None
             return found if isinstance(found, dict) else {}
 
     @asynccontextmanager
@@ -149,8 +152,8 @@ class Api:
         limits: aiohttp.ClientTimeout | None = None,
         more: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = self._connection.headers() | {"content-type": content or "application/json", **(more or {})}
         try:
+            headers = self._connection.headers() | {"content-type": content or "application/json", **(more or {})}
             async with self._session.request(
                 method,
                 self._connection.server + path,

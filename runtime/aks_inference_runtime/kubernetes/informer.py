@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.kubernetes.client import Api, Expired, Object
+from aks_inference_runtime.observability.failures import Failures
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
@@ -69,7 +70,10 @@ class Informer(Generic[T]):
         """Until cancelled."""
         pause = FIRST_PAUSE_S
         version: str | None = None
+        failures = Failures(_log, f"{self._path} could not be read; it is listed anew")
+        clock = asyncio.get_running_loop().time
         while True:
+            began = clock()
             try:
                 if version is None:
                     version = await self._list(api)
@@ -77,12 +81,19 @@ class Informer(Generic[T]):
                     version = found["metadata"]["resourceVersion"]
                     pause = FIRST_PAUSE_S
                     self._take(kind, found)
+                if clock() - began >= LONGEST_PAUSE_S:
+                    pause = FIRST_PAUSE_S
+                    continue  # as each watch ends; who ends it at once is not asked again at once
             except Expired:
                 version = None
             except AksInferenceError as error:
                 _log.warning("%s", error)
-                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
-                pause = min(LONGEST_PAUSE_S, pause * 2)
+            except Exception as error:  # noqa: BLE001 - what serves goes on with what was known
+                failures.tell(error)
+                # What could not be read would come again.
+                version = None
+            await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
+            pause = min(LONGEST_PAUSE_S, pause * 2)
 
     async def _list(self, api: Api) -> str:
         items = {}
@@ -103,7 +114,7 @@ class Informer(Generic[T]):
     def _kept(self, found: Object, before: T | None) -> T | None:
         try:
             return self._project(found) if before is None or self._again is None else self._again(found, before)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - an object that cannot be read costs itself alone
             _log.error("%s %s cannot be read: %r", self._path, _key(found), error)
             return None
 

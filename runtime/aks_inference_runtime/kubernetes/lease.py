@@ -58,6 +58,8 @@ class Election:
                     await self.step(api)
                 except AksInferenceError as error:
                     _log.warning("lease: %s", error)
+                except Exception:  # noqa: BLE001 - what leads goes on until it could not renew for too long
+                    _log.exception("the lease could not be read")
                 if self.leads != before:
                     self.changes += 1
                     _log.info("%s leads: %s", self._me, self.leads)

@@ -19,6 +19,7 @@ import psutil
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.autoscaler.routers import Figures
 from aks_inference_runtime.kubernetes.reports import RouterReport
+from aks_inference_runtime.observability.failures import Failures
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.process import sockets_directory
@@ -88,12 +89,16 @@ class Vitals:
         clock = asyncio.get_running_loop().time
         pids: dict[Process, int] = {}
         looked = 0.0
+        failures = Failures(_log, "the router's own figures are not known; it looks again")
         while True:
-            if clock() - looked >= WINDOW_S:
-                looked = clock()
-                pids = self._processes()
-                self._tell(pids, looked)
-            await asyncio.gather(*(self._ask(name) for name in pids))
+            try:
+                if clock() - looked >= WINDOW_S:
+                    looked = clock()
+                    pids = self._processes()
+                    self._tell(pids, looked)
+                await asyncio.gather(*(self._ask(name) for name in pids))
+            except Exception as error:  # noqa: BLE001 - nobody waits for this task; routers scale by what it tells
+                failures.tell(error)
             await asyncio.sleep(ASK_S)
 
     async def _ask(self, process: Process) -> None:
