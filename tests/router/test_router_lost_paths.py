@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.router import gates, neighbours
 from aks_inference_runtime.router.gate import GateStatus
 from aks_inference_runtime.router.gates import GateWatch
@@ -213,3 +213,23 @@ async def test_a_process_that_went_half_way_and_is_there_again_is_told() -> None
     fleet.hangs_after, fleet.further = None, frozenset({2})
     await others.declare({})
     assert fleet.told[2:] == ["set server hop2/next state maint", "set server hop2/next state ready"]
+
+
+async def test_routers_that_leave_take_nobodys_room() -> None:
+    """While all are replaced and have long requests there may be more of them than there is room for."""
+    fleet: Any = Fleet()
+    known = Neighbours(fleet)
+    room = fleet.cluster.peers
+    old = {f"old-{number}": Peer("10.0.0.1", number) for number in range(room)}
+    await known.declare(old)
+    leaving = {name: replace(peer, idle=True) for name, peer in old.items() if name != "old-0"}
+    new = {f"new-{number}": Peer("10.0.0.2", number) for number in range(room - 2)}
+    gone = {"gone": Peer("10.0.0.3", 1, alive=False)}
+    await known.declare({**leaving, **gone, "old-0": old["old-0"], **new})
+    assert new.keys() | {"old-0"} < known.numbers.keys()
+    assert len(known.numbers) == room
+    assert "gone" in known.numbers  # it may have something in hand
+    # Those that are of use are all needed.
+    with pytest.raises(OperationFailed, match="routers"):
+        await known.declare({**old, **new})
+    known.close()

@@ -118,6 +118,8 @@ class Peer:
     """Of its listener for requests that other routers pass on."""
     alive: bool = True
     """False: nothing is sent to it any more."""
+    idle: bool = False
+    """It leaves and holds nothing."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Neighbours:
         if self._fleet.cluster is None:
             return
         room = self._fleet.cluster.peers
+        peers = _that_fit(peers, room, self.numbers)
         for name in set(self.numbers) - set(peers):
             del self.numbers[name]
         for name in peers:
@@ -92,6 +93,19 @@ class Neighbours:
             await self._fleet.first().run(f"shutdown sessions server {backend(number)}/next")
         except RuntimeUnavailable as error:
             _log.info("%s", error)
+
+
+def _that_fit(peers: Mapping[str, Peer], room: int, numbers: Mapping[str, int]) -> Mapping[str, Peer]:
+    """All; where there is no room for them those that are of no use are left out: first who leaves and holds nothing,
+    as while a pod that is replaced has long requests, then whom nobody hears."""
+    if len(peers) <= room:
+        return peers
+    use = sorted(peers, key=lambda name: (peers[name].idle, not peers[name].alive, name not in numbers))
+    return {name: peers[name] for place, name in enumerate(use) if place < room or _of_use(peers[name])}
+
+
+def _of_use(peer: Peer) -> bool:
+    return peer.alive and not peer.idle
 
 
 async def _reached(peer: Peer) -> bool:
