@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -304,3 +306,21 @@ async def test_what_an_issuer_publishes(body: bytes, told: str) -> None:
                 await fetch_module.fetch(url)
         else:
             assert await fetch_module.fetch(url) == {"keys": []}
+
+
+async def test_refused_tokens_are_counted_and_do_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def remember(_: str, __: bool) -> None:
+        raise AssertionError("a bad one")
+
+    caplog.set_level(logging.INFO)
+    verdicts = Verdicts(tmp_path / "socket", Issuer().fetch, remember, lambda: NOW)
+    verdicts.declare({"/score": RULES})
+    for number in range(200):
+        assert not await verdicts.verdict("meta", "/score", f"no-token-{number}")
+    assert caplog.records == []
+    await verdicts.close()
+    (told,) = caplog.messages
+    assert told.startswith("/score: a token is refused: ")
+    assert told.endswith("(200)")

@@ -9,7 +9,9 @@ from typing import Any
 
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.kubernetes.serving import answering
+from aks_inference_runtime.router.gate.lines import logging_never_waits
 
+FORM = "%(asctime)s %(levelname)s %(name)s %(message)s"
 Work = Coroutine[Any, Any, None]
 
 
@@ -24,14 +26,16 @@ def serve(name: str, begin: Callable[[], Work], loop: Callable[[], asyncio.Abstr
     Returns:
         Exit status: 0 after a signal, 2 for settings that cannot be used, 1 for what went wrong.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger().setLevel(logging.INFO)
     try:
-        work = begin()
+        with logging_never_waits(program=name, form=FORM):
+            work = begin()
     except AksInferenceError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     try:
-        with asyncio.Runner(loop_factory=loop) as runner:
+        # Endpoints change hands and are scaled whoever reads this, or does not.
+        with logging_never_waits(program=name, form=FORM), asyncio.Runner(loop_factory=loop) as runner:
             runner.run(work)
     except (AksInferenceError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -118,11 +118,14 @@ class _Said(logging.Handler):
 
 
 @contextmanager
-def logging_never_waits(number: int = 2) -> Iterator[None]:
-    """While the block runs what is logged goes to this descriptor (default: standard error) as `Lines`."""
-    lines = Lines(number)
+def logging_never_waits(
+    number: int = 2, *, program: str = "gate", form: str = "%(levelname)s %(name)s: %(message)s"
+) -> Iterator[None]:
+    """While the block runs what is logged goes to this descriptor (default: standard error) as `Lines`, each in this
+    form. `program`: before the number of those that are lost."""
+    lines = Lines(number, f"{program}: {{}} lines are lost".format)
     handler = _Said(lines)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(form))
     root = logging.getLogger()
     root.addHandler(handler)
     try:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ MOST_IN_MAP = 50_000
 """Of good ones in HAProxy's map: for a further one the oldest goes, and is asked about again."""
 REFUSED_S = 5.0
 """A bad token is not looked at again for so long: whoever sends it in a loop costs little."""
+TELL_S = 2.0
+"""Between lines that say how many were refused, and why."""
+MOST_KINDS = 20
+OTHERS = "tokens are refused for other reasons"
 _LINE_BYTES = MOST_BYTES + 1_024
 
 Remember = Callable[[str, bool], Coroutine[Any, Any, None]]
@@ -46,6 +51,8 @@ class Verdicts:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         """By what HAProxy knows: it asks anew for each after a restart."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._noted: Counter[str] = Counter()
+        self._telling: asyncio.TimerHandle | None = None
 
     def declare(self, rules: Mapping[str, TokenRules]) -> None:
         """By path. A verdict belongs to its rules: with others it is made anew."""
@@ -66,6 +73,9 @@ class Verdicts:
         """Ends answering."""
         for timer in self._timers.values():
             timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell()
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
@@ -87,7 +97,7 @@ class Verdicts:
         if known is None or known.until <= now:
             known = await verify(token, rules, self._issuer(rules), self._now)
             if not known.good:
-                _log.info("%s: a token is refused: %s", path, known.why)
+                self._note(f"{path}: a token is refused: {known.why}")
                 known = Verdict(False, now + REFUSED_S, known.why)
             while len(self._known) >= MOST_KNOWN:
                 del self._known[next(iter(self._known))]
@@ -96,6 +106,18 @@ class Verdicts:
             await self._remember(entry, True)
             self._forget_at(entry, known.until - now)
         return known.good
+
+    def _note(self, text: str) -> None:
+        """Told together with others of its kind: whoever has no key can send many."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell)
+        self._noted[text if text in self._noted or len(self._noted) < MOST_KINDS else OTHERS] += 1
+
+    def _tell(self) -> None:
+        self._telling = None
+        for text, count in self._noted.items():
+            _log.info("%s (%d)", text, count)
+        self._noted.clear()
 
     def _issuer(self, rules: TokenRules) -> IssuerKeys:
         found = self._keys.get((rules.issuer, rules.jwks_uri))
@@ -127,10 +149,10 @@ class Verdicts:
             if await self.verdict(meta, path, token):
                 told = b"ok\n"
         except RuntimeUnavailable as error:
-            _log.info("a token cannot be verified: %s", error)
+            self._note(f"a token cannot be verified: {error}")
             told = b"later\n"
-        except ValueError as error:
-            _log.info("a token is refused: %s", error)
+        except ValueError:
+            self._note("a token is refused: it is longer than any, or has strange letters")
         with contextlib.suppress(OSError):
             writer.write(told)
             await writer.drain()
