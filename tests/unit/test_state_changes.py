@@ -94,6 +94,48 @@ async def test_an_event_and_a_webhook(tmp_path: Path, hook: Any, monkeypatch: py
     }
 
 
+async def test_the_newest_state_is_told_last_and_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "PAUSES_S", (0.01, 0.01))
+    file = tmp_path / "url"
+    file.write_text("http://hook")
+    told: list[tuple[str, str]] = []
+    under_way = most = 0
+    refusing, full, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def post(_: str, body: Any) -> str:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        told.append((body["endpoint"], body["state"]))
+        if body["state"] == "Failed":
+            refusing.set()
+        if under_way == changes.MOST_AT_ONCE:
+            full.set()
+        await go_on.wait()
+        under_way -= 1
+        return "status 500" if body["state"] == "Failed" else ""
+
+    monkeypatch.setattr(changes, "_post", post)
+    hook = changes.Hook(file)
+    first = asyncio.create_task(hook.tell(CHANGE))
+    await refusing.wait()
+    # What was tried first is tried no more: the state is another one by now, twice.
+    await hook.tell(replace(CHANGE, after="Transitioning"))
+    await hook.tell(replace(CHANGE, after="Healthy"))
+    others = [
+        asyncio.create_task(hook.tell(replace(CHANGE, name=f"other-{number}", after="Healthy"))) for number in range(20)
+    ]
+    async with asyncio.timeout(20):
+        await full.wait()
+        go_on.set()
+        await asyncio.gather(first, *others)
+    assert [state for name, state in told if name == "churn"] == ["Failed", "Healthy"]
+    assert len(told) == 22
+    assert most == changes.MOST_AT_ONCE
+    # Nothing is kept of what is told.
+    assert hook._newest == {}
+
+
 async def test_what_cannot_be_told_holds_nothing_up(
     tmp_path: Path, hook: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
