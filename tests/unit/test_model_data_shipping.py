@@ -278,3 +278,24 @@ def test_rows_without_a_header_have_a_blob_of_their_own(header_first: bool, tmp_
         ship(Shipper(tmp_path, blobs))
     names = ("a.csv", "a-2.csv") if header_first else ("a-2.csv", "a.csv")
     assert blobs.held == dict(zip(names, (b"h\n1\n3\n", b"h\n2\n"), strict=True))
+
+
+def test_a_blob_that_refuses_holds_up_no_other_one(tmp_path: Path) -> None:
+    blobs = Memory()
+
+    def refuse(name: str) -> None:
+        if name.startswith("a"):
+            raise NotAppended("409")
+
+    blobs.before = refuse
+    for name in ("a/data.csv", "b/data.csv", "c/data.csv"):
+        Files(str(tmp_path), spool=True).add(name, b"x\n", [b"1\n"])
+    shipper = Shipper(tmp_path, blobs)
+    with pytest.raises(NotAppended, match="409"):
+        shipper.round()
+    assert {name: held for name, held in blobs.held.items() if held} == dict.fromkeys(
+        ("b/data.csv", "c/data.csv"), b"x\n1\n"
+    )
+    blobs.before = lambda _: None
+    ship(shipper)
+    assert blobs.held["a/data.csv"] == b"x\n1\n"

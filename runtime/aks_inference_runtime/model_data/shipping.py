@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from pydantic import Field, ValidationError
 
 from aks_inference_runtime.api.base import Wire
-from aks_inference_runtime.api.errors import RuntimeUnavailable
+from aks_inference_runtime.api.errors import AksInferenceError, RuntimeUnavailable
 
 TAKEN = ".taken"
 """Ends the name of a file that nobody appends to any more."""
@@ -90,15 +90,25 @@ class Shipper:
 
     def round(self) -> int:
         """Ships what there is; gives the number of files. Raises AksInferenceError and OSError, and goes on from there
-        the next time.
+        the next time. What cannot be stored holds up what else is of its name, and nothing of other ones.
         """
         shipped = 0
+        failed: dict[Path, AksInferenceError] = {}
         for path in sorted(self._spool.rglob("*")):
             if _SPOOLED.fullmatch(path.name):
                 _take(path)
         for path in sorted(self._spool.rglob(f"*{TAKEN}")):
-            self._ship(path)
-            shipped += 1
+            name = path.with_name(path.name.partition(".csv")[0])
+            if name in failed:
+                continue
+            try:
+                self._ship(path)
+            except AksInferenceError as error:
+                failed[name] = error
+            else:
+                shipped += 1
+        for first in failed.values():
+            raise first
         return shipped
 
     def _ship(self, taken: Path) -> None:
