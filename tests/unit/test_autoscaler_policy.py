@@ -13,6 +13,7 @@ from aks_inference_runtime.autoscaler.policy import (
     UP_WINDOW_S,
     Load,
     Memory,
+    Peak,
     Rules,
     decide,
     needed,
@@ -234,3 +235,33 @@ def test_what_stays_by_the_short_look_stays_by_the_long_one(rules: Rules, steps:
     for later in (-1.0, 0.0, 0.3, 1.5, 6.0):
         if stays(memory, now + later, current, rules):
             assert decide(memory, now + later, current, rules, room).replicas == current
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 4.0), st.integers(0, 12)), min_size=1, max_size=80), st.floats(1.0, 30.0))
+def test_few_peaks_say_what_all_would(looks: list[tuple[float, int]], delay_s: float) -> None:
+    """As one peak a second did, each kept for the whole delay."""
+    rules = Rules(minimum=0, maximum=100, target=1, max_concurrent=1, scale_down_delay_s=delay_s)
+    memory, now = Memory(), 1_000.0
+    all_of_them: list[Peak] = []
+    for pause, load in looks:
+        now += pause
+        before = memory
+        memory = observe(memory, now, Load(load, 0), rules)
+        if memory.since != before.since:
+            all_of_them = []
+        need = needed(memory.total / len(memory.samples), rules)
+        all_of_them = [peak for peak in all_of_them if peak.at >= now - delay_s - 1]
+        if not all_of_them or now - all_of_them[-1].at >= 1:
+            all_of_them.append(Peak(now, need))
+        elif need > all_of_them[-1].need:
+            all_of_them[-1] = Peak(all_of_them[-1].at, need)
+        assert max(peak.need for peak in memory.peaks) == max(peak.need for peak in all_of_them)
+        assert [peak.need for peak in memory.peaks] == sorted({peak.need for peak in memory.peaks}, reverse=True)
+
+
+def test_a_long_delay_keeps_few_peaks() -> None:
+    rules = Rules(minimum=0, maximum=10, target=1, max_concurrent=1, scale_down_delay_s=86_400)
+    memory = Memory()
+    for second in range(5_000):
+        memory = observe(memory, float(second), Load(second % 7, 0), rules)
+    assert len(memory.peaks) <= 7

@@ -106,10 +106,18 @@ def observe(memory: Memory, now: float, load: Load | None, rules: Rules) -> Memo
     if peaks and peaks[0].at < now - rules.scale_down_delay_s - _BUCKET_S:
         peaks = tuple(p for p in peaks if p.at >= now - rules.scale_down_delay_s - _BUCKET_S)
     if not peaks or now - peaks[-1].at >= _BUCKET_S:
-        peaks = (*peaks, Peak(now, need))
+        peaks = (*_above(peaks, need), Peak(now, need))
     elif need > peaks[-1].need:
-        peaks = (*peaks[:-1], Peak(peaks[-1].at, need))
+        peaks = (*_above(peaks[:-1], need), Peak(peaks[-1].at, need))
     return Memory(samples, peaks, now if since is None else since, total)
+
+
+def _above(peaks: tuple[Peak, ...], need: int) -> tuple[Peak, ...]:
+    """Without those that a newer one of this need makes of no use: it is remembered longer, and is as high."""
+    count = len(peaks)
+    while count and peaks[count - 1].need <= need:
+        count -= 1
+    return peaks[:count]
 
 
 def stays(memory: Memory, now: float, current: int, rules: Rules) -> bool:

@@ -72,6 +72,9 @@ class Answers:
             return
         self._next = now + LOOK_SECONDS
         slots = {slot: version.key for version in versions for slot in version.slots}
+        there = {"", *self._prints, *(key.endpoint for key in slots.values())}
+        for gone in [key for key in self.totals if key.endpoint not in there]:
+            del self.totals[gone]
         for process in processes:
             try:
                 found = await self._admin_of(process).show_map(self._paths.directory / f"p{process}.{ANSWERS}")

@@ -39,6 +39,9 @@ class Hints:
 
     async def update(self, versions: Iterable[ServedVersion], seen: Observations, gone: Mapping[Slot, int]) -> None:
         """Tells HAProxy what has changed; `gone`: how many in a slot's queue have left."""
+        versions = tuple(versions)
+        for gone_one in self._rates.keys() - {version.key for version in versions}:
+            del self._rates[gone_one]
         wanted: dict[tuple[int, str], dict[str, str]] = {key: {} for key in self._told}
         for slot, count in gone.items():
             wanted.setdefault((slot.process, "gone"), {})[slot.backend] = str(count)
