@@ -16,15 +16,20 @@ _OWN_LABELS = [{"action": "labeldrop", "regex": "endpoint"}]
 """The operator gives all that it asks for a label `endpoint`, the name of the port: ours, that of a ScoringEndpoint,
 would then be `exported_endpoint`."""
 _WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
-_BY = "endpoint, version"
+_BY = "cluster, endpoint, version"
+"""One Prometheus may have several clusters, told apart by a label of its own; where there is one, that is empty."""
+_RUNTIME = "cluster, namespace"
 
 CERTIFICATE_DAYS = 14
 """Left when somebody is told: a Key Vault renews by default when 80 of 100 of a certificate's life are over, which
 of 90 days leaves 18."""
+OWNER_CHANGES = 10
+"""Of each endpoint within ten minutes. One that changes hands counts twice; while all routers are replaced, one by one,
+each does so about twice."""
 
 
 def _quantile(buckets: str) -> str:
-    return f"histogram_quantile(0.95, sum by ({_BY}, le) (rate({buckets}[5m])))"
+    return f"histogram_quantile(0.95, sum by ({_BY}, le) (rate({buckets}[$__rate_interval])))"
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,12 @@ class Alert:
 
 
 PANELS = (
-    Panel("Requests", f"sum by ({_BY}) (rate(aks_inference_requests_total[1m]))", "reqps"),
-    Panel("Refused with 429 or 503", f"sum by ({_BY}) (rate(aks_inference_rejected_total[1m]))", "reqps"),
+    Panel("Requests", f"sum by ({_BY}) (rate(aks_inference_requests_total[$__rate_interval]))", "reqps"),
+    Panel("Refused with 429 or 503", f"sum by ({_BY}) (rate(aks_inference_rejected_total[$__rate_interval]))", "reqps"),
     Panel(
-        "Answers by code and reason", "sum by (endpoint, code, reason) (rate(aks_inference_answers_total[1m]))", "reqps"
+        "Answers by code and reason",
+        "sum by (cluster, endpoint, code, reason) (rate(aks_inference_answers_total[$__rate_interval]))",
+        "reqps",
     ),
     Panel("Service time, 95 of 100", _quantile("aks_inference_service_seconds_bucket"), "s"),
     Panel("Wait in the queue, 95 of 100", _quantile("aks_inference_queue_wait_seconds_bucket"), "s"),
@@ -60,7 +67,7 @@ PANELS = (
     Panel("Replicas ready", f"sum by ({_BY}) (aks_inference_ready_replicas)"),
     Panel("Replicas wanted", f"max by ({_BY}) (aks_inference_wanted_replicas)"),
     Panel("Endpoints by router", "sum by (pod) (aks_inference_owned_endpoints)"),
-    Panel("Owner changes", "sum(rate(aks_inference_owner_changes_total[5m]))", "ops"),
+    Panel("Owner changes", "sum(rate(aks_inference_owner_changes_total[$__rate_interval]))", "ops"),
     Panel("Routers alive", "min(aks_inference_routers_alive)"),
     Panel("Routers wanted", "max(aks_inference_wanted_routers)"),
     Panel("Cores wanted for each router", "max(aks_inference_wanted_router_cores)"),
@@ -69,10 +76,11 @@ PANELS = (
 ALERTS = (
     Alert(
         "AksInferenceNoReplica",
-        f"sum by ({_BY}) (aks_inference_ready_replicas) == 0 and sum by ({_BY}) (aks_inference_queued) > 0",
+        f'sum by ({_BY}) (rate(aks_inference_answers_total{{reason="no-replica"}}[5m])) > 0 '
+        f"unless sum by ({_BY}) (aks_inference_ready_replicas) > 0",
         1,
         "critical",
-        "Requests of {{ $labels.endpoint }}/{{ $labels.version }} wait, and no replica is ready.",
+        "Requests of {{ $labels.endpoint }}/{{ $labels.version }} are refused, as no replica is ready.",
     ),
     Alert(
         "AksInferenceRefusals",
@@ -95,18 +103,19 @@ ALERTS = (
         f"max by ({_BY}) (aks_inference_wanted_replicas) > sum by ({_BY}) (aks_inference_ready_replicas)",
         10,
         "warning",
-        "{{ $labels.endpoint }}/{{ $labels.version }} has had fewer replicas than it needs for ten minutes.",
+        "{{ $labels.endpoint }}/{{ $labels.version }} has had fewer ready replicas than are wanted for ten minutes.",
     ),
     Alert(
         "AksInferenceNoAutoscaler",
-        "sum(aks_inference_autoscaler_leader) != 1 or absent(aks_inference_autoscaler_leader)",
+        f"sum by ({_RUNTIME}) (aks_inference_autoscaler_leader) != 1 or absent(aks_inference_autoscaler_leader)",
         2,
         "critical",
         "No autoscaler leads, or more than one does.",
     ),
     Alert(
         "AksInferenceOwnersChange",
-        "sum(rate(aks_inference_owner_changes_total[10m])) * 600 > 20",
+        f"sum by ({_RUNTIME}) (increase(aks_inference_owner_changes_total[10m])) > "
+        f"clamp_min({OWNER_CHANGES} * sum by ({_RUNTIME}) (aks_inference_owned_endpoints), 20)",
         10,
         "warning",
         "Endpoints change their routers again and again: look at the routers' restarts.",
