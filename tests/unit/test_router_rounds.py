@@ -22,6 +22,8 @@ CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
 class Router:
     """Remembers what it was told, and how often it was asked."""
 
+    unserved: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.news = 0
         self.applied: list[RouterState] = []

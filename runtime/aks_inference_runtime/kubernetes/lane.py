@@ -136,7 +136,7 @@ class Lane:
                 (name in held) != (before.get(name) is not None and before[name].epoch is not None)
                 for name in self.sharing.tenures
             )
-        seen = (known.revisions, view.live, parts)
+        seen = (known.revisions, view.live, parts, _idle(view))
         if seen != self._seen:
             self._built = self._state(known, endpoints, parts, view)
             self._seen = seen
@@ -146,8 +146,11 @@ class Lane:
             self._applied = None
             await self.router.apply(state)
         self._applied = state
+        unserved = self.router.unserved
         self.generations = {
-            name: endpoint.generation if self._routes.in_force(endpoint) else self._served_before(endpoint)
+            name: endpoint.generation
+            if self._routes.in_force(endpoint) and name not in unserved
+            else self._served_before(endpoint)
             for name, endpoint in endpoints.items()
         }
         self._uids = {name: endpoint.uid for name, endpoint in endpoints.items()}
@@ -205,8 +208,9 @@ class Lane:
 
     def _peers(self, known: Known, view: View) -> dict[str, Peer]:
         """All other lanes: of other pods, and of this one."""
+        idle = _idle(view)
         found = {
-            name: Peer(pod.address, owner_port(self._settings, name), name in view.live)
+            name: Peer(pod.address, owner_port(self._settings, name), name in view.live, name in idle)
             for pod in known.pods.items.values()
             if pod.name != self._heartbeats.me
             for name in sorted(self._heartbeats.lanes(pod.name))
@@ -215,3 +219,8 @@ class Lane:
             if name != self.name:
                 found[name] = Peer(self._address, owner_port(self._settings, name))
         return found
+
+
+def _idle(view: View) -> frozenset[str]:
+    """Who leaves and holds nothing."""
+    return frozenset(name for name, one in view.heard.items() if name not in view.candidates and not one.held)

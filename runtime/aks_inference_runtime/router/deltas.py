@@ -45,9 +45,9 @@ class Changes(Generic[T]):
         self._open, self._taken = self.names(now), dict(now)
         return self._open
 
-    def done(self) -> None:
-        """All that was taken is dealt with."""
-        self._open = set()
+    def done(self, but: Iterable[str] = ()) -> None:
+        """All that was taken is dealt with, but these."""
+        self._open = set(but)
 
 
 @dataclass

@@ -179,7 +179,7 @@ class Fleet:
             raise OperationFailed(f"more than {MAX_PROCESSES} router processes would be needed")
         for kind in config.HINTS:
             write_private(self.paths.directory / f"p{number}.{kind}", "")
-        await self._start_slots(number, layout_for(missing))
+        await self._start_slots(number, layout_for(missing, [self.layouts[other] for other in self.further]))
 
     async def end_slots(self, number: int) -> None:
         """Ends a further process that nothing uses."""

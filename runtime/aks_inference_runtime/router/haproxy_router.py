@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict
+from aks_inference_runtime.observability.failures import Failures
 from aks_inference_runtime.router import routes
 from aks_inference_runtime.router.answers import AnswerKey, Answers
 from aks_inference_runtime.router.binary import find_haproxy
@@ -23,11 +24,12 @@ from aks_inference_runtime.router.observing import Observer
 from aks_inference_runtime.router.ownership import AWAY, Epoch
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import Cluster
+from aks_inference_runtime.router.places import Places
 from aks_inference_runtime.router.process import sockets_directory, write_private
 from aks_inference_runtime.router.readers import Readers
 from aks_inference_runtime.router.served import Served
 from aks_inference_runtime.router.servers import Servers
-from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot, assign, staying
+from aks_inference_runtime.router.slots import DEFAULT_LAYOUT, Layout, Slot
 from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.tokens.keys import Fetch
 from aks_inference_runtime.router.tokens.verdicts import Verdicts
@@ -101,12 +103,14 @@ class HaproxyRouter:
         ports = (port, None) if cluster is None else (None, cluster.owner_port)
         self._leavers = Leavers(self._fleet.admin, self._fleet.pid, *ports)
         self._versions = Served()
+        self._state = RouterState()
         self._adopted: dict[VersionKey, list[Slot]] = {}
         self._remembered: dict[VersionKey, tuple[Slot, ...]] | None = None
         """What the file of slots has."""
         self._endpoints = Changes[EndpointRoute]()
         self._observer = Observer(self._fleet.admin, self._servers)
         self._observed = self._observer.seen
+        self._places = Places(self._fleet, (self._observer, self._hints, self._leavers))
         self._finishing = False
         self._restart_after: dict[str, float] = {}
         self._quiet_until = 0.0
@@ -164,7 +168,13 @@ class HaproxyRouter:
 
     def problems(self) -> Mapping[str, str]:
         """See `model.Router`."""
-        return self._fleet.problems((k.endpoint, slot.process) for k, v in self._versions.items() for slot in v.slots)
+        ways = ((key.endpoint, slot.process) for key, v in self._versions.items() for slot in v.slots)
+        return self._fleet.problems(ways) | self._places.problems
+
+    @property
+    def unserved(self) -> Collection[str]:
+        """Endpoints that are not served as declared, as there is no queue for them."""
+        return self._places.problems.keys()
 
     async def drained(self, replica_id: str, timeout_s: float) -> bool:
         """See `model.Router`."""
@@ -206,14 +216,17 @@ class HaproxyRouter:
 
     async def _declare(self, state: RouterState) -> Collection[VersionKey] | None:
         """Which versions have changed; None: possibly all."""
+        self._state, problems = state, self._places.problems
         before = self._versions.signs(self._endpoints.fresh(state.endpoints))
         names = self._endpoints.take(state.endpoints) | {key.endpoint for key in self._adopted}
         declared = {name: state.endpoints.get(name) for name in names}
         self._answers.declare(declared)
-        served = [endpoint for endpoint in declared.values() if endpoint is not None and endpoint.owner is None]
-        wanted = {VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in served for v in e.versions}
+        own = [endpoint for endpoint in declared.values() if endpoint is not None and endpoint.owner is None]
+        wanted = {VersionKey(e.name, v.name): routes.queue_timeout_ms(v) for e in own for v in e.versions}
         slots = await self._assign(wanted)
-        for endpoint in served:
+        self.news += self._places.problems != problems
+        state = self._places.served(state, slots)
+        for endpoint in (state.endpoints[one.name] for one in own if one.name in state.endpoints):
             for route in endpoint.versions:
                 key = VersionKey(endpoint.name, route.name)
                 if key not in self._versions:
@@ -244,7 +257,7 @@ class HaproxyRouter:
         if changed is None or any(version.moving for version in versions):
             await self._observe()
             await self._reconcile(changed)
-        self._endpoints.done()
+        self._endpoints.done(but=self._places.problems)
         return changed
 
     def _remember_slots(self) -> None:
@@ -255,28 +268,12 @@ class HaproxyRouter:
             self._remembered = slots
 
     async def _assign(self, wanted: Mapping[VersionKey, int]) -> Mapping[VersionKey, Slot]:
-        current = {
-            key: version.slots[-1]
-            for key in wanted
-            if (version := self._versions.get(key)) is not None and version.slots and version.route is not None
-        }
-        current |= {key: slots[-1] for key, slots in self._adopted.items() if slots}
-        if len(stay := staying(wanted, current, self._fleet.layouts)) == len(wanted):
-            return stay
-        occupied = {slot for v in self._versions.values() for slot in v.slots} | self._servers.occupied()
-        occupied |= {slot for seen in self._observed.values() for slot in seen.queued_slots()}
-        occupied |= {slot for slots in self._adopted.values() for slot in slots}
-        found = assign(wanted, current, self._fleet.layouts, occupied)
-        if found.missing:
-            for number in self._fleet.layouts.keys() - {slot.process for slot in (*occupied, *found.slots.values())}:
-                if number >= self._fleet.permanent:
-                    await self._fleet.end_slots(number)
-                    self._observer.forget(number)
-                    self._hints.forget(number)
-                    self._leavers.forget(number)
-            await self._fleet.add_slots(found.missing)
-            found = assign(wanted, current, self._fleet.layouts, occupied)
-        return found.slots
+        def occupied() -> set[Slot]:
+            queued = {slot for seen in self._observed.values() for slot in seen.queued_slots()}
+            return self._versions.slots.union(self._servers.occupied(), queued, *self._adopted.values())
+
+        adopted = {key: slots[-1] for key, slots in self._adopted.items() if slots}
+        return await self._places.assign(wanted, self._versions.present(wanted) | adopted, occupied)
 
     # --- keeping
 
@@ -306,6 +303,7 @@ class HaproxyRouter:
     async def _watch(self) -> None:
         """Observes and repairs until cancelled."""
         loop = asyncio.get_running_loop()
+        failures = Failures(log, "the router's agent could not do its round; it tries again")
         rotated = loop.time()
         moved = True
         while True:
@@ -318,8 +316,10 @@ class HaproxyRouter:
                     if moved or moving or loop.time() >= self._quiet_until:
                         self._quiet_until = loop.time() + REPEAT_SECONDS
                         await self._round(self._versions.turn(loop.time(), self._observed))
-            except Exception:  # without this task nothing would be restarted or observed any more
-                log.exception("the router's agent could not do its round; it tries again")
+                    if self._places.problems and loop.time() >= self._places.again_at:
+                        await self._declare(self._state)
+            except Exception as error:  # noqa: BLE001 - without this task nothing would be restarted or observed any more
+                failures.tell(error)
             if loop.time() - rotated > ROTATE_SECONDS:
                 rotated = loop.time()
                 self._fleet.rotate_logs()
@@ -371,7 +371,7 @@ class HaproxyRouter:
     async def _observe(self) -> bool:
         """True when requests are under way, or were since the last look."""
         used: dict[int, set[Slot]] = {number: set() for number in self._fleet.layouts}
-        for slot in {slot for v in self._versions.values() for slot in v.slots} | self._servers.occupied():
+        for slot in self._versions.slots | self._servers.occupied():
             if slot.process in used:
                 used[slot.process].add(slot)
         return await self._observer.look(used, everything=self._finishing)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from aks_inference_runtime.router.model import VersionKey
 from aks_inference_runtime.router.observing import Observations
 from aks_inference_runtime.router.ownership import Epoch
+from aks_inference_runtime.router.slots import Slot
 from aks_inference_runtime.router.versions import ServedVersion, Sign
 
 MANY = 100
@@ -36,6 +37,16 @@ class Served(dict[VersionKey, ServedVersion]):
     def of(self, endpoint: str) -> list[ServedVersion]:
         """An endpoint's."""
         return list(self._of.get(endpoint, {}).values())
+
+    @property
+    def slots(self) -> set[Slot]:
+        """Of all."""
+        return {slot for version in self.values() for slot in version.slots}
+
+    def present(self, keys: Iterable[VersionKey]) -> dict[VersionKey, Slot]:
+        """Where new requests of these go, as far as they are served."""
+        found = ((key, self.get(key)) for key in keys)
+        return {key: one.slots[-1] for key, one in found if one is not None and one.slots and one.route is not None}
 
     def claims(self, endpoint: str) -> tuple[int, Epoch | None]:
         """What the gates of an endpoint tell: the highest epoch, and a claim above this router's own."""

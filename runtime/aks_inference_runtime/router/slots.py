@@ -4,6 +4,7 @@ A slot is a prepared backend. `timeout queue` is a property of the backend, so a
 changes (also: scaled to zero and back) moves to another slot, and its old one is kept until its queue is empty.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,7 +45,9 @@ DEFAULT_LAYOUT = Layout.of({500: 48, 60_000: 24, 100: 4, 1_000: 8, 2_000: 4, 5_0
 """Of the first process: many of the documented defaults (max_request_wait_time 500, cold_start_timeout_ms 60,000), some
 of what people set instead. What does not fit goes to further processes, one hop away."""
 SPARE = 8
-"""Slots beyond the need in a further process, per timeout."""
+"""Slots beyond the need in the first further process, per timeout."""
+MOST_SPARE = 500
+"""In later ones: a prepared backend costs some kilobytes."""
 MAX_PROCESSES = 32
 """Hops that the first process is prepared for."""
 
@@ -95,9 +98,12 @@ def staying(
     }
 
 
-def layout_for(missing: Mapping[int, int]) -> Layout:
-    """Slots of a further process."""
-    return Layout.of({timeout: count + SPARE for timeout, count in missing.items()})
+def layout_for(missing: Mapping[int, int], further: Iterable[Layout] = ()) -> Layout:
+    """Slots of a further process. `further`: those that there are: with as many to spare as they have together, few
+    processes do for versions that are made one by one."""
+    there = Counter(timeout for layout in further for timeout in layout.timeouts_ms)
+    spare = {timeout: min(MOST_SPARE, max(SPARE, there[timeout])) for timeout in missing}
+    return Layout.of({timeout: count + spare[timeout] for timeout, count in missing.items()})
 
 
 def _all(layouts: Mapping[int, Layout]) -> Iterable[Slot]:

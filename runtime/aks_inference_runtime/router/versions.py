@@ -319,8 +319,8 @@ class ServedVersion:
         """The figures; None when a part of them is not known."""
         if any(slot.process not in seen for slot in self.slots):
             return None
-        # Of a thousand versions it is asked ten times a second, and few have changed. What is not known may become known
-        # by time alone: see `GateWatch.never_heard`.
+        # Of a thousand versions it is asked ten times a second, and few have changed. What is not known may become
+        # known by time alone: see `GateWatch.never_heard`.
         now = self._now(seen)
         if self._told[0] != now or self._told[1] is None:
             self._told = now, self._load(seen)

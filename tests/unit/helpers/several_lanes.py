@@ -21,6 +21,8 @@ SESSION: Any = SimpleNamespace()
 class Router:
     """A lane's HAProxy processes, as far as the agent sees them."""
 
+    unserved: tuple[str, ...] = ()
+
     def __init__(self, number: int) -> None:
         self.number, self.news = number, 0
         self.state = RouterState()
