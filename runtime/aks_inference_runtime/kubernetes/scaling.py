@@ -80,6 +80,8 @@ class ClusterScaler:
         """As of which revision of the endpoints those that are gone have no last scaling any more."""
         self._pending: dict[VersionKey, tuple[int, float]] = {}
         """Scales that were written and are not seen yet, and when."""
+        self._writing: set[VersionKey] = set()
+        """Versions whose scale is being written; what is decided meanwhile follows."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._placed: dict[VersionKey, _Placed] | None = None
         """Versions that have their Deployment; None: to be looked up again."""
@@ -112,6 +114,7 @@ class ClusterScaler:
             settings.url or f"http://{ROUTER_NAME}.{settings.namespace}",
             clock,
             teller,
+            leads,
         )
         self.routers = Informer(
             f"/api/v1/namespaces/{settings.namespace}/pods",
@@ -295,19 +298,40 @@ class ClusterScaler:
         return self._taken
 
     def _set(self, key: VersionKey, work: workloads.Workload, replicas: int) -> None:
+        present = self._current(key, work)
         self._pending[key] = (replicas, self._clock())
-        self._start(self._write_scale(key, work, replicas))
+        if self._api is not None and key not in self._writing:
+            self._writing.add(key)
+            self._start(self._write_scales(self._api, key, work, present))
 
-    async def _write_scale(self, key: VersionKey, work: workloads.Workload, replicas: int) -> None:
-        if self._api is None or not self._leads():
-            return
-        path = f"/apis/apps/v1/namespaces/{work.namespace}/deployments/{work.name}/scale"
+    async def _write_scales(self, api: Api, key: VersionKey, work: workloads.Workload, present: int) -> None:
         try:
-            await self._api.patch(path, {"spec": {"replicas": replicas}})
-            self.written += 1
-        except AksInferenceError as error:
-            _log.warning("%s: not scaled to %d: %s", work.name, replicas, error)
-            self._pending.pop(key, None)
+            while (pending := self._pending.get(key)) is not None and pending[0] != present:
+                replicas = pending[0]
+                try:
+                    well = await self._write_scale(api, work, present, replicas)
+                except AksInferenceError as error:
+                    _log.warning("%s: not scaled to %d: %s", work.name, replicas, error)
+                    well = False
+                if not well:
+                    # It is decided anew, by what is there then.
+                    self._pending.pop(key, None)
+                    return
+                self.written += 1
+                present = replicas
+        finally:
+            self._writing.discard(key)
+
+    async def _write_scale(self, api: Api, work: workloads.Workload, present: int, replicas: int) -> bool:
+        """False: the number is not the one that this was decided on, or another one leads. A leader that stood still
+        takes nothing back that the next one did."""
+        path = f"/apis/apps/v1/namespaces/{work.namespace}/deployments/{work.name}"
+        found = await api.get(path)
+        if found["spec"].get("replicas") != present or not self._leads():
+            return False
+        seen = {"resourceVersion": found["metadata"]["resourceVersion"]}
+        await api.patch(f"{path}/scale", {"metadata": seen, "spec": {"replicas": replicas}})
+        return True
 
     # --- fixed numbers
 

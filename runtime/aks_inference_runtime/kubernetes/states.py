@@ -88,6 +88,7 @@ class States:
         url: str,
         clock: Callable[[], float],
         teller: Teller | None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -96,6 +97,7 @@ class States:
             url: Required. Of the router.
             clock: Required. In seconds.
             teller: Required. Of changed states; None: nobody is told.
+            leads: Optional. Asked before each writing: of a thousand the last one is much later. Default: always.
         """
         self._sources = sources
         self._reports = reports
@@ -103,6 +105,7 @@ class States:
         self._url = url
         self._clock = clock
         self._teller = teller
+        self._leads = leads
         self._tasks: set[asyncio.Task[None]] = set()
         self._tails: dict[workloads.VersionId, str] = {}
         self._creating = Creating(clock)
@@ -244,6 +247,8 @@ class States:
         self, api: Api, endpoint: objects.Declared | objects.Refused, status: dict[str, Any], made: _Made | None = None
     ) -> bool:
         """Whether there is no more to write of it now."""
+        if not self._leads():
+            return False
         body = {
             "apiVersion": API_VERSION,
             "kind": "ScoringEndpoint",
