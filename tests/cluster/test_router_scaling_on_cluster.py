@@ -25,6 +25,8 @@ from testbed.routers import KEY, Bed, Load, served
 
 MERGE = "application/merge-patch+json"
 NODE = "node-of-the-test"
+HEARD_S = 2.0
+"""After which clients hear of a pod's end: later than the pod."""
 
 
 def container(image: str = "none:1") -> dict[str, Any]:
@@ -117,7 +119,7 @@ class Kubelet:
         self.pods = f"/api/v1/namespaces/{bed.namespace}/pods"
         self.node = f"node-{uuid.uuid4().hex[:6]}"
         self.serving: list[str] = []
-        """As an EndpointSlice has them: ready and not leaving."""
+        """As kube-proxies have them: ready, and not known to leave."""
         self.most = 0
         self._leaving: set[str] = set()
 
@@ -147,8 +149,8 @@ class Kubelet:
         elif "deletionTimestamp" in pod["metadata"]:
             if name not in self._leaving:
                 self._leaving.add(name)
-                self.serving = [one for one in self.serving if one != name]
                 bed.routers[name].process.send_signal(signal.SIGTERM)
+                asyncio.get_running_loop().call_later(HEARD_S, self._heard, name)
             elif bed.routers[name].process.poll() is not None:
                 assert bed.routers[name].process.returncode == 0, bed.routers[name].tail()
                 await asyncio.to_thread(bed.remove_pod, name)
@@ -162,6 +164,9 @@ class Kubelet:
         status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}
         if pod["status"].get("podIP") != address or str(ready) not in str(pod["status"].get("conditions")):
             await self._patch(f"{self.pods}/{name}/status", status)
+
+    def _heard(self, name: str) -> None:
+        self.serving = [one for one in self.serving if one != name]
 
     async def _ready(self, session: aiohttp.ClientSession, address: str) -> bool:
         with contextlib.suppress(aiohttp.ClientError):

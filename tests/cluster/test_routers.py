@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from aks_inference_runtime.api.kubernetes import ROUTER_NAME
+from aks_inference_runtime.kubernetes.agent import NOTICE_S
 from aks_inference_runtime.router.defaults import SILENT_SECONDS
 from aks_inference_runtime.router.ownership import owner_of
 from testbed.accounts import DENIED, take_back, with_rights_of
@@ -80,6 +81,27 @@ async def test_the_owner_leaves_and_comes_back(bed: Bed, session: aiohttp.Client
     assert load.slowest < 15, "held for ever"
     for port in bed.stubs:
         assert await most(session, port) == 1
+
+
+@pytest.mark.parametrize("routers", [1, 2], ids=["alone", "among others"])
+async def test_who_still_comes_to_one_that_leaves_is_served(
+    bed: Bed, session: aiohttp.ClientSession, name: str, routers: int
+) -> None:
+    """I4: clients hear of its end later than it does. A new connection each."""
+    for number in range(2 - routers, 2):
+        bed.router(f"router-{number}", f"127.0.0.{number + 2}")
+    await bed.ready(session)
+    url = bed.url("router-1", name)
+    await served(session, url)
+    bed.routers["router-1"].process.terminate()
+    over = asyncio.get_running_loop().time() + NOTICE_S - 1
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as late:
+        while asyncio.get_running_loop().time() < over:
+            assert await ask(late, url) == 200
+            await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(bed.routers["router-1"].process.wait, 30) == 0
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await ask(session, url)
 
 
 async def test_its_own_rights_are_enough(bed: Bed, session: aiohttp.ClientSession, name: str, tmp_path: Path) -> None:

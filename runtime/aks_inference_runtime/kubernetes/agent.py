@@ -24,8 +24,11 @@ STEP_S = 0.1
 """Between looks when nothing was reported: silence is no news."""
 MOVING_S = 0.02
 """While an endpoint changes hands."""
+NOTICE_S = 5.0
+"""So long new clients still come to one that leaves: kube-proxies and a load balancer hear of its end no sooner than it
+does, and some seconds late."""
 LEAVE_S = 5.0
-"""How long others may take to have the endpoints of one that leaves, before its own requests are waited for."""
+"""How long others may take beyond that to have its endpoints, before its own requests are waited for."""
 AGAIN_S = 5.0
 """Between attempts to start a lane that does not start."""
 LATE_S = 2.0

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from aks_inference_runtime.api.kubernetes import RuntimeSettings, router_lanes
 from aks_inference_runtime.kubernetes import connection, entry, pod, reports
-from aks_inference_runtime.kubernetes.agent import LEAVE_S, Agent
+from aks_inference_runtime.kubernetes.agent import LEAVE_S, NOTICE_S, Agent
 from aks_inference_runtime.kubernetes.client import Api, connected
 from aks_inference_runtime.kubernetes.heartbeats import PATH as ROUTERS_PATH
 from aks_inference_runtime.kubernetes.lane import lane_name, owner_port
@@ -36,7 +36,8 @@ _log = logging.getLogger(__name__)
 
 
 async def run(settings: RuntimeSettings, me: pod.Pod, where: connection.Connection, token: str | None = None) -> None:
-    """Serves until SIGTERM or SIGINT; then hands over, lets requests finish and ends. A second signal ends at once.
+    """Serves until SIGTERM or SIGINT; then hands over, passes on what still comes, lets requests finish and ends. A
+    second signal ends at once.
 
     `token`: what other routers must show; None: the network alone keeps strangers away.
     """
@@ -131,8 +132,13 @@ async def _serve(
 
 
 async def _leave(agent: Agent, sockets: SharedSockets, again: asyncio.Event) -> None:
+    known = agent.ready
     agent.leave()
     _log.info("leaves: its endpoints go to the other routers")
+    # To one that was never ready nobody was sent.
+    if known:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(again.wait(), NOTICE_S)
     deadline = asyncio.get_running_loop().time() + LEAVE_S
     while not agent.left and not again.is_set() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(LOOK_S)
