@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.harness import ROOT
+from bench.harness import ROOT, Missing
 
 from aks_inference_runtime.api.crd import CRD_NAME, crd
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND
@@ -35,10 +35,6 @@ NAMESPACE = "bench"
 AT_ONCE = 40
 """Requests to the API server while objects are made."""
 SETTLE_S = 20.0
-
-
-class Missing(Exception):
-    """What the measurement needs is not on this machine."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ STUB = ROOT / "tests" / "router" / "stub_replica.py"
 RESULTS = ROOT / "bench" / "results"
 
 
+class Missing(Exception):
+    """What the measurement needs is not on this machine."""
+
+
 def machine() -> dict[str, Any]:
     """Where it was measured."""
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
@@ -89,7 +93,11 @@ def run_bench(
         more = {"minutes": arguments.minutes, "each": arguments.each} if rounds else {}
         return await measure(quick=arguments.quick, **more)
 
-    result = asyncio.run(measured())
+    try:
+        result = asyncio.run(measured())
+    except Missing as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
     if not result.get("quick", arguments.quick) and not result.get("left"):
         save(name, result)
     print(json.dumps(result) if arguments.json else table(result))
