@@ -65,8 +65,9 @@ class Replica:
         data, control, ready, upstream = self.ports
         stub = [sys.executable, STUB, "--port", str(upstream), "--sleep-ms", str(self.service_ms)]
         self.stub = Running(f"{self.uid}-stub", stub, self.folder / f"{self.uid}-stub.log")
-        told = {"version": "blue", "listenHost": self.address, "listenPort": data, "upstreamPort": upstream}
-        environment = {**os.environ, GATE_VARIABLE: json.dumps({**told, "maxConcurrent": self.cap})}
+        told = {"endpoint": NAME, "version": "blue", "accessLog": True, "maxConcurrent": self.cap}
+        told |= {"listenHost": self.address, "listenPort": data, "upstreamPort": upstream}
+        environment = {**os.environ, GATE_VARIABLE: json.dumps(told)}
         gate = [sys.executable, "-c", GATE, self.folder / f"{self.uid}.sock", str(control), str(ready)]
         environment[REPLICA_VARIABLE] = self.uid
         self.gate = Running(self.uid, gate, self.folder / f"{self.uid}.log", env=environment)
@@ -104,6 +105,8 @@ class Load:
 
     process: subprocess.Popen[bytes]
     output: Path
+    refused: list[tuple[float, str]] = field(default_factory=list)
+    """Once it is ended: when a connection was refused, and by whom; it went to the next router."""
 
     async def end(self) -> Records:
         """What became of each request."""
@@ -111,7 +114,9 @@ class Load:
         self.process.stdin.close()
         if await asyncio.to_thread(self.process.wait, 40):
             raise RuntimeError("the clients failed")
-        return [tuple(record) for record in json.loads(await asyncio.to_thread(self.output.read_text))]
+        told = json.loads(await asyncio.to_thread(self.output.read_text))
+        self.refused = [tuple(one) for one in told["refused"]]
+        return [tuple(record) for record in told["answers"]]
 
 
 @dataclass
@@ -134,6 +139,8 @@ class Chaos:
     """Further endpoints, without load, that both routers own."""
     endpoints: list[str] = field(default_factory=lambda: [NAME])
     _idle: list[Running] = field(default_factory=list)
+    tls: bool = False
+    """Whether the routers serve with TLS, too, by the certificate of a Secret that is made by who wants it."""
     _next: Any = None
 
     def __post_init__(self) -> None:
@@ -180,6 +187,8 @@ class Chaos:
 
     async def begin(self) -> None:
         """Starts all of it and waits until it serves."""
+        if self.tls:
+            self.bed.tell(httpsPort=self.bed.https_port, allowInsecureConnections=True)
         scaling = {"autoscaleEnabled": True, "autoscaleMinReplicas": REPLICAS, "autoscaleMaxReplicas": REPLICAS}
         self.bed.endpoint(NAME, requests={"maxRequestWaitTime": WAIT_MS}, scaling=scaling)
         space = f"namespaces/{plane.NAMESPACE}"
@@ -252,12 +261,13 @@ class Chaos:
             await replica.look(self.session)
         return [replica.most for replica in self.replicas]
 
-    async def load(self, rate: float) -> Load:
-        """Clients of all routers, until they are ended."""
+    async def load(self, rate: float, trusted: str | None = None) -> Load:
+        """Clients of all routers, until they are ended; with TLS where authorities are `trusted`."""
         settings, output = self.bed.folder / "load.json", self.bed.folder / "answers.json"
-        targets = [[address, self.bed.http_port] for address in ROUTERS.values()]
-        path = f"/api/v1/service/{NAME}/score"
-        settings.write_text(json.dumps({"targets": targets, "path": path, "key": KEY, "rate": rate}))
+        port = self.bed.http_port if trusted is None else self.bed.https_port
+        targets = [[address, port] for address in ROUTERS.values()]
+        told = {"targets": targets, "path": f"/api/v1/service/{NAME}/score", "key": KEY, "rate": rate}
+        settings.write_text(json.dumps({**told, "trusted": trusted}))
         command = [sys.executable, "-m", "bench.steady_clients", str(settings), str(output)]
         process = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.PIPE, cwd=ROOT)
         self.loads.append(process)
@@ -333,7 +343,7 @@ class Chaos:
 
 @asynccontextmanager
 async def chaos_bed(folder: Path, **settings: Any) -> AsyncIterator[Chaos]:
-    """Until the block ends; `settings`: of `Chaos`. Raises control_plane.Missing."""
+    """Until the block ends; `settings`: of `Chaos`. Raises harness.Missing."""
     async with plane.control_plane(folder / "plane") as there, aiohttp.ClientSession() as session:
         cluster = SimpleNamespace(api=SyncApi(there.kubeconfig), kubeconfig=there.kubeconfig, has_controllers=False)
         bed = Bed(cluster, plane.NAMESPACE, folder, own_address())

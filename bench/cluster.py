@@ -1,39 +1,36 @@
 """Two router pods with a real API server: what both hops add, how soon a replica serves, what maintenance costs.
 
 Requests come to the router that does not own the endpoint, which passes them on to the owner's process: front, owner,
-gate, model server. Key check, counts and access log are on. `added_…`: beside the gates asked directly on kept
-connections at the same rate, of the least disturbed round of each; `median_added_…` by all rounds. A machine like ours
-has pauses of 5 to 50 ms in which every process takes several times as long for the same (`perf sched` shows it), told
-as `stolen` or not: they are in most rounds, and no router's. One process stands in for the gates there
-(`saturated.at_once`): on a cluster they run on other machines, and here four of Python's with their servers take a
-core. A full run has these, too, under `rows`.
+gate, model server. Key check, counts and the gates' access log are on. `added_…`: beside the gates asked directly on
+kept connections at the same rate, of the least disturbed round of each; `median_added_…` by all rounds. A machine like
+ours has pauses of 5 to 50 ms in which every process takes several times as long for the same (`perf sched` shows it),
+told as `stolen` or not: they are in most rounds, and no router's. One process stands in for the gates there
+(`saturated.at_once`, without a log): on a cluster they run on other machines, and here four of Python's with their
+servers take a core. A full run has these, too, under `rows`.
 
 Requests per CPU second of both HAProxy processes: `rps_per_core` is the goal's, saturated (closed loop: see
 `saturated`); `rps_per_core_at_rate` at the constant rate, at which each request wakes each process by itself.
-Maintenance, under load: all replicas are replaced one by one, the keys change, each router is asked to end and started
-again. Certificates are changed under load in tests/router/test_router_tls.py.
+Routers, autoscalers and gates are asked for their metrics once a second meanwhile. Then maintenance: see there.
 
     ./bench/run cluster [--quick] [--json]
 """
 
 import asyncio
-import base64
-import hashlib
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import control_plane as plane
 from bench.beside import beside, lines
-from bench.chaos_bed import NAME, ROUTERS, Chaos, Replica, chaos_bed
-from bench.harness import machine, run_bench, versions
+from bench.chaos_bed import NAME, ROUTERS, Chaos, chaos_bed
+from bench.harness import machine, progress, run_bench, versions
+from bench.maintenance import RATE as MAINTENANCE_RATE
+from bench.maintenance import SETTLE_S, first_request, gate_ready, maintenance
 from bench.rated import added, per_core, rated, ticks
 from bench.saturated import AtOnce, at_once, saturated
+from bench.scraping import scraped
 
-from aks_inference_runtime.api.kubernetes import KEYS_FIELD, keys_secret_name
 from aks_inference_runtime.router.gate.wire import KEEP_HEADER
 from testbed.routers import KEY
 
@@ -45,10 +42,7 @@ RATED_SECONDS = 1.0
 """Short, so that some are not disturbed."""
 ROUNDS, QUICK_ROUNDS = 7, 1
 SECONDS, QUICK_SECONDS = 3.0, 1.0
-JOINS, QUICK_JOINS = 40, 6
-MAINTENANCE_RATE = 100
-SETTLE_S = 0.5
-"""Between two steps of maintenance: several looks of a router."""
+JOINS, QUICK_JOINS = 40, 4
 REPLICAS, CAP = 4, 16
 PATH = f"/api/v1/service/{NAME}/score"
 
@@ -56,18 +50,22 @@ PATH = f"/api/v1/service/{NAME}/score"
 async def measure(*, quick: bool) -> dict[str, Any]:
     """The whole measurement."""
     described = machine()
+    progress("cluster: beside others")
     found = await beside(RATE / REPLICAS, 1 if quick else ROUNDS, QUICK_SECONDS if quick else SECONDS)
     with tempfile.TemporaryDirectory(prefix="aksk-") as folder:
-        async with chaos_bed(Path(folder), number=REPLICAS, cap=CAP, service_ms=0) as bed:
-            async with at_once(bed) as fast:
+        async with chaos_bed(Path(folder), number=REPLICAS, cap=CAP, service_ms=0, tls=True) as bed:
+            async with at_once(bed) as fast, scraped(bed) as scrapes:
+                progress("cluster: two routers at a constant rate, then saturated")
                 rated_rows = await hops(bed, fast, quick=quick)
                 full = await saturated(fast, QUICK_ROUNDS if quick else ROUNDS, QUICK_SECONDS if quick else SECONDS)
+            progress("cluster: replicas that join")
             joined = await joins(bed, QUICK_JOINS if quick else JOINS)
-            maintained = await maintenance(bed)
+            maintained = await maintenance(bed, REPLICAS, quick=quick)
     result: dict[str, Any] = {"name": "cluster", **rated_rows, **full}
     result["ready_to_serving_p99_ms"] = round(joined[min(len(joined) - 1, int(0.99 * len(joined)))], 1)
     result["ready_to_serving_p50_ms"] = round(joined[len(joined) // 2], 1)
     result |= maintained
+    result["scrapes"] = len(scrapes)
     return result | {
         "to_reach": TO_REACH,
         "reached": {key: reached(key, result[key]) for key in TO_REACH},
@@ -125,78 +123,6 @@ async def joins(bed: Chaos, count: int) -> list[float]:
         await asyncio.to_thread(made.end)
     await load.end()
     return sorted(times)
-
-
-async def gate_ready(bed: Chaos, replica: Replica) -> None:
-    """Waits until its gate says so to a kubelet."""
-    async with asyncio.timeout(30):
-        while await _status(bed, f"http://{replica.address}:{replica.ports[2]}/readyz") != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
-async def first_request(bed: Chaos, replica: Replica) -> float:
-    """When its model server got one, by the wall clock."""
-    async with asyncio.timeout(30):
-        while True:
-            async with bed.session.get(f"http://127.0.0.1:{replica.ports[3]}/_stats") as answer:
-                began = (await answer.json(content_type=None))["began"]
-            if began:
-                return float(began[0][1])
-            await asyncio.sleep(0.02)
-
-
-async def maintenance(bed: Chaos) -> dict[str, Any]:
-    """Requests that failed in each kind of it."""
-    failed: dict[str, dict[str, int]] = {}
-    for name, work in (("rolling update", roll), ("key rotation", rotate), ("router upgrade", upgrade)):
-        load = await bed.load(MAINTENANCE_RATE)
-        await asyncio.sleep(SETTLE_S)
-        await work(bed)
-        await asyncio.sleep(SETTLE_S)
-        found = Counter(f"{status} {reason}".strip() for _, _, status, reason in await load.end() if status != 200)
-        failed[name] = dict(found)
-    return {"failed_in_maintenance": sum(sum(found.values()) for found in failed.values()), "failed": failed}
-
-
-async def roll(bed: Chaos) -> None:
-    """Every replica is replaced: the new one is there before the old one goes."""
-    for old in bed.replicas[:REPLICAS]:
-        new = bed.replica()
-        await gate_ready(bed, new)
-        await bed.announce(new)
-        await first_request(bed, new)
-        await bed.withdraw(old)
-        await asyncio.sleep(SETTLE_S)
-        await asyncio.to_thread(old.end)
-
-
-async def rotate(bed: Chaos) -> None:
-    """Another key beside the one in use, then another one in its place, twice."""
-    path = f"/api/v1/namespaces/{plane.NAMESPACE}/secrets/{keys_secret_name(NAME)}"
-    for other in ("second-key", "third-key"):
-        digests = "\n".join(hashlib.sha256(key.encode()).hexdigest() for key in (KEY, other))
-        await bed.there.api.patch(path, {"data": {KEYS_FIELD: base64.b64encode(digests.encode()).decode()}})
-        await asyncio.sleep(SETTLE_S)
-
-
-async def upgrade(bed: Chaos) -> None:
-    """Each router in turn ends when it is asked to, and is started again."""
-    for name in ROUTERS:
-        process = bed.bed.routers[name].process
-        process.terminate()
-        if await asyncio.to_thread(process.wait, 60):
-            raise RuntimeError(f"{name} ended with {process.returncode}")
-        bed.bed.start_router(name)
-        await bed.bed.ready(bed.session, name)
-        await asyncio.sleep(SETTLE_S)
-
-
-async def _status(bed: Chaos, url: str) -> int:
-    try:
-        async with bed.session.get(url) as answer:
-            return answer.status
-    except OSError:
-        return 0
 
 
 def table(result: Mapping[str, Any]) -> str:

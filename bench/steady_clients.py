@@ -2,13 +2,14 @@
 
     python -m bench.steady_clients SETTINGS.json OUTPUT.json      until its standard input ends
 
-`{"targets": [["host", port]], "path": "/…", "key": "…", "rate": 200}`. A refused connection is tried at the next
-target, as behind a load balancer; what was sent and not answered has failed (status 0). The output has one
-`[due, answered, status, reason]` a request, in seconds of the wall clock.
+`{"targets": [["host", port]], "path": "/…", "key": "…", "rate": 200}`, and `"trusted": "PEM"` for TLS. A refused
+connection is tried at the next target, as behind a load balancer; what was sent and not answered has failed (status 0).
+The output: `{"answers": [[due, answered, status, reason]], "refused": [[at, host]]}`, in seconds of the wall clock.
 """
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from itertools import cycle
@@ -28,6 +29,8 @@ class Clients:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.records: list[tuple[float, float, int, str]] = []
+        self.refused: list[tuple[float, str]] = []
+        self._tls = ssl.create_default_context(cadata=settings["trusted"]) if settings.get("trusted") else None
         self._rate = float(settings["rate"])
         self._targets = cycle([(str(host), int(port)) for host, port in settings["targets"]])
         lines = [f"POST {settings['path']} HTTP/1.1", "host: bench", "connection: close", "content-length: 2"]
@@ -51,20 +54,24 @@ class Clients:
     async def _one(self, due: float) -> None:
         status, reason = 0, "no connection"
         for _ in range(MOST_TRIES):
+            host, port = next(self._targets)
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    reader, writer = await asyncio.open_connection(*next(self._targets))
+                    reader, writer = await asyncio.open_connection(host, port)
             except OSError:
+                self.refused.append((time.time(), host))
                 await asyncio.sleep(AGAIN_S)
                 continue
-            status, reason = await self._ask(reader, writer)
+            status, reason = await self._ask(host, reader, writer)
             break
         self.records.append((due, time.time(), status, reason))
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, str]:
+    async def _ask(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, str]:
         try:
-            writer.write(self._request)
             async with asyncio.timeout(ANSWER_S):
+                if self._tls is not None:
+                    await writer.start_tls(self._tls, server_hostname=host)
+                writer.write(self._request)
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.read(-1)
         except (OSError, asyncio.IncompleteReadError) as error:
@@ -89,7 +96,7 @@ async def main() -> None:
 
     loop.add_reader(0, ends)
     await clients.run(over)
-    output.write_text(json.dumps(clients.records))
+    output.write_text(json.dumps({"answers": clients.records, "refused": clients.refused}))
 
 
 if __name__ == "__main__":
