@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from gate_clients import close_all
+from router_pair import Pair
 
 from aks_inference_runtime.api.endpoint import AuthMode, Requests
 from aks_inference_runtime.api.errors import RuntimeUnavailable
@@ -208,6 +209,16 @@ async def bed() -> AsyncIterator[Bed]:
         yield bed
     finally:
         await bed.close()
+
+
+@pytest_asyncio.fixture
+async def pair(bed: Bed) -> AsyncIterator[Pair]:
+    pair = Pair(free_ports(4))
+    await pair.start()
+    try:
+        yield pair
+    finally:
+        await pair.stop()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
+from chunked_bodies import chunked
 
 TOO_LARGE = 101_000_000
 
@@ -174,36 +175,13 @@ async def test_bodies_above_the_limit(served):
     )
     assert with_length.startswith(b"HTTP/1.1 413 ")
     assert b"x-aks-inference-reason: too-large" in with_length
-    streamed = await chunked(served.port, 101)
+    streamed = await chunked("127.0.0.1", served.port, "svc", "one", 101)
     assert streamed.startswith(b"HTTP/1.1 413 ")
     assert b"x-aks-inference-reason: too-large" in streamed
     # Just below passes, whole.
     answer = await served.ask(key="one", data=io.BytesIO(b"x" * 100_000_000), timeout=60)
     assert answer.status == 200
     assert b'"length": 100000000' in answer.body
-
-
-async def chunked(port: int, megabytes: int) -> bytes:
-    """Sends chunks until an answer comes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(
-        b"POST /api/v1/service/svc/score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer one\r\n"
-        b"transfer-encoding: chunked\r\n\r\n"
-    )
-    piece = b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n"
-    answer = asyncio.ensure_future(reader.read(4096))
-    try:
-        for _ in range(megabytes):
-            writer.write(piece)
-            drained = asyncio.ensure_future(writer.drain())
-            await asyncio.wait([drained, answer], return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                drained.cancel()
-                break
-        async with asyncio.timeout(20):
-            return await answer
-    finally:
-        writer.transport.abort()
 
 
 async def test_expect_continue(served):

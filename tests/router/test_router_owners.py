@@ -1,14 +1,13 @@
 """Several routers that share the work: one owner per endpoint, the others pass requests on; hand-over; loss."""
 
 import asyncio
-import json
 import os
 import shutil
 import signal
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
-import pytest_asyncio
+from router_pair import Pair
 
 from aks_inference_runtime.router import HaproxyRouter
 from aks_inference_runtime.router.model import Peer, RouterState
@@ -25,59 +24,8 @@ from aks_inference_runtime.router.peers import Cluster
 from testbed.processes import free_ports
 
 Make = Callable[..., RouterState]
-
-
-class Pair:
-    """Two routers on this machine, told by the test who owns what."""
-
-    def __init__(self, bed: Any, ports: list[int]) -> None:
-        self.bed = bed
-        self.directory = Path(tempfile.mkdtemp(prefix="aksp-"))
-        self.ports = dict(zip("ab", ports[:2], strict=True))
-        self.owner_ports = dict(zip("ab", ports[2:], strict=True))
-        self.routers: dict[str, HaproxyRouter] = {}
-        self.epoch = 0
-
-    async def start(self) -> None:
-        for name in "ab":
-            cluster = Cluster(owner_host="127.0.0.1", owner_port=self.owner_ports[name], token="secret-of-routers")
-            router = HaproxyRouter(self.directory / name, port=self.ports[name], cluster=cluster)
-            self.routers[name] = router
-            await router.start()
-
-    def tenure(self, phase: Phase = Phase.HOLDING, *, name: str, epoch: int | None = None) -> Tenure:
-        if epoch is None:
-            self.epoch += 1
-        return Tenure(phase, Epoch(epoch or self.epoch, name))
-
-    async def tell(
-        self, name: str, state: RouterState, *, owner: str | None, tenure: Tenure, alive: bool = True
-    ) -> None:
-        other = "b" if name == "a" else "a"
-        endpoint = replace(state.endpoints["svc"], owner=owner, tenure=tenure)
-        peers = {other: Peer("127.0.0.1", self.owner_ports[other], alive)}
-        await self.routers[name].apply(RouterState({"svc": endpoint}, peers))
-
-    async def give_to(self, name: str, state: RouterState) -> None:
-        """`name` owns it, the other passes on."""
-        other = "b" if name == "a" else "a"
-        await self.tell(other, state, owner=name, tenure=AWAY)
-        await self.tell(name, state, owner=None, tenure=self.tenure(name=name))
-
-    def pid(self, name: str, process: str) -> int:
-        return int(json.loads((self.directory / name / f"{process}.json").read_bytes())["pid"])
-
-
-@pytest_asyncio.fixture
-async def pair(bed: Any) -> AsyncIterator[Pair]:
-    pair = Pair(bed, free_ports(4))
-    await pair.start()
-    try:
-        yield pair
-    finally:
-        for router in pair.routers.values():
-            await router.stop()
-        shutil.rmtree(pair.directory, ignore_errors=True)
+BUFFER = 15_360
+"""Bytes of a request, head and body, that are kept for a second try."""
 
 
 async def test_requests_reach_the_owner_from_either_router(bed: Any, pair: Pair, make_state: Make) -> None:
@@ -265,6 +213,23 @@ async def test_a_request_that_died_with_its_owner_is_sent_again_once(bed: Any, p
     answer = await asked
     assert (answer.status, answer.reason) == (502, "router-lost")
     assert len((await replica.stats())["began"]) == 4
+
+
+@pytest.mark.parametrize(("size", "tries"), [(BUFFER - 512, 2), (BUFFER, 1)], ids=["fits", "does not"])
+async def test_what_fits_the_buffer_is_sent_again(
+    bed: Any, pair: Pair, make_state: Make, size: int, tries: int
+) -> None:
+    """A body beside some hundred bytes of head. What is larger is never given to a replica twice."""
+    replica = await bed.replica(cap=3, sleep_ms=1_500)
+    await pair.give_to("b", make_state({"A": (10_000, [replica])}, max_request_wait_time=5_000))
+    asked = asyncio.create_task(bed.ask(port=pair.ports["a"], data=b"x" * size))
+    await running(replica, 1)
+    killed = pair.pid("b", "p1")
+    os.kill(killed, signal.SIGKILL)
+    answer = await asked
+    assert (answer.status, answer.reason) == ((200, None) if tries == 2 else (502, "router-lost"))
+    await new_owner_process(pair, "b", killed)
+    assert len((await replica.stats())["began"]) == tries
 
 
 async def test_what_died_with_a_further_process_is_sent_again_too(bed: Any, pair: Pair, make_state: Make) -> None:

@@ -36,7 +36,16 @@ async def uri(request, bed, make_state):
 
 @pytest.mark.parametrize("uri", ["vLLM"], indirect=True)
 async def test_completions_stream_event_by_event(uri):
-    address, beside = uri
+    await completed(*uri)
+
+
+async def test_completions_stream_by_way_of_another_router(bed, pair, make_state):
+    replica = await bed.replica(stub=STUB, **documented("vLLM"))
+    await pair.give_to("b", make_state({"A": (10_000, [replica])}))
+    await completed(f"http://127.0.0.1:{pair.ports['a']}/api/v1/service/svc/score", bed.directory / f"{replica.id}.app")
+
+
+async def completed(address, beside):
     own = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(beside)))
     async with aiohttp.ClientSession() as session, own, asyncio.timeout(20):
         async with session.post(address, json={"model": "m", "prompt": "Tell", "stream": True}) as answer:
