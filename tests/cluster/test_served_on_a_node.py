@@ -5,6 +5,7 @@ import collections
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,7 +41,11 @@ rollout = ControlledRolloutEndpoint("fraud", target=runtime, versions=[
     {"version_name": "blue", "image": image, "inference_config": config, "traffic_percentile": 80, "num_replicas": 1},
     {"version_name": "green", "image": image, "inference_config": config, "traffic_percentile": 20,
      "num_replicas": 1}])
-for name, component in (("churn", service), ("fraud", rollout)):
+counted = ModelWebService(
+    "counted", target=runtime, num_replicas=2, replica_max_concurrent_requests=2, max_request_wait_time=5000,
+    custom_image={"image": image, "port": 9000, "score_path": "/score", "health_path": "/",
+                  "command": ["python", "-c", told["counting"]]})
+for name, component in (("churn", service), ("fraud", rollout), ("counted", counted)):
     pulumi.export(name, {"uri": component.scoring_uri, "primary": component.primary_key, "state": component.state})
 """
 SCRIPT = """
@@ -52,7 +57,31 @@ def run(data):
     return {mark!r}
 """
 SCALED = {"autoscale_enabled": True, "autoscale_max_replicas": 4, "autoscale_scale_down_delay_seconds": 5}
-ONE_OF_EACH = ("router", "autoscaler", "churn", "fraud blue", "fraud green")
+COUNTING = """
+import asyncio
+from aiohttp import web
+
+class Counts:
+    now = most = 0
+
+async def healthy(request):
+    return web.Response()
+
+async def score(request):
+    Counts.now += 1
+    Counts.most = max(Counts.most, Counts.now)
+    await asyncio.sleep(0.1)
+    Counts.now -= 1
+    return web.Response(text=str(Counts.most))
+
+app = web.Application()
+app.add_routes([web.get("/", healthy), web.post("/score", score)])
+web.run_app(app, port=9000)
+"""
+"""It answers how many it has had at once at the most: nothing of its own keeps it to a number."""
+AT_ONCE, COUNTING_CLIENTS, COUNTING_PAUSE_S = 2, 8, 0.18
+"""Of each of its two replicas. The clients come to 70 % of what those bear: 0.1 s of the server's, then a pause."""
+ONE_OF_EACH = ("router", "autoscaler", "churn", "fraud blue", "fraud green", "counted", "counted")
 ENDPOINTS = f"/apis/{API_VERSION}/namespaces/default/scoringendpoints"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
@@ -110,6 +139,7 @@ def served(node, tmp_path_factory):
     project = Project(
         tmp_path_factory.mktemp("served"), PROGRAM, kubeconfig=str(node.kubeconfig), image=node.image, key_version=1,
         scaling=SCALED,
+        counting=COUNTING,
     )  # fmt: skip
     (project.folder / "code" / "score.py").write_text(SCRIPT.format(mark="first"))
     project.up()
@@ -297,20 +327,29 @@ async def test_a_killed_router_comes_back(node, served):
 
 
 async def test_kills_of_the_kubelet_cost_no_request(node, served):
-    """Pods go on without it, the next one takes them as they are, and brings back what died meanwhile."""
+    """Pods go on without it, the next one takes them as they are, and brings back what died meanwhile. Half of the
+    times it is stopped, and goes on."""
     project, address = served
-    key = project.outputs()["churn"]["primary"]
+    key = project.outputs()["counted"]["primary"]
     await eventually(lambda: len(lasting(node)) == len(ONE_OF_EACH), 60, "one pod of each")
     before = lasting(node)
-    async with loaded(address, "churn", key, clients=1, pause_s=0.05) as load:
-        for _ in range(KUBELET_KILLS):
-            await asyncio.to_thread(node.bed.kill_kubelet)
+    async with loaded(address, "counted", key, COUNTING_CLIENTS, COUNTING_PAUSE_S) as load:
+        for number in range(KUBELET_KILLS):
+            stopped = node.bed.kubelet.process if number % 2 else None
+            if stopped is not None:
+                stopped.send_signal(signal.SIGSTOP)
+            else:
+                await asyncio.to_thread(node.bed.kill_kubelet)
             answered = load.answers[200, ""]
-            await eventually(lambda least=answered + 5: load.answers[200, ""] >= least, 20, "answers without a kubelet")
+            await eventually(lambda least=answered + 50: load.answers[200, ""] >= least, 20, "answers without it")
             renewed = renewal(node)
-            node.bed.start_kubelet()
-            await eventually(lambda last=renewed: renewal(node) != last, 60, "the next kubelet looks after the node")
+            if stopped is not None:
+                stopped.send_signal(signal.SIGCONT)
+            else:
+                node.bed.start_kubelet()
+            await eventually(lambda last=renewed: renewal(node) != last, 60, "a kubelet looks after the node")
     assert not load.failed
+    assert max(map(int, load.texts)) <= AT_ONCE, "I1, as the replicas counted"
     assert before <= lasting(node), "what ran goes on; the load may have brought more"
     await asyncio.to_thread(node.bed.kill_kubelet)
     (task,) = await asyncio.to_thread(scoring_of, node, "fraud", "green")

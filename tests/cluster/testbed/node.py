@@ -228,9 +228,15 @@ state = "{self.folder / "run"}"
         """The one of this node, again as it was. It ends with the thread that calls this."""
         self._run("kubelet", *self._kubelet_command)
 
+    @property
+    def kubelet(self) -> Running:
+        """The one that runs."""
+        (found,) = (one for one in self.running if one.name == "kubelet")
+        return found
+
     def kill_kubelet(self) -> None:
         """Its pods go on."""
-        (kubelet,) = (one for one in self.running if one.name == "kubelet")
+        kubelet = self.kubelet
         kubelet.process.kill()
         kubelet.process.wait()
         self.running.remove(kubelet)
