@@ -8,6 +8,7 @@ import os
 import ssl
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -58,11 +59,12 @@ async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientS
     told = {**json.loads(bed.settings.read_text()), "httpsPort": bed.https_port}
     bed.settings.write_text(json.dumps({**told, "tlsSecrets": [VAULT_TLS_NAME, TLS_NAME]}))
 
-    def present(name: str) -> tuple[ssl.SSLContext, int]:
+    def present(name: str) -> tuple[ssl.SSLContext, int, datetime]:
         chain, key = make_certificate(*(f"127.0.0.{number + 2}" for number in range(2)))
         put(bed, name, chain, key)
         context = ssl.create_default_context(cadata=chain.decode())
-        return context, x509.load_pem_x509_certificates(chain)[0].serial_number
+        (made, *_) = x509.load_pem_x509_certificates(chain)
+        return context, made.serial_number, made.not_valid_after_utc
 
     async def shown(serial: int) -> None:
         deadline = time.monotonic() + 20
@@ -74,11 +76,14 @@ async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientS
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
 
-    trusted, serial = present(TLS_NAME)
+    trusted, serial, ends = present(TLS_NAME)
     for number in range(2):
         bed.router(f"router-{number}", f"127.0.0.{number + 2}")
     await bed.ready(session)
     await shown(serial)
+    async with session.get(f"http://{bed.addresses['router-0']}:{bed.agent_port}/metrics") as answer:
+        # Whoever issued it: the alert is about what is served.
+        assert f"aks_inference_certificate_ends_seconds {int(ends.timestamp())}" in await answer.text()
     url = bed.url("router-0", name).replace("http:", "https:").replace(str(bed.http_port), str(bed.https_port))
     async with session.post(url, data=b"{}", headers={"authorization": f"Bearer {KEY}"}, ssl=trusted) as answer:
         assert answer.status == 200
@@ -86,7 +91,7 @@ async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientS
         load = Load(fresh, url, 4)
         for secret in (TLS_NAME, VAULT_TLS_NAME, VAULT_TLS_NAME):
             served_before = load.answers[200]
-            _, serial = present(secret)
+            _, serial, _ = present(secret)
             await shown(serial)
             deadline = time.monotonic() + 30
             while load.answers[200] < served_before + 8:

@@ -125,8 +125,8 @@ ALERTS = (
         f"min(aks_inference_certificate_ends_seconds) - time() < {CERTIFICATE_DAYS * 86_400}",
         60,
         "warning",
-        f"The certificate of the scoring address from the Key Vault ends within {CERTIFICATE_DAYS} days: has it been "
-        "renewed there, and does the driver rotate? The log of the pod aks-inference-certificate says which is served.",
+        f"The certificate of the scoring address ends within {CERTIFICATE_DAYS} days: renew it, or see why it was not: "
+        "cert-manager's events of its Certificate, or the Key Vault and the log of the pod aks-inference-certificate.",
     ),
 )
 

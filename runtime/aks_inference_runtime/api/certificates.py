@@ -53,6 +53,8 @@ class Certificate:
     chain: str
     """The server's own first, then each issuer."""
     key: str = field(repr=False)
+    ends: datetime | None = None
+    """Of the server's own; None: not looked up."""
 
     @property
     def pem(self) -> str:
@@ -94,6 +96,7 @@ def judge(chain: bytes, key: bytes, name: str | None, now: datetime) -> Judged:
         certificate = Certificate(
             "".join(one.public_bytes(Encoding.PEM).decode() for one in found),
             private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+            found[0].not_valid_after_utc,
         )
         if len(certificate.pem) > MOST_BYTES:
             rule = f"has {len(certificate.pem):,} bytes with its key, and HAProxy takes {MOST_BYTES:,}"
@@ -116,6 +119,7 @@ def usable(chain: bytes, key: bytes) -> Certificate:
     return Certificate(
         "".join(one.public_bytes(Encoding.PEM).decode() for one in found),
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        found[0].not_valid_after_utc,
     )
 
 

@@ -17,6 +17,7 @@ from aks_inference_runtime.router.model import VersionKey
 def router_metrics(agent: Agent, figures: Figures | None = None) -> str:
     """Of a router: what it owns, how it goes there, who the others are. `figures`: its own; None: not measured yet."""
     own = () if figures is None else (figures,)
+    certificate, _ = agent.known.tls
     pods = {pod_of(lane) for lane in agent.heartbeats.view().live}
     return "".join(
         [
@@ -45,12 +46,13 @@ def router_metrics(agent: Agent, figures: Figures | None = None) -> str:
                 (({}, round(one.routing_ms / 1000, 6)) for one in own),
             ),
             family(f"{PREFIX}_router_cpu_cores", "gauge", "Used by all processes of it.", (({}, x.cores) for x in own)),
+            certificate_metrics(None if certificate is None else certificate.ends),
         ]
     )
 
 
 def certificate_metrics(ends: datetime | None) -> str:
-    """Of the pod of a certificate from a Key Vault. `ends`: None, while there is none."""
+    """Of a router, and of the pod of a certificate from a Key Vault. `ends`: None, while there is none."""
     text = "When the certificate ends, in seconds since 1970."
     found = () if ends is None else (ends.timestamp(),)
     return family(f"{PREFIX}_certificate_ends_seconds", "gauge", text, (({}, each) for each in found))
