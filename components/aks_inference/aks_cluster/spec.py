@@ -37,7 +37,7 @@ from aks_inference.aks_cluster.purpose import PRODUCTION_NODES, Purpose, size_fi
 from aks_inference.aks_cluster.scoring_address import address_findings, runtime_arguments, tls_of
 from aks_inference.cluster_rules.cost import Cost
 from aks_inference.cluster_rules.model import Cluster, Pool
-from aks_inference.findings import Finding, Path, Severity, did_you_mean, under
+from aks_inference.findings import NOTHING, Finding, Path, Severity, did_you_mean, under
 from aks_inference.names import COMPUTE, RESERVED_COMPUTE
 from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Object, Read, Spec, Text, named, read
 from aks_inference.vm_sizes import VmSize
@@ -267,6 +267,8 @@ def _create(
     said = rule_findings(cluster, places, dev_test)
     findings += (one for one in said if one.severity is Severity.ERROR or one.path[:1] not in {(p,) for p in unread})
     findings += address_findings(spec, _wrong(findings))
+    if runtime is not None:
+        findings += _unguarded(cluster)
     if spec.leaf_domain_label is not None and location is None and "leaf_domain_label" not in _wrong(findings):
         rule = "has the region in its name, which is not known"
         findings.append(Finding(("leaf_domain_label",), rule, "give @location", spec.leaf_domain_label))
@@ -290,6 +292,19 @@ def _create(
         cost=cost,
         checks=(*checks, f"cost: {cost.text()}"),
     ), findings
+
+
+def _unguarded(cluster: Cluster) -> Iterator[Finding]:
+    """Keys and tokens are checked by routers: without an engine for NetworkPolicies pods reach gates beside them."""
+    network = cluster.network
+    engine = network.policy not in {None, "none"} or network.dataplane == "cilium" or network.plugin == "none"
+    if engine or cluster.sku_name == "Automatic":
+        return
+    rule = "no NetworkPolicy is enforced: every pod of the cluster can score without a key, past the routers"
+    cilium = 'use @policy "cilium" with @dataplane "cilium"'
+    mend = 'use @policy "calico"' if network.plugin == "kubenet" else f'{cilium}, or @policy "calico"'
+    value = NOTHING if network.policy is None else network.policy
+    yield Finding((*network.path, "policy"), rule, mend, value, Severity.WARNING)
 
 
 def _mounts_secrets(spec: AksInferenceClusterSpec, security: SecuritySpec) -> bool:
