@@ -23,6 +23,7 @@ from aks_inference_runtime.api.kubernetes import (
     PART_OF,
     PART_OF_LABEL,
     ROUTER_COMPONENT,
+    ROUTER_NAME,
     SETTINGS_VARIABLE,
     VERSION_LABEL,
 )
@@ -280,6 +281,31 @@ async def test_its_own_rights_are_enough(bed: Bed, router: None, fake_nodes: lis
         assert await asyncio.to_thread(one.process.wait, 10) == 0
         assert not bed.leader(), "the lease is given back"
         assert DENIED not in one.log.read_text(), one.tail()
+    finally:
+        take_back(bed.cluster, bed.namespace)
+
+
+async def test_endpoints_say_the_address_of_the_load_balancer(
+    bed: Bed, router: None, fake_nodes: list[str], tmp_path: Path
+) -> None:
+    """With the autoscaler's own rights; before it has one the name within the cluster."""
+    bed.loads = {VersionKey(bed.name, "blue"): load(1)}
+    bed.declare()
+    everyone = bed.cluster
+    bed.cluster = with_rights_of(AUTOSCALER_NAME, bed.cluster, bed.namespace, tmp_path)
+    try:
+        bed.start(0)
+        inside = f"http://{ROUTER_NAME}.{bed.namespace}/api/v1/service/{bed.name}/score"
+        await bed.until("the name within", lambda: bed.status().get("scoringUri") == inside)
+        path = f"/api/v1/namespaces/{bed.namespace}/services"
+        spec = {"type": "LoadBalancer", "ports": [{"port": 80}]}
+        for name, address in (("another", "203.0.113.1"), (ROUTER_NAME, "203.0.113.7")):
+            assert everyone.api.create(path, {"metadata": {"name": name}, "spec": spec}).status == 201
+            status = {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}
+            assert everyone.api.merge(f"{path}/{name}/status", status).status == 200
+        outside = f"http://203.0.113.7/api/v1/service/{bed.name}/score"
+        await bed.until("its address", lambda: bed.status()["scoringUri"] == outside)
+        assert DENIED not in bed.running["autoscaler-0"].log.read_text()
     finally:
         take_back(bed.cluster, bed.namespace)
 

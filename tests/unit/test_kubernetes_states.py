@@ -33,6 +33,7 @@ class Cluster:
 
     def __init__(self, endpoints: int) -> None:
         self.now = 100.0
+        self.url = "http://router"
         self.names = [f"svc-{number}" for number in range(endpoints)]
         known = [Informer("", lambda _: None, lambda: None) for _ in range(4)]
         self.sources = Sources(*known)  # type: ignore[arg-type]
@@ -42,7 +43,7 @@ class Cluster:
         self.reports.load = lambda: self.loads  # type: ignore[method-assign]
         self.reports.served = lambda: lambda name: self.generations.get(name, 0)  # type: ignore[method-assign]
         self.scaling: dict[VersionKey, str] = {}
-        self.states = States(self.sources, self.reports, self.scaling, "http://router", lambda: self.now, None)
+        self.states = States(self.sources, self.reports, self.scaling, lambda: self.url, lambda: self.now, None)
         self.written: dict[str, dict[str, Any]] = {}
         self.writings: Counter[str] = Counter()
         self.broken = False
@@ -101,6 +102,15 @@ def test_a_round_is_about_what_has_changed(made: Counter[str]) -> None:
     assert set(made) == {"svc-7"}
     assert cluster.written["svc-7"]["versions"][0]["replicasReady"] == 0
     assert cluster.writings["svc-8"] == 1
+
+
+def test_another_address_of_the_router_is_another_state_of_all() -> None:
+    cluster = Cluster(3)
+    cluster.round()
+    cluster.url = "http://203.0.113.7"
+    cluster.round()
+    uris = {status["scoringUri"] for status in cluster.written.values()}
+    assert uris == {f"http://203.0.113.7/api/v1/service/{name}/score" for name in cluster.names}
 
 
 def test_figures_wait_for_their_turn_and_some_have_it_in_a_round(made: Counter[str]) -> None:
@@ -268,7 +278,7 @@ def test_in_the_end_what_is_written_is_so(steps: list[tuple[tuple[Any, ...], flo
         cluster.round(FIGURES_S + 0.1)
     anew = Cluster(2)
     anew.sources, anew.now = sources, cluster.now
-    anew.states = States(sources, cluster.reports, cluster.scaling, "http://router", lambda: anew.now, None)
+    anew.states = States(sources, cluster.reports, cluster.scaling, lambda: anew.url, lambda: anew.now, None)
     for _ in range(2):
         anew.round(FIGURES_S + 0.1)
     for endpoint in sources.endpoints._items.values():

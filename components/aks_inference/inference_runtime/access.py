@@ -40,6 +40,8 @@ _AUTOSCALER_CLUSTER = (
 _AUTOSCALER_OWN = (
     _rule("coordination.k8s.io", "leases", "get", "create", "update"),
     _rule("", "pods/resize", "patch"),
+    # The address that the load balancer has got.
+    {**_rule("", "services", *_READ), "resourceNames": [k8s.ROUTER_NAME]},
 )
 _ACCOUNTS = (
     (k8s.ROUTER_NAME, _ROUTER_CLUSTER, _ROUTER_OWN),

@@ -242,6 +242,12 @@ def reporter(found: Object) -> Reporter | None:
     return Reporter(pod.address, ready and not found["metadata"].get("deletionTimestamp"))
 
 
+def balancer(found: Object) -> str | None:
+    """The address of a Service's load balancer, or the name that the cloud gave it."""
+    entries = ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return next((str(text) for entry in entries if (text := entry.get("ip") or entry.get("hostname"))), None)
+
+
 def _cpu_m(spec: Mapping[str, Any], status: Mapping[str, Any]) -> int:
     """As the kubelet says that it is in force, else as it is asked for: a resize may have to wait."""
     for containers in (status.get("containerStatuses"), spec.get("containers")):

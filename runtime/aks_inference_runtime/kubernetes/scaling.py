@@ -111,11 +111,18 @@ class ClusterScaler:
             Sources(self.endpoints, self.workloads, self.pods, self.templates),
             self.reports,
             self._last_scaling,
-            settings.url or f"http://{ROUTER_NAME}.{settings.namespace}",
+            self._url,
             clock,
             teller,
             leads,
         )
+        self.services = Informer(
+            f"/api/v1/namespaces/{settings.namespace}/services",
+            objects.balancer,
+            quiet,
+            fields=f"metadata.name={ROUTER_NAME}",
+        )
+        """Of the router; nothing waits for it: who has no right to it has the name within the cluster."""
         self.routers = Informer(
             f"/api/v1/namespaces/{settings.namespace}/pods",
             objects.reporter,
@@ -135,7 +142,7 @@ class ClusterScaler:
         """Keeps what is known up to date and writes fixed numbers and states, until cancelled."""
         self._api = api
         async with asyncio.TaskGroup() as tasks:
-            for informer in self._informers():
+            for informer in (*self._informers(), self.services):
                 tasks.create_task(informer.run(api))
             tasks.create_task(self._listen(session))
             while True:
@@ -169,6 +176,13 @@ class ClusterScaler:
         while True:
             self.reports.listen(session, {objects.url(r.address, port): r.ready for r in self.routers.items.values()})
             await asyncio.sleep(LISTEN_S)
+
+    def _url(self) -> str:
+        """Where clients reach the router: as they were told, else its load balancer, else within the cluster."""
+        if self.settings.url is not None:
+            return self.settings.url
+        address = next(iter(self.services.items.values()), f"{ROUTER_NAME}.{self.settings.namespace}")
+        return f"http://[{address}]" if ":" in address else f"http://{address}"
 
     # --- Scaler
 

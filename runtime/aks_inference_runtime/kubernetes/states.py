@@ -85,7 +85,7 @@ class States:
         sources: Sources,
         reports: Reports,
         scaling: Mapping[VersionKey, str],
-        url: str,
+        url: Callable[[], str],
         clock: Callable[[], float],
         teller: Teller | None,
         leads: Callable[[], bool] = lambda: True,
@@ -94,7 +94,7 @@ class States:
         Args:
             sources, reports: Required. What is known.
             scaling: Required. The last decision of each version and its reason; changes all the time.
-            url: Required. Of the router.
+            url: Required. Of the router; changes when its load balancer gets its address.
             clock: Required. In seconds.
             teller: Required. Of changed states; None: nobody is told.
             leads: Optional. Asked before each writing: of a thousand the last one is much later. Default: always.
@@ -202,7 +202,7 @@ class States:
         keys = [VersionKey(endpoint.name, version.name) for version in endpoint.spec.versions]
         in_use, heard = endpoint.uid not in a_round.served, self._known_s(endpoint) >= HEARD_S
         return _Made(
-            (endpoint, in_use, heard, a_round.generation(endpoint.name), *facts),
+            (endpoint, in_use, heard, self._url(), a_round.generation(endpoint.name), *facts),
             (*map(a_round.loads.get, keys), *map(self._scaling.get, keys)),
         )
 
@@ -230,7 +230,7 @@ class States:
             served_generation=a_round.generation(endpoint.name),
             log_tails=self._tails,
             creating=self._creating.words,
-            url=self._url,
+            url=self._url(),
             now=a_round.now,
             known_s=self._known_s(endpoint),
         )
