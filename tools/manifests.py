@@ -12,7 +12,7 @@ import yaml
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.monitoring import dashboard, monitoring, rules
 from aks_inference.inference_runtime.spec import plan_runtime
-from aks_inference.inference_runtime.workloads import foundation, workloads
+from aks_inference.inference_runtime.workloads import foundation, priority, workloads
 
 FOLDER = Path(__file__).resolve().parents[1] / "deploy"
 IMAGE = "aks-inference-runtime:latest"
@@ -24,7 +24,7 @@ def contents() -> dict[str, str]:
     if plan is None:
         raise SystemExit(f"the defaults are refused: {findings}")
     space, definition = foundation(plan)
-    objects = [space, *accounts(plan), *policies(plan), *workloads(plan), *monitoring(plan.namespace)]
+    objects = [space, *accounts(plan), *policies(plan), priority(plan), *workloads(plan), *monitoring(plan.namespace)]
     return {
         "crd.yaml": yaml.safe_dump(definition, sort_keys=False, width=110),
         "runtime.yaml": yaml.safe_dump_all(objects, sort_keys=False, width=110),

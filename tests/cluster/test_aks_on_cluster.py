@@ -16,7 +16,7 @@ import pytest
 from aks_inference_runtime.api import kubernetes as k8s
 from testbed.azure import DATA, AzureBed
 from testbed.certificates import make_certificate
-from testbed.project import Project
+from testbed.project import Project, settings_of
 from testbed.reporter import Balancer, Reporter
 from testbed.vault import DEFINITION, VaultDriver
 
@@ -145,8 +145,7 @@ def test_a_certificate_in_a_key_vault(cluster, aks, namespace, until):
         assert scope == f"{keys}/secrets/scoring".lower()
         assert role["principalId"] == stable
         assert role["roleDefinitionId"].endswith("4633458b-17de-408a-b874-0445c86b69e6")
-        settings = cluster.api.get(f"/api/v1/namespaces/{runtime}/configmaps/{k8s.SETTINGS_NAME}").body["data"]
-        assert json.loads(settings[k8s.SETTINGS_KEY])["tlsSecrets"][0] == k8s.VAULT_TLS_NAME
+        assert settings_of(cluster.api, runtime).tls_secrets[0] == k8s.VAULT_TLS_NAME
         again = project.up()
         assert " updated" not in again
         assert " created" not in again

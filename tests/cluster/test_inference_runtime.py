@@ -8,12 +8,13 @@ import pytest
 
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.spec import RuntimePlan, plan_runtime
-from aks_inference.inference_runtime.workloads import workloads
+from aks_inference.inference_runtime.workloads import priority, workloads
 from aks_inference.service.replicas import policy as replica_policy
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.target import KubernetesTarget
+from aks_inference_runtime.kubernetes.pod import settings as told_settings
 
-CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
+CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "PriorityClass"}
 
 
 def planned(**arguments: Any) -> RuntimePlan:
@@ -24,10 +25,14 @@ def planned(**arguments: Any) -> RuntimePlan:
 
 def path(manifest: dict[str, Any]) -> str:
     version, kind = manifest["apiVersion"], manifest["kind"]
-    plural = {"NetworkPolicy": "networkpolicies"}.get(kind, f"{kind.lower()}s")
+    plural = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses"}.get(kind, f"{kind.lower()}s")
     root = f"/apis/{version}" if "/" in version else f"/api/{version}"
     inside = "" if kind in CLUSTER_WIDE else f"/namespaces/{manifest['metadata']['namespace']}"
     return f"{root}{inside}/{plural}/{manifest['metadata']['name']}"
+
+
+def everything(plan: RuntimePlan) -> list[dict[str, Any]]:
+    return [*accounts(plan), *policies(plan), priority(plan), *workloads(plan, "of-a-token")]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +41,11 @@ def plan(cluster):
     plan = planned(namespace=f"runtime-{uuid.uuid4().hex[:8]}", image_pull_secrets=["pull"])
     space = {"metadata": {"name": plan.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     assert cluster.api.create("/api/v1/namespaces", space).status == 201
-    for manifest in [*accounts(plan), *policies(plan), *workloads(plan)]:
+    for manifest in everything(plan):
         answer = cluster.api.apply(path(manifest), manifest, fieldValidation="Strict")
         assert answer.status == 201, answer.message
     yield plan
-    for manifest in accounts(plan):
+    for manifest in everything(plan):
         if manifest["kind"] in CLUSTER_WIDE:
             cluster.api.delete(path(manifest))
     cluster.api.delete(f"/api/v1/namespaces/{plan.namespace}")
@@ -48,7 +53,7 @@ def plan(cluster):
 
 def test_the_second_apply_changes_nothing(cluster, plan):
     """I9, as the server counts: the same resource version."""
-    for manifest in [*accounts(plan), *policies(plan), *workloads(plan)]:
+    for manifest in everything(plan):
         before = cluster.api.get(path(manifest)).body
         after = cluster.api.apply(path(manifest), manifest).body
         if manifest["kind"] == "Deployment":
@@ -128,13 +133,29 @@ def test_rights(cluster, plan, right):
     assert answer.body["status"]["allowed"] is allowed
 
 
+def test_the_autoscaler_reads_the_routers_service_and_no_other(cluster, plan):
+    for name, allowed in ((k8s.ROUTER_NAME, True), ("other", False)):
+        attributes = {"verb": "watch", "resource": "services", "namespace": plan.namespace, "name": name}
+        user = f"system:serviceaccount:{plan.namespace}:{k8s.AUTOSCALER_NAME}"
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": user, "resourceAttributes": attributes},
+        }
+        answer = cluster.api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        assert answer.body["status"]["allowed"] is allowed
+
+
 def test_routers_are_spread_and_go_one_at_a_time():
     made = {(m["kind"], m["metadata"]["name"]): m for m in workloads(planned())}
     router = made["Deployment", k8s.ROUTER_NAME]
     keys = [c["topologyKey"] for c in router["spec"]["template"]["spec"]["topologySpreadConstraints"]]
     assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
     assert "replicas" not in router["spec"], "the autoscaler's"
-    assert made["PodDisruptionBudget", k8s.ROUTER_NAME]["spec"]["maxUnavailable"] == 1
+    budget = made["PodDisruptionBudget", k8s.ROUTER_NAME]["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    constraints = router["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert all(c["matchLabelKeys"] == ["pod-template-hash"] for c in constraints), "new pods apart from old ones"
     assert router["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 600, "a score of ten minutes survives"
 
 
@@ -152,11 +173,35 @@ def test_the_load_balancer_keeps_connections_of_long_scores():
 
 
 def test_the_settings_are_what_the_runtime_reads():
-    made = {m["kind"]: m for m in workloads(planned(url="https://scoring.example.com/"))}
-    text = made["ConfigMap"]["data"][k8s.SETTINGS_KEY]
-    settings = k8s.RuntimeSettings.model_validate_json(text)
-    assert settings.url == "https://scoring.example.com"
-    assert settings.router_min_pods == 3
+    """They stand in the pods: one that was made with others keeps those, whatever is declared since."""
+    made = {(m["kind"], m["metadata"]["name"]): m for m in workloads(planned(url="https://scoring.example.com/"))}
+    assert not [kind for kind, _ in made if kind == "ConfigMap"]
+    for name in (k8s.ROUTER_NAME, k8s.AUTOSCALER_NAME):
+        (container,) = made["Deployment", name]["spec"]["template"]["spec"]["containers"]
+        settings = told_settings({one["name"]: one.get("value", "") for one in container["env"]})
+        assert settings.url == "https://scoring.example.com"
+        assert settings.router_min_pods == 3
+
+
+def test_another_token_makes_new_routers_and_no_new_autoscalers():
+    def annotations(digest):
+        made = {m["metadata"]["name"]: m for m in workloads(planned(), digest) if m["kind"] == "Deployment"}
+        names = (k8s.ROUTER_NAME, k8s.AUTOSCALER_NAME)
+        return [made[name]["spec"]["template"]["metadata"].get("annotations") for name in names]
+
+    assert annotations("one")[0] != annotations("other")[0]
+    assert annotations("one")[1] is None
+
+
+def test_routers_and_autoscaler_come_before_replicas():
+    """On full nodes a lost router's successor takes the place of a replica, which has no class."""
+    runtime = planned(namespace="own")
+    made = priority(runtime)
+    assert made["value"] > 0
+    for manifest in workloads(runtime):
+        if manifest["kind"] == "Deployment":
+            assert manifest["spec"]["template"]["spec"]["priorityClassName"] == made["metadata"]["name"]
+    assert made["metadata"]["name"] != priority(planned(namespace="other"))["metadata"]["name"]
 
 
 def test_replicas_are_reached_by_routers_alone(cluster, namespace):

@@ -4,7 +4,6 @@ Nodes are kept by kwok: what the routers do with the Secret is tested in test_ro
 """
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from aks_inference_runtime.api import kubernetes as k8s
 from testbed.certificates import make_certificate
-from testbed.project import Project
+from testbed.project import Project, settings_of
 
 PROGRAM = """
 import json, pathlib
@@ -100,8 +99,7 @@ def test_the_life_of_a_certificate(cluster: Any, project: Project) -> None:
     project.told["tls"]["ssl_cname"] = "other.example.com"
     project.up()
     assert generation() > begun
-    settings = api.get(f"/api/v1/namespaces/{runtime}/configmaps/{k8s.SETTINGS_NAME}").body["data"][k8s.SETTINGS_KEY]
-    assert json.loads(settings)["url"] == "https://other.example.com"
+    assert settings_of(api, runtime).url == "https://other.example.com"
     assert api.get(token).body["data"] == first, "what routers show each other stays"
 
     project.must("destroy", "--yes", "--stack", "dev")

@@ -16,10 +16,11 @@ from aks_inference.findings import Casing, Finding, Severity
 from aks_inference.inference_runtime.component import describe
 from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.tls import LETS_ENCRYPT, tls_objects
-from aks_inference.inference_runtime.workloads import SETTINGS_ANNOTATION, workloads
+from aks_inference.inference_runtime.workloads import workloads
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.certificates import MOST_BYTES, judge, matches, usable
 from aks_inference_runtime.api.errors import InvalidInput
+from aks_inference_runtime.kubernetes.pod import settings as told_settings
 from testbed.certificates import make_certificate
 
 HOST = "scoring.example.com"
@@ -206,8 +207,9 @@ def test_what_is_declared_with_an_own_certificate() -> None:
     made = {(m["kind"], m["metadata"]["name"]): m for m in workloads(plan)}
     ports = made["Service", k8s.ROUTER_NAME]["spec"]["ports"]
     assert [(port["port"], port["targetPort"]) for port in ports] == [(80, 8080), (443, 8443)]
-    text = made["ConfigMap", k8s.SETTINGS_NAME]["data"][k8s.SETTINGS_KEY]
-    settings = k8s.RuntimeSettings.model_validate_json(text)
+    (container,) = made["Deployment", k8s.ROUTER_NAME]["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one.get("value", "") for one in container["env"]}
+    settings = told_settings(given)
     assert (settings.https_port, settings.minimum_tls_version, settings.url) == (8443, "1.3", f"https://{HOST}")
     assert settings.tls_secrets[0] == k8s.TLS_NAME
     # The key is in the Secret alone.
@@ -231,16 +233,16 @@ def test_what_is_declared_with_a_certificate_authority() -> None:
 
 
 def test_a_change_of_tls_makes_new_routers_one_after_the_other() -> None:
-    def digest(**arguments: Any) -> tuple[str, Any]:
+    def pods(**arguments: Any) -> tuple[Any, Any]:
         plan, findings = runtime(**arguments)
         assert plan is not None, findings
         made = {(m["kind"], m["metadata"]["name"]): m for m in workloads(plan)}
         deployment = made["Deployment", k8s.ROUTER_NAME]["spec"]
-        return deployment["template"]["metadata"]["annotations"][SETTINGS_ANNOTATION], deployment["strategy"]
+        return deployment["template"], deployment["strategy"]
 
-    without, strategy = digest()
-    own, _ = digest(**written(*make_certificate(HOST)))
-    renewed, _ = digest(**written(*make_certificate(HOST)))
+    without, strategy = pods()
+    own, _ = pods(**written(*make_certificate(HOST)))
+    renewed, _ = pods(**written(*make_certificate(HOST)))
     assert without != own
     assert own == renewed, "another certificate of the same name reaches the routers that run"
     assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}

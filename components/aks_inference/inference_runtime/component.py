@@ -16,11 +16,12 @@ from aks_inference.inference_runtime.routers import describe_routers
 from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.tls import describe_tls, dns_line, tls_objects
 from aks_inference.inference_runtime.vault import keeper
-from aks_inference.inference_runtime.workloads import foundation, workloads
+from aks_inference.inference_runtime.workloads import foundation, priority, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.pods import labels
 from aks_inference.resources import ClusterObject, EndpointKeys
 from aks_inference.values import is_late
+from aks_inference_runtime.api.keys import keyed_digest
 from aks_inference_runtime.api.kubernetes import (
     AUTOSCALER_NAME,
     ROUTER_COMPONENT,
@@ -88,8 +89,9 @@ class InferenceRuntime(Cluster):
         options = pulumi.ResourceOptions.merge(self._child(), after)
         provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, options)
         base = self._base(provider, plan, options)
-        rights = self._objects(provider, [*accounts(plan), *policies(plan)], base)
-        rights.append(self._router_token(provider, plan, base))
+        rights = self._objects(provider, [*accounts(plan), *policies(plan), priority(plan)], base)
+        token = EndpointKeys(f"{self._resource_name}-routers", {}, self._child()).primary_key
+        rights.append(self._router_token(provider, plan, token, base))
         image = self._image(plan)
         given = plan.tls is not None and plan.tls.acme_server is None
         if given:
@@ -102,7 +104,7 @@ class InferenceRuntime(Cluster):
             rights += self._objects(provider, [_webhook(plan)], base)
         # The autoscaler first: it says how many routers there are.
         parts: list[_Part] = []
-        for manifest in workloads(plan):
+        for manifest in workloads(plan, pulumi.Output.unsecret(token.apply(_mark))):
             parts += self._objects(provider, [_marked(manifest)], [*base, *rights, *image, *_said_by(manifest, parts)])
         self._objects(provider, monitoring(plan.namespace, operator=plan.prometheus_operator), base)
         if not given:
@@ -151,10 +153,13 @@ class InferenceRuntime(Cluster):
         return [_Part(self._resource_name, manifest, options) for manifest in manifests]
 
     def _router_token(
-        self, provider: KubernetesProvider, plan: RuntimePlan, after: Sequence[pulumi.Resource]
+        self,
+        provider: KubernetesProvider,
+        plan: RuntimePlan,
+        token: pulumi.Output[str | None],
+        after: Sequence[pulumi.Resource],
     ) -> "_Part":
         """What routers prove to each other that they are routers with: generated once, kept in the state."""
-        token = EndpointKeys(f"{self._resource_name}-routers", {}, self._child()).primary_key
         data = {ROUTER_TOKEN_FIELD: token.apply(_encoded)}
         manifest = named("v1", "Secret", ROUTER_TOKEN_NAME, plan.namespace, labels=labels(ROUTER_COMPONENT), data=data)
         (part,) = self._objects(provider, [manifest], after)
@@ -238,6 +243,11 @@ def _url(plan: RuntimePlan, status: Any) -> str:  # noqa: ANN401 - JSON
 
 def _encoded(token: str | None) -> str:
     return base64.b64encode((token or "").encode()).decode()
+
+
+def _mark(token: str | None) -> str:
+    """Tells one token from another, and nothing of it."""
+    return keyed_digest(token or "", "router-token")
 
 
 def _hidden(manifest: Manifest) -> Manifest:

@@ -1,25 +1,36 @@
 """The router's and the autoscaler's Deployments and what belongs to them. Pure."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from aks_inference.inference_runtime.spec import RuntimePlan
 from aks_inference.kubernetes import Manifest, named
-from aks_inference.pods import LONGEST_SCORE_S, RESTRICTED, agent_probes, downward, labels, pod_security, spread
+from aks_inference.pods import (
+    LONGEST_SCORE_S,
+    RESTRICTED,
+    agent_probes,
+    budget,
+    downward,
+    labels,
+    pod_security,
+    spread,
+)
 from aks_inference.values import is_late
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.crd import crd
 from aks_inference_runtime.api.endpoint import GROUP
 
-_SETTINGS_FOLDER = "/etc/aks-inference"
 _TOKEN_FOLDER = "/etc/aks-inference-token"  # noqa: S105 - a folder
 _TOKEN_FILE = {"secretName": k8s.ROUTER_TOKEN_NAME, "defaultMode": 0o440}
 _RUN_FOLDER = "/run/aks-inference"
 _WEBHOOK_FOLDER = "/etc/aks-inference-webhook"
-SETTINGS_ANNOTATION = f"{GROUP}/settings"
-"""On the pods: a digest of the settings that they began with."""
+TOKEN_ANNOTATION = f"{GROUP}/router-token"
+"""On routers' pods: what tells one token from another. A new one makes new pods: those that have another one do not
+hear each other."""
+_PRIORITY = 1_000_000
+"""Of routers and autoscaler. Pods without a class have 0, replicas too: on full nodes they make room for a router that
+is lost. Kubernetes' own have 2,000,000,000 and more."""
 
 
 def foundation(plan: RuntimePlan) -> Iterator[Manifest]:
@@ -28,13 +39,17 @@ def foundation(plan: RuntimePlan) -> Iterator[Manifest]:
     yield crd()
 
 
-def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
-    """Settings, Deployments, Services, and how many routers may go at once."""
-    settings = _settings(plan)
-    yield named("v1", "ConfigMap", k8s.SETTINGS_NAME, plan.namespace, data={k8s.SETTINGS_KEY: settings})
+def priority(plan: RuntimePlan) -> Manifest:
+    """The class of the runtime's pods. Two runtimes in one cluster have classes of their own."""
+    about = "Routers and autoscaler of aks-inference: before the replicas that they serve and scale."
+    return named(
+        "scheduling.k8s.io/v1", "PriorityClass", _priority_name(plan), None, value=_PRIORITY, description=about
+    )
+
+
+def workloads(plan: RuntimePlan, token_digest: object = None) -> Iterator[Manifest]:
+    """Deployments, Services, and how many routers may go at once. `token_digest`: of the routers' token, keyed."""
     router = labels(k8s.ROUTER_COMPONENT)
-    # A change of the settings makes new pods, one after the other.
-    digest = _then(settings, _digest)
     yield _deployment(
         plan,
         k8s.AUTOSCALER_NAME,
@@ -43,10 +58,11 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
         "autoscaler",
         ("100m", "128Mi"),
         30,
-        digest,
+        {},
     )
     # How many there are is the autoscaler's: a number here would set it back with each apply.
-    yield _deployment(plan, k8s.ROUTER_NAME, router, None, "router", plan.routers.asks, LONGEST_SCORE_S + 60, digest)
+    marks = {} if token_digest is None else {"annotations": {TOKEN_ANNOTATION: token_digest}}
+    yield _deployment(plan, k8s.ROUTER_NAME, router, None, "router", plan.routers.asks, LONGEST_SCORE_S + 60, marks)
     public = [{"name": "http", "port": 80, "targetPort": k8s.HTTP_PORT, "protocol": "TCP"}]
     if plan.tls is not None:
         public.append({"name": "https", "port": 443, "targetPort": k8s.HTTPS_PORT, "protocol": "TCP"})
@@ -63,8 +79,11 @@ def workloads(plan: RuntimePlan) -> Iterator[Manifest]:
     peers = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": router, "ports": among}
     yield named("v1", "Service", k8s.ROUTER_PEERS_NAME, plan.namespace, labels=router, spec=peers)
     if plan.routers.most > 1:
-        budget = {"maxUnavailable": 1, "selector": {"matchLabels": router}}
-        yield named("policy/v1", "PodDisruptionBudget", k8s.ROUTER_NAME, plan.namespace, spec=budget)
+        yield budget(plan.namespace, k8s.ROUTER_NAME, router)
+
+
+def _priority_name(plan: RuntimePlan) -> str:
+    return f"{plan.namespace}-runtime"
 
 
 def _settings(plan: RuntimePlan) -> Any:  # noqa: ANN401 - a text or an output of one
@@ -79,10 +98,6 @@ def _then(value: Any, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - a va
     return value.apply(work) if is_late(value) else work(value)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _deployment(
     plan: RuntimePlan,
     name: str,
@@ -91,7 +106,7 @@ def _deployment(
     module: str,
     asks: tuple[str, str],
     grace_s: int,
-    settings_digest: object,
+    marks: Manifest,
 ) -> Manifest:
     cpu, memory = asks
     tells = plan.webhook is not None and name == k8s.AUTOSCALER_NAME
@@ -102,7 +117,9 @@ def _deployment(
         "image": plan.image,
         "command": ["python", "-m", f"aks_inference_runtime.kubernetes.{module}"],
         "env": [
-            {"name": k8s.SETTINGS_VARIABLE, "value": f"{_SETTINGS_FOLDER}/{k8s.SETTINGS_KEY}"},
+            # In the pod, not beside it: one of an older release that starts again has what it was made for, and a
+            # change makes new pods, one after the other.
+            {"name": k8s.SETTINGS_VARIABLE, "value": _settings(plan)},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
             *([{"name": k8s.WEBHOOK_VARIABLE, "value": f"{_WEBHOOK_FOLDER}/{k8s.WEBHOOK_KEY}"}] if tells else []),
             *(
@@ -117,7 +134,6 @@ def _deployment(
         **agent_probes(),
         "securityContext": RESTRICTED,
         "volumeMounts": [
-            {"name": "settings", "mountPath": _SETTINGS_FOLDER, "readOnly": True},
             {"name": "run", "mountPath": _RUN_FOLDER},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
             *([{"name": "webhook", "mountPath": _WEBHOOK_FOLDER, "readOnly": True}] if tells else []),
@@ -126,12 +142,12 @@ def _deployment(
     }
     pod = {
         "serviceAccountName": name,
+        "priorityClassName": _priority_name(plan),
         "terminationGracePeriodSeconds": grace_s,
         "securityContext": pod_security(),
         "topologySpreadConstraints": spread(selected),
         "containers": [container],
         "volumes": [
-            {"name": "settings", "configMap": {"name": k8s.SETTINGS_NAME}},
             # Sockets: in memory, so that a slow disk holds nothing up.
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": f"{64 * lanes}Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
@@ -146,9 +162,6 @@ def _deployment(
         "selector": {"matchLabels": selected},
         # A new router is there before an old one goes.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "template": {
-            "metadata": {"labels": selected, "annotations": {SETTINGS_ANNOTATION: settings_digest}},
-            "spec": pod,
-        },
+        "template": {"metadata": {"labels": selected, **marks}, "spec": pod},
     }
     return named("apps/v1", "Deployment", name, plan.namespace, labels=selected, spec=spec)

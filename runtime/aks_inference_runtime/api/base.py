@@ -1,4 +1,4 @@
-"""The base of all wire objects: frozen, camelCase in JSON, unknown fields refused."""
+"""The bases of wire objects: frozen, camelCase in JSON, unknown fields refused, or left out."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -19,3 +19,9 @@ class Wire(BaseModel):
     def to_wire(self) -> dict[str, object]:
         """The object as JSON types, without what is absent."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class OpenWire(Wire):
+    """What other releases may say more of: their fields that are unknown here are left out."""
+
+    model_config = ConfigDict(extra="ignore")

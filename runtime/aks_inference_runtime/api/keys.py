@@ -1,5 +1,7 @@
-"""The rule for the keys of an endpoint that a user gives."""
+"""The rule for the keys of an endpoint that a user gives, and digests that nobody without a key can guess at."""
 
+import hashlib
+import hmac
 import re
 
 SHORTEST_KEY = 8
@@ -7,6 +9,8 @@ SHORTEST_KEY = 8
 LONGEST_KEY = 4_096
 """Characters. All header lines of a request together have 15 kB in HAProxy (`tune.bufsize` less `tune.maxrewrite`), and
 one line 8,190 bytes in common proxies and servers (nginx, aiohttp, gunicorn)."""
+DIGEST_LENGTH = 16
+"""Hexadecimal digits of a digest in a name: two of one service are never equal by chance."""
 _CARRIED = re.compile(r"[\x21-\x7e]+")
 
 
@@ -28,6 +32,11 @@ def key_problem(key: str) -> tuple[str, str] | None:
         rule = f"is shorter than {SHORTEST_KEY} characters and easily guessed"
         return rule, "give a longer one, or leave it out to have one generated"
     return None
+
+
+def keyed_digest(key: str, text: str) -> str:
+    """Another one for each text; without the key nobody can try texts until one fits."""
+    return hmac.digest(key.encode(), text.encode(), hashlib.sha256).hex()[:DIGEST_LENGTH]
 
 
 def kept_keys(

@@ -38,11 +38,8 @@ CERTIFICATE_NAME = "aks-inference-certificate"
 """Deployment of the pod that mounts the Key Vault's certificate."""
 CERTIFICATE_HOST_VARIABLE = "AKS_INFERENCE_TLS_HOST"
 """Environment variable of that pod: the host that the certificate must be for."""
-SETTINGS_NAME = "aks-inference-settings"
-"""ConfigMap; its key `settings.json` holds RuntimeSettings."""
-SETTINGS_KEY = "settings.json"
 SETTINGS_VARIABLE = "AKS_INFERENCE_SETTINGS"
-"""Environment variable with the path of the settings file."""
+"""Environment variable with RuntimeSettings as JSON, or with the path of a file of them."""
 TLS_NAME = "aks-inference-router-tls"
 """Secret of type kubernetes.io/tls in the runtime's namespace with a certificate that was given."""
 ISSUED_TLS_NAME = "aks-inference-router-issued"
@@ -115,7 +112,7 @@ _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 
 class RuntimeSettings(Wire):
-    """What routers and autoscaler of one cluster are told, as the JSON file that `AKS_INFERENCE_SETTINGS` names."""
+    """What routers and autoscaler of one cluster are told, as JSON in `AKS_INFERENCE_SETTINGS`."""
 
     namespace: str = RUNTIME_NAMESPACE
     cluster_purpose: str = "FastProd"

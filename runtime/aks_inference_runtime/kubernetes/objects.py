@@ -140,7 +140,8 @@ def declared(
     if before is not None and generation and (before.uid, before.generation) == (uid, generation):
         return before
     try:
-        spec = EndpointSpec.model_validate(_to_hundredths(found["spec"]))
+        # Who declares may be of a newer release than this one.
+        spec = EndpointSpec.model_validate(_to_hundredths(found["spec"]), extra="ignore")
     except ValidationError as error:
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         _log.error("ScoringEndpoint %s/%s cannot be served: %s", namespace, name, error)

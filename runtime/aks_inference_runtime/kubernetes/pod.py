@@ -46,11 +46,11 @@ def router_token(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def settings(environment: Mapping[str, str] = os.environ) -> RuntimeSettings:
-    """From the file that AKS_INFERENCE_SETTINGS names; its defaults without one. Raises InvalidInput."""
-    path = environment.get(SETTINGS_VARIABLE)
-    if not path:
+    """From AKS_INFERENCE_SETTINGS, or the file that it names; their defaults without. Raises InvalidInput."""
+    given = environment.get(SETTINGS_VARIABLE)
+    if not given:
         return RuntimeSettings()
     try:
-        return RuntimeSettings.model_validate_json(Path(path).read_bytes())
+        return RuntimeSettings.model_validate_json(given if given.startswith("{") else Path(given).read_bytes())
     except (OSError, ValidationError) as error:
-        raise InvalidInput(f"{SETTINGS_VARIABLE}={path}: {error}") from None
+        raise InvalidInput(f"{SETTINGS_VARIABLE}={given}: {error}") from None

@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp import web
 from pydantic import Field, ValidationError
 
-from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.api.base import OpenWire
 from aks_inference_runtime.autoscaler.routers import Figures
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
@@ -32,7 +32,7 @@ PATH = "/v1/load"
 Loads = Mapping[VersionKey, VersionLoad]
 
 
-class VersionReport(Wire):
+class VersionReport(OpenWire):
     """The figures of one version."""
 
     endpoint: str
@@ -44,7 +44,7 @@ class VersionReport(Wire):
     rejected_total: int
 
 
-class RouterReport(Wire):
+class RouterReport(OpenWire):
     """The router's own figures: see `autoscaler.routers.Figures`."""
 
     number: int
@@ -54,7 +54,7 @@ class RouterReport(Wire):
     busiest: float
 
 
-class Report(Wire):
+class Report(OpenWire):
     """One line."""
 
     changed: tuple[VersionReport, ...] = ()

@@ -6,14 +6,14 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from aks_inference_runtime.api.base import Wire
+from aks_inference_runtime.api.base import OpenWire
 from aks_inference_runtime.router.ownership import Epoch
 
 SILENCE_S = 0.5
 """A router that was not heard for so long is taken for dead: five words. A new owner serves within a second."""
 
 
-class Word(Wire):
+class Word(OpenWire):
     """One line of the stream."""
 
     router: str

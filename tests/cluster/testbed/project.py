@@ -7,11 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from aks_inference_runtime.api.kubernetes import ROUTER_NAME, RuntimeSettings
+from aks_inference_runtime.kubernetes.pod import settings
+
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_S = 360
 """A replica that cannot start is given up after three restarts, between which the kubelet waits longer and longer."""
 SALT = "v1:fXzlv8jotfE=:v1:ieTyVVKSWX0nl+mJ:Aumk86Qp7BmQSzDPsNQtmY07dL08bg=="
 """Of the passphrase "x"."""
+
+
+def settings_of(api: Any, namespace: str) -> RuntimeSettings:
+    """What routers of a namespace are told."""
+    found = api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{ROUTER_NAME}").body
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    return settings({one["name"]: one.get("value", "") for one in container["env"]})
 
 
 class Project:
