@@ -27,7 +27,7 @@ runtime = InferenceRuntime(
     "runtime", image="runtime:1", kubeconfig=told["kubeconfig"], namespace=told["runtime"], service_type="ClusterIP"
 )
 config = {"entry_script": "score.py", "source_directory": "code", "environment": {
-    "environment_variables": {"PLAIN": "seen", "TOKEN": pulumi.Output.secret("hidden-token-value")}}}
+    "environment_variables": {"PLAIN": "seen", "TOKEN": pulumi.Output.secret(told["token"])}}}
 service = ModelWebService("churn", target=runtime, image="scoring:1", namespace=told["namespace"],
                           inference_config=config, **told["service"])
 rollout = ControlledRolloutEndpoint("fraud", target=runtime.target, namespace=told["namespace"], versions=[
@@ -46,12 +46,14 @@ def project(cluster, fake_nodes, namespace, tmp_path):
     runtime = f"runtime-{namespace[5:]}"
     reporter = Reporter(cluster.api, namespace)
     reporter.start()
-    yield Project(tmp_path, PROGRAM, kubeconfig=str(cluster.kubeconfig), runtime=runtime, namespace=namespace)
+    told = {"runtime": runtime, "namespace": namespace, "token": "hidden-token-value"}
+    yield Project(tmp_path, PROGRAM, kubeconfig=str(cluster.kubeconfig), **told)
     reporter.over.set()
     reporter.join()
     for kind in ("clusterroles", "clusterrolebindings"):
         for name in (k8s.ROUTER_NAME, k8s.AUTOSCALER_NAME):
             cluster.api.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{runtime}:{name}")
+    cluster.api.delete(f"/apis/scheduling.k8s.io/v1/priorityclasses/{runtime}-runtime")
     cluster.api.delete(f"/api/v1/namespaces/{runtime}")
 
 
@@ -62,6 +64,69 @@ def versions_of(api: Any, *paths: str) -> dict[str, str]:
         for item in api.get(path).body["items"]:
             found[f"{path}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
     return found
+
+
+def secret_of(deployment: dict[str, Any]) -> str:
+    """The Secret with the variables of its pods."""
+    (scoring,) = deployment["spec"]["template"]["spec"]["containers"]
+    (found,) = scoring["envFrom"]
+    return found["secretRef"]["name"]
+
+
+@pytest.mark.long
+def test_secret_variables_and_a_namespace_change(cluster, project, namespace):
+    """Another value is another Secret and another endpoint; another namespace takes the endpoint along."""
+    api = cluster.api
+    project.up()
+
+    def now(space=namespace):
+        deployment = api.get(f"/apis/apps/v1/namespaces/{space}/deployments/churn-default").body
+        name = secret_of(deployment)
+        secret = api.get(f"/api/v1/namespaces/{space}/secrets/{name}").body
+        endpoint = api.get(f"/apis/{API_VERSION}/namespaces/{space}/scoringendpoints/churn").body
+        return name, secret, endpoint
+
+    name, secret, endpoint = now()
+    assert secret["immutable"] is True
+    assert base64.b64decode(secret["data"]["TOKEN"]).decode() == "hidden-token-value"
+    said = json.dumps([endpoint, api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments").body])
+    for text in ("hidden-token-value", json.dumps({"TOKEN": "hidden-token-value"})):
+        assert hashlib.sha256(text.encode()).hexdigest()[:10] not in said, "nobody tries values until one fits"
+    assert " updated" not in project.up()
+
+    # The pods are others: the endpoint waits for them
+    project.told["token"] = "another-token-value"
+    project.up()
+    changed, secret, after = now()
+    assert changed != name
+    assert base64.b64decode(secret["data"]["TOKEN"]).decode() == "another-token-value"
+    assert after["metadata"]["generation"] == endpoint["metadata"]["generation"] + 1
+    assert api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}").status == 404
+    # And back, as after a change that failed
+    project.told["token"] = "hidden-token-value"
+    project.up()
+    assert now()[0] == name
+    assert now()[1]["data"]
+
+    # The older of two endpoints of one name is served: it goes before the other comes
+    other = f"{namespace}-other"
+    assert api.create("/api/v1/namespaces", {"metadata": {"name": other}}).status == 201
+    reporter = Reporter(api, other)
+    reporter.start()
+    try:
+        project.told["namespace"] = other
+        shown = project.must("preview", "--stack", "dev")
+        assert "replace" in shown
+        project.up()
+        left, moved = (f"/apis/{API_VERSION}/namespaces/{space}/scoringendpoints" for space in (namespace, other))
+        assert api.get(left).body["items"] == []
+        assert {item["metadata"]["name"] for item in api.get(moved).body["items"]} == {"churn", "fraud"}
+        assert now(other)[0] == name
+        project.must("destroy", "--yes", "--stack", "dev")
+    finally:
+        reporter.over.set()
+        reporter.join()
+        api.delete(f"/api/v1/namespaces/{other}")
 
 
 @pytest.mark.long
@@ -84,6 +149,11 @@ def test_the_whole_life(cluster, project, namespace, until):
     assert set(made) == {"churn-default", "fraud-blue", "fraud-green"}
     assert made["fraud-blue"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}
     pod = made["churn-default"]["spec"]["template"]["spec"]
+    budgets = api.get(f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets").body["items"]
+    assert {b["metadata"]["name"] for b in budgets} == set(made), "a drain takes one after the other"
+    budget = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/churn-default"
+    # Also of the only one
+    until(lambda: api.get(budget).body["status"].get("disruptionsAllowed") == 1)
     (gate,), (scoring,) = pod["initContainers"], pod["containers"]
     assert gate["restartPolicy"] == "Always", "a sidecar: there before and after the scoring server"
     assert "readinessProbe" in gate
@@ -104,6 +174,7 @@ def test_the_whole_life(cluster, project, namespace, until):
     for text in ("hidden-token-value", base64.b64encode(b"hidden-token-value").decode()):
         assert text not in objects
     outputs = project.outputs()
+    assert api.get(f"/apis/scheduling.k8s.io/v1/priorityclasses/{runtime}-runtime").body["value"] > 0
     keys = [outputs["primary"], outputs["secondary"]]
     secret = api.get(f"/api/v1/namespaces/{runtime}/secrets/{k8s.keys_secret_name('churn')}").body
     digests = base64.b64decode(secret["data"][k8s.KEYS_FIELD]).decode().split()

@@ -107,6 +107,8 @@ class FakeEngine(resource_pb2_grpc.ResourceMonitorServicer, engine_pb2_grpc.Engi
                 uri = f"http://127.0.0.1:8890/api/v1/service/{name}/score"
                 keys = {"primaryKey": later("k1"), "secondaryKey": later("k2")}
                 return {"scoringUri": uri, "swaggerUri": uri, "state": later("Healthy"), **keys}
+            case "EndpointKeys":
+                return {name: later(f"{name}-of-it") for name in ("primaryKey", "secondaryKey", "digests")}
             case "UserAssignedIdentity":
                 return {"name": inputs.get("resourceName", "identity1"), "principalId": later("principal-1")}
             case "ManagedCluster":

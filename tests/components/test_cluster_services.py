@@ -14,6 +14,14 @@ for name, settings in {services}:
     ModelWebService(name, target=cluster, image="registry.example/m:1", inference_config=dict(entry_script="score.py"),
                     **settings)
 """
+SECRET_VARIABLE = """
+import pulumi
+from aks_inference import InferenceRuntime, ModelWebService
+runtime = InferenceRuntime("runtime", image="registry.example/runtime:1")
+environment = dict(environment_variables=dict(TOKEN=pulumi.Output.secret("{value}")))
+ModelWebService("churn", target=runtime, image="registry.example/m:1",
+                inference_config=dict(entry_script="score.py", environment=environment))
+"""
 RUNTIME = ', runtime=dict(image="registry.example/runtime:1")'
 
 
@@ -136,3 +144,60 @@ def test_without_the_runtime_services_are_refused(run_program: Callable[..., Any
     outcome = run_program(program([("churn", {"num_replicas": 2})], ""))
     assert outcome.code == 1
     assert "give the AksInferenceCluster its runtime" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("network", "value"),
+    [
+        ('plugin="azure", plugin_mode="overlay"', ""),
+        ('plugin="azure", plugin_mode="overlay", policy="none"', ' = "none"'),
+    ],
+)
+def test_pods_that_reach_gates_past_the_routers_are_told(
+    run_program: Callable[..., Any], network: str, value: str
+) -> None:
+    text = program([("churn", {"num_replicas": 2})])
+    outcome = run_program(text.replace('plugin="azure", plugin_mode="overlay"', network))
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    said = outcome.engine.said("WARNING")
+    assert f"network.policy{value}: no NetworkPolicy is enforced: every pod of the cluster can score without a" in said
+    assert 'use policy "cilium" with dataplane "cilium", or policy "calico"' in said
+
+
+@pytest.mark.parametrize(
+    ("network", "more"),
+    [
+        ('plugin="azure", policy="calico"', RUNTIME),
+        ('plugin="azure", dataplane="cilium"', RUNTIME),
+        ('plugin="azure"', ""),
+    ],
+)
+def test_where_policies_are_enforced_nothing_is_told(run_program: Callable[..., Any], network: str, more: str) -> None:
+    outcome = run_program(program([], more).replace('plugin="azure", plugin_mode="overlay"', network))
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    assert "NetworkPolicy" not in outcome.engine.said("WARNING")
+
+
+def test_secret_variables_have_a_secret_of_their_own_by_what_they_are(run_program: Callable[..., Any]) -> None:
+    """Its name says nothing that could be tried out, and changes with them; the endpoint's version with its pods."""
+
+    def made(value: str) -> tuple[Any, Any, Any]:
+        outcome = run_program(SECRET_VARIABLE.format(value=value), preview=False)
+        assert outcome.code == 0, outcome.error + outcome.stderr
+        (secret,) = [s for s in outcome.engine.of("Secret") if "-environment-" in s.inputs["metadata"]["name"]]
+        (deployment,) = [d for d in outcome.engine.of("Deployment") if d.inputs["metadata"]["name"] == "churn-default"]
+        (endpoint,) = outcome.engine.of("ScoringEndpoint")
+        return secret, deployment, endpoint
+
+    (secret, deployment, endpoint), (other, _, moved), (again, _, same) = made("one"), made("two"), made("one")
+    name = secret.inputs["metadata"]["name"]
+    assert secret.inputs["immutable"] is True
+    (scoring,) = deployment.inputs["spec"]["template"]["spec"]["containers"]
+    assert scoring["envFrom"] == [{"secretRef": {"name": name}}]
+    assert other.inputs["metadata"]["name"] != name == again.inputs["metadata"]["name"]
+    # One is made before the other goes, and the way back makes nothing that is about to go.
+    assert other.name != secret.name == again.name
+    digests = [one.inputs["spec"]["versions"][0]["podTemplate"] for one in (endpoint, moved, same)]
+    assert digests[0] == digests[2] != digests[1]
+    assert deployment.inputs["metadata"]["annotations"]["aks-inference.dev/pod-template"] == digests[0]
+    assert endpoint.request.deleteBeforeReplace

@@ -271,6 +271,56 @@ def test_states(
         assert "0/3 nodes fit" in condition["message"]
 
 
+@pytest.mark.parametrize(("seen", "known_s", "state"), [("new", 0.5, "Healthy"), ("old", 0.5, "Transitioning")])
+def test_a_change_of_the_pods_alone_is_waited_for(seen: str, known_s: float, state: str) -> None:
+    """Also while the Deployment is known only as it was before: its pods are ready, and are others."""
+    green = ("ns", "svc", "green")
+    blue = work(pod_template=seen)
+    pods = {("ns", "svc", "blue"): [pod()], green: [pod("green")]}
+    facts = Facts(
+        endpoint=declared(podTemplate="new"),
+        name_in_use=False,
+        workloads={blue.version: blue, green: work("green")},
+        pods=pods,
+        newest=pods,
+        loads={},
+        scaling={},
+        served_generation=3,
+        log_tails={},
+        url="http://router",
+        now="2026-01-01T00:00:00Z",
+        known_s=known_s,
+    )
+    assert status_of(facts)["state"] == state
+    # A Deployment that never says so holds nothing up.
+    assert status_of(replace(facts, known_s=60))["state"] == "Healthy"
+
+
+def test_what_newer_releases_say_more_of_is_left_out() -> None:
+    """Of different releases are routers among each other while they are replaced, and who declares."""
+    said = {"router": "a", "clock": 1, "candidates": ["a"], "mood": "good"}
+    assert Word.model_validate(said) == word("a", "a", clock=1)
+    report = {"number": 1, "routingMs": 1, "cores": 1, "busiest": 1, "mood": "good"}
+    assert reports.Report.model_validate({"router": report, "mood": "good"}).router is not None
+    version = {"name": "blue", "isDefault": True, "code": {**CODE, "mood": "good"}, "mood": "good"}
+    metadata = {"namespace": "ns", "name": "svc", "uid": "u", "generation": 1}
+    found = objects.declared({"metadata": metadata, "spec": {"versions": [version], "mood": "good"}})
+    assert found is not None
+    assert found.spec == EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
+
+
+@pytest.mark.parametrize(
+    ("status", "address"),
+    [
+        ({}, None),
+        ({"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}, "203.0.113.7"),
+        ({"loadBalancer": {"ingress": [{"hostname": "b.example.com"}]}}, "b.example.com"),
+    ],
+)
+def test_the_address_of_a_load_balancer(status: dict[str, Any], address: str | None) -> None:
+    assert objects.balancer({"metadata": {"name": "r"}, "spec": {}, "status": status}) == address
+
+
 # --- metrics
 
 

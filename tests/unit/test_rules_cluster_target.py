@@ -10,7 +10,9 @@ from aks_inference.rollout.spec import plan_rollout
 from aks_inference.service.endpoint import EndpointPlan
 from aks_inference.service.placing import CODE_LIMIT_BYTES
 from aks_inference.service.replicas import Replica, code_object, deployment, endpoint_object
+from aks_inference.service.rollouts import PROGRESS_S, template_digest
 from aks_inference.service.spec import plan_service
+from aks_inference_runtime.api.endpoint import MOST
 from aks_inference_runtime.api.target import KubernetesTarget, LocalTarget, format_target, parse_target
 
 CLUSTER = KubernetesTarget(name="prod", namespace="aks-inference-system", image="runtime:1")
@@ -172,7 +174,7 @@ def test_a_service_account_brings_workload_identity() -> None:
 
 def test_nothing_of_this_machine_is_in_the_endpoint(project: Path) -> None:
     found = planned()
-    spec = endpoint_object("churn", "default", found.wire())["spec"]
+    spec = endpoint_object("churn", "default", found.wire(), 60)["spec"]
     assert str(project) not in str(spec)
     assert spec["versions"][0]["code"]["sourceDirectory"] == "code"
 
@@ -194,3 +196,33 @@ def test_the_gate_sends_traces_where_the_runtime_says() -> None:
         text = str(deployment(made)["spec"]["template"]["spec"]["initContainers"])
         assert ('"otlpEndpoint": "http://c:4318"' in text) is told
         assert ('"traceRatio": 0.5' in text) is told
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"service_account_name": "reader"},
+        {"image_pull_secrets": ["other"]},
+        {"spot": True},
+        {"image": "scoring:2"},
+        {
+            "inference_config": {
+                "entry_script": "score.py",
+                "source_directory": "code",
+                "environment": {"environment_variables": {"LEVEL": "2"}},
+            }
+        },
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_change_of_the_pods_alone_is_another_digest(changed: dict[str, Any]) -> None:
+    assert template_digest(deployment(replica())) == template_digest(deployment(replica()))
+    assert template_digest(deployment(replica())) != template_digest(deployment(replica(**changed)))
+
+
+def test_a_slow_start_is_no_failure() -> None:
+    """A liveness probe that leaves a replica hours leaves them to its rollout, too; the wait is longer than that."""
+    slow = {"initial_delay_seconds": 7_200, "period_seconds": 60, "failure_threshold": 10}
+    assert deployment(replica(**slow))["spec"]["progressDeadlineSeconds"] == PROGRESS_S + 7_800
+    longest = deployment(replica(period_seconds=10**6, failure_threshold=10**6))
+    assert longest["spec"]["progressDeadlineSeconds"] == MOST, "a number of 32 bits"

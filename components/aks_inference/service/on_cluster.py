@@ -1,25 +1,30 @@
 """The children of an endpoint on a Kubernetes target, and its outputs."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
 
+from aks_inference.component import known
 from aks_inference.images.child import image_resource
 from aks_inference.images.registry import RegistryPlan
-from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
+from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical
 from aks_inference.resources import EndpointKeys, ImageVolumes
 from aks_inference.service import data_pods, replicas
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
 from aks_inference.service.insights import shown_to_engine
 from aks_inference.service.model_pods import Delivery
 from aks_inference.service.replicas import Replica
+from aks_inference.service.rollouts import progress_s, template_digest, with_digest
 from aks_inference.service.stored import can_mount, directory_of, register_stored
 from aks_inference_runtime.api.endpoint import AuthMode
+from aks_inference_runtime.api.keys import keyed_digest
+
+_TOLD_S = 60
+"""Beyond the rollout's own time: a rollout that is given up says why, where a wait that ends does not."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class ClusterEndpoint:
         self._volumes: ImageVolumes | None = None
         self._images: dict[str, Any] = {}
         """Of versions whose image is known only later."""
+        self._templates: dict[str, pulumi.Output[str]] = {}
+        """Digest of each version's pods."""
+        self._key: pulumi.Output[str | None] | None = None
+        """Of digests of secrets."""
         self._provider = provider or KubernetesProvider(name, target.kubeconfig, target.context, child)
 
     def serve(self) -> Served:
@@ -59,10 +68,14 @@ class ClusterEndpoint:
             waits += self._version(version)
         wire = plan.wire()
         for declared in wire["spec"]["versions"]:
+            declared["podTemplate"] = self._templates[declared["name"]]
             if (image := self._images.get(declared["name"])) is not None:
                 declared["container"]["image"] = image
         # The pods are waited for by the endpoint's condition: first it must be there, so that they get their number.
-        served = self._object(replicas.endpoint_object(plan.name, space, wire), *waits)
+        wait_s = max(progress_s(version.version) for version in plan.versions) + _TOLD_S
+        # Of two endpoints of one name the older is served: in another namespace it must go first.
+        first = pulumi.ResourceOptions(delete_before_replace=True)
+        served = self._object(replicas.endpoint_object(plan.name, space, wire, wait_s), *waits, opts=first)
         nothing: pulumi.Output[str | None] = pulumi.Output.from_input(None)
         return Served(
             scoring_uri=served.status.apply(lambda status: _text(status, "scoringUri")),
@@ -99,21 +112,39 @@ class ClusterEndpoint:
             shared_memory=planned.image.shared_memory,
         )
         service = self._object(replicas.service(replica))
+        self._object(replicas.budget(replica))
         after: list[pulumi.Resource] = [service, *used]
         if replica.mounts_code:
             after.append(self._object(replicas.code_object(replica)))
         if replica.version.model_data is not None:
             package = data_pods.package_object(replica.name, replica.namespace, replica.labels)
             after.append(self._object(package))
-        digest = None
         if replica.hidden:
-            late: pulumi.Output[Any] = pulumi.Output.all(
-                **{name: shown_to_engine(value) for name, value in planned.late_variables.items()}
-            )
-            values: pulumi.Output[Any] = pulumi.Output.secret(late)
-            after.append(self._object(_environment(replica, values)))
-            digest = values.apply(_digest)
-        return [service, self._object(replicas.deployment(replica, digest), *after)]
+            replica = replace(replica, environment_name=self._environment(replica, planned.late_variables))
+        manifest = replicas.deployment(replica)
+        whole: pulumi.Output[Any] = pulumi.Output.from_input(manifest)
+        digest = self._templates[planned.version.name] = whole.apply(template_digest)
+        return [service, self._object(with_digest(manifest, digest), *after)]
+
+    def _environment(self, replica: Replica, variables: Mapping[str, Any]) -> pulumi.Output[str]:
+        """The name of a Secret with these variables, which is made where it is known: another one for other values.
+
+        So the one before stays until the Deployment has the new one, and a way back to it makes nothing anew.
+        """
+        if self._key is None:
+            self._key = EndpointKeys(f"{self._name}-variables", {}, self._child).primary_key
+        late = {name: shown_to_engine(value) for name, value in variables.items()}
+
+        def made(found: Any) -> pulumi.Output[str]:  # noqa: ANN401 - JSON
+            key, values = found
+            digest = keyed_digest(key or "", json.dumps(values, sort_keys=True))
+            named = replace(replica, environment_name=f"{replica.name}-environment-{digest}")
+            data = {name: _encoded(str(value)) for name, value in values.items()}
+            secret = self._object(replicas.environment_object(named, pulumi.Output.secret(data)))
+            return known(str(named.environment_name), secret)
+
+        both: pulumi.Output[Any] = pulumi.Output.all(self._key, pulumi.Output.all(**late))
+        return pulumi.Output.unsecret(both.apply(made))
 
     def _image(self, planned: VersionPlan, used: list[pulumi.Resource]) -> pulumi.Output[str] | None:
         """The image of a version that is found or built. `used` gets its resource."""
@@ -158,25 +189,18 @@ class ClusterEndpoint:
             self._volumes = ImageVolumes(f"{self._name}-volumes", {**inputs, "context": self._target.context}, merged)
         return self._volumes
 
-    def _object(self, manifest: Manifest, *after: pulumi.Resource) -> KubernetesObject:
+    def _object(
+        self, manifest: Manifest, *after: pulumi.Resource, opts: pulumi.ResourceOptions | None = None
+    ) -> KubernetesObject:
         # The runtime brings the definition, and the namespace of the keys' digests.
         runtime = [] if self._plan.target.cluster is None else [self._plan.target.cluster]
         options = pulumi.ResourceOptions(provider=self._provider, depends_on=[*runtime, *after])
-        merged = pulumi.ResourceOptions.merge(self._child, options)
+        merged = pulumi.ResourceOptions.merge(pulumi.ResourceOptions.merge(self._child, options), opts)
         return KubernetesObject(f"{self._name}-{logical(manifest)}", manifest, merged)
-
-
-def _environment(replica: Replica, values: pulumi.Output[Any]) -> Manifest:
-    data = values.apply(lambda known: {name: _encoded(str(value)) for name, value in known.items()})
-    return named("v1", "Secret", replica.environment_name, replica.namespace, labels=replica.labels, data=data)
 
 
 def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _text(status: Any, name: str) -> str:  # noqa: ANN401 - JSON

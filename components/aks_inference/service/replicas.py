@@ -15,12 +15,12 @@ from aks_inference.pods import GPU_TOLERATIONS, RESTRICTED, SPOT_TOLERATIONS, do
 from aks_inference.service import data_pods, shared_memory
 from aks_inference.service.model_pods import Delivery, fetching, mounts, volumes
 from aks_inference.service.placing import PLACING, Placing, code_files
+from aks_inference.service.rollouts import progress_s
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND, Container, EndpointVersion, Protocol
 from aks_inference_runtime.api.replica import APP_ROOT, code_folder, entry_script, variables
 from aks_inference_runtime.api.target import KubernetesTarget
 
-ENVIRONMENT_DIGEST = "aks-inference.dev/environment-digest"
 OF_NAMESPACE = "aks-inference.dev/namespace"
 _SCRIPT_FOLDER = "source"
 """Of an entry script without a folder of its own: a file cannot be mounted beside others."""
@@ -50,6 +50,8 @@ class Replica:
     """In place of the scoring server."""
     shared_memory: int | None = None
     """MiB, of the container that answers; None: the node's own."""
+    environment_name: Any = ""
+    """Of the Secret with `hidden`: another with each change, so that pods of before keep theirs."""
 
     @property
     def name(self) -> str:
@@ -86,19 +88,15 @@ class Replica:
         """Of the ConfigMap with the code: another with each change."""
         return f"{self.name}-{self.version.code.digest.partition(':')[2][:10]}"
 
-    @property
-    def environment_name(self) -> str:
-        """Of the Secret with variables that are not for everybody."""
-        return f"{self.name}-environment"
 
-
-def endpoint_object(name: str, namespace: str, wire: Mapping[str, Any]) -> Manifest:
+def endpoint_object(name: str, namespace: str, wire: Mapping[str, Any], wait_s: int) -> Manifest:
     """The ScoringEndpoint from its JSON form, without what is only of the machine that applies, and without values of
-    environment variables, which the pods have.
+    environment variables, which the pods have. `wait_s`: for its condition, where no time-out of the resource is given.
     """
     spec = {key: value for key, value in wire["spec"].items() if key != "port"}
     spec["versions"] = [_public(version) for version in spec["versions"]]
-    return named(API_VERSION, KIND, name, namespace, annotations=WAIT_FOR_READY, spec=spec)
+    waits = {**WAIT_FOR_READY, "pulumi.com/timeoutSeconds": str(wait_s)}
+    return named(API_VERSION, KIND, name, namespace, annotations=waits, spec=spec)
 
 
 def _public(version: Mapping[str, Any]) -> Manifest:
@@ -162,9 +160,20 @@ def service(replica: Replica) -> Manifest:
     return named("v1", "Service", replica.name, replica.namespace, labels=replica.labels, spec=spec)
 
 
-def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
+def budget(replica: Replica) -> Manifest:
+    """How many replicas a drain may take at once."""
+    return pods.budget(replica.namespace, replica.name, replica.selector, labels=replica.labels)
+
+
+def environment_object(replica: Replica, data: object) -> Manifest:
+    """Variables that are not for everybody. `data`: base64, secret."""
+    name, labels = replica.environment_name, replica.labels
+    return named("v1", "Secret", name, replica.namespace, labels=labels, immutable=True, data=data)
+
+
+def deployment(replica: Replica) -> Manifest:
     """The pods. It says nothing of `replicas`: the autoscaler owns the scale, also of a fixed number, so that no apply
-    ever sets it back. `environment_digest`: of what stands in the Secret, so that a change is a rollout.
+    ever sets it back.
     """
     version, placing = replica.version, replica.placing
     grace = -(-version.requests.scoring_timeout_ms // 1_000) + _GRACE_S
@@ -204,14 +213,12 @@ def deployment(replica: Replica, environment_digest: object = None) -> Manifest:
         pod["volumes"] += volumes(replica.delivery, replica.target)
     if replica.shared_memory is not None:
         pod["volumes"].append(shared_memory.volume(replica.shared_memory))
-    metadata: Manifest = {"labels": labels}
-    if environment_digest is not None:
-        metadata["annotations"] = {ENVIRONMENT_DIGEST: environment_digest}
     rolling = {"maxSurge": placing.max_surge, "maxUnavailable": placing.max_unavailable}
     spec = {
         "selector": {"matchLabels": replica.selector},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
-        "template": {"metadata": metadata, "spec": pod},
+        "progressDeadlineSeconds": progress_s(version),
+        "template": {"metadata": {"labels": labels}, "spec": pod},
     }
     # The endpoint's own condition says when they are ready, and why they are not.
     at_once = {"pulumi.com/skipAwait": "true"}

@@ -175,6 +175,9 @@ class EndpointVersion(Wire):
     code: Code
     environment: Environment = Environment()
     container: Container | None = None
+    pod_template: str | None = None
+    """Kubernetes only: a digest of what its pods are made from, of which most stands nowhere else here. A changed pod
+    is a changed endpoint, which is served once such pods are ready."""
     resources: Resources = Resources()
     scaling: Scaling = Scaling()
     requests: Requests = Requests()

@@ -189,8 +189,11 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
     trouble = next((pod.trouble for pod in mine if pod.trouble), "") or facts.creating.get(place, "")
     trouble = trouble or (workload.refused if workload else "")
     unschedulable = next((pod.unschedulable for pod in mine if pod.unschedulable), "")
+    # What is known of the pods may be of before a change of theirs alone.
+    seen = facts.known_s >= HEARD_S or (workload is not None and workload.pod_template == version.pod_template)
     rolled_out = (
         workload is not None
+        and seen
         and workload.current
         and workload.updated == workload.total
         and workload.updated >= min(wanted, least(version))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from sys import intern
 
-from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, VERSION_LABEL
+from aks_inference_runtime.api.kubernetes import ENDPOINT_LABEL, POD_TEMPLATE_ANNOTATION, VERSION_LABEL
 from aks_inference_runtime.api.replica import CACHE_VOLUME
 from aks_inference_runtime.kubernetes.client import Object
 from aks_inference_runtime.kubernetes.room import Amounts, PodNeed, bears_spot, need_of, requests_of, turned_away
@@ -62,6 +62,8 @@ class Workload:
     """Why the API server takes no pod of it: a quota, a policy."""
     spot: bool = False
     """Whether its pods may run on spot nodes."""
+    pod_template: str | None = None
+    """Digest of what its pods are made from, by who declared it."""
 
     @property
     def forbidden(self) -> bool:
@@ -137,6 +139,7 @@ def workload(found: Object) -> Workload | None:
         revision=(metadata.get("annotations") or {}).get(_REVISION, ""),
         refused=next((_words(c) for c in conditions if _refused(c)), ""),
         spot=bears_spot(spec["template"]["spec"]),
+        pod_template=(metadata.get("annotations") or {}).get(POD_TEMPLATE_ANNOTATION),
     )
 
 
