@@ -115,7 +115,8 @@ CHILDREN = {
             * 2
         ),
         *(["kubernetes:networking.k8s.io/v1:NetworkPolicy"] * 2),
-        *(["kubernetes:core/v1:ConfigMap"] * 3),
+        "kubernetes:scheduling.k8s.io/v1:PriorityClass",
+        *(["kubernetes:core/v1:ConfigMap"] * 2),
         *(["kubernetes:apps/v1:Deployment"] * 2),
         *(["kubernetes:core/v1:Service"] * 2),
         PREFIX + "EndpointKeys",
