@@ -9,14 +9,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from chunked_bodies import chunked
 
 from aks_inference_runtime.api import kubernetes as k8s
+from testbed.contract import KEY, Answer, Client, Target
 from testbed.processes import free_ports
 from testbed.project import Project
 
@@ -44,12 +44,21 @@ slow = ModelWebService("slow", target=runtime, inference_config=late, num_replic
                        primary_key="contract-key-1", **placed)
 grows = ModelWebService("grows", target=runtime, inference_config=config, autoscale_enabled=True,
                         autoscale_max_replicas=2, max_request_wait_time=30000, primary_key="contract-key-1", **placed)
+pair = ModelWebService("pair", target=runtime, inference_config=config, num_replicas=1, max_request_wait_time=30000,
+                       replica_max_concurrent_requests=2, primary_key="contract-key-1", **placed)
+for name, starts, waits in (("cold", 2, 60000), ("never", 8, 1000)):
+    cold = {**config, "environment": {"environment_variables": {"START_SECONDS": str(starts)}}}
+    ModelWebService(name, target=runtime, inference_config=cold, autoscale_enabled=True, scale_to_zero=True,
+                    autoscale_max_replicas=1, autoscale_scale_down_delay_seconds=2, max_request_wait_time=300,
+                    cold_start_timeout_ms=waits, primary_key="contract-key-1", **placed)
 free = ModelWebService("free", target=runtime, inference_config=config, num_replicas=1, auth_enabled=False, **placed)
 pulumi.export("state", service.state)
 """
 SCRIPT = """
 import os
+import tempfile
 import time
+from pathlib import Path
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
@@ -68,58 +77,23 @@ def run(request):
         raise ValueError("as asked")
     if told.get("who"):
         return AMLResponse(ME, 200)
+    if told.get("count"):
+        return AMLResponse(str(at_once()), 200)
     return AMLResponse(told.get("say", "scored"), told.get("status", 200))
+
+def at_once():
+    # In all workers of this replica: the most that this request has seen.
+    name = f"at-once-{os.getppid()}-"
+    folder, most = Path(tempfile.gettempdir()), 0
+    mark = folder / f"{name}{os.urandom(8).hex()}"
+    mark.touch()
+    for _ in range(20):
+        most = max(most, len(list(folder.glob(f"{name}*"))))
+        time.sleep(0.01)
+    mark.unlink()
+    return most
 """
-KEY, OTHER_KEY = "contract-key-1", "contract-key-2"
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    reason: str
-    version: str
-    text: str
-    headers: Any
-    seconds: float
-
-
-class Client:
-    """Asks the endpoints at one address."""
-
-    def __init__(self, address: str, session: aiohttp.ClientSession) -> None:
-        self.address, self.session = address, session
-
-    async def score(
-        self,
-        body: object = None,
-        endpoint: str = "contract",
-        key: str | None = KEY,
-        method: str = "POST",
-        **headers: str,
-    ) -> Answer:
-        sent = {**({"Authorization": f"Bearer {key}"} if key else {}), **headers}
-        begun = time.monotonic()
-        uri = f"http://{self.address}/api/v1/service/{endpoint}/score"
-        async with self.session.request(method, uri, json=body or {}, headers=sent) as answer:
-            text = await answer.text()
-            told = answer.headers
-            return Answer(
-                answer.status,
-                told.get("x-aks-inference-reason", ""),
-                told.get("x-aks-inference-version", ""),
-                text,
-                told,
-                time.monotonic() - begun,
-            )
-
-
-@dataclass(frozen=True)
-class Target:
-    """What serves."""
-
-    address: str
-    """`host:port`."""
-    project: Project
+OTHER_KEY = "contract-key-2"
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("cluster", marks=pytest.mark.long)])
@@ -201,6 +175,17 @@ async def test_what_is_no_request_of_ours(client, rest, status, reason):
     writer.close()
     assert answer.startswith(f"HTTP/1.1 {status}".encode())
     assert f"x-aks-inference-reason: {reason}".encode() in answer.lower()
+
+
+async def test_a_body_of_unknown_length_that_is_too_large(client):
+    """Seen by who alone reads such a body: the gate, at the byte above the limit."""
+    await settled(client)
+
+    host, _, port = client.address.partition(":")
+    answer = await chunked(host, int(port or 80), "contract", KEY, 101)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"x-aks-inference-reason: too-large" in answer
+    await settled(client)
 
 
 @pytest.mark.parametrize("status", [200, 201, 400, 404, 418, 429, 500, 503])
@@ -290,6 +275,43 @@ async def test_replicas_between_their_bounds(client):
         await asyncio.gather(*(asks() for _ in range(6)))
     answers = await asyncio.gather(*(client.score({"sleep": 0.1, "who": True}, endpoint="grows") for _ in range(40)))
     assert {answer.text for answer in answers} == seen
+
+
+async def test_the_limit_as_the_replica_counts_it(client):
+    """I1: as many at once as it takes, of many more that wait, and no more."""
+    answers = await asyncio.gather(*(client.score({"count": True}, endpoint="pair") for _ in range(20)))
+    assert {answer.status for answer in answers} == {200}
+    assert max(int(answer.text) for answer in answers) == 2
+
+
+async def asleep(client: Client, endpoint: str) -> Answer:
+    """The answer to who comes once there is no replica: another one than before, or none in time."""
+    first: str | None = None
+    async with asyncio.timeout(150):
+        while True:
+            answer = await client.score({"who": True}, endpoint=endpoint)
+            if answer.status != 200 or answer.text != (first or answer.text):
+                return answer
+            first = answer.text
+            # Nobody asks meanwhile: that is what it goes by.
+            await asyncio.sleep(8)
+
+
+async def test_who_wakes_a_service_is_served(client):
+    """From no replica at all, long after the time that others may wait in the queue."""
+    answer = await asleep(client, "cold")
+    assert answer.status == 200
+    assert answer.seconds > 2
+
+
+async def test_who_wakes_a_service_waits_no_longer_than_it_may(client):
+    answer = await asleep(client, "never")
+    assert (answer.status, answer.reason) == (503, "no-replica")
+    assert answer.seconds > 0.9
+    assert int(answer.headers["retry-after"]) >= 1
+    async with asyncio.timeout(120):
+        while (await client.score(endpoint="never")).status != 200:
+            await asyncio.sleep(0.1)
 
 
 async def test_the_split_and_a_version_that_is_asked_for(client):
