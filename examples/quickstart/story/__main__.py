@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import steps  # noqa: E402
 from aks_inference_runtime.api.errors import InvalidInput  # noqa: E402
-from aks_inference_runtime.cli.cluster import kubeconfig  # noqa: E402
+from aks_inference_runtime.cli.cluster import kubeconfigs  # noqa: E402
 from engine import STACK, Engine, StoryError  # noqa: E402
 from leftovers import free_port  # noqa: E402
 from options import SERVICE_TYPES, arguments  # noqa: E402
@@ -46,7 +46,8 @@ async def place_of(options: argparse.Namespace, work: Path) -> Place:
             print(f"port {options.port} is taken; using {port}", file=sys.stderr)
         return ThisMachine(work, port)
     try:
-        found = kubeconfig(options.kubeconfig).resolve()
+        # Its steps name one file; of a list the first.
+        found = kubeconfigs(options.kubeconfig)[0].resolve()
     except InvalidInput as error:
         raise StoryError(str(error)) from None
     service_type = options.service_type or SERVICE_TYPES[0]

@@ -49,11 +49,16 @@ MOST_WAITING = 10_000
 """Lines that may wait for who reads: a reader that is slower holds the streams up."""
 
 
-def connection(given: Path | None, context: str | None) -> Connection:
-    """To the API server that a kubeconfig names. Raises InvalidInput, OperationFailed."""
+def kubeconfigs(given: Path | None) -> list[Path]:
+    """The file as given, or those of the environment. Raises InvalidInput where there is none."""
     if given is not None and not given.is_file():
         raise InvalidInput(f"no kubeconfig: {given} is not there; name one with --kubeconfig")
-    return from_kubeconfig([given] if given is not None else of_environment(), context, by_program)
+    return of_environment() if given is None else [given]
+
+
+def connection(given: Path | None, context: str | None) -> Connection:
+    """To the API server that a kubeconfig names. Raises InvalidInput, OperationFailed."""
+    return from_kubeconfig(kubeconfigs(given), context, by_program)
 
 
 class ClusterSource:
