@@ -126,6 +126,7 @@ BAD_SCRIPTS = (
 )
 
 
+@pytest.mark.long
 async def test_a_script_that_cannot_start_fails_with_its_log(local: Any) -> None:
     await local.launch()
     for number, (script, says) in enumerate(BAD_SCRIPTS):

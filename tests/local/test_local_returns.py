@@ -101,6 +101,7 @@ async def test_what_a_keeper_starts_makes_no_cluster_that_was_destroyed(local: A
     assert not local.state.exists()
 
 
+@pytest.mark.long
 async def test_a_hung_supervisor_is_told_within_its_deadline_and_can_be_destroyed(
     local: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,7 @@ async def test_a_streamed_answer_comes_piece_by_piece(served):
     writer.close()
 
 
+@pytest.mark.long
 async def test_slow_clients_get_408(bed, make_state):
     replica = await bed.replica("A", clientTimeoutMs=700)
     router = await bed.router()
