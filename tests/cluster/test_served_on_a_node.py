@@ -318,9 +318,10 @@ async def test_a_killed_router_comes_back(node, served):
     node.api.delete(f"{path}/{name}", gracePeriodSeconds="0")
 
     def replaced() -> bool:
-        names = {one["metadata"]["name"] for one in node.api.get(path, **query).body["items"]}
-        return bool(names) and name not in names
+        pods = {one["metadata"]["name"]: one for one in node.api.get(path, **query).body["items"]}
+        return bool(pods) and name not in pods and all(map(is_ready, pods.values()))
 
+    # Who is asked to end goes on serving for a while: answers alone do not say that the next one is there.
     await eventually(replaced, 60, "the next pod")
     async with loaded(address, "churn", key, clients=1, pause_s=0.1) as load:
         await eventually(lambda: load.answers[200, ""] > 5, 60, "answers from the next router")
@@ -367,6 +368,10 @@ def renewal(node: Any) -> str:
     """When a kubelet last told that the node is alive."""
     path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/bed-node"
     return str(node.api.get(path).body["spec"]["renewTime"])
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
 
 
 def scoring_of(node: Any, endpoint: str, version: str) -> list[str]:
