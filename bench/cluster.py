@@ -10,7 +10,8 @@ servers take a core. A full run has these, too, under `rows`.
 
 Requests per CPU second of both HAProxy processes: `rps_per_core` is the goal's, saturated (closed loop: see
 `saturated`); `rps_per_core_at_rate` at the constant rate, at which each request wakes each process by itself.
-Routers, autoscalers and gates are asked for their metrics once a second meanwhile. Then maintenance: see there.
+Routers, autoscalers and gates are asked for their metrics every 15 s meanwhile, as by Prometheus. Then maintenance:
+see there.
 
     ./bench/run cluster [--quick] [--json]
 """
