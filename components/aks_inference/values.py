@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
@@ -56,6 +56,11 @@ def is_late(value: object) -> bool:
     pulumi = sys.modules.get("pulumi")
     late = pulumi is not None and isinstance(value, pulumi.Output | pulumi.output.Unknown)
     return late or inspect.isawaitable(value)
+
+
+def then(value: Any, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - a value or an output of one
+    """What is worked out of a value, or an output of that where it is one."""
+    return value.apply(work) if is_late(value) else work(value)
 
 
 def _plain(value: object) -> object:

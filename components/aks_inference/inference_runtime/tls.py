@@ -19,7 +19,7 @@ from aks_inference.inference_runtime.vault import (
 from aks_inference.manifests import Manifest, named
 from aks_inference.pods import labels
 from aks_inference.service.code import absolute
-from aks_inference.values import is_late
+from aks_inference.values import is_late, then
 from aks_inference_runtime.api import kubernetes as k8s
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _content(argument: str, path: str) -> tuple[bytes | None, Finding | None]:
 
 def url_of(tls: TlsPlan) -> Any:  # noqa: ANN401 - a text or an output of one
     """The scoring address."""
-    return tls.host.apply(_url) if is_late(tls.host) else _url(tls.host)
+    return then(tls.host, _url)
 
 
 def _url(host: str) -> str:

@@ -1,7 +1,7 @@
 """The router's and the autoscaler's Deployments and what belongs to them. Pure."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from aks_inference.inference_runtime.spec import RuntimePlan
@@ -16,7 +16,7 @@ from aks_inference.pods import (
     pod_security,
     spread,
 )
-from aks_inference.values import is_late
+from aks_inference.values import then
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.api.crd import crd
 from aks_inference_runtime.api.endpoint import GROUP
@@ -89,13 +89,9 @@ def _priority_name(plan: RuntimePlan) -> str:
 def _settings(plan: RuntimePlan) -> Any:  # noqa: ANN401 - a text or an output of one
     def text(url: str | None) -> Any:  # noqa: ANN401 - as above
         # A cluster that was attached before its pools were read says none.
-        return _then(plan.pools, lambda pools: json.dumps(plan.settings(url, pools or {}).to_wire(), sort_keys=True))
+        return then(plan.pools, lambda pools: json.dumps(plan.settings(url, pools or {}).to_wire(), sort_keys=True))
 
-    return _then(plan.address, text)
-
-
-def _then(value: Any, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - a value or an output of one
-    return value.apply(work) if is_late(value) else work(value)
+    return then(plan.address, text)
 
 
 def _deployment(

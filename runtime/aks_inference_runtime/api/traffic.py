@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from aks_inference_runtime.api.endpoint import EndpointSpec
+
 HUNDREDTHS = 10_000
 """One percent is 100: percentages have up to two decimals."""
 
@@ -35,3 +37,8 @@ def effective_traffic(shares: Sequence[Share]) -> dict[str, int]:
     default = next(share.name for share in shares if share.is_default)
     own[default] += HUNDREDTHS - total
     return own
+
+
+def declared_traffic(spec: EndpointSpec) -> dict[str, int]:
+    """The same, of what an endpoint declares."""
+    return effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in spec.versions])

@@ -146,7 +146,6 @@ class Reports:
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._loads: dict[str, Loads] = {}
-        self._at: dict[str, float] = {}
         self._generations: dict[str, dict[str, int]] = {}
         """As each said last, also while it is not heard."""
         self._since: dict[str, float] = {}
@@ -173,7 +172,6 @@ class Reports:
         for url in self._tasks.keys() - routers.keys():
             self._tasks.pop(url).cancel()
             self._loads.pop(url, None)
-            self._at.pop(url, None)
             self._generations.pop(url, None)
             self._since.pop(url, None)
             self._figures.pop(url, None)
@@ -184,7 +182,7 @@ class Reports:
     def load(self) -> Loads:
         """The newest figures by version; what was not heard lately is missing."""
         oldest = asyncio.get_running_loop().time() - STALE_S
-        return together(loads for url, loads in self._loads.items() if self._at[url] > oldest)
+        return together(loads for url, loads in self._loads.items() if self._since[url] > oldest)
 
     def served(self) -> Callable[[str], int | None]:
         """By endpoint: the newest generation that every router serves that clients reach; None: nobody knows now."""
@@ -221,7 +219,7 @@ class Reports:
                         loads = self._loads[url] = merged(loads, report)
                         generations |= report.generations
                         self._generations[url] = generations
-                        now = self._at[url] = self._since[url] = asyncio.get_running_loop().time()
+                        now = self._since[url] = asyncio.get_running_loop().time()
                         self._reported.set()
                         if (own := report.router) is not None:
                             self._figures[url] = Figures(own.routing_ms, own.cores, own.busiest), now

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from aks_inference_runtime.api.endpoint import AuthMode, EndpointSpec, EndpointVersion, Protocol
 from aks_inference_runtime.api.kubernetes import version_label
-from aks_inference_runtime.api.traffic import Share, effective_traffic
+from aks_inference_runtime.api.traffic import declared_traffic
 from aks_inference_runtime.kubernetes.objects import Declared, ReplicaEndpoint, Slice
 from aks_inference_runtime.router.deltas import differing
 from aks_inference_runtime.router.model import ControlAddress, EndpointRoute, ReplicaTarget, VersionRoute, token_rules
@@ -45,16 +45,11 @@ def ready(replicas: Iterable[ReplicaEndpoint]) -> int:
     return sum(replica.ready and not replica.terminating for replica in replicas)
 
 
-def shares(spec: EndpointSpec) -> dict[str, int]:
-    """Effective share of each version, in hundredths of a percent."""
-    return effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in spec.versions])
-
-
 def presentable(before: EndpointSpec | None, endpoint: Declared, replicas: Replicas) -> bool:
     """Whether the declared shares can be in force: every version that gets more than before has a ready replica, or is
     scaled to zero. One that gets less, or nothing, may be dead: that is why it is declared so."""
-    had = {} if before is None else shares(before)
-    wanted = shares(endpoint.spec)
+    had = {} if before is None else declared_traffic(before)
+    wanted = declared_traffic(endpoint.spec)
     growing = (version for version in endpoint.spec.versions if wanted[version.name] > had.get(version.name, 0))
     return all(_present(version, of_version(replicas, endpoint, version.name)) for version in growing)
 
@@ -79,7 +74,7 @@ def route(
     endpoint: Declared, spec: EndpointSpec, replicas: Replicas, digests: frozenset[str], part: Part
 ) -> EndpointRoute:
     """An endpoint as this router serves it. `spec`: whose shares are in force."""
-    traffic = shares(spec)
+    traffic = declared_traffic(spec)
     declared = {v.name: v for v in endpoint.spec.versions}
     return EndpointRoute(
         name=endpoint.name,

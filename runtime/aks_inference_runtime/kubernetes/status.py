@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from aks_inference_runtime.api.endpoint import EndpointVersion, Protocol
 from aks_inference_runtime.api.kubernetes import FAILED_REASON, READY_CONDITION, version_label
 from aks_inference_runtime.api.status import LONGEST_MESSAGE, ServiceState, VersionStatus
-from aks_inference_runtime.api.traffic import Share, effective_traffic
+from aks_inference_runtime.api.traffic import declared_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
 from aks_inference_runtime.kubernetes.client import Object
 from aks_inference_runtime.kubernetes.objects import Declared, Refused, declared
@@ -59,7 +59,7 @@ class Facts:
 def status_of(facts: Facts) -> dict[str, Any]:
     """The status, as it goes over the wire."""
     endpoint = facts.endpoint
-    traffic = effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in endpoint.spec.versions])
+    traffic = declared_traffic(endpoint.spec)
     versions = [_version(facts, version, traffic[version.name] / 100) for version in endpoint.spec.versions]
     state = endpoint_state([version.state for version in versions])
     enough = all(v.replicas_ready >= least(d) for v, d in zip(versions, endpoint.spec.versions, strict=True))
@@ -129,9 +129,12 @@ def declared_with_status(
 
 def served_before(status: Mapping[str, Any]) -> int:
     """The newest generation that was served whole, by what was written last; 0: none."""
+    return max(_served_now(status), int(status.get("servedGeneration") or 0))
+
+
+def _served_now(status: Mapping[str, Any]) -> int:
     ready = ready_condition(status)
-    now = int(ready.get("observedGeneration") or 0) if ready.get("status") == "True" else 0
-    return max(now, int(status.get("servedGeneration") or 0))
+    return int(ready.get("observedGeneration") or 0) if ready.get("status") == "True" else 0
 
 
 def ready_condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -141,10 +144,7 @@ def ready_condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _served(facts: Facts) -> int:
     """An autoscaler that has just begun has heard nobody yet: what was written before stands."""
-    if facts.served_generation is not None:
-        return facts.served_generation
-    before = ready_condition(facts.endpoint.status or {})
-    return int(before.get("observedGeneration") or 0) if before.get("status") == "True" else 0
+    return _served_now(facts.endpoint.status or {}) if facts.served_generation is None else facts.served_generation
 
 
 def _addresses(facts: Facts) -> tuple[str, str]:

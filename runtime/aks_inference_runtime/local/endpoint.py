@@ -10,7 +10,7 @@ from aks_inference_runtime.api.endpoint import AuthMode, EndpointVersion, Reques
 from aks_inference_runtime.api.errors import AksInferenceError
 from aks_inference_runtime.api.status import EndpointStatus, ServiceState, VersionStatus
 from aks_inference_runtime.api.supervisor import EndpointKeys
-from aks_inference_runtime.api.traffic import Share, effective_traffic
+from aks_inference_runtime.api.traffic import declared_traffic
 from aks_inference_runtime.autoscaler.policy import Load, utilization
 from aks_inference_runtime.local.environments import hash_of
 from aks_inference_runtime.local.files import BY_ITSELF, write_wire
@@ -147,7 +147,7 @@ class EndpointController:
         """As the router serves it: what was served whole last stays in force until the declared is ready."""
         current = self.record.served or self.record.endpoint
         declared = self.record.endpoint.spec
-        traffic = _traffic(current)
+        traffic = declared_traffic(current.spec)
         digests = () if self.keys is None else (self.keys.primary_key, self.keys.secondary_key)
         return EndpointRoute(
             name=self.name,
@@ -284,7 +284,7 @@ class EndpointController:
     def status(self, loads: Mapping[VersionKey, VersionLoad], base_url: str) -> EndpointStatus:
         """How it is now."""
         spec = self.record.endpoint.spec
-        traffic = _traffic(self.record.served or self.record.endpoint)
+        traffic = declared_traffic((self.record.served or self.record.endpoint).spec)
         versions = tuple(self._version_status(version, traffic, loads) for version in spec.versions)
         service = f"{base_url}/api/v1/service/{self.name}"
         if spec.port is not None:
@@ -337,11 +337,6 @@ def _cap(requests: Requests) -> int:
 
 def _templates(endpoint: ScoringEndpoint) -> dict[str, str]:
     return {v.name: template_of(v, hash_of(v.environment.pip_packages)) for v in endpoint.spec.versions}
-
-
-def _traffic(endpoint: ScoringEndpoint) -> dict[str, int]:
-    """Hundredths of a percent by version."""
-    return effective_traffic([Share(v.name, v.traffic_percentile, v.is_default) for v in endpoint.spec.versions])
 
 
 def needs_keys(endpoint: ScoringEndpoint) -> bool:
