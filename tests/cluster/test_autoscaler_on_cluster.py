@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,13 @@ from aks_inference_runtime.api.kubernetes import (
     ROUTER_NAME,
     SETTINGS_VARIABLE,
     VERSION_LABEL,
+    RuntimeSettings,
 )
 from aks_inference_runtime.kubernetes import reports
+from aks_inference_runtime.kubernetes.client import connected
+from aks_inference_runtime.kubernetes.connection import from_kubeconfig
+from aks_inference_runtime.kubernetes.scaling import ClusterScaler
+from aks_inference_runtime.kubernetes.workloads import workload
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 from testbed.accounts import DENIED, take_back, with_rights_of
 from testbed.processes import Running, free_ports
@@ -242,6 +247,22 @@ async def test_a_fixed_number_is_written(bed: Bed, router: None, fake_nodes: lis
     bed.running["autoscaler-0"].process.terminate()
     assert await asyncio.to_thread(bed.running["autoscaler-0"].process.wait, 10) == 0
     assert not bed.leader(), "the lease is given back"
+
+
+async def test_a_scale_is_written_on_the_number_that_it_was_decided_on(bed: Bed) -> None:
+    """Also from 0, which the API server leaves out."""
+    bed.declare()
+    key = VersionKey(bed.name, "blue")
+    async with connected(from_kubeconfig(bed.cluster.kubeconfig)) as api:
+        scaler = ClusterScaler(RuntimeSettings(), lambda: True, time.monotonic)
+        scaler._api = api
+        for decided_on, wanted, there in [(1, 0, 0), (1, 4, 0), (0, 2, 2), (0, 5, 2), (2, 3, 3), (3, 0, 0)]:
+            work = workload(await api.get(bed.deployment))
+            assert work is not None
+            scaler._set(key, replace(work, replicas=decided_on), wanted)
+            await asyncio.gather(*scaler._tasks)
+            assert bed.replicas() == there, (decided_on, wanted)
+            scaler._pending.clear()
 
 
 @pytest.mark.parametrize("scaling", [{}, {"autoscaleEnabled": False, "numReplicas": 3}], ids=["by need", "fixed"])

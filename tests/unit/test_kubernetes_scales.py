@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aks_inference_runtime.api.errors import Conflict
+from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.api.kubernetes import RuntimeSettings
 from aks_inference_runtime.kubernetes.scaling import ClusterScaler
 from aks_inference_runtime.kubernetes.workloads import Workload
@@ -20,27 +20,25 @@ class Api:
     """One Deployment."""
 
     def __init__(self, replicas: int) -> None:
-        self.replicas, self.version = replicas, 1
+        self.replicas = replicas
         self.writings: list[int] = []
         self.under_way = self.most = 0
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.before_patch: Callable[[], None] = lambda: None
 
-    async def get(self, path: str) -> dict[str, Any]:
-        assert path == PATH
-        return {"metadata": {"resourceVersion": str(self.version)}, "spec": {"replicas": self.replicas}}
-
-    async def patch(self, path: str, body: dict[str, Any]) -> None:
+    async def edit(self, path: str, steps: list[dict[str, Any]]) -> None:
         assert path == f"{PATH}/scale"
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         await self.go_on.wait()
         self.under_way -= 1
         self.before_patch()
-        if body["metadata"]["resourceVersion"] != str(self.version):
-            raise Conflict("it has changed")
-        self.replicas, self.version = body["spec"]["replicas"], self.version + 1
+        same, new = steps
+        assert [same["op"], same["path"], new["op"], new["path"]] == ["test", "/spec/replicas", "add", "/spec/replicas"]
+        if same["value"] != (self.replicas or None):
+            raise OperationFailed("testing value /spec/replicas failed")
+        self.replicas = new["value"]
         self.writings.append(self.replicas)
 
 
@@ -84,7 +82,7 @@ async def test_a_number_that_another_one_wrote_is_not_overwritten(when: str) -> 
     api = Api(1)
 
     def another() -> None:
-        api.replicas, api.version = 9, api.version + 1
+        api.replicas = 9
 
     if when == "before":
         another()

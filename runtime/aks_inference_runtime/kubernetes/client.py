@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ WATCH_SECONDS = 240
 QUIET_SECONDS = WATCH_SECONDS + 15.0
 PAGE = 500
 APPLY = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 
 Object = dict[str, Any]
+Body = Object | Sequence[Object]
 Page = tuple[list[Object], str]
 """Some objects of a collection, and the resource version to watch it from."""
 
@@ -64,6 +66,11 @@ class Api:
     async def patch(self, path: str, body: Object, kind: str = MERGE) -> Object:
         """Merges into an object (RFC 7386; `STRATEGIC`: lists by their keys). Raises as `get`."""
         return await self._ask("PATCH", path, {}, body, kind)
+
+    async def edit(self, path: str, steps: Sequence[Object]) -> Object:
+        """Changes an object step by step, all or none (RFC 6902). Raises OperationFailed where a test fails, and as
+        `get`."""
+        return await self._ask("PATCH", path, {}, steps, JSON_PATCH)
 
     async def apply(self, path: str, body: Object, manager: str) -> Object:
         """Server-side apply; what another manager set in our fields is taken over. Raises as `get`."""
@@ -132,7 +139,7 @@ class Api:
                 raise RuntimeUnavailable(f"the watch of {path} broke: {type(error).__name__}: {error}") from None
 
     async def _ask(
-        self, method: str, path: str, query: Mapping[str, str], body: Object | None = None, content: str | None = None
+        self, method: str, path: str, query: Mapping[str, str], body: Body | None = None, content: str | None = None
     ) -> Object:
         async with self._request(method, path, query, body, content) as answer:
             try:
@@ -147,7 +154,7 @@ class Api:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Object | None,
+        body: Body | None,
         content: str | None,
         limits: aiohttp.ClientTimeout | None = None,
         more: Mapping[str, str] | None = None,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from aks_inference_runtime.api.endpoint import API_VERSION, EndpointVersion
-from aks_inference_runtime.api.errors import AksInferenceError
+from aks_inference_runtime.api.errors import AksInferenceError, Conflict
 from aks_inference_runtime.api.kubernetes import (
     COMPONENT_LABEL,
     PART_OF,
@@ -40,6 +40,7 @@ LISTEN_S = 0.2
 """Between looks at which routers there are."""
 PENDING_S = 5.0
 """A written scale that is not seen by then is written again."""
+REPLICAS = "/spec/replicas"
 ROOM_IS_FOR = "room is for"
 """In the policy's reasons: the nodes hold no more."""
 _log = logging.getLogger(__name__)
@@ -286,9 +287,9 @@ class ClusterScaler:
         there, needs = self._all_taken()
         # Replicas that are wanted and have no pod yet need their place too, each as large as it is.
         coming = [
-            room.PodNeed("", placed.work.need)
+            room.PodNeed("", {name: missing * amount for name, amount in placed.work.need.items()})
             for key, placed in self._versions().items()
-            for _ in range(self._current(key, placed.work) - there[placed.work.version])
+            if (missing := self._current(key, placed.work) - there[placed.work.version]) > 0
         ]
         return room.room(need, self.there(), [*needs, *coming], self.settings.autoscaled_pools, spot=spot)
 
@@ -323,11 +324,11 @@ class ClusterScaler:
             while (pending := self._pending.get(key)) is not None and pending[0] != present:
                 replicas = pending[0]
                 try:
-                    well = await self._write_scale(api, work, present, replicas)
+                    if not self._leads():
+                        raise Conflict("another one leads")
+                    await _write_scale(api, work, present, replicas)
                 except AksInferenceError as error:
-                    _log.warning("%s: not scaled to %d: %s", work.name, replicas, error)
-                    well = False
-                if not well:
+                    _log.warning("%s: not scaled from %d to %d: %s", work.name, present, replicas, error)
                     # It is decided anew, by what is there then.
                     self._pending.pop(key, None)
                     return
@@ -335,17 +336,6 @@ class ClusterScaler:
                 present = replicas
         finally:
             self._writing.discard(key)
-
-    async def _write_scale(self, api: Api, work: workloads.Workload, present: int, replicas: int) -> bool:
-        """False: the number is not the one that this was decided on, or another one leads. A leader that stood still
-        takes nothing back that the next one did."""
-        path = f"/apis/apps/v1/namespaces/{work.namespace}/deployments/{work.name}"
-        found = await api.get(path)
-        if found["spec"].get("replicas") != present or not self._leads():
-            return False
-        seen = {"resourceVersion": found["metadata"]["resourceVersion"]}
-        await api.patch(f"{path}/scale", {"metadata": seen, "spec": {"replicas": replicas}})
-        return True
 
     # --- fixed numbers
 
@@ -365,6 +355,15 @@ class ClusterScaler:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _write_scale(api: Api, work: workloads.Workload, present: int, replicas: int) -> None:
+    """Refused where the number is not the one that this was decided on: a leader that stood still takes nothing back
+    that the next one did. In one request: asking for the number first would come between a report and its scale."""
+    path = f"/apis/apps/v1/namespaces/{work.namespace}/deployments/{work.name}/scale"
+    # The API server leaves out a number that is 0.
+    same = {"op": "test", "path": REPLICAS, "value": present or None}
+    await api.edit(path, [same, {"op": "add", "path": REPLICAS, "value": replicas}])
 
 
 def rules_of(version: EndpointVersion) -> Rules:
