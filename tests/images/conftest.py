@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from push_story import Story
 from registries import RegistryProcess, start_referrers_registry, start_registry, stop
 from wheel_index import WheelIndex
 
@@ -388,3 +389,13 @@ async def index(make_index: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PIP_INDEX_URL", f"{made.url}/simple")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return made
+
+
+@pytest.fixture
+def story(push_base: Any, tmp_path: Path) -> Any:
+    async def begin(client: RegistryClient, host: str) -> Story:
+        base = await push_base(client, f"{host}/push/base:1")
+        tagged = str(base.reference).partition("@")[0]
+        return Story(client, host, tagged, tmp_path)
+
+    return begin
