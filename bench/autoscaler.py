@@ -131,7 +131,7 @@ class telling:
         generations: dict[str, int] = dict.fromkeys(routers.names, 1)
 
         async def load(request: web.Request) -> web.StreamResponse:
-            return await reports.stream(request, routers.now, lambda: generations)
+            return await reports.stream(request, lambda: reports.Told(routers.now(), generations))
 
         app.add_routes([web.get(reports.PATH, load)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

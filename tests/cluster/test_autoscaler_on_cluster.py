@@ -51,6 +51,7 @@ class Bed:
     """That the router serves."""
     running: dict[str, Running] = field(default_factory=dict)
     loads: dict[VersionKey, VersionLoad] = field(default_factory=dict)
+    unserved: dict[str, str] = field(default_factory=dict)
 
     @property
     def deployment(self) -> str:
@@ -167,7 +168,7 @@ async def router(bed: Bed) -> AsyncIterator[None]:
     """What a router tells of its load."""
 
     async def load(request: web.Request) -> web.StreamResponse:
-        return await reports.stream(request, lambda: bed.loads, lambda: {bed.name: bed.generation})
+        return await reports.stream(request, lambda: reports.Told(bed.loads, {bed.name: bed.generation}, bed.unserved))
 
     app = web.Application()
     app.add_routes([web.get(reports.PATH, load)])
@@ -230,6 +231,8 @@ async def test_a_router_that_says_nothing_holds_nobody_up(
     path = f"/apis/{API_VERSION}/namespaces/{bed.namespace}/scoringendpoints/{bed.name}"
     number = {"spec": {"description": "changed"}}
     assert bed.cluster.api.call("PATCH", path, number, MERGE).status == 200
+    bed.unserved = {bed.name: "no queue can be had for it"}
+    await bed.until("why not", lambda: "no queue" in bed.status()["message"])
     bed.generation = 2
     await bed.until("a change", lambda: bed.status().get("servedGeneration") == 2)
 

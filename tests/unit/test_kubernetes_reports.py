@@ -15,6 +15,7 @@ from aks_inference_runtime.kubernetes.reports import (
     REPORT_S,
     Report,
     Reports,
+    Told,
     difference,
     merged,
     together,
@@ -141,7 +142,7 @@ def test_a_line_says_what_has_changed_and_what_was_before_stays_as_it_is(
     before: dict[VersionKey, VersionLoad], now: dict[VersionKey, VersionLoad]
 ) -> None:
     kept = dict(before)
-    line = difference(before, now, {}, {}).model_dump_json(by_alias=True, exclude_defaults=True)
+    line = difference(Told(before), Told(now)).model_dump_json(by_alias=True, exclude_defaults=True)
     assert merged(before, Report.model_validate_json(line)) == now
     assert before == kept
 

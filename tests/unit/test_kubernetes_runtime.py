@@ -199,8 +199,9 @@ def test_what_is_merged_is_what_was_told(states: list[dict[VersionKey, VersionLo
     told: reports.Loads = {}
     heard: reports.Loads = {}
     for state in states:
-        line = reports.difference(told, state, {}, {}).model_dump_json(by_alias=True, exclude_defaults=True)
-        heard, told = reports.merged(heard, reports.Report.model_validate_json(line)), state
+        line = reports.difference(reports.Told(told), reports.Told(state))
+        line = reports.Report.model_validate_json(line.model_dump_json(by_alias=True, exclude_defaults=True))
+        heard, told = reports.merged(heard, line), state
         assert heard == state
 
 

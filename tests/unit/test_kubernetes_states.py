@@ -210,6 +210,23 @@ def as_told(endpoint: Declared, status: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"versions": [BLUE]}, "status": status}
 
 
+def test_the_state_says_why_routers_do_not_serve_what_is_declared() -> None:
+    cluster = Cluster(2)
+    why: dict[str, str] = {}
+    cluster.reports.unserved = lambda: why  # type: ignore[method-assign]
+    cluster.round(10)
+    assert cluster.written["svc-0"]["message"] == "the routers do not serve this generation yet"
+    why = {"svc-0": "version blue: no queue can be had for it"}
+    cluster.round()
+    told = cluster.written["svc-0"]
+    assert (told["state"], told["message"]) == ("Transitioning", "version blue: no queue can be had for it")
+    assert told["conditions"][0]["message"] == told["message"]
+    why, cluster.generations = {}, {"svc-0": 1}
+    cluster.round()
+    assert (cluster.written["svc-0"]["state"], cluster.written["svc-0"]["message"]) == ("Healthy", "")
+    assert cluster.writings == {"svc-0": 3, "svc-1": 1}
+
+
 def test_figures_that_are_told_back_change_nothing_of_what_is_known() -> None:
     cluster = Cluster(1)
     cluster.generations = {"svc-0": 1}

@@ -1,7 +1,8 @@
 """A router's agent with many endpoints works out what has changed, and nothing else."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
 class Router:
     """Remembers what it was told, and how often it was asked."""
 
-    unserved: tuple[str, ...] = ()
+    unserved: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.news = 0
@@ -174,10 +175,17 @@ async def test_an_endpoint_that_cannot_be_served_costs_only_itself(
     assert after["one"].versions == served.versions, "it stays as it was"
     assert after["two"].versions[0].requests.max_request_wait_time == 700
     assert agent.generations == {"one": 1, "two": 2, "new": 0}
+    assert agent.unserved.keys() == {"one", "new"}
+    assert all("cannot be served as it is declared: " in why for why in agent.unserved.values())
     agent.known.endpoints._take("MODIFIED", endpoint("two", wait_ms=800, generation=3))
     await settled(agent)
     logged = [record for record in caplog.records if "is not served as it is declared" in record.message]
     assert len(logged) == 2, "once each"
+    agent.known.endpoints._items = {**agent.known.endpoints.items, "ns/one": replace(known, generation=4)}
+    del agent.known.endpoints._items["ns/new"]
+    agent.known.endpoints._tell()
+    await settled(agent)
+    assert not agent.unserved
     agent.known.endpoints._take("MODIFIED", endpoint("one", wait_ms=900, generation=3))
     await settled(agent)
     assert router.applied[-1].endpoints["one"].versions[0].requests.max_request_wait_time == 900

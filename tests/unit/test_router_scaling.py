@@ -15,7 +15,7 @@ from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.autoscaler.routers import Decision, Figures, Size
 from aks_inference_runtime.kubernetes import reports
 from aks_inference_runtime.kubernetes.measures import routers_metrics
-from aks_inference_runtime.kubernetes.reports import Report, Reports, RouterReport, difference
+from aks_inference_runtime.kubernetes.reports import Report, Reports, RouterReport, Told, difference
 from aks_inference_runtime.kubernetes.room import Node, PodNeed
 from aks_inference_runtime.kubernetes.router_scaling import (
     RouterPlace,
@@ -212,7 +212,7 @@ def test_cpu_counts_only_processes_that_were_there_before() -> None:
 
 
 def test_a_line_has_figures_only_when_they_are_new() -> None:
-    line = difference({}, {}, {}, {})
+    line = difference(Told(), Told())
     assert "router" not in line.model_dump_json(by_alias=True, exclude_defaults=True)
     told = line.model_copy(update={"router": RouterReport(number=1, routing_ms=0.5, cores=0.1, busiest=0.05)})
     assert Report.model_validate_json(told.model_dump_json(by_alias=True, exclude_defaults=True)) == told

@@ -97,6 +97,11 @@ class Agent:
         return {name: min(number, *(one.get(name, 0) for one in others)) for name, number in first.items()}
 
     @property
+    def unserved(self) -> Mapping[str, str]:
+        """Why endpoints are not served as they are declared, by name; of several lanes that say so the last."""
+        return {name: why for lane in self.lanes.values() for name, why in lane.unserved.items()}
+
+    @property
     def owner_changes(self) -> int:
         """Endpoints that a lane took or let go."""
         return self._owner_changes + sum(lane.owner_changes for lane in self.lanes.values())

@@ -82,8 +82,8 @@ class Lane:
         self._built = RouterState()
         """What is to be served, as it was worked out when things were as `_seen`."""
         self._routes = routing.Routes(bases)
-        self._unserved: set[str] = set()
-        """Endpoints that cannot be served as they are declared, once that was logged."""
+        self._unserved: dict[str, str] = {}
+        """Why endpoints cannot be served as they are declared, once that was logged."""
         self._agreed_at: float | None = None
         self._lock = asyncio.Lock()
         self._over = False
@@ -94,6 +94,11 @@ class Lane:
         self._over = True
         async with self._lock:
             await self.router.stop()
+
+    @property
+    def unserved(self) -> dict[str, str]:
+        """Why endpoints are not served as they are declared, by name."""
+        return {**self.router.unserved, **self._unserved}
 
     @property
     def view(self) -> View:
@@ -189,7 +194,8 @@ class Lane:
             if route is not None:
                 found[name] = route
         self._routes.forget(but=found)
-        self._unserved &= {endpoint.uid for endpoint in endpoints.values()}
+        for gone in self._unserved.keys() - endpoints.keys():
+            del self._unserved[gone]
         return RouterState(found, self._peers(known, view), *known.tls)
 
     def _route(
@@ -198,12 +204,13 @@ class Lane:
         """Of one that cannot be served as it is declared what was before: the others go on."""
         try:
             route = self._routes.serve(endpoint, replicas, digests, part).route
-        except Exception:  # noqa: BLE001 - whatever is wrong with one, the others go on
-            if endpoint.uid not in self._unserved:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+            why = f"it cannot be served as it is declared: {error}"
+            if self._unserved.get(endpoint.name) != why:
                 _log.exception("endpoint %s/%s is not served as it is declared", endpoint.namespace, endpoint.name)
-                self._unserved.add(endpoint.uid)
+                self._unserved[endpoint.name] = why
             return self._routes.as_before(endpoint.name, part)
-        self._unserved.discard(endpoint.uid)
+        self._unserved.pop(endpoint.name, None)
         return route
 
     def _peers(self, known: Known, view: View) -> dict[str, Peer]:

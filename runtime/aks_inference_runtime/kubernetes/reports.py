@@ -6,6 +6,8 @@ A line has what changed since the one before on the same stream, and says that t
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -28,6 +30,7 @@ LEAST_S = 0.05
 """Between two looks at what routers have reported. On average they are `REPORT_S` apart, however many routers report;
 this one lets looks that followed a late report catch up."""
 PATH = "/v1/load"
+T = TypeVar("T")
 
 Loads = Mapping[VersionKey, VersionLoad]
 
@@ -62,6 +65,8 @@ class Report(OpenWire):
     """Versions that this router does not report any more."""
     generations: dict[str, int] = Field(default_factory=dict)
     """Endpoint → the newest generation that this router serves whole, where that changed. 0: it is gone."""
+    unserved: dict[str, str] = Field(default_factory=dict)
+    """Endpoint → why this router does not serve it as it is declared, where that changed. Empty: nothing is wrong."""
     router: RouterReport | None = None
     """Where it was measured again."""
 
@@ -78,13 +83,19 @@ def together(loads: Iterable[Loads]) -> Loads:
     return found
 
 
-def difference(
-    before: Loads, now: Loads, generations_before: Mapping[str, int], generations: Mapping[str, int]
-) -> Report:
+class Told(NamedTuple):
+    """What a router has to say of endpoints."""
+
+    loads: Loads = MappingProxyType({})
+    generations: Mapping[str, int] = MappingProxyType({})
+    unserved: Mapping[str, str] = MappingProxyType({})
+
+
+def difference(before: Told, now: Told) -> Report:
     """What a line has to say."""
-    changed = {name: n for name, n in generations.items() if generations_before.get(name) != n}
     return Report(
-        generations=changed | {name: 0 for name in generations_before if name not in generations},
+        generations=_changed(before.generations, now.generations, 0),
+        unserved=_changed(before.unserved, now.unserved, ""),
         changed=tuple(
             VersionReport(
                 endpoint=key.endpoint,
@@ -95,11 +106,16 @@ def difference(
                 requests_total=load.requests_total,
                 rejected_total=load.rejected_total,
             )
-            for key, load in now.items()
-            if before.get(key) != load
+            for key, load in now.loads.items()
+            if before.loads.get(key) != load
         ),
-        gone=tuple((key.endpoint, key.version) for key in before if key not in now),
+        gone=tuple((key.endpoint, key.version) for key in before.loads if key not in now.loads),
     )
+
+
+def _changed(before: Mapping[str, T], now: Mapping[str, T], gone: T) -> dict[str, T]:
+    changed = {name: one for name, one in now.items() if before.get(name) != one}
+    return changed | dict.fromkeys(before.keys() - now.keys(), gone)
 
 
 def merged(before: Loads, report: Report) -> dict[VersionKey, VersionLoad]:
@@ -116,25 +132,24 @@ def merged(before: Loads, report: Report) -> dict[VersionKey, VersionLoad]:
 
 async def stream(
     request: web.Request,
-    loads: Callable[[], Loads],
-    generations: Callable[[], Mapping[str, int]],
+    told: Callable[[], Told],
     figures: Callable[[], RouterReport | None] = lambda: None,
 ) -> web.StreamResponse:
     """The router's side of `GET /v1/load`."""
     answer = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
-    before: Loads = {}
-    served_before: Mapping[str, int] = {}
+    before = Told()
     measured_before: RouterReport | None = None
     try:
         # Who asked may have left while this process stood still.
         await answer.prepare(request)
         while True:
-            now, served, measured = dict(loads()), dict(generations()), figures()
-            line = difference(before, now, served_before, served)
+            loads, generations, unserved = told()
+            now, measured = Told(dict(loads), dict(generations), dict(unserved)), figures()
+            line = difference(before, now)
             if measured != measured_before:
                 line = line.model_copy(update={"router": measured})
             await answer.write(line.model_dump_json(by_alias=True, exclude_defaults=True).encode() + b"\n")
-            before, served_before, measured_before = now, served, measured
+            before, measured_before = now, measured
             await asyncio.sleep(REPORT_S)
     except ConnectionError:
         return answer
@@ -148,6 +163,7 @@ class Reports:
         self._loads: dict[str, Loads] = {}
         self._generations: dict[str, dict[str, int]] = {}
         """As each said last, also while it is not heard."""
+        self._unserved: dict[str, dict[str, str]] = {}
         self._since: dict[str, float] = {}
         """When it was heard last, or was begun to be listened to."""
         self._ready: frozenset[str] = frozenset()
@@ -173,6 +189,7 @@ class Reports:
             self._tasks.pop(url).cancel()
             self._loads.pop(url, None)
             self._generations.pop(url, None)
+            self._unserved.pop(url, None)
             self._since.pop(url, None)
             self._figures.pop(url, None)
         for url in routers.keys() - self._tasks.keys():
@@ -195,6 +212,12 @@ class Reports:
         told = [one for one in counted if one is not None]
         return lambda endpoint: min(one.get(endpoint, 0) for one in told)
 
+    def unserved(self) -> Mapping[str, str]:
+        """Why a router that clients reach does not serve an endpoint as it is declared, by the endpoint's name."""
+        oldest = asyncio.get_running_loop().time() - LOST_S
+        heard = sorted(url for url in self._ready if self._since.get(url, 0.0) > oldest)
+        return {name: why for url in heard for name, why in self._unserved.get(url, {}).items()}
+
     def figures(self, url: str) -> Figures | None:
         """The newest of a router itself; None: not heard lately."""
         found, at = self._figures.get(url, (None, 0.0))
@@ -212,6 +235,7 @@ class Reports:
         while True:
             loads: Loads = {}
             generations: dict[str, int] = {}
+            unserved: dict[str, str] = {}
             try:
                 async with session.get(url + PATH, timeout=timeout) as answer:
                     async for line in answer.content:
@@ -219,6 +243,8 @@ class Reports:
                         loads = self._loads[url] = merged(loads, report)
                         generations |= report.generations
                         self._generations[url] = generations
+                        unserved |= report.unserved
+                        self._unserved[url] = unserved = {name: why for name, why in unserved.items() if why}
                         now = self._since[url] = asyncio.get_running_loop().time()
                         self._reported.set()
                         if (own := report.router) is not None:

@@ -106,7 +106,10 @@ async def _serve(
     vitals = Vitals(lambda: [_directory(number) for number in agent.lanes])
 
     async def load(request: web.Request) -> web.StreamResponse:
-        return await reports.stream(request, agent.load, lambda: agent.generations, lambda: vitals.report)
+        def told() -> reports.Told:
+            return reports.Told(agent.load(), agent.generations, agent.unserved)
+
+        return await reports.stream(request, told, lambda: vitals.report)
 
     routes = (web.get(ROUTERS_PATH, agent.heartbeats.stream), web.get(reports.PATH, load))
     working = asyncio.create_task(agent.run(api, session))

@@ -67,6 +67,8 @@ class _Round(NamedTuple):
     loads: Loads
     generation: Callable[[str], int | None]
     """See `Reports.served`."""
+    unserved: Mapping[str, str]
+    """See `Reports.unserved`."""
     now: str
 
 
@@ -134,7 +136,8 @@ class States:
         if self._asking is None or self._asking.done():
             self._asking = self._start(self._creating.look(api, grouped.creating))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        a_round = _Round(served, grouped, self._reports.load(), self._reports.served(), now)
+        heard = self._reports
+        a_round = _Round(served, grouped, heard.load(), heard.served(), heard.unserved(), now)
         at = self._clock()
         late: list[tuple[float, objects.Declared, _Made]] = []
         for number, endpoint in enumerate(tuple(endpoints.values())):
@@ -200,9 +203,10 @@ class States:
         of = (grouped.deployments, grouped.pods, grouped.newest, self._tails, self._creating.words)
         facts = (tuple(told.get(place) for told in of) for place in known[1])
         keys = [VersionKey(endpoint.name, version.name) for version in endpoint.spec.versions]
+        why = a_round.unserved.get(endpoint.name)
         in_use, heard = endpoint.uid not in a_round.served, self._known_s(endpoint) >= HEARD_S
         return _Made(
-            (endpoint, in_use, heard, self._url(), a_round.generation(endpoint.name), *facts),
+            (endpoint, in_use, heard, self._url(), a_round.generation(endpoint.name), why, *facts),
             (*map(a_round.loads.get, keys), *map(self._scaling.get, keys)),
         )
 
@@ -228,6 +232,7 @@ class States:
             loads=a_round.loads,
             scaling=self._scaling,
             served_generation=a_round.generation(endpoint.name),
+            unserved=a_round.unserved.get(endpoint.name, ""),
             log_tails=self._tails,
             creating=self._creating.words,
             url=self._url(),

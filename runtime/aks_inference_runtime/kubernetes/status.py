@@ -52,6 +52,8 @@ class Facts:
     """RFC 3339."""
     creating: Mapping[VersionId, str] = field(default_factory=dict)
     """Why containers of a version are not made (`creating`)."""
+    unserved: str = ""
+    """Why a router does not serve it as it is declared."""
     known_s: float = math.inf
     """For how long this generation is known."""
 
@@ -73,7 +75,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
         reason = FAILED_REASON
     elif not ready and state is ServiceState.HEALTHY:
         state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
-        message = message or "the routers do not serve this generation yet"
+        message = facts.unserved or message or "the routers do not serve this generation yet"
     message = cut(message)
     scoring_uri, swagger_uri = _addresses(facts)
     return {

@@ -172,9 +172,9 @@ class HaproxyRouter:
         return self._fleet.problems(ways) | self._places.problems
 
     @property
-    def unserved(self) -> Collection[str]:
-        """Endpoints that are not served as declared, as there is no queue for them."""
-        return self._places.problems.keys()
+    def unserved(self) -> Mapping[str, str]:
+        """Why endpoints are not served as declared for which there is no queue."""
+        return self._places.problems
 
     async def drained(self, replica_id: str, timeout_s: float) -> bool:
         """See `model.Router`."""

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from types import SimpleNamespace
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from aks_inference_runtime.api.errors import OperationFailed
@@ -21,7 +22,7 @@ SESSION: Any = SimpleNamespace()
 class Router:
     """A lane's HAProxy processes, as far as the agent sees them."""
 
-    unserved: tuple[str, ...] = ()
+    unserved: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, number: int) -> None:
         self.number, self.news = number, 0
