@@ -111,5 +111,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    # What failed and then passed is a defect of a test or of the code, too: its reason would else be lost.
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"ran again: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
     if path := config.getoption("--results"):
         run_results.write(path, terminalreporter.stats, time.monotonic() - config.stash[STARTED], area)
