@@ -282,13 +282,13 @@ class Chaos:
         replica.start()
 
     async def kill_router(self) -> None:
-        """The owner's pod: its agent and all HAProxy processes at once."""
+        """The owner's pod: its agent, and at once all HAProxy processes, one that is just being started, too."""
         name = self.owner
-        pids = [self.agent_pid(name), *self.bed.haproxy_pids(name)]
-        for pid in pids:
+        self.bed.routers[name].process.kill()
+        await asyncio.to_thread(self.bed.routers[name].process.wait)
+        for pid in self.bed.haproxy_pids(name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(self.bed.routers[name].process.wait)
         await asyncio.sleep(BACK_S)
         self.bed.start_router(name)
 

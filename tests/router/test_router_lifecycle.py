@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -217,17 +216,6 @@ async def test_a_long_directory_gets_short_sockets(bed, make_state):
     assert not sockets.exists()
     parent, bed.directory = bed.directory, bed.directory.parent
     assert list(parent.iterdir()) == []
-
-
-def test_the_record_names_one_process_only(tmp_path):
-    """A reused pid is not taken for HAProxy."""
-    from aks_inference_runtime.router.paths import Paths
-    from aks_inference_runtime.router.process import HaproxyProcess
-
-    process = HaproxyProcess(Paths(tmp_path, tmp_path), "p0", find_haproxy())
-    for record in ({"pid": os.getpid(), "mark": "other"}, {"pid": "x"}, {}, [], {"pid": 2**22 + 1, "mark": "other"}):
-        (tmp_path / "p0.json").write_text(json.dumps(record))
-        assert not asyncio.run(process.attach())
 
 
 async def test_processes_of_another_version_are_started_anew(bed, make_state, monkeypatch):

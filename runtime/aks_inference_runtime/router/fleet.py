@@ -27,7 +27,7 @@ FINISH_LOOK_S = 0.05
 SILENT_S = 3.0
 """A process that runs and has answered nothing for so long is told of. A busy one answers within milliseconds."""
 OURS = re.compile(
-    r"(p|port-)\d+\.(cfg|json|layout|routes|ready|retry|gone|answers|pem|log|admin|in|park|hold|again|lost)(\.1|\.new)?"
+    r"(p|port-)\d+\.(cfg|json|starting|layout|routes|ready|retry|gone|answers|pem|log|admin|in|park|hold|again|lost)(\.1|\.new)?"
 )
 """Names of files that this package makes in the router's directory."""
 

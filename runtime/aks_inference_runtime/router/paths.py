@@ -33,6 +33,10 @@ class Paths:
         """Which process it is."""
         return self.directory / f"{name}.json"
 
+    def starting(self, name: str) -> Path:
+        """Which process it is, until it answers."""
+        return self.directory / f"{name}.starting"
+
     def socket(self, name: str, kind: str) -> Path:
         """`admin`, `in` (requests from another process), `park`, `hold`, `again` (requests that were passed on)."""
         return self.sockets / f"{name}.{kind}"

@@ -32,7 +32,11 @@ _let_go: list[subprocess.Popen[bytes]] = []
 
 
 class HaproxyProcess:
-    """Its record (`<name>.json`) says which process it is: pid and mark, so that a reused pid is no mistake."""
+    """Its record (`<name>.json`) says which process it is: pid and mark, so that a reused pid is no mistake.
+
+    Until it answers the record is `<name>.starting`: an agent that dies meanwhile leaves a process that the next one
+    finds, and ends.
+    """
 
     def __init__(self, paths: Paths, name: str, binary: str) -> None:
         self.name = name
@@ -59,14 +63,13 @@ class HaproxyProcess:
 
         One that runs without an answer can still be ended by `stop`.
         """
+        self._process = _recorded(self._paths.record(self.name))
+        if self._process is None:
+            self._process = _recorded(self._paths.starting(self.name))
+            return False
         try:
-            record = json.loads(self._paths.record(self.name).read_bytes())
-            process = psutil.Process(int(record["pid"]))
-            if not is_running(process.pid, str(record["mark"])):
-                return False
-            self._process = process
             await self.admin.run("show info")
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error, RuntimeUnavailable):
+        except (OSError, RuntimeUnavailable):
             return False
         return True
 
@@ -91,13 +94,14 @@ class HaproxyProcess:
                 env={"PATH": os.environ.get("PATH", "")},
             )
         try:
+            record = {"pid": self._child.pid, "mark": process_mark(self._child.pid)}
+            write_private(self._paths.starting(self.name), json.dumps(record))
             await self._answers(log, begin)
         except BaseException:
             await self.stop()
             raise
         self._process = psutil.Process(self._child.pid)
-        record = {"pid": self._child.pid, "mark": process_mark(self._child.pid)}
-        write_private(self._paths.record(self.name), json.dumps(record))
+        self._paths.starting(self.name).replace(self._paths.record(self.name))
 
     async def stop(self) -> None:
         """Ends it; no request is spared."""
@@ -113,7 +117,7 @@ class HaproxyProcess:
         if self._child is not None:
             self._child.wait()
         self._process = self._child = None
-        for path in (self._paths.record(self.name), self._paths.config(self.name)):
+        for path in (self._paths.record(self.name), self._paths.starting(self.name), self._paths.config(self.name)):
             path.unlink(missing_ok=True)
         for kind in ("admin", "in", "park", "hold", "again", "lost"):
             self._paths.socket(self.name, kind).unlink(missing_ok=True)
@@ -167,6 +171,16 @@ class HaproxyProcess:
 
 def _tail(log: Path, begin: int) -> str:
     return log.read_bytes()[begin:][-TAIL_BYTES:].decode(errors="replace").strip()
+
+
+def _recorded(record: Path) -> psutil.Process | None:
+    """The process that a record names, if it still runs."""
+    try:
+        told = json.loads(record.read_bytes())
+        process = psutil.Process(int(told["pid"]))
+        return process if is_running(process.pid, str(told["mark"])) else None
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
 
 
 def _runs(process: psutil.Process) -> bool:

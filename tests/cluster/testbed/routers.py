@@ -207,7 +207,8 @@ class Bed:
         self.cluster.api.delete(f"/api/v1/namespaces/{self.namespace}/pods/{name}", gracePeriodSeconds="0")
 
     def haproxy_pids(self, name: str) -> list[int]:
-        records = (self.folder / name).glob("router*/p*.json")
+        """Of a router; one that is just being started, too."""
+        records = [*(self.folder / name).glob("router*/p*.json"), *(self.folder / name).glob("router*/p*.starting")]
         return [int(json.loads(record.read_bytes())["pid"]) for record in records]
 
     def url(self, router: str, endpoint: str) -> str:
