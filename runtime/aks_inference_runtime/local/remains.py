@@ -106,7 +106,7 @@ def _replicas(paths: StatePaths) -> Iterator[ReplicaRecord]:
 
 def _routers(paths: StatePaths) -> Iterator[tuple[int, str]]:
     """Pid and mark of each HAProxy, from its record."""
-    for path in paths.router.glob("*.json"):
+    for path in (*paths.router.glob("*.json"), *paths.router.glob("*.starting")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads(path.read_bytes())
             yield int(record["pid"]), str(record["mark"])
