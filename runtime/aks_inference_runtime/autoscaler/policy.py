@@ -133,7 +133,7 @@ def stays(memory: Memory, now: float, current: int, rules: Rules) -> bool:
     return any(peak.need >= current for peak in reversed(memory.peaks))
 
 
-def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) -> Decision:
+def decide(memory: Memory, now: float, current: int, rules: Rules, room: int, *, starts: bool = False) -> Decision:
     """How many replicas there should be.
 
     Args:
@@ -142,6 +142,8 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
         current: Required. Replicas that are wanted at present.
         rules: Required. Bounds and target.
         room: Required. Further replicas that fit (0 or more); the minimum is asked for all the same, and the first one.
+        starts: Optional. Whether none of them was ready yet: the last one then stays, or a start that takes longer than
+            the scale-down delay would never come to its end. Default: false.
     """
     bounded = min(max(current, rules.minimum), rules.maximum)
     if bounded != current:
@@ -157,14 +159,17 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
             return Decision(current, f"{_load(mean, rules)}: {need} needed; looks twice")
         return _up(need, mean, current, rules, room)
     lowest = max([need, rules.minimum, *(p.need for p in memory.peaks)])
-    if lowest >= current:
-        return Decision(current, f"{_load(mean, rules)}: {need} needed")
+    last = starts and lowest == 0
+    if max(lowest, last) >= current:
+        why = "; the last one stays until it was ready" if last else ""
+        return Decision(current, f"{_load(mean, rules)}: {need} needed{why}")
     if now - memory.samples[-1].at > UP_WINDOW_S:
         return Decision(current, "no figures now: none goes")
     if memory.since is None or now - memory.since < rules.scale_down_delay_s:
         return Decision(
             current, f"{_load(mean, rules)}: {need} needed; waits {rules.scale_down_delay_s:g} s to be sure"
         )
+    lowest = max(lowest, last)
     return Decision(lowest, f"no more than {lowest} were needed for {rules.scale_down_delay_s:g} s")
 
 

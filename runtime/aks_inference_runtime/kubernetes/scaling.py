@@ -208,7 +208,15 @@ class ClusterScaler:
             if not scaling.autoscale_enabled or self._of_another(key, work, fought):
                 continue
             room_for = partial(self._room, work)
-            found[key] = ScalingTarget(work.replicas, one.rules, scaling.autoscale_refresh_seconds, room_for)
+            found[key] = ScalingTarget(
+                current=work.replicas,
+                rules=one.rules,
+                refresh_s=scaling.autoscale_refresh_seconds,
+                room=room_for,
+                ready=work.started,
+                proven=work.proven,
+                start_s=work.deadline_s,
+            )
         return found
 
     def _of_another(self, key: VersionKey, work: workloads.Workload, fought: workloads.Scaled) -> bool:

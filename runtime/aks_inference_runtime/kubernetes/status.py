@@ -200,6 +200,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         and workload.updated == workload.total
         and workload.updated >= min(wanted, least(version))
     )
+    proven = workload is not None and workload.proven
     # A change that cannot succeed has failed also while what was there before serves on.
     hopeless = any(pod.given_up for pod in mine) or (workload is not None and workload.forbidden)
     given_up = hopeless and (ready == 0 or not rolled_out)
@@ -213,7 +214,8 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         unschedulable=bool(unschedulable),
         ready=ready,
         wanted=wanted,
-        settled=rolled_out and ready >= min(wanted, least(version)),
+        # That all of no replicas are ready says nothing of a version that never had one.
+        settled=rolled_out and ready >= min(wanted, least(version)) and (ready > 0 or proven),
         troubled=bool(trouble),
     )
     message = ""
