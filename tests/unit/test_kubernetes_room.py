@@ -85,22 +85,33 @@ def test_pods_of_daemon_sets_are_known() -> None:
     assert pod.need.daemon
 
 
-def test_missing_replicas_take_what_they_need() -> None:
-    """Each as large as it is, not as large as those of whoever asks."""
+def scaler_of(**versions: tuple[float, int, str]) -> ClusterScaler:
+    """Endpoints by name: cores of each replica, how many are wanted and why no more are taken; each has one."""
     scaler = ClusterScaler(RuntimeSettings(), lambda: True, lambda: 0.0)
     scaler.nodes._items = {"n": NODE}
     spec = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
-    for name, cpu, replicas in (("small", 0.1, 4), ("large", 2.0, 1)):
+    for name, (cpu, replicas, refused) in versions.items():
         version = ("ns", name, "blue")
         scaler.endpoints._items[name] = objects.Declared("ns", name, f"uid-{name}", 1, "2026-01-01", spec)
-        work = workloads.Workload(
-            "ns", name, version, replicas, 1, 1, 1, current=True, overdue=False, need={"cpu": cpu}
+        need = {"cpu": cpu}
+        scaler.workloads._items[name] = workloads.Workload(
+            "ns", name, version, replicas, 1, 1, 1, current=True, overdue=False, need=need, refused=refused
         )
-        scaler.workloads._items[name] = work
-        scaler.pods._items[name] = workloads.ReplicaPod("ns", name, PodNeed("n", {"cpu": cpu}), version=version)
+        scaler.pods._items[name] = workloads.ReplicaPod("ns", name, PodNeed("n", need), version=version)
+    return scaler
+
+
+def test_missing_replicas_take_what_they_need() -> None:
+    """Each as large as it is, not as large as those of whoever asks."""
+    scaler = scaler_of(small=(0.1, 4, ""), large=(2.0, 1, ""))
     # 1.9 cores are free, and three small ones are still to come.
     assert scaler.room_for({"cpu": 0.1}) == 16
     assert scaler.room_for({"cpu": 0.8}) == 1
+
+
+def test_replicas_that_a_quota_refuses_take_no_room_from_others() -> None:
+    scaler = scaler_of(small=(0.1, 1, ""), large=(1.0, 9, 'exceeded quota: "pods", requested: 1'))
+    assert scaler.room_for({"cpu": 0.1}) == 29
 
 
 @pytest.mark.parametrize(

@@ -293,11 +293,12 @@ class ClusterScaler:
     def room_for(self, need: room.Amounts, *, spot: bool = False) -> int:
         """Further pods of this need that fit. `spot`: whether they may run on spot nodes."""
         there, needs = self._all_taken()
-        # Replicas that are wanted and have no pod yet need their place too, each as large as it is.
+        # Replicas that are wanted and have no pod yet need their place too, each as large as it is; not those that the
+        # API server refuses, as beyond a quota: they may never come.
         coming = [
             room.PodNeed("", {name: missing * amount for name, amount in placed.work.need.items()})
             for key, placed in self._versions().items()
-            if (missing := self._current(key, placed.work) - there[placed.work.version]) > 0
+            if not placed.work.refused and (missing := self._current(key, placed.work) - there[placed.work.version]) > 0
         ]
         return room.room(need, self.there(), [*needs, *coming], self.settings.autoscaled_pools, spot=spot)
 
