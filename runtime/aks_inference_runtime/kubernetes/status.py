@@ -70,14 +70,17 @@ def status_of(facts: Facts) -> dict[str, Any]:
     message = next((f"{v.name}: {v.message}" for v in versions if v.message and v.state is state), "")
     reason = "Served" if ready else state.value
     if facts.name_in_use:
-        reason, message = NAME_IN_USE, "an older endpoint of another namespace has this name; URLs have no namespace"
+        # Nothing of it is served, whatever its pods do.
+        state, reason = ServiceState.FAILED, NAME_IN_USE
+        message = "an older endpoint of another namespace has this name; URLs have no namespace"
     elif state is ServiceState.FAILED:
         reason = FAILED_REASON
     elif not ready and state is ServiceState.HEALTHY:
         state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
         message = facts.unserved or message or "the routers do not serve this generation yet"
     message = cut(message)
-    scoring_uri, swagger_uri = _addresses(facts)
+    # Those of its name lead to the other one.
+    scoring_uri, swagger_uri = ("", "") if facts.name_in_use else _addresses(facts)
     return {
         "state": state.value,
         "observedGeneration": endpoint.generation,
