@@ -20,6 +20,7 @@ from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.scaling import ClusterScaler
 from aks_inference_runtime.kubernetes.states import FIGURES_S, MOST_FIGURES, Sources, States
 from aks_inference_runtime.kubernetes.status import declared_with_status, status_of
+from aks_inference_runtime.kubernetes.telling import Change
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Workload
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
@@ -43,7 +44,18 @@ class Cluster:
         self.reports.load = lambda: self.loads  # type: ignore[method-assign]
         self.reports.served = lambda: lambda name: self.generations.get(name, 0)  # type: ignore[method-assign]
         self.scaling: dict[VersionKey, str] = {}
-        self.states = States(self.sources, self.reports, self.scaling, lambda: self.url, lambda: self.now, None)
+        self.leads = True
+        self.changes: list[tuple[str | None, str]] = []
+        """Of states, as they were told."""
+        self.states = States(
+            self.sources,
+            self.reports,
+            self.scaling,
+            lambda: self.url,
+            lambda: self.now,
+            self,  # type: ignore[arg-type]
+            lambda: self.leads,
+        )
         self.written: dict[str, dict[str, Any]] = {}
         self.writings: Counter[str] = Counter()
         self.broken = False
@@ -62,6 +74,9 @@ class Cluster:
     @staticmethod
     def change(informer: Informer[Any], name: str, **fields: Any) -> None:
         Cluster.put(informer, name, replace(informer._items[name], **fields))
+
+    async def tell(self, _: Any, change: Change) -> None:
+        self.changes.append((change.before, change.after))
 
     async def apply(self, path: str, body: dict[str, Any], manager: str) -> None:
         if self.broken:
@@ -246,6 +261,42 @@ def test_figures_that_are_told_back_change_nothing_of_what_is_known() -> None:
     changed = {**told, "metadata": {**told["metadata"], "generation": 2}, "spec": {"versions": [{**BLUE, "name": "b"}]}}
     known._take("MODIFIED", changed)
     assert [v.name for one in known.items.values() for v in one.spec.versions] == ["b"]
+
+
+def test_who_leads_again_tells_of_what_another_one_wrote_meanwhile() -> None:
+    cluster = Cluster(1)
+    cluster.generations = {"svc-0": 1}
+    cluster.round(10)
+    assert cluster.changes == [(None, "Healthy")]
+    cluster.leads = False
+    cluster.round()
+    failed = cluster.written["svc-0"] | {"state": "Failed"}
+    cluster.change(cluster.sources.endpoints, "svc-0", status=failed)
+    cluster.leads = True
+    cluster.round()
+    assert cluster.changes[1:] == [("Failed", "Healthy")]
+    # The other one told of this change; here the state before is still known as it was.
+    cluster.leads = False
+    cluster.round()
+    cluster.change(cluster.sources.endpoints, "svc-0", status=failed)
+    cluster.change(cluster.sources.pods, "svc-0", ready=False)
+    cluster.change(cluster.sources.deployments, "svc-0", ready=0, refused="a webhook denied the request")
+    cluster.leads = True
+    cluster.round()
+    assert cluster.written["svc-0"]["state"] == "Failed"
+    assert cluster.changes[2:] == []
+
+
+def test_who_stops_leading_in_the_middle_of_a_round_forgets_as_well() -> None:
+    cluster = Cluster(1)
+    cluster.generations = {"svc-0": 1}
+    cluster.round(10)
+    words = iter((True, False))
+    cluster.states._leads = lambda: next(words)
+    cluster.change(cluster.sources.pods, "svc-0", ready=False)
+    cluster.round()
+    assert cluster.states._statuses == {}
+    assert cluster.writings["svc-0"] == 1
 
 
 names = st.sampled_from(["svc-0", "svc-1"])

@@ -149,9 +149,10 @@ class ClusterScaler:
             while True:
                 await asyncio.sleep(STATUS_S)
                 self._forget()
-                if self._leads() and self.listed:
+                if self.listed:
                     try:
-                        self._write_fixed()
+                        if self._leads():
+                            self._write_fixed()
                         await self._states.write(api)
                     except Exception:  # noqa: BLE001 - one endpoint's objects must not end the autoscaler of all
                         _log.exception("states are not written; it is tried again")
