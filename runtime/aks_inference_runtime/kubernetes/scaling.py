@@ -289,10 +289,10 @@ class ClusterScaler:
         return wanted
 
     def _room(self, work: workloads.Workload) -> int:
-        return self.room_for(work.need, spot=work.spot)
+        return self.room_for(work.need, work.selector, spot=work.spot)
 
-    def room_for(self, need: room.Amounts, *, spot: bool = False) -> int:
-        """Further pods of this need that fit. `spot`: whether they may run on spot nodes."""
+    def room_for(self, need: room.Amounts, selector: Mapping[str, str], *, spot: bool = False) -> int:
+        """Further pods of this need and selector of nodes that fit. `spot`: whether they may run on spot nodes."""
         there, needs = self._all_taken()
         # Replicas that are wanted and have no pod yet need their place too, each as large as it is; not those that the
         # API server refuses, as beyond a quota: they may never come.
@@ -301,7 +301,8 @@ class ClusterScaler:
             for key, placed in self._versions().items()
             if not placed.work.refused and (missing := self._current(key, placed.work) - there[placed.work.version]) > 0
         ]
-        return room.room(need, self.there(), [*needs, *coming], self.settings.autoscaled_pools, spot=spot)
+        pods, limits = [*needs, *coming], self.settings.autoscaled_pools
+        return room.room(need, self.there(), pods, limits, spot=spot, selector=selector)
 
     def there(self) -> Iterable[room.Node]:
         """All nodes."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
 
@@ -67,6 +67,8 @@ class Workload:
     """Why the API server takes no pod of it: a quota, a policy."""
     spot: bool = False
     """Whether its pods may run on spot nodes."""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the nodes that its pods may run on."""
     pod_template: str | None = None
     """Digest of what its pods are made from, by who declared it."""
     proven: bool = True
@@ -157,6 +159,7 @@ def workload(found: Object) -> Workload | None:
         revision=(metadata.get("annotations") or {}).get(_REVISION, ""),
         refused=next((_words(c) for c in conditions if _refused(c)), ""),
         spot=bears_spot(spec["template"]["spec"]),
+        selector=spec["template"]["spec"].get("nodeSelector") or {},
         pod_template=(metadata.get("annotations") or {}).get(POD_TEMPLATE_ANNOTATION),
         proven=progress == _DONE and current and updated == total,
         deadline_s=float(spec.get("progressDeadlineSeconds") or _DEADLINE_S),
