@@ -81,6 +81,11 @@ class Cluster:
     async def apply(self, path: str, body: dict[str, Any], manager: str) -> None:
         if self.broken:
             raise OperationFailed("the API server is away")
+        status = body["status"]
+        (condition,) = status["conditions"]
+        # Who reads a state knows by the same writing of which generation it is.
+        assert status["state"]
+        assert status["observedGeneration"] == condition["observedGeneration"] > 0
         self.written[body["metadata"]["name"]] = body["status"]
         self.writings[body["metadata"]["name"]] += 1
 
@@ -299,6 +304,19 @@ def test_who_stops_leading_in_the_middle_of_a_round_forgets_as_well() -> None:
     assert cluster.writings["svc-0"] == 1
 
 
+def test_no_generation_is_told_the_state_of_the_one_before() -> None:
+    """What failed is declared anew: what is known of its pods is of before for a while."""
+    cluster = Cluster(1)
+    cluster.change(cluster.sources.pods, "svc-0", ready=False)
+    cluster.change(cluster.sources.deployments, "svc-0", ready=0, refused="a webhook denied the request")
+    cluster.round()
+    cluster.round(10)
+    assert (cluster.written["svc-0"]["state"], cluster.written["svc-0"]["observedGeneration"]) == ("Failed", 1)
+    cluster.change(cluster.sources.endpoints, "svc-0", generation=2, status=cluster.written["svc-0"])
+    cluster.round()
+    assert (cluster.written["svc-0"]["state"], cluster.written["svc-0"]["observedGeneration"]) == ("Transitioning", 2)
+
+
 names = st.sampled_from(["svc-0", "svc-1"])
 changes = st.one_of(
     st.tuples(st.just("busy"), names, st.integers(0, 2)),
@@ -350,6 +368,7 @@ def test_in_the_end_what_is_written_is_so(steps: list[tuple[tuple[Any, ...], flo
     for _ in range(2):
         anew.round(FIGURES_S + 0.1)
     for endpoint in sources.endpoints._items.values():
+        assert cluster.written[endpoint.name]["observedGeneration"] == endpoint.generation
         assert without_times(cluster.written[endpoint.name]) == without_times(anew.written[endpoint.name])
 
 
