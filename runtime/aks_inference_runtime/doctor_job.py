@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aks_inference_runtime.api.kubernetes import LINUX_NODES
 from aks_inference_runtime.doctor import Target
 
 NAME = "aks-inference-doctor"
@@ -63,6 +64,7 @@ def _job(metadata: Mapping[str, Any], image: str, host_network: bool) -> dict[st
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "hostNetwork": host_network,
+        "nodeSelector": LINUX_NODES,
         # With the container's own: what the level `restricted` asks for, which the runtime's namespace has.
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         # Names as pods resolve them are those of the cluster's DNS; nodes ask that of the virtual network.

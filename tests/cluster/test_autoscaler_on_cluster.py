@@ -342,6 +342,36 @@ async def test_room_is_respected(bed: Bed, router: None) -> None:
     assert bed.replicas() == 1
 
 
+async def test_the_last_replica_goes_once_it_was_ready(bed: Bed, router: None) -> None:
+    """By what the Deployment's controller says of it."""
+    bed.loads = {VersionKey(bed.name, "blue"): load(0)}
+    bed.declare(autoscaleMinReplicas=0, autoscaleScaleDownDelaySeconds=1)
+    bed.start(0)
+    await bed.until("it stays", lambda: "stays until it was ready" in str(bed.status().get("versions")))
+    assert bed.replicas() == 1
+    assert bed.status()["state"] != "Healthy"
+    pods = f"/api/v1/namespaces/{bed.namespace}/pods"
+    (pod,) = bed.cluster.api.get(f"{pods}?labelSelector={ENDPOINT_LABEL}%3D{bed.name}").body["items"]
+    name = pod["metadata"]["name"]
+    bed.create(f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"kind": "Node", "name": "nowhere"}})
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    assert bed.cluster.api.call("PATCH", f"{pods}/{name}/status", {"status": status}, MERGE).status == 200
+    await bed.until("none is needed", lambda: bed.replicas() == 0)
+    await bed.until("healthy without one", lambda: bed.status()["state"] == "Healthy")
+    endpoint = f"/apis/{API_VERSION}/namespaces/{bed.namespace}/scoringendpoints/{bed.name}"
+    versions = bed.cluster.api.get(endpoint).body["spec"]["versions"]
+    versions[0]["podTemplate"] = "another"
+    bed.generation = 2
+    for path, spec in (
+        (bed.deployment, {"template": {"metadata": {"annotations": {"one": "more"}}}}),
+        (endpoint, {"versions": versions}),
+    ):
+        assert bed.cluster.api.call("PATCH", path, {"spec": spec}, MERGE).status == 200
+    await bed.until("what is changed is started once", lambda: bed.replicas() == 1)
+    await bed.until("a state of it", lambda: bed.status()["observedGeneration"] == 2)
+    assert bed.status()["state"] != "Healthy"
+
+
 async def test_why_a_pods_containers_are_not_made_is_told(bed: Bed, router: None, tmp_path: Path) -> None:
     """As a kubelet tells it whose pod wants a Secret that is not there; with the autoscaler's own rights."""
     bed.declare(autoscaleEnabled=False, numReplicas=1)

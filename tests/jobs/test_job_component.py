@@ -213,7 +213,9 @@ def test_on_a_cluster_it_is_an_image(project: Path) -> None:
 def test_arguments_of_a_pod_are_what_they_are() -> None:
     """Kubernetes would put a variable's value in place of its name in brackets."""
     job = Job("j-1", "train.py", "pro$$ject", {}, Path("/results"), ("$(AZUREML_RUN_ID)", "$$(A)", "5 $", "$HOME"))
-    made = manifest(job, Pod("image:1", "keeper:1"))["spec"]["template"]["spec"]["containers"]
+    pod = manifest(job, Pod("image:1", "keeper:1"))["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    made = pod["containers"]
     expanded = [[word.replace("$$", "$") for word in words] for words in (made[0]["command"], made[1]["args"])]
     assert expanded[0][3:] == ["/var/azureml-app/pro$$ject", "train.py", *job.arguments]
     assert expanded[1][0] == "/work/pro$$ject"

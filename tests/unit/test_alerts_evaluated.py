@@ -39,11 +39,15 @@ def answers(labels: str, code: int, a_minute: float, reason: str = "") -> tuple[
     return counter("aks_inference_answers_total", f'{labels},code="{code}",reason="{reason}"', a_minute)
 
 
-def replicas(ready: float, wanted: float, labels: str = BLUE) -> list[tuple[str, str]]:
+def wanted(replicas: float, labels: str = BLUE) -> tuple[str, str]:
+    return gauge("aks_inference_wanted_replicas", f'{labels},pod="autoscaler-1"', replicas)
+
+
+def replicas(ready: float, needed: float, labels: str = BLUE) -> list[tuple[str, str]]:
     # Of two routers the one that owns the endpoint tells; of two autoscalers the one that leads.
     return [
         gauge("aks_inference_ready_replicas", f'{labels},pod="router-0"', ready),
-        gauge("aks_inference_wanted_replicas", f'{labels},pod="autoscaler-1"', wanted),
+        wanted(needed, labels),
     ]
 
 
@@ -64,7 +68,14 @@ def ends(days: float) -> list[tuple[str, str]]:
     return [gauge("aks_inference_certificate_ends_seconds", f'pod="router-{n}"', days * 86_400) for n in (0, 1)]
 
 
-WORKS = leaders(1, 0)
+def alive(routers: int, namespace: str = "aks-inference") -> list[tuple[str, str]]:
+    return [
+        gauge("aks_inference_routers_alive", f'namespace="{namespace}",pod="router-{n}"', routers)
+        for n in range(routers)
+    ]
+
+
+WORKS = [*leaders(1, 0), *alive(2)]
 """Without them another alert stands beside each."""
 
 STORIES: list[tuple[str, list[tuple[str, str]], int, list[tuple[str, dict[str, str]]]]] = [
@@ -88,9 +99,26 @@ STORIES: list[tuple[str, list[tuple[str, str]], int, list[tuple[str, dict[str, s
     ),
     ("replicas are missing", [*WORKS, *replicas(1, 3)], 60, [("AksInferenceReplicasMissing", LABELS)]),
     ("replicas come", [*WORKS, *replicas(1, 3)], 9, []),
-    ("nobody leads", leaders(0, 0), 60, [("AksInferenceNoAutoscaler", RUNTIME)]),
-    ("two lead", leaders(1, 1), 60, [("AksInferenceNoAutoscaler", RUNTIME)]),
-    ("no autoscaler is there", [], 60, [("AksInferenceNoAutoscaler", {})]),
+    ("all replicas are missing", [*WORKS, *replicas(0, 3)], 60, [("AksInferenceReplicasMissing", LABELS)]),
+    ("no router tells of the replicas", [*WORKS, wanted(3)], 60, [("AksInferenceReplicasMissing", LABELS)]),
+    ("no router tells of no replicas", [*WORKS, wanted(0)], 60, []),
+    (
+        "all routers are dead",
+        [*leaders(1, 0), wanted(3)],
+        60,
+        [("AksInferenceNoRouter", RUNTIME), ("AksInferenceReplicasMissing", LABELS)],
+    ),
+    ("all routers are dead, for a minute", [*leaders(1, 0), wanted(3)], 1, []),
+    (
+        "of two runtimes one has no router",
+        [*leaders(1, 0), *alive(1, "second"), gauge("aks_inference_autoscaler_leader", 'namespace="second"', 1)],
+        60,
+        [("AksInferenceNoRouter", RUNTIME)],
+    ),
+    ("nobody leads", [*leaders(0, 0), *alive(2)], 60, [("AksInferenceNoAutoscaler", RUNTIME)]),
+    ("two lead", [*leaders(1, 1), *alive(2)], 60, [("AksInferenceNoAutoscaler", RUNTIME)]),
+    ("no autoscaler is there", alive(2), 60, [("AksInferenceNoAutoscaler", {})]),
+    ("nothing is there", [], 60, [("AksInferenceNoAutoscaler", {}), ("AksInferenceNoRouter", {})]),
     ("routers are replaced", [*WORKS, *owners(9.9, 10)], 60, []),
     ("owners change again and again", [*WORKS, *owners(10.5, 10)], 60, [("AksInferenceOwnersChange", RUNTIME)]),
     ("the certificate ends", [*WORKS, *ends(CERTIFICATE_DAYS)], 62, [("AksInferenceCertificateEnds", {})]),

@@ -118,7 +118,7 @@ class Nodes:
     def needs(self) -> list[Any]:
         return []
 
-    def room_for(self, _: Any) -> int:
+    def room_for(self, *_: Any) -> int:
         return 0
 
     def other_scaler(self, *_: str) -> None:

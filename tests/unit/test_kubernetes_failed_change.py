@@ -50,6 +50,7 @@ def told(
     loads: dict[VersionKey, VersionLoad] | None = None,
     before: dict[str, Any] | None = None,
     tail: str = "ImportError: no module named numpi",
+    name_in_use: bool = False,
     **workload: Any,
 ) -> dict[str, Any]:
     spec = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
@@ -58,7 +59,7 @@ def told(
     return status_of(
         Facts(
             endpoint=Declared("ns", "svc", "uid", 3, "2026-01-01T00:00:00Z", spec, before),
-            name_in_use=False,
+            name_in_use=name_in_use,
             workloads={VERSION: work},
             pods={VERSION: pods},
             newest={VERSION: made_as_declared(work, templates, pods)},
@@ -89,6 +90,17 @@ def test_what_the_condition_says(pods: list[ReplicaPod], workload: dict[str, Any
     (condition,) = told(pods, **workload)["conditions"]
     assert condition["reason"] == reason
     assert ("numpi" in condition["message"]) is (reason == "Failed")
+
+
+@pytest.mark.parametrize(("pods", "workload"), [([SERVES], {}), ([CRASHES], {"ready": 0}), ([], {"ready": 0})])
+def test_an_endpoint_whose_name_is_in_use_has_failed(pods: list[ReplicaPod], workload: dict[str, Any]) -> None:
+    """Its pods may be ready: no request reaches them."""
+    found = told(pods, name_in_use=True, **workload)
+    (condition,) = found["conditions"]
+    assert (found["state"], condition["status"], condition["reason"]) == ("Failed", "False", "NameInUse")
+    assert found["message"] == condition["message"]
+    assert "an older endpoint of another namespace has this name" in found["message"]
+    assert (found["servedGeneration"], found["scoringUri"], found["swaggerUri"]) == (0, "", "")
 
 
 READY_2 = {"type": "Ready", "status": "True", "observedGeneration": 2}

@@ -85,22 +85,33 @@ def test_pods_of_daemon_sets_are_known() -> None:
     assert pod.need.daemon
 
 
-def test_missing_replicas_take_what_they_need() -> None:
-    """Each as large as it is, not as large as those of whoever asks."""
+def scaler_of(**versions: tuple[float, int, str]) -> ClusterScaler:
+    """Endpoints by name: cores of each replica, how many are wanted and why no more are taken; each has one."""
     scaler = ClusterScaler(RuntimeSettings(), lambda: True, lambda: 0.0)
     scaler.nodes._items = {"n": NODE}
     spec = EndpointSpec.model_validate({"versions": [{"name": "blue", "isDefault": True, "code": CODE}]})
-    for name, cpu, replicas in (("small", 0.1, 4), ("large", 2.0, 1)):
+    for name, (cpu, replicas, refused) in versions.items():
         version = ("ns", name, "blue")
         scaler.endpoints._items[name] = objects.Declared("ns", name, f"uid-{name}", 1, "2026-01-01", spec)
-        work = workloads.Workload(
-            "ns", name, version, replicas, 1, 1, 1, current=True, overdue=False, need={"cpu": cpu}
+        need = {"cpu": cpu}
+        scaler.workloads._items[name] = workloads.Workload(
+            "ns", name, version, replicas, 1, 1, 1, current=True, overdue=False, need=need, refused=refused
         )
-        scaler.workloads._items[name] = work
-        scaler.pods._items[name] = workloads.ReplicaPod("ns", name, PodNeed("n", {"cpu": cpu}), version=version)
+        scaler.pods._items[name] = workloads.ReplicaPod("ns", name, PodNeed("n", need), version=version)
+    return scaler
+
+
+def test_missing_replicas_take_what_they_need() -> None:
+    """Each as large as it is, not as large as those of whoever asks."""
+    scaler = scaler_of(small=(0.1, 4, ""), large=(2.0, 1, ""))
     # 1.9 cores are free, and three small ones are still to come.
-    assert scaler.room_for({"cpu": 0.1}) == 16
-    assert scaler.room_for({"cpu": 0.8}) == 1
+    assert scaler.room_for({"cpu": 0.1}, {}) == 16
+    assert scaler.room_for({"cpu": 0.8}, {}) == 1
+
+
+def test_replicas_that_a_quota_refuses_take_no_room_from_others() -> None:
+    scaler = scaler_of(small=(0.1, 1, ""), large=(1.0, 9, 'exceeded quota: "pods", requested: 1'))
+    assert scaler.room_for({"cpu": 0.1}, {}) == 29
 
 
 @pytest.mark.parametrize(
@@ -142,6 +153,46 @@ def test_spot_nodes_are_room_for_those_who_may_run_there(gpu: bool) -> None:
     assert room(NEED, nodes, [], limits) == 0
     assert room(NEED, nodes, [], limits, spot=True) == (0 if gpu else 12)
     assert room({**NEED, "nvidia.com/gpu": 1.0}, nodes, [], limits, spot=True) == 6
+
+
+def node(name: str, **labels: str) -> Node:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    found = {"metadata": {"name": name, "labels": {f"kubernetes.io/{key}": text for key, text in labels.items()}}}
+    return node_of(found | {"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "30"}, **ready}})
+
+
+@pytest.mark.parametrize(
+    ("selector", "places"),
+    [
+        ({"kubernetes.io/os": "linux"}, 8),
+        ({"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}, 4),
+        ({"kubernetes.io/os": "windows"}, 4),
+        ({"pool": "other"}, 0),
+        ({}, 16),
+    ],
+)
+def test_only_nodes_that_pods_may_run_on_are_room_for_them(selector: dict[str, str], places: int) -> None:
+    """Those of Windows have no taint; which architecture an image runs on is for its pods to say."""
+    scaler = ClusterScaler(RuntimeSettings(), lambda: True, lambda: 0.0)
+    found = (
+        node("one", os="linux", arch="amd64"),
+        node("arm", os="linux", arch="arm64"),
+        node("win", os="windows", arch="amd64"),
+        node("unlabelled"),
+    )
+    scaler.nodes._items = {one.name: one for one in found}
+    assert scaler.room_for(NEED, selector) == places
+    pods = {"spec": {"nodeSelector": selector, "containers": []}}
+    metadata = {"namespace": "n", "name": "d", "labels": {ENDPOINT_LABEL: "churn", VERSION_LABEL: "one"}}
+    work = workloads.workload({"metadata": metadata, "spec": {"template": pods}})
+    assert work is not None
+    assert scaler._room(replace(work, need=NEED)) == places
+
+
+def test_a_new_node_of_a_pool_is_as_those_that_are_there() -> None:
+    nodes = [replace(node("win", os="windows"), pool="win"), replace(node("one", os="linux"), pool="usual")]
+    limits = {"win": 9, "usual": 3}
+    assert room(NEED, nodes, [], limits, selector={"kubernetes.io/os": "linux"}) == 12
 
 
 @pytest.mark.parametrize("spot", [False, True])

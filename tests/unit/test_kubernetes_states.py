@@ -20,6 +20,7 @@ from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.scaling import ClusterScaler
 from aks_inference_runtime.kubernetes.states import FIGURES_S, MOST_FIGURES, Sources, States
 from aks_inference_runtime.kubernetes.status import declared_with_status, status_of
+from aks_inference_runtime.kubernetes.telling import Change
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Workload
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
@@ -43,7 +44,18 @@ class Cluster:
         self.reports.load = lambda: self.loads  # type: ignore[method-assign]
         self.reports.served = lambda: lambda name: self.generations.get(name, 0)  # type: ignore[method-assign]
         self.scaling: dict[VersionKey, str] = {}
-        self.states = States(self.sources, self.reports, self.scaling, lambda: self.url, lambda: self.now, None)
+        self.leads = True
+        self.changes: list[tuple[str | None, str]] = []
+        """Of states, as they were told."""
+        self.states = States(
+            self.sources,
+            self.reports,
+            self.scaling,
+            lambda: self.url,
+            lambda: self.now,
+            self,  # type: ignore[arg-type]
+            lambda: self.leads,
+        )
         self.written: dict[str, dict[str, Any]] = {}
         self.writings: Counter[str] = Counter()
         self.broken = False
@@ -63,9 +75,17 @@ class Cluster:
     def change(informer: Informer[Any], name: str, **fields: Any) -> None:
         Cluster.put(informer, name, replace(informer._items[name], **fields))
 
+    async def tell(self, _: Any, change: Change) -> None:
+        self.changes.append((change.before, change.after))
+
     async def apply(self, path: str, body: dict[str, Any], manager: str) -> None:
         if self.broken:
             raise OperationFailed("the API server is away")
+        status = body["status"]
+        (condition,) = status["conditions"]
+        # Who reads a state knows by the same writing of which generation it is.
+        assert status["state"]
+        assert status["observedGeneration"] == condition["observedGeneration"] > 0
         self.written[body["metadata"]["name"]] = body["status"]
         self.writings[body["metadata"]["name"]] += 1
 
@@ -248,6 +268,55 @@ def test_figures_that_are_told_back_change_nothing_of_what_is_known() -> None:
     assert [v.name for one in known.items.values() for v in one.spec.versions] == ["b"]
 
 
+def test_who_leads_again_tells_of_what_another_one_wrote_meanwhile() -> None:
+    cluster = Cluster(1)
+    cluster.generations = {"svc-0": 1}
+    cluster.round(10)
+    assert cluster.changes == [(None, "Healthy")]
+    cluster.leads = False
+    cluster.round()
+    failed = cluster.written["svc-0"] | {"state": "Failed"}
+    cluster.change(cluster.sources.endpoints, "svc-0", status=failed)
+    cluster.leads = True
+    cluster.round()
+    assert cluster.changes[1:] == [("Failed", "Healthy")]
+    # The other one told of this change; here the state before is still known as it was.
+    cluster.leads = False
+    cluster.round()
+    cluster.change(cluster.sources.endpoints, "svc-0", status=failed)
+    cluster.change(cluster.sources.pods, "svc-0", ready=False)
+    cluster.change(cluster.sources.deployments, "svc-0", ready=0, refused="a webhook denied the request")
+    cluster.leads = True
+    cluster.round()
+    assert cluster.written["svc-0"]["state"] == "Failed"
+    assert cluster.changes[2:] == []
+
+
+def test_who_stops_leading_in_the_middle_of_a_round_forgets_as_well() -> None:
+    cluster = Cluster(1)
+    cluster.generations = {"svc-0": 1}
+    cluster.round(10)
+    words = iter((True, False))
+    cluster.states._leads = lambda: next(words)
+    cluster.change(cluster.sources.pods, "svc-0", ready=False)
+    cluster.round()
+    assert cluster.states._statuses == {}
+    assert cluster.writings["svc-0"] == 1
+
+
+def test_no_generation_is_told_the_state_of_the_one_before() -> None:
+    """What failed is declared anew: what is known of its pods is of before for a while."""
+    cluster = Cluster(1)
+    cluster.change(cluster.sources.pods, "svc-0", ready=False)
+    cluster.change(cluster.sources.deployments, "svc-0", ready=0, refused="a webhook denied the request")
+    cluster.round()
+    cluster.round(10)
+    assert (cluster.written["svc-0"]["state"], cluster.written["svc-0"]["observedGeneration"]) == ("Failed", 1)
+    cluster.change(cluster.sources.endpoints, "svc-0", generation=2, status=cluster.written["svc-0"])
+    cluster.round()
+    assert (cluster.written["svc-0"]["state"], cluster.written["svc-0"]["observedGeneration"]) == ("Transitioning", 2)
+
+
 names = st.sampled_from(["svc-0", "svc-1"])
 changes = st.one_of(
     st.tuples(st.just("busy"), names, st.integers(0, 2)),
@@ -299,6 +368,7 @@ def test_in_the_end_what_is_written_is_so(steps: list[tuple[tuple[Any, ...], flo
     for _ in range(2):
         anew.round(FIGURES_S + 0.1)
     for endpoint in sources.endpoints._items.values():
+        assert cluster.written[endpoint.name]["observedGeneration"] == endpoint.generation
         assert without_times(cluster.written[endpoint.name]) == without_times(anew.written[endpoint.name])
 
 

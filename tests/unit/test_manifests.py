@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from aks_inference.inference_runtime.monitoring import ALERTS, PANELS, rules
+from aks_inference_runtime.api.kubernetes import AUTOSCALER_NAME, ROUTER_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 METRIC = re.compile(r"\baks_inference_\w+")
@@ -41,6 +42,15 @@ def test_the_table_of_metrics_has_all_of_them_and_no_other() -> None:
     words = [word for row in rows for word in re.findall(r"`(\w+)`", row)]
     told = {word if word.startswith("aks_inference_") else f"aks_inference{word}" for word in words}
     assert told == metrics()[0]
+
+
+def test_all_pods_of_the_runtime_run_on_linux_alone() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deploy/runtime.yaml").read_text()))
+    pods = {d["metadata"]["name"]: d["spec"]["template"]["spec"] for d in documents if d["kind"] == "Deployment"}
+    assert {name: pod["nodeSelector"] for name, pod in pods.items()} == {
+        ROUTER_NAME: {"kubernetes.io/os": "linux"},
+        AUTOSCALER_NAME: {"kubernetes.io/os": "linux"},
+    }
 
 
 def test_the_objects_are_one_document_each() -> None:

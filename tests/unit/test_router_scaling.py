@@ -170,6 +170,9 @@ def test_a_deployment_that_says_nothing_has_one_pod() -> None:
     found = {"metadata": {"uid": "u"}, "spec": {"template": {"spec": pod()["spec"]}}}
     assert deployment_of(found).replicas == 1
     assert deployment_of(found).need["cpu"] == 0.25
+    assert deployment_of(found).selector == {}
+    found["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/os": "linux"}
+    assert deployment_of(found).selector == {"kubernetes.io/os": "linux"}
 
 
 def test_all_pods_of_a_node_share_what_is_free_there() -> None:

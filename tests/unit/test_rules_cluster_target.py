@@ -45,6 +45,10 @@ def replica(**arguments: Any) -> Replica:
     return Replica(found.name, "default", version.version, found.target.kubernetes, version.placing)
 
 
+def test_replicas_run_on_linux_alone() -> None:
+    assert deployment(replica())["spec"]["template"]["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux"}
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": None}, "image: is required on a Kubernetes target"),
     ({"models": ["m:1"]}, 'models[0] = "m:1": the target keeps no models'),

@@ -141,6 +141,7 @@ def kept(**change: Any) -> dict[str, Any]:
 def test_the_pod_that_mounts_it() -> None:
     deployment = kept()
     template = deployment["spec"]["template"]
+    assert template["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux"}
     (volume,) = template["spec"]["volumes"]
     assert volume["csi"]["driver"] == "secrets-store.csi.k8s.io"
     assert volume["csi"]["volumeAttributes"] == {"secretProviderClass": k8s.VAULT_TLS_NAME}

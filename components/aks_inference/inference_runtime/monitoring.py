@@ -100,10 +100,22 @@ ALERTS = (
     ),
     Alert(
         "AksInferenceReplicasMissing",
-        f"max by ({_BY}) (aks_inference_wanted_replicas) > sum by ({_BY}) (aks_inference_ready_replicas)",
+        f"max by ({_BY}) (aks_inference_wanted_replicas) > sum by ({_BY}) (aks_inference_ready_replicas) "
+        # Where no router tells of it there is nothing to compare with.
+        f"or max by ({_BY}) (aks_inference_wanted_replicas) > 0 unless sum by ({_BY}) (aks_inference_ready_replicas)",
         10,
         "warning",
         "{{ $labels.endpoint }}/{{ $labels.version }} has had fewer ready replicas than are wanted for ten minutes.",
+    ),
+    Alert(
+        "AksInferenceNoRouter",
+        # Of one cluster of several the autoscaler still tells; where nobody tells anything, no labels are known.
+        f"sum by ({_RUNTIME}) (aks_inference_autoscaler_leader) "
+        f"unless sum by ({_RUNTIME}) (aks_inference_routers_alive) "
+        "or absent(aks_inference_routers_alive) unless on () aks_inference_autoscaler_leader",
+        2,
+        "critical",
+        "No router tells of itself: requests have no answer, or Prometheus does not reach the routers.",
     ),
     Alert(
         "AksInferenceNoAutoscaler",

@@ -137,6 +137,7 @@ def keeper(
     pod = {
         # It reads what the routers read.
         "serviceAccountName": k8s.ROUTER_NAME,
+        "nodeSelector": k8s.LINUX_NODES,
         "terminationGracePeriodSeconds": 5,
         "securityContext": pod_security(),
         "containers": [container],

@@ -141,6 +141,7 @@ def _deployment(
         "priorityClassName": _priority_name(plan),
         "terminationGracePeriodSeconds": grace_s,
         "securityContext": pod_security(),
+        "nodeSelector": k8s.LINUX_NODES,
         "topologySpreadConstraints": spread(selected),
         "containers": [container],
         "volumes": [

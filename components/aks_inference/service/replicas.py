@@ -181,6 +181,7 @@ def deployment(replica: Replica) -> Manifest:
         "automountServiceAccountToken": placing.service_account is not None,
         "terminationGracePeriodSeconds": grace,
         "securityContext": pod_security(),
+        "nodeSelector": k8s.LINUX_NODES,
         "topologySpreadConstraints": spread(replica.selector),
         "initContainers": [*data_pods.shipping(version, replica.target, placing.model_secret), _gate(replica)],
         "containers": [_scoring(replica)],

@@ -16,6 +16,8 @@ ENDPOINT_LABEL = f"{GROUP}/endpoint"
 """On Deployments, pods, Services (and so EndpointSlices) and the Secret of an endpoint: its name."""
 SPOT_KEY = "kubernetes.azure.com/scalesetpriority"
 """Of the taint that AKS puts on spot nodes, with the label of the same name (spot-node-pool.md)."""
+LINUX_NODES = {"kubernetes.io/os": "linux"}
+"""Node selector of all pods: a cluster may have Windows nodes, which run no image of Linux. Kubelets set the label."""
 VERSION_LABEL = f"{GROUP}/version"
 """On Deployments, pods and Services: `version_label` of the version's name."""
 POD_TEMPLATE_ANNOTATION = f"{GROUP}/pod-template"

@@ -25,6 +25,12 @@ class ScalingTarget(NamedTuple):
     """The least time between two changes."""
     room: Callable[[], int]
     """Further replicas that fit, when it is asked: what was decided before in the same round has its place (I5)."""
+    ready: bool = True
+    """Whether one of its replicas is ready, and made as is declared now."""
+    proven: bool = True
+    """Whether what is declared now was ready once: until then there is a replica, and the last one stays."""
+    start_s: float = 0.0
+    """So long the last replica of what is proven is waited for."""
 
 
 class LoadSource(Protocol):
@@ -52,6 +58,20 @@ class _Past:
     decided: float | None = None
     changed: float | None = None
     """When its number was changed last."""
+    began: float | None = None
+    """Since when it has replicas; None: it has none."""
+    started: bool = False
+    """Whether one was ready since."""
+
+    def starts(self, now: float, target: ScalingTarget) -> bool:
+        """Whether a first replica is still waited for, or one is to show that what is declared works."""
+        if target.current == 0:
+            self.began, self.started = None, False
+            return not target.proven
+        if self.began is None or now < self.began:
+            self.began = now
+        self.started = self.started or target.ready
+        return not (target.proven and (self.started or now - self.began >= target.start_s))
 
 
 class Autoscaler:
@@ -99,14 +119,15 @@ class Autoscaler:
             seen = loads.get(key)
             load = None if seen is None else Load(seen.busy, seen.queued)
             memory = past.memory = observe(past.memory, now, load, target.rules)
+            starts = not target.rules.minimum and past.starts(now, target)
             if past.changed is not None and 0 <= now - past.changed < target.refresh_s:
                 continue
             early = past.decided is not None and 0 <= now - past.decided < target.refresh_s
             if early and stays(memory, now, target.current, target.rules):
                 continue
-            decision = decide(memory, now, target.current, target.rules, target.rules.maximum)
+            decision = decide(memory, now, target.current, target.rules, target.rules.maximum, starts=starts)
             if decision.replicas > target.current:
-                decision = decide(memory, now, target.current, target.rules, target.room())
+                decision = decide(memory, now, target.current, target.rules, target.room(), starts=starts)
             if decision.replicas != target.current:
                 past.changed = now
             elif early:

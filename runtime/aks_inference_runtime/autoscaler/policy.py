@@ -133,7 +133,7 @@ def stays(memory: Memory, now: float, current: int, rules: Rules) -> bool:
     return any(peak.need >= current for peak in reversed(memory.peaks))
 
 
-def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) -> Decision:
+def decide(memory: Memory, now: float, current: int, rules: Rules, room: int, *, starts: bool = False) -> Decision:
     """How many replicas there should be.
 
     Args:
@@ -142,6 +142,8 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
         current: Required. Replicas that are wanted at present.
         rules: Required. Bounds and target.
         room: Required. Further replicas that fit (0 or more); the minimum is asked for all the same, and the first one.
+        starts: Optional. Whether one is to be ready first, and none was: the first is asked for, and the last stays, or
+            a start that takes longer than the scale-down delay would never end. Default: false.
     """
     bounded = min(max(current, rules.minimum), rules.maximum)
     if bounded != current:
@@ -152,19 +154,24 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int) ->
     need = needed(mean, rules)
     if current == 0 and memory.samples[-1].load.queued > 0:
         need = max(need, 1)
+    if need == current == 0 and starts:
+        return Decision(1, "a change is started once, to see that it does")
     if need > current:
         if current > 0 and now - memory.samples[0].at < UP_WINDOW_S / 2:
             return Decision(current, f"{_load(mean, rules)}: {need} needed; looks twice")
         return _up(need, mean, current, rules, room)
     lowest = max([need, rules.minimum, *(p.need for p in memory.peaks)])
-    if lowest >= current:
-        return Decision(current, f"{_load(mean, rules)}: {need} needed")
+    last = starts and lowest == 0
+    if max(lowest, last) >= current:
+        why = "; the last one stays until it was ready" if last else ""
+        return Decision(current, f"{_load(mean, rules)}: {need} needed{why}")
     if now - memory.samples[-1].at > UP_WINDOW_S:
         return Decision(current, "no figures now: none goes")
     if memory.since is None or now - memory.since < rules.scale_down_delay_s:
         return Decision(
             current, f"{_load(mean, rules)}: {need} needed; waits {rules.scale_down_delay_s:g} s to be sure"
         )
+    lowest = max(lowest, last)
     return Decision(lowest, f"no more than {lowest} were needed for {rules.scale_down_delay_s:g} s")
 
 

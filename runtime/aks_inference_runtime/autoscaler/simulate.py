@@ -6,6 +6,7 @@ start and serves its requests to the end when it goes.
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -106,7 +107,12 @@ class _World:
     def targets(self) -> Mapping[VersionKey, ScalingTarget]:
         return {
             KEY: ScalingTarget(
-                self.wanted, self.service.rules, self.service.refresh_s, lambda: self.service.room - self.wanted
+                self.wanted,
+                self.service.rules,
+                self.service.refresh_s,
+                lambda: self.service.room - self.wanted,
+                ready=self.ready > 0,
+                start_s=math.inf,
             )
         }
 

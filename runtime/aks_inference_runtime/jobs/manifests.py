@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aks_inference_runtime.api.kubernetes import LINUX_NODES
 from aks_inference_runtime.jobs.keeper import PORT
 from aks_inference_runtime.jobs.model import Job
 
@@ -71,6 +72,7 @@ def manifest(job: Job, pod: Pod) -> Object:
     template: Object = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": pod.service_account is not None,
+        "nodeSelector": LINUX_NODES,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,

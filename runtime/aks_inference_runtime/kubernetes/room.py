@@ -1,7 +1,7 @@
 """How many more replicas the nodes hold, counting those that an autoscaled pool may still add. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
@@ -33,6 +33,7 @@ class Node:
     """Its taints keep all pods away that ask for no GPU."""
     spot: bool = False
     """Its taint keeps all pods away that do not bear it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,15 @@ def node_of(found: Object) -> Node:
     hard = [taint for taint in hard if taint.get("key") != SPOT_KEY]
     taints = [taint for taint in hard if not _of_gpu(taint)]
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
-    allocatable = status.get("allocatable") or {}
+    allocatable, labels = status.get("allocatable") or {}, metadata.get("labels") or {}
     return Node(
         metadata["name"],
-        (metadata.get("labels") or {}).get(POOL_LABEL, ""),
+        labels.get(POOL_LABEL, ""),
         {name: quantity(allocatable[name]) for name in NAMES if name in allocatable},
         ready and not taints and not spec.get("unschedulable"),
         len(hard) > len(taints),
         spot,
+        labels,
     )
 
 
@@ -132,6 +134,7 @@ def room(
     limits: Mapping[str, int],
     *,
     spot: bool = False,
+    selector: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Further replicas of this need that fit.
 
@@ -141,6 +144,7 @@ def room(
             alone that the scheduler has not turned away.
         limits: Required. Autoscaled pool → the most nodes that it may have.
         spot: Optional. Whether they may run on spot nodes. Default: false.
+        selector: Optional. Labels without which a node runs none of them. Default: none.
     """
     pools: dict[str, list[Node]] = {pool: [] for pool in limits}
     places = 0
@@ -150,7 +154,7 @@ def room(
     for node in nodes:
         if node.pool in pools:
             pools[node.pool].append(node)
-        if node.schedulable and _may_run(need, node, spot=spot):
+        if node.schedulable and _may_run(need, node, selector, spot=spot):
             places += _fit(need, node.allocatable, used.get(node.name, {}))
     for pool, there in pools.items():
         if not there:
@@ -158,14 +162,18 @@ def room(
             places += min(1, limits[pool])
             continue
         # By its largest node: one that has just come may not tell yet of all that it has.
-        fit = (_fit(need, n.allocatable, daemons.get(n.name, {})) for n in there if _may_run(need, n, spot=spot))
+        fit = (
+            _fit(need, n.allocatable, daemons.get(n.name, {})) for n in there if _may_run(need, n, selector, spot=spot)
+        )
         places += max(0, limits[pool] - len(there)) * max(fit, default=0)
     waiting = used.get("", {})
     shares = [waiting[name] / need[name] for name in need if need[name] > 0 and name in waiting]
     return max(0, places - int(max(shares, default=0.0) + 0.999))
 
 
-def _may_run(need: Amounts, node: Node, *, spot: bool) -> bool:
+def _may_run(need: Amounts, node: Node, selector: Mapping[str, str], *, spot: bool) -> bool:
+    if any(node.labels.get(name) != value for name, value in selector.items()):
+        return False
     return (not node.gpu_only or bool(need.get(GPU))) and (spot or not node.spot)
 
 

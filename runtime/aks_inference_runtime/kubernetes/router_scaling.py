@@ -64,6 +64,8 @@ class RouterDeployment:
     replicas: int
     need: Amounts
     """Of a new pod."""
+    selector: Mapping[str, str]
+    """Labels of the nodes that its pods may run on."""
 
 
 class Nodes(Protocol):
@@ -75,8 +77,8 @@ class Nodes(Protocol):
     def needs(self) -> list[PodNeed]:
         """What all pods take."""
 
-    def room_for(self, need: Amounts) -> int:
-        """Further pods of this need that fit."""
+    def room_for(self, need: Amounts, selector: Mapping[str, str]) -> int:
+        """Further pods of this need and selector of nodes that fit."""
 
     def other_scaler(self, namespace: str, name: str) -> str | None:
         """The HorizontalPodAutoscaler of a Deployment."""
@@ -103,7 +105,8 @@ def place_of(found: Object) -> RouterPlace | None:
 def deployment_of(found: Object) -> RouterDeployment:
     """The routers' Deployment."""
     spec, uid = found["spec"], found["metadata"]["uid"]
-    return RouterDeployment(uid, int(spec.get("replicas", 1)), requests_of(spec["template"]["spec"]))
+    pod = spec["template"]["spec"]
+    return RouterDeployment(uid, int(spec.get("replicas", 1)), requests_of(pod), pod.get("nodeSelector") or {})
 
 
 def rules_of(settings: RuntimeSettings) -> RouterRules:
@@ -292,7 +295,7 @@ class RouterScaler:
         return Present(size, len(ready), [one for one in heard if one is not None])
 
     def _room(self, deployment: RouterDeployment, places: Iterable[RouterPlace], size: Size) -> Room:
-        pods = self._nodes.room_for({**deployment.need, "cpu": size.cpu_m / 1000})
+        pods = self._nodes.room_for({**deployment.need, "cpu": size.cpu_m / 1000}, deployment.selector)
         if not self._resizable:
             return Room(pods, 0)
         if any(place.waits for place in places):

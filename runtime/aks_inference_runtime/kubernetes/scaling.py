@@ -52,9 +52,11 @@ class _Placed(NamedTuple):
     version: EndpointVersion
     work: workloads.Workload
     rules: Rules
-    declared: tuple[str, int]
-    """By which endpoint, and which generation of it."""
+    declared: tuple[object, ...]
+    """By which endpoint, which generation of it, and what of it was ready once."""
     place: workloads.VersionId
+    proven: bool
+    """Whether it was ready once as it is declared."""
 
 
 class ClusterScaler:
@@ -149,9 +151,10 @@ class ClusterScaler:
             while True:
                 await asyncio.sleep(STATUS_S)
                 self._forget()
-                if self._leads() and self.listed:
+                if self.listed:
                     try:
-                        self._write_fixed()
+                        if self._leads():
+                            self._write_fixed()
                         await self._states.write(api)
                     except Exception:  # noqa: BLE001 - one endpoint's objects must not end the autoscaler of all
                         _log.exception("states are not written; it is tried again")
@@ -208,7 +211,15 @@ class ClusterScaler:
             if not scaling.autoscale_enabled or self._of_another(key, work, fought):
                 continue
             room_for = partial(self._room, work)
-            found[key] = ScalingTarget(work.replicas, one.rules, scaling.autoscale_refresh_seconds, room_for)
+            found[key] = ScalingTarget(
+                current=work.replicas,
+                rules=one.rules,
+                refresh_s=scaling.autoscale_refresh_seconds,
+                room=room_for,
+                ready=work.started,
+                proven=work.proven and one.proven,
+                start_s=work.deadline_s,
+            )
         return found
 
     def _of_another(self, key: VersionKey, work: workloads.Workload, fought: workloads.Scaled) -> bool:
@@ -253,14 +264,15 @@ class ClusterScaler:
             by_version = {work.version: work for work in self.workloads.items.values()}
             found = {}
             for endpoint in objects.served(self.endpoints.items).values():
-                declared = endpoint.uid, endpoint.generation
+                declared = endpoint.uid, endpoint.generation, endpoint.proven
                 for version in endpoint.spec.versions:
                     key = VersionKey(endpoint.name, version.name)
                     before = self._before.get(key)
                     if before is None or before.declared != declared:
                         place = endpoint.namespace, endpoint.name, version_label(version.name)
                         if (work := by_version.get(place)) is not None:
-                            found[key] = _Placed(version, work, rules_of(version), declared, place)
+                            proven = (version.name, version.pod_template) in endpoint.proven
+                            found[key] = _Placed(version, work, rules_of(version), declared, place, proven)
                     elif (work := by_version.get(before.place)) is not None:
                         found[key] = before if work is before.work else before._replace(work=work)
             # The same object while nothing is new, as after each writing of a state.
@@ -280,18 +292,20 @@ class ClusterScaler:
         return wanted
 
     def _room(self, work: workloads.Workload) -> int:
-        return self.room_for(work.need, spot=work.spot)
+        return self.room_for(work.need, work.selector, spot=work.spot)
 
-    def room_for(self, need: room.Amounts, *, spot: bool = False) -> int:
-        """Further pods of this need that fit. `spot`: whether they may run on spot nodes."""
+    def room_for(self, need: room.Amounts, selector: Mapping[str, str], *, spot: bool = False) -> int:
+        """Further pods of this need and selector of nodes that fit. `spot`: whether they may run on spot nodes."""
         there, needs = self._all_taken()
-        # Replicas that are wanted and have no pod yet need their place too, each as large as it is.
+        # Replicas that are wanted and have no pod yet need their place too, each as large as it is; not those that the
+        # API server refuses, as beyond a quota: they may never come.
         coming = [
             room.PodNeed("", {name: missing * amount for name, amount in placed.work.need.items()})
             for key, placed in self._versions().items()
-            if (missing := self._current(key, placed.work) - there[placed.work.version]) > 0
+            if not placed.work.refused and (missing := self._current(key, placed.work) - there[placed.work.version]) > 0
         ]
-        return room.room(need, self.there(), [*needs, *coming], self.settings.autoscaled_pools, spot=spot)
+        pods, limits = [*needs, *coming], self.settings.autoscaled_pools
+        return room.room(need, self.there(), pods, limits, spot=spot, selector=selector)
 
     def there(self) -> Iterable[room.Node]:
         """All nodes."""

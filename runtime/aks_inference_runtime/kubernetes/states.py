@@ -127,8 +127,16 @@ class States:
         self._unusable: set[str] = set()
         """Endpoints that have no state as they are declared, once that was logged."""
 
+    def _forget(self) -> None:
+        """What was written: another one leads, and what it wrote since is what the next change is from."""
+        for kept in (self._statuses, self._made, self._written_at):
+            kept.clear()
+
     async def write(self, api: Api) -> None:
-        """One round."""
+        """One round; nothing while this one does not lead."""
+        if not self._leads():
+            self._forget()
+            return
         endpoints = self._sources.endpoints.items
         served = frozenset(endpoint.uid for endpoint in objects.served(endpoints).values())
         grouped = self._by_version()
@@ -253,6 +261,7 @@ class States:
     ) -> bool:
         """Whether there is no more to write of it now."""
         if not self._leads():
+            self._forget()
             return False
         body = {
             "apiVersion": API_VERSION,

@@ -70,14 +70,17 @@ def status_of(facts: Facts) -> dict[str, Any]:
     message = next((f"{v.name}: {v.message}" for v in versions if v.message and v.state is state), "")
     reason = "Served" if ready else state.value
     if facts.name_in_use:
-        reason, message = NAME_IN_USE, "an older endpoint of another namespace has this name; URLs have no namespace"
+        # Nothing of it is served, whatever its pods do.
+        state, reason = ServiceState.FAILED, NAME_IN_USE
+        message = "an older endpoint of another namespace has this name; URLs have no namespace"
     elif state is ServiceState.FAILED:
         reason = FAILED_REASON
     elif not ready and state is ServiceState.HEALTHY:
         state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
         message = facts.unserved or message or "the routers do not serve this generation yet"
     message = cut(message)
-    scoring_uri, swagger_uri = _addresses(facts)
+    # Those of its name lead to the other one.
+    scoring_uri, swagger_uri = ("", "") if facts.name_in_use else _addresses(facts)
     return {
         "state": state.value,
         "observedGeneration": endpoint.generation,
@@ -126,7 +129,20 @@ def declared_with_status(
         "servedGeneration": served_before(status),
         "conditions": [{name: ready.get(name) for name in _NEEDED} | {"type": READY_CONDITION}] if ready else [],
     }
-    return endpoint if endpoint.status == needed else replace(endpoint, status=needed)
+    proven = _proven(endpoint, status, before)
+    same = endpoint.status == needed and endpoint.proven == proven
+    return endpoint if same else replace(endpoint, status=needed, proven=proven)
+
+
+def _proven(endpoint: Declared, status: Object, before: Declared | None) -> frozenset[tuple[str, str | None]]:
+    """By the last status of this generation, and by those before it of what has not changed since."""
+    here = {v.name: v.pod_template for v in endpoint.spec.versions if least(v) == 0}
+    if not here:
+        return frozenset()
+    told = (status.get("versions") or ()) if status.get("observedGeneration") == endpoint.generation else ()
+    well = {version.get("name") for version in told if version.get("state") == ServiceState.HEALTHY}
+    known = before.proven if before is not None and before.uid == endpoint.uid else frozenset()
+    return frozenset(one for one in here.items() if one[0] in well or one in known)
 
 
 def served_before(status: Mapping[str, Any]) -> int:
@@ -200,6 +216,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         and workload.updated == workload.total
         and workload.updated >= min(wanted, least(version))
     )
+    proven = workload is not None and workload.proven and (version.name, version.pod_template) in facts.endpoint.proven
     # A change that cannot succeed has failed also while what was there before serves on.
     hopeless = any(pod.given_up for pod in mine) or (workload is not None and workload.forbidden)
     given_up = hopeless and (ready == 0 or not rolled_out)
@@ -213,7 +230,8 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         unschedulable=bool(unschedulable),
         ready=ready,
         wanted=wanted,
-        settled=rolled_out and ready >= min(wanted, least(version)),
+        # That all of no replicas are ready says nothing of a version that never had one.
+        settled=rolled_out and ready >= min(wanted, least(version)) and (ready > 0 or proven),
         troubled=bool(trouble),
     )
     message = ""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
 
@@ -28,6 +28,11 @@ _BAD_WAITS = frozenset(
     }
 )
 
+_DEADLINE_S = 600.0
+"""Kubernetes' own for a Deployment that says none."""
+_DONE = "NewReplicaSetAvailable"
+"""A Deployment is progressing no more: all replicas of its newest template were available at once. It stays so while
+they come and go, until the next template."""
 _REVISION = "deployment.kubernetes.io/revision"
 _TEMPLATE = "pod-template-hash"
 
@@ -62,8 +67,20 @@ class Workload:
     """Why the API server takes no pod of it: a quota, a policy."""
     spot: bool = False
     """Whether its pods may run on spot nodes."""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the nodes that its pods may run on."""
     pod_template: str | None = None
     """Digest of what its pods are made from, by who declared it."""
+    proven: bool = True
+    """Whether replicas of its newest template were ready once; of one that was changed while it had none nobody
+    knows."""
+    deadline_s: float = _DEADLINE_S
+    """So long a start may take."""
+
+    @property
+    def started(self) -> bool:
+        """Whether one of its newest template is ready, and none of another is there."""
+        return self.current and self.updated == self.total and self.ready > 0
 
     @property
     def forbidden(self) -> bool:
@@ -125,21 +142,27 @@ def workload(found: Object) -> Workload | None:
     if version is None:
         return None
     conditions = status.get("conditions") or ()
+    updated, total = int(status.get("updatedReplicas") or 0), int(status.get("replicas") or 0)
+    current = int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0)
+    progress = next((c.get("reason") for c in conditions if c.get("type") == "Progressing"), _DONE)
     return Workload(
         namespace=metadata["namespace"],
         name=metadata["name"],
         version=version,
         replicas=int(spec.get("replicas", 1)),
         ready=int(status.get("readyReplicas") or 0),
-        updated=int(status.get("updatedReplicas") or 0),
-        total=int(status.get("replicas") or 0),
-        current=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
+        updated=updated,
+        total=total,
+        current=current,
         overdue=any(c.get("reason") == "ProgressDeadlineExceeded" for c in conditions),
         need=requests_of(spec["template"]["spec"]),
         revision=(metadata.get("annotations") or {}).get(_REVISION, ""),
         refused=next((_words(c) for c in conditions if _refused(c)), ""),
         spot=bears_spot(spec["template"]["spec"]),
+        selector=spec["template"]["spec"].get("nodeSelector") or {},
         pod_template=(metadata.get("annotations") or {}).get(POD_TEMPLATE_ANNOTATION),
+        proven=progress == _DONE and current and updated == total,
+        deadline_s=float(spec.get("progressDeadlineSeconds") or _DEADLINE_S),
     )
 
 

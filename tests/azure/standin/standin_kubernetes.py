@@ -84,6 +84,7 @@ def _nodes(cluster: str, pool: str, body: Mapping[str, Any]) -> list[tuple[str, 
     labels = {
         "agentpool": pool,
         "kubernetes.azure.com/agentpool": pool,
+        "kubernetes.io/os": str(body.get("osType", "Linux")).lower(),
         "kubernetes.azure.com/mode": str(body.get("mode", "User")).lower(),
         "topology.kubernetes.io/zone": "1",
         **(body.get("nodeLabels") or {}),

@@ -204,7 +204,12 @@ def fake_node(name: str, cpu: str = "32", memory: str = "128Gi", zone: str = "1"
         "metadata": {
             "name": name,
             "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
-            "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone, "type": "kwok"},
+            "labels": {
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "topology.kubernetes.io/zone": zone,
+                "type": "kwok",
+            },
         },
         "status": {"allocatable": holds, "capacity": holds},
     }

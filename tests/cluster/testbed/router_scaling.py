@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Told:
     def needs(self) -> list[PodNeed]:
         return []
 
-    def room_for(self, need: Amounts) -> int:
+    def room_for(self, need: Amounts, selector: Mapping[str, str]) -> int:
         return self.places
 
     def other_scaler(self, namespace: str, name: str) -> str | None:
