@@ -38,6 +38,7 @@ def endpoint(name: str, namespace: str = "default", created: str = "2026-01-01T0
             "scoringUri": f"http://router/api/v1/service/{name}/score",
             "versions": [told],
             "replicas": "1/2",
+            "observedGeneration": 4,
             "conditions": [{"type": "Ready", "status": "True", "observedGeneration": 4}],
             **status,
         },
@@ -317,6 +318,31 @@ async def test_waits_and_says_what_failed(server: ApiServer, tmp_path: Path) -> 
     said += ["no endpoint none (endpoints: bad, churn, later)"]
     for (_, _, err), text in zip(found, said, strict=True):
         assert text in err
+
+
+async def test_what_is_said_of_an_older_generation_is_not_believed(server: ApiServer, tmp_path: Path) -> None:
+    """Declared anew after it failed, and not looked at yet: neither what failed nor what was well is of that."""
+    before: Any = {
+        "observedGeneration": 3,
+        "conditions": [{"type": "Ready", "status": "False", "observedGeneration": 3}],
+    }
+    said = {"state": "Failed", "message": "no such model file"}
+    server.endpoints = [endpoint("mended", version=said, **said, **before), endpoint("well", **before)]
+    waits = asyncio.create_task(run(tmp_path, "wait", "mended", "--timeout", "60"))
+    shown, told, table = await asyncio.gather(
+        run(tmp_path, "status"),
+        run(tmp_path, "--json", "status", "well"),
+        run(tmp_path, "--json", "top", "--count", "1"),
+    )
+    assert [line.split()[2] for line in shown[1].splitlines()[2:4]] == ["Transitioning", "Transitioning"]
+    assert "no such model file" not in shown[1]
+    assert "mended: the autoscaler has not looked at generation 4 yet" in shown[1]
+    well = json.loads(told[1])
+    assert [well["state"], well["versions"][0]["state"], well["versions"][0]["busy"]] == [*2 * ["Transitioning"], 3]
+    assert {one["state"] for one in json.loads(table[1])["endpoints"]} == {"Transitioning"}
+    assert not waits.done()
+    server.endpoints[0] = endpoint("mended")
+    assert (await waits)[0] == 0
 
 
 async def test_who_logs_in_by_a_program(server: ApiServer, tmp_path: Path) -> None:

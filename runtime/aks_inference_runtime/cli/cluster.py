@@ -21,6 +21,7 @@ from aks_inference_runtime.api.errors import (
 from aks_inference_runtime.api.kubernetes import (
     COMPONENT_LABEL,
     ENDPOINT_LABEL,
+    READY_CONDITION,
     REPLICA_COMPONENT,
     VERSION_LABEL,
     version_label,
@@ -303,7 +304,7 @@ class _Streams:
 
 def view_of(found: Object, pods: Sequence[Object]) -> EndpointView:
     """An object with the pods of its replicas, as the local target tells an endpoint. Raises InvalidInput."""
-    metadata, told = found["metadata"], found.get("status") or {}
+    metadata, told = found["metadata"], _fresh(found)
     try:
         endpoint = ScoringEndpoint.model_validate(
             {
@@ -330,9 +331,24 @@ def view_of(found: Object, pods: Sequence[Object]) -> EndpointView:
     return EndpointView(endpoint=endpoint, status=status)
 
 
+def _fresh(found: Object) -> Object:
+    """The status; one of an older generation says of states and messages nothing that holds of what is declared now."""
+    told, generation = found.get("status") or {}, int(found["metadata"].get("generation") or 0)
+    seen = int(told.get("observedGeneration") or _ready(told).get("observedGeneration") or 0)
+    if not told.get("state") or seen >= generation:
+        return dict(told)
+    stale: Object = {"state": ServiceState.TRANSITIONING, "message": ""}
+    message = f"the autoscaler has not looked at generation {generation} yet: what it said is of {seen}"
+    return {**told, **stale, "message": message, "versions": [{**v, **stale} for v in told.get("versions") or ()]}
+
+
+def _ready(told: Object) -> Object:
+    return next((c for c in told.get("conditions") or () if c.get("type") == READY_CONDITION), {})
+
+
 def _served_generation(told: Object, generation: int) -> int:
     """The one that is served whole; else an older one that was, while any of its replicas are ready; else 0."""
-    ready: Object = next((c for c in told.get("conditions") or () if c.get("type") == "Ready"), {})
+    ready = _ready(told)
     if ready.get("status") == "True":
         return int(ready.get("observedGeneration") or 0)
     before = int(told.get("servedGeneration") or 0)
