@@ -62,11 +62,11 @@ class Context:
         if not self.remote:
             yield LocalSource(self.client())
             return
-        from aks_inference_runtime.cli.cluster import ClusterSource, connection
+        from aks_inference_runtime.cli.cluster import CONNECTIONS, ClusterSource, connection
         from aks_inference_runtime.kubernetes.client import connected
 
         where = connection(self.kubeconfig, self.kube_context)
-        async with connected(where) as api:
+        async with connected(where, CONNECTIONS) as api:
             yield ClusterSource(api, where, self.namespace)
 
 

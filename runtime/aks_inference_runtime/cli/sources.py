@@ -21,11 +21,18 @@ class Source(Protocol):
         """One. Raises NotFound."""
 
     def logs(
-        self, status: EndpointStatus, version: str | None, replica: str | None, tail: int, follow: bool, dead: bool
+        self,
+        status: EndpointStatus,
+        version: str | None,
+        replica: str | None,
+        tail: int,
+        follow: bool,
+        dead: bool,
+        missed: Callable[[str], None],
     ) -> AsyncIterator[LogLine]:
-        """Lines of its replicas' logs, the last `tail` of each. Raises NotFound.
+        """Lines of its replicas' logs, the last `tail` of each. Raises NotFound, and where none of them can be read.
 
-        `dead`: also of replicas that are gone, where a version is healthy.
+        `dead`: also of replicas that are gone, where a version is healthy. `missed`: is told of what cannot be read.
         """
 
     async def key(self, name: str) -> str:
@@ -56,7 +63,14 @@ class LocalSource:
         return await self._client.get_endpoint(name)
 
     async def logs(
-        self, status: EndpointStatus, version: str | None, replica: str | None, tail: int, follow: bool, dead: bool
+        self,
+        status: EndpointStatus,
+        version: str | None,
+        replica: str | None,
+        tail: int,
+        follow: bool,
+        dead: bool,
+        missed: Callable[[str], None],
     ) -> AsyncIterator[LogLine]:
         """See `Source`."""
         shown = whose(None if dead or replica or follow else status)

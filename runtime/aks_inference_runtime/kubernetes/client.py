@@ -181,9 +181,9 @@ class Api:
 
 
 @asynccontextmanager
-async def connected(connection: Connection) -> AsyncIterator[Api]:
-    """A client until the block ends."""
-    connector = aiohttp.TCPConnector(ssl=connection.tls or True, limit=50)
+async def connected(connection: Connection, connections: int = 50) -> AsyncIterator[Api]:
+    """A client until the block ends, with so many connections at most: further requests wait for one."""
+    connector = aiohttp.TCPConnector(ssl=connection.tls or True, limit=connections)
     # An object with many managers can be long; a line of a watch is an object.
     async with aiohttp.ClientSession(connector=connector, read_bufsize=4 * 1024 * 1024) as session:
         yield Api(session, connection)
