@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from looked_at import ApiServer, endpoint, pod, run, serving
+from looked_at import COMMAND, ApiServer, endpoint, pod, run, serving
 
 
 @pytest.fixture
@@ -104,8 +105,58 @@ async def test_who_logs_in_by_a_program(server: ApiServer, tmp_path: Path) -> No
     assert good[0] == 0, good
     assert missing[0] == 2
     assert "logs in by 'no-such-login', which is not installed: get it" in missing[2]
-    assert "has no context 'other' (there are: token, program, missing)" in unknown[2]
+    assert "has no context 'other' (there are: token, program, missing, team-b)" in unknown[2]
     assert (none[0], "no kubeconfig: " in none[2]) == (2, True)
     server.known = False
     code, _, err = await run(tmp_path, "status")
     assert (code, "the inference runtime is not on this cluster" in err) == (4, True)
+
+
+async def test_who_logs_in_by_a_program_logs_in_again(server: ApiServer, tmp_path: Path) -> None:
+    """Once, however many requests were refused."""
+    server.endpoints = [endpoint("churn")]
+    process = await asyncio.create_subprocess_exec(
+        *(COMMAND, "--kubeconfig", str(tmp_path / "kubeconfig"), "--context", "program"),
+        *("--json", "top", "--interval", "0.1"),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            assert b"churn" in await process.stdout.readline()
+            (tmp_path / "token").write_text("another")
+            server.token = "another"
+            server.endpoints = [endpoint("later")]
+            while b"later" not in (line := await process.stdout.readline()):
+                assert b"churn" in line
+    finally:
+        process.terminate()
+        await process.wait()
+    assert (tmp_path / "logins").read_text() == "in\nin\n"
+
+
+async def test_the_contexts_namespace(server: ApiServer, tmp_path: Path) -> None:
+    server.endpoints = [endpoint("churn", "team-a"), endpoint("fraud", "team-b")]
+    here, named, every, none, both = await asyncio.gather(
+        run(tmp_path, "--context", "team-b", "status"),
+        run(tmp_path, "--context", "team-b", "-n", "team-a", "status", "churn"),
+        run(tmp_path, "--context", "team-b", "--all-namespaces", "status"),
+        run(tmp_path, "--context", "team-b", "status", "churn"),
+        run(tmp_path, "-n", "team-b", "-A", "status"),
+    )
+    assert here[1].splitlines()[0] == f"cluster {server.url}, namespace team-b"
+    assert [line.split()[0] for line in here[1].splitlines()[2:]] == ["fraud"]
+    assert "endpoint churn: Healthy" in named[1]
+    assert [line.split()[0] for line in every[1].splitlines()[2:]] == ["churn", "fraud"]
+    assert (none[0], "no endpoint churn in the namespace team-b (endpoints: fraud)" in none[2]) == (3, True)
+    assert (both[0], "--namespace or --all-namespaces, not both" in both[2]) == (2, True)
+
+
+async def test_what_is_asked_for_a_token(server: ApiServer, tmp_path: Path) -> None:
+    """No pods: who calls an endpoint need not see them. Of one endpoint's state those of its own namespace."""
+    server.endpoints = [endpoint("churn", "team-a")]
+    code, _, err = await run(tmp_path, "token", "churn")
+    assert (code, "endpoint churn takes no tokens" in err) == (2, True)
+    assert server.asked == ["endpoints of None"]
+    await run(tmp_path, "status", "churn")
+    assert server.asked[1:] == ["endpoints of None", "pods of team-a"]

@@ -74,7 +74,7 @@ class ClusterSource:
     async def endpoints(self) -> list[EndpointView]:
         """See `Source`."""
         found, pods = await asyncio.gather(
-            self._declared(), self._pods(f"{COMPONENT_LABEL}={REPLICA_COMPONENT}", self._namespace)
+            self._listed(), self._pods(f"{COMPONENT_LABEL}={REPLICA_COMPONENT}", self._namespace)
         )
         return [view_of(one, pods) for one in sorted(found, key=_place)]
 
@@ -82,6 +82,10 @@ class ClusterSource:
         """See `Source`."""
         found = await self._found(name)
         return view_of(found, await self._pods_of(found))
+
+    async def declared(self, name: str) -> ScoringEndpoint:
+        """See `Source`."""
+        return view_of(await self._found(name), ()).endpoint
 
     async def logs(
         self,
@@ -142,7 +146,7 @@ class ClusterSource:
                 logs += logs_of(pod, of)
         return logs
 
-    async def _declared(self) -> list[Object]:
+    async def _listed(self) -> list[Object]:
         inside = f"/namespaces/{self._namespace}" if self._namespace else ""
         try:
             return (await self._api.list(f"/apis/{API_VERSION}{inside}/scoringendpoints"))[0]
@@ -153,11 +157,12 @@ class ClusterSource:
 
     async def _found(self, name: str) -> Object:
         """By name; of those with one name in several namespaces the one that is served: the oldest."""
-        every = await self._declared()
+        every = await self._listed()
         fitting = [one for one in every if one["metadata"]["name"] == name]
         if not fitting:
             present = ", ".join(sorted(one["metadata"]["name"] for one in every)) or "none"
-            raise NotFound(f"no endpoint {name} (endpoints: {present})")
+            inside = f" in the namespace {self._namespace}" if self._namespace else ""
+            raise NotFound(f"no endpoint {name}{inside} (endpoints: {present})")
         return min(fitting, key=lambda one: (one["metadata"].get("creationTimestamp", ""), one["metadata"]["uid"]))
 
     async def _pods_of(self, endpoint: Object) -> list[Object]:

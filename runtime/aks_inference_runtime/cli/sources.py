@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from aks_inference_runtime.api.client import SupervisorClient
+from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView
 from aks_inference_runtime.cli.loglines import LogLine, parsed, whose
 
@@ -19,6 +20,9 @@ class Source(Protocol):
 
     async def endpoint(self, name: str) -> EndpointView:
         """One. Raises NotFound."""
+
+    async def declared(self, name: str) -> ScoringEndpoint:
+        """What is declared of one alone: its replicas need not be readable. Raises NotFound."""
 
     def logs(
         self,
@@ -61,6 +65,10 @@ class LocalSource:
     async def endpoint(self, name: str) -> EndpointView:
         """See `Source`."""
         return await self._client.get_endpoint(name)
+
+    async def declared(self, name: str) -> ScoringEndpoint:
+        """See `Source`."""
+        return (await self.endpoint(name)).endpoint
 
     async def logs(
         self,

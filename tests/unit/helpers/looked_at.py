@@ -1,7 +1,6 @@
 """As much of an API server as `aks-inference status | logs | top | wait` ask for, and those commands as processes."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from aks_inference_runtime.api.kubernetes import COMPONENT_LABEL, ENDPOINT_LABEL, REPLICA_COMPONENT, VERSION_LABEL
 
@@ -82,6 +82,7 @@ class ApiServer:
         self.asked: list[str] = []
         self.url = ""
         self.known = True
+        self.token = TOKEN
         self.unread: dict[str, int] = {}
         """Pod → status of the answer instead of its log."""
         self.followed = 0
@@ -89,7 +90,7 @@ class ApiServer:
         """When the next stream of a pod's log breaks off."""
 
     def app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self.known_users])
         base = "/apis/aks-inference.dev/v1"
         for path in (f"{base}/scoringendpoints", f"{base}/namespaces/{{namespace}}/scoringendpoints"):
             app.router.add_get(path, self.listed)
@@ -98,12 +99,17 @@ class ApiServer:
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self.log)
         return app
 
-    async def listed(self, request: web.Request) -> web.Response:
-        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+    @web.middleware
+    async def known_users(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
             return web.json_response({"message": "Unauthorized"}, status=401)
+        return await handler(request)
+
+    async def listed(self, request: web.Request) -> web.Response:
         if not self.known:
             return web.json_response({"message": "the server could not find the requested resource"}, status=404)
         space = request.match_info.get("namespace")
+        self.asked.append(f"endpoints of {space}")
         found = [e for e in self.endpoints if space in (None, e["metadata"]["namespace"])]
         return web.json_response({"items": found, "metadata": {}})
 
@@ -155,7 +161,10 @@ async def serving(folder: Path) -> AsyncIterator[ApiServer]:
             {"name": "program", "user": {"exec": login(folder)}},
             {"name": "missing", "user": {"exec": {"command": "no-such-login", "installHint": "get it\n"}}},
         ],
-        "contexts": [{"name": n, "context": {"cluster": "c", "user": n}} for n in ("token", "program", "missing")],
+        "contexts": [
+            *({"name": n, "context": {"cluster": "c", "user": n}} for n in ("token", "program", "missing")),
+            {"name": "team-b", "context": {"cluster": "c", "user": "token", "namespace": "team-b"}},
+        ],
         "current-context": "token",
     }
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
@@ -166,10 +175,16 @@ async def serving(folder: Path) -> AsyncIterator[ApiServer]:
 
 
 def login(folder: Path) -> dict[str, Any]:
-    """A program that logs in, as kubelogin does."""
-    answer = json.dumps({"kind": "ExecCredential", "status": {"token": TOKEN}})
+    """A program that logs in, as kubelogin does: with the token that stands in the file `token`, told in `logins`."""
+    (folder / "token").write_text(TOKEN)
     program = folder / "login"
-    program.write_text(f'#!/bin/sh\ntest "$WHO" = me && test -n "$KUBERNETES_EXEC_INFO" && echo \'{answer}\'\n')
+    program.write_text(
+        f"""#!/bin/sh
+test "$WHO" = me && test -n "$KUBERNETES_EXEC_INFO" || exit 1
+echo in >> {folder}/logins
+echo '{{"kind": "ExecCredential", "status": {{"token": "'"$(cat {folder}/token)"'"}}}}'
+"""
+    )
     program.chmod(0o755)
     return {
         "apiVersion": "client.authentication.k8s.io/v1",
