@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from looked_at import COMMAND, ApiServer, endpoint, pod, run, serving
 
+from aks_inference_runtime.kubernetes.status import FIGURES
+
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
@@ -67,6 +69,31 @@ async def test_waits_and_says_what_failed(server: ApiServer, tmp_path: Path) -> 
     said += ["no endpoint none (endpoints: bad, churn, later)"]
     for (_, _, err), text in zip(found, said, strict=True):
         assert text in err
+
+
+async def test_figures_that_are_lost_are_not_zero(server: ApiServer, tmp_path: Path) -> None:
+    lost = endpoint("churn")
+    for name in FIGURES - {"lastScaling"}:
+        del lost["status"]["versions"][0][name]
+    server.endpoints = [lost, endpoint("idle", version={"busy": 0, "queued": 0, "utilization": 0.0})]
+    rows, one, busy, *told = await asyncio.gather(
+        run(tmp_path, "status"),
+        run(tmp_path, "status", "churn"),
+        run(tmp_path, "top"),
+        run(tmp_path, "--json", "status", "churn"),
+        run(tmp_path, "--json", "wait", "churn"),
+        run(tmp_path, "--json", "top", "churn", "--count", "1"),
+    )
+    assert [line.split()[-2:] for line in rows[1].splitlines()[2:]] == [["-", "-"], ["0", "0"]]
+    assert "1 of 2 replicas ready, - busy, - queued, utilization -" in one[1]
+    assert [line.split()[:5] for line in busy[1].splitlines()[1:]] == [
+        ["idle", "blue", "0", "%", "0"],
+        ["churn", "blue", "-", "-", "-"],
+    ]
+    for _, out, _ in told:
+        found = json.loads(out)
+        (version,) = found.get("endpoints", [found])[0]["versions"]
+        assert [version[name] for name in ("busy", "queued", "utilization")] == [None, None, None]
 
 
 async def test_what_is_said_of_an_older_generation_is_not_believed(server: ApiServer, tmp_path: Path) -> None:
