@@ -180,3 +180,30 @@ async def test_the_name_that_a_servers_certificate_is_for(tmp_path: Path) -> Non
         async with connected(from_kubeconfig(plain)) as api:
             with pytest.raises(RuntimeUnavailable, match=r"certificate verify failed|mismatch"):
                 await api.get("/api/v1/x")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "said"),
+    [
+        (
+            {"certificate-authority": "gone.crt"},
+            {},
+            r"certificate-authority: \S+gone.crt: No such file .*`certificate-au",
+        ),
+        ({"certificate-authority": "."}, {}, "certificate-authority: .*: Is a directory; a file in PEM is needed"),
+        ({"certificate-authority-data": "x"}, {}, "certificate-authority-data: .*; PEM in base64 is needed"),
+        ({"certificate-authority-data": "bm8gUEVN"}, {}, "certificate-authority: .*; PEM is needed"),
+        ({}, {"client-certificate": "gone.crt", "client-key": "gone.key"}, r"client-certificate: \S+gone.crt: No such"),
+        (
+            {},
+            {"client-certificate": "one.yaml", "client-key": "one.yaml"},
+            "client-certificate and client-key: .*; PEM",
+        ),
+        ({}, {"client-certificate": "one.yaml"}, "has a client-certificate and no client-key"),
+        ({}, {"client-key": "one.yaml"}, "has a client-key and no client-certificate"),
+    ],
+)
+def test_certificates_that_cannot_be_used(cluster: Any, user: Any, said: str, tmp_path: Path) -> None:
+    made = written(tmp_path / "one.yaml", "a", current="a", user=user, **cluster)
+    with pytest.raises(InvalidInput, match=f"^{made}: .*{said}"):
+        from_kubeconfig(made)

@@ -195,9 +195,6 @@ def _status() -> Schema:
     status.pop("required", None)
     properties["state"] = {"type": "string", "enum": [state.value for state in ServiceState]}
     version = properties["versions"]["items"]["properties"]
-    for figure in ("busy", "queued", "utilization"):
-        # One that is left out is not known, which is not zero.
-        del version[figure]["default"]
     for message in (properties["message"], version["message"]):
         message["maxLength"] = LONGEST_MESSAGE
     return status

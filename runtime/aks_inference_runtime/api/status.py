@@ -56,9 +56,10 @@ class VersionStatus(Wire):
     """Percent by the declaration, the default's with what none has."""
     replicas_desired: int = 0
     replicas_ready: int = 0
-    busy: int = 0
-    queued: int = 0
-    utilization: float = 0
+    # A figure that is left out, on a cluster, is not known, which is not zero.
+    busy: int | None = None
+    queued: int | None = None
+    utilization: float | None = None
     """Percent: (busy + queued) / (ready × replicaMaxConcurrentRequests)."""
     last_scaling: str = ""
     message: str = ""
@@ -79,6 +80,10 @@ class EndpointStatus(Wire):
     swagger_uri: str = ""
     message: str = ""
     versions: tuple[VersionStatus, ...] = ()
+
+    def to_wire(self) -> dict[str, object]:
+        """See `Wire`; figures that are not known are null, for who reads them by name."""
+        return super().to_wire() | {"versions": [one.model_dump(mode="json", by_alias=True) for one in self.versions]}
 
 
 class EndpointView(Wire):

@@ -36,7 +36,7 @@ class Service:
     """In place of `max_wait_s` while there is no replica (scaled to zero)."""
     max_queued: int = 1_000
     room: int = 1_000_000
-    """Replicas that the nodes hold."""
+    """Replicas that the nodes hold: further ones are wanted and neither start nor cost anything."""
     replica_cost_per_hour: float = 0.0
 
 
@@ -86,7 +86,7 @@ class _World:
         self.service = service
         self.now = 0.0
         self.wanted = max(service.rules.minimum, 0)
-        self.ready = self.wanted
+        self.ready = min(self.wanted, service.room)
         self.busy = 0
         self.starting: deque[float] = deque()
         self.ends: list[float] = []
@@ -120,9 +120,10 @@ class _World:
         if decision.replicas == self.wanted:
             return
         self.reasons.append((round(self.now, 1), f"{self.wanted} → {decision.replicas}: {decision.reason}"))
-        for _ in range(decision.replicas - self.wanted):
+        placed, fitting = self.ready + len(self.starting), min(decision.replicas, self.service.room)
+        for _ in range(fitting - placed):
             self.starting.append(self.now + self.service.start_s)
-        for _ in range(self.wanted - decision.replicas):
+        for _ in range(placed - fitting):
             if self.starting:
                 self.starting.pop()
             else:

@@ -31,7 +31,14 @@ from aks_inference_runtime.cli.scoring import score_once
 @click.option("--cluster", help="Name of the local cluster, where there are several.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="A Kubernetes cluster is meant: its kubeconfig.")
 @click.option("--context", "kube_context", help="A Kubernetes cluster is meant: context of the kubeconfig.")
-@click.option("--namespace", "-n", help="A Kubernetes cluster is meant: only endpoints of this namespace.")
+@click.option(
+    "--namespace",
+    "-n",
+    help="A Kubernetes cluster is meant: only this namespace. Default: the context's, if it says one.",
+)
+@click.option(
+    "--all-namespaces", "-A", is_flag=True, help="A Kubernetes cluster is meant: endpoints of all namespaces."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object or one JSON line per event, for pipelines.")
 @click.version_option(package_name="pulumi-aks-inference")
 @click.pass_context
@@ -42,10 +49,11 @@ def main(
     kubeconfig: Path | None,
     kube_context: str | None,
     namespace: str | None,
+    all_namespaces: bool,
     as_json: bool,
 ) -> None:
     """Look at the inference runtime on this machine or a Kubernetes cluster, and try what it serves."""
-    context.obj = Context(state_directory, cluster, as_json, kubeconfig, kube_context, namespace)
+    context.obj = Context(state_directory, cluster, as_json, kubeconfig, kube_context, namespace, all_namespaces)
     if as_json:
         name = context.invoked_subcommand or ""
         context.default_map = {name: json_below(main.get_command(context, name))}

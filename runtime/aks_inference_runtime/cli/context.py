@@ -30,6 +30,7 @@ class Context:
     kubeconfig: Path | None = None
     kube_context: str | None = None
     namespace: str | None = None
+    all_namespaces: bool = False
 
     def with_json(self) -> "Context":
         """The same, for a pipeline."""
@@ -38,12 +39,14 @@ class Context:
     @property
     def remote(self) -> bool:
         """Whether a Kubernetes cluster is meant. Raises InvalidInput where a local one is, too."""
-        asked = (self.kubeconfig, self.kube_context, self.namespace) != (None, None, None)
+        asked = (self.kubeconfig, self.kube_context, self.namespace) != (None, None, None) or self.all_namespaces
         if asked and (self.directory or self.cluster):
             raise InvalidInput(
-                "--state-directory and --cluster name a local cluster; --kubeconfig, --context and --namespace one of "
-                "Kubernetes: give options of one kind"
+                "--state-directory and --cluster name a local cluster; --kubeconfig, --context, --namespace and "
+                "--all-namespaces one of Kubernetes: give options of one kind"
             )
+        if self.namespace is not None and self.all_namespaces:
+            raise InvalidInput("give --namespace or --all-namespaces, not both")
         return asked
 
     def client(self) -> SupervisorClient:
@@ -62,12 +65,12 @@ class Context:
         if not self.remote:
             yield LocalSource(self.client())
             return
-        from aks_inference_runtime.cli.cluster import ClusterSource, connection
+        from aks_inference_runtime.cli.cluster import CONNECTIONS, ClusterSource, connection
         from aks_inference_runtime.kubernetes.client import connected
 
         where = connection(self.kubeconfig, self.kube_context)
-        async with connected(where) as api:
-            yield ClusterSource(api, where, self.namespace)
+        async with connected(where, CONNECTIONS) as api:
+            yield ClusterSource(api, where, None if self.all_namespaces else self.namespace or where.namespace)
 
 
 def command(work: Callable[..., Coroutine[None, None, int]]) -> Callable[..., None]:

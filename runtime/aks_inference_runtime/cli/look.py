@@ -37,7 +37,9 @@ async def status(context: Context, name: str | None) -> int:
 
 @click.command()
 @click.argument("name")
-@click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on until interrupted; on a cluster at most 200 replicas at once."
+)
 @click.option("--version", help="Only of this version.")
 @click.option("--replica", help="Only of this replica.")
 @click.option(
@@ -58,7 +60,7 @@ async def logs(
     """
     async with context.source() as source:
         present = (await source.endpoint(name)).status
-        lines = source.logs(present, version, replica, tail, follow, dead)
+        lines = source.logs(present, version, replica, tail, follow, dead, _missed)
         if follow:
             async for line in lines:
                 click.echo(line.text(context.as_json))
@@ -66,6 +68,10 @@ async def logs(
         for line in newest([line async for line in lines], tail):
             click.echo(line.text(context.as_json))
     return 0
+
+
+def _missed(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from aks_inference_runtime.api.status import EndpointStatus, ServiceState
+from aks_inference_runtime.api.status import EndpointStatus, ServiceState, VersionStatus
 
 _COLOURS = {
     ServiceState.HEALTHY: "green",
@@ -41,8 +41,8 @@ def overview(console: Console, heading: str, statuses: Sequence[EndpointStatus])
             _state(version.state),
             f"{version.traffic:g} %",
             f"{version.replicas_ready}/{version.replicas_desired}",
-            str(version.busy),
-            str(version.queued),
+            _figure(version.busy),
+            _figure(version.queued),
         )
         for status in statuses
         for number, version in enumerate(status.versions)
@@ -94,10 +94,24 @@ def busiest(console: Console, statuses: Sequence[EndpointStatus]) -> None:
     columns = ("endpoint", "version", "utilization", "busy", "queued", "ready", "wanted", "last scaling")
     found = [(status.name, version) for status in statuses for version in status.versions]
     rows = []
-    for name, version in sorted(found, key=lambda row: (-row[1].utilization, -row[1].queued, row[0], row[1].name)):
+    for name, version in sorted(found, key=_used_most):
         figures = (version.busy, version.queued, version.replicas_ready, version.replicas_desired)
-        rows.append((name, version.name, f"{version.utilization:g} %", *map(str, figures), version.last_scaling))
+        rows.append((name, version.name, _percent(version.utilization), *map(_figure, figures), version.last_scaling))
     _print(console, _rows(console, columns, rows) if rows else Text("no endpoint"))
+
+
+def _used_most(row: tuple[str, VersionStatus]) -> tuple[float, int, str, str]:
+    """What is not known comes last."""
+    name, version = row
+    return 1 if version.utilization is None else -version.utilization, -(version.queued or 0), name, version.name
+
+
+def _figure(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _percent(number: float | None) -> str:
+    return "-" if number is None else f"{number:g} %"
 
 
 def load(status: EndpointStatus) -> dict[str, object]:
@@ -126,8 +140,8 @@ def details(console: Console, status: EndpointStatus) -> None:
             Text.assemble(
                 f"version {version.name}: ", _state(version.state), f", {version.traffic:g} % of the traffic"
             ),
-            f"  {version.replicas_ready} of {version.replicas_desired} replicas ready, {version.busy} busy, "
-            f"{version.queued} queued, utilization {version.utilization:g} %",
+            f"  {version.replicas_ready} of {version.replicas_desired} replicas ready, {_figure(version.busy)} busy, "
+            f"{_figure(version.queued)} queued, utilization {_percent(version.utilization)}",
         ]
         if version.last_scaling:
             parts.append(f"  last scaling: {version.last_scaling}")

@@ -21,7 +21,7 @@ from aks_inference_runtime.cli.numbers import NumberRange
 @click.option(
     "--recorded",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Recorded traffic: CSV with two columns, seconds and requests a second.",
+    help="Recorded traffic: CSV with two columns, seconds and requests a second; at most a week, 20 million requests.",
 )
 @click.option(
     "--duration",
@@ -89,10 +89,11 @@ def _rates(words: str | None, recorded: Path | None, duration_s: float) -> tuple
     if (words is None) == (recorded is None):
         raise InvalidInput("give one of --traffic and --recorded")
     if recorded is not None:
-        return traffic.recorded(recorded.read_text(errors="replace"))
-    if not 1 <= duration_s <= 604_800:
+        with recorded.open(errors="replace") as file:
+            return traffic.recorded(file.read(traffic.LONGEST_RECORDING + 1))
+    if not 1 <= duration_s <= traffic.LONGEST_S:
         raise InvalidInput(f"--duration {duration_s:g}: between 1 second and a week (604800)")
-    return traffic.pattern(words or "", duration_s)
+    return traffic.bounded(traffic.pattern(words or "", duration_s))
 
 
 def _service(settings: Mapping[str, float]) -> Service:
@@ -131,6 +132,8 @@ def _show(outcome: Outcome, service: Service) -> None:
         f"\nreplicas: at most {outcome.most_replicas}, {outcome.changes} changes, {outcome.replica_hours:g} hours"
         + (f", cost {outcome.cost:g}" if service.replica_cost_per_hour else "")
     )
+    if service.rules.minimum > service.room:
+        click.echo(f"room for {service.room}: fewer replicas than the {service.rules.minimum} that are always wanted")
     for at, reason in outcome.reasons[:20]:
         click.echo(f"  {at:>8.1f} s  {reason}")
     if len(outcome.reasons) > 20:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from aks_inference_runtime.api.client import SupervisorClient
+from aks_inference_runtime.api.endpoint import ScoringEndpoint
 from aks_inference_runtime.api.status import EndpointStatus, EndpointView
 from aks_inference_runtime.cli.loglines import LogLine, parsed, whose
 
@@ -20,12 +21,22 @@ class Source(Protocol):
     async def endpoint(self, name: str) -> EndpointView:
         """One. Raises NotFound."""
 
-    def logs(
-        self, status: EndpointStatus, version: str | None, replica: str | None, tail: int, follow: bool, dead: bool
-    ) -> AsyncIterator[LogLine]:
-        """Lines of its replicas' logs, the last `tail` of each. Raises NotFound.
+    async def declared(self, name: str) -> ScoringEndpoint:
+        """What is declared of one alone: its replicas need not be readable. Raises NotFound."""
 
-        `dead`: also of replicas that are gone, where a version is healthy.
+    def logs(
+        self,
+        status: EndpointStatus,
+        version: str | None,
+        replica: str | None,
+        tail: int,
+        follow: bool,
+        dead: bool,
+        missed: Callable[[str], None],
+    ) -> AsyncIterator[LogLine]:
+        """Lines of its replicas' logs, the last `tail` of each. Raises NotFound, and where none of them can be read.
+
+        `dead`: also of replicas that are gone, where a version is healthy. `missed`: is told of what cannot be read.
         """
 
     async def key(self, name: str) -> str:
@@ -55,8 +66,19 @@ class LocalSource:
         """See `Source`."""
         return await self._client.get_endpoint(name)
 
+    async def declared(self, name: str) -> ScoringEndpoint:
+        """See `Source`."""
+        return (await self.endpoint(name)).endpoint
+
     async def logs(
-        self, status: EndpointStatus, version: str | None, replica: str | None, tail: int, follow: bool, dead: bool
+        self,
+        status: EndpointStatus,
+        version: str | None,
+        replica: str | None,
+        tail: int,
+        follow: bool,
+        dead: bool,
+        missed: Callable[[str], None],
     ) -> AsyncIterator[LogLine]:
         """See `Source`."""
         shown = whose(None if dead or replica or follow else status)

@@ -65,7 +65,7 @@ async def _wanted(
     if issuer is not None:
         raise InvalidInput(f"the endpoint {name} says its issuer: leave out --issuer, or the name")
     async with context.source() as source:
-        spec = (await source.endpoint(name)).endpoint.spec
+        spec = (await source.declared(name)).spec
     if spec.auth is not AuthMode.TOKEN or spec.token is None:
         mend = f"`aks-inference keys {name}` says where they are" if spec.auth is AuthMode.KEY else "none is needed"
         raise InvalidInput(f"endpoint {name} takes no tokens (auth {spec.auth}): {mend}")

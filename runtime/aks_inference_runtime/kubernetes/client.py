@@ -38,6 +38,7 @@ class Api:
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         self._session = session
         self._connection = connection
+        self._renewing = asyncio.Lock()
 
     async def get(self, path: str, **query: str) -> Object:
         """An object. Raises NotFound, OperationFailed, RuntimeUnavailable."""
@@ -159,31 +160,45 @@ class Api:
         limits: aiohttp.ClientTimeout | None = None,
         more: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        connection = self._connection
         try:
-            headers = self._connection.headers() | {"content-type": content or "application/json", **(more or {})}
-            async with self._session.request(
-                method,
-                self._connection.server + path,
-                params=query,
-                data=None if body is None else json.dumps(body),
-                headers=headers,
-                timeout=limits or aiohttp.ClientTimeout(REQUEST_SECONDS),
-                proxy=self._connection.proxy,
-                server_hostname=self._connection.server_name,
-            ) as answer:
-                if answer.status >= 400:
-                    raise _error(answer.status, _message(await answer.text(errors="replace")), path)
-                yield answer
+            for again in (False, True):
+                headers = connection.headers() | {"content-type": content or "application/json", **(more or {})}
+                async with self._session.request(
+                    method,
+                    connection.server + path,
+                    params=query,
+                    data=None if body is None else json.dumps(body),
+                    headers=headers,
+                    timeout=limits or aiohttp.ClientTimeout(REQUEST_SECONDS),
+                    # Here, not the pool's: a connection with a former certificate is not used again.
+                    ssl=connection.tls or True,
+                    proxy=connection.proxy,
+                    server_hostname=connection.server_name,
+                ) as answer:
+                    if answer.status < 400:
+                        yield answer
+                        return
+                    if answer.status != 401 or connection.renew is None or again:
+                        raise _error(answer.status, _message(await answer.text(errors="replace")), path)
+                connection = await self._renewed(connection)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Not its representation: that shows a proxy's login.
             said = f"{type(error).__name__}: {error}"
             raise RuntimeUnavailable(f"the API server does not answer ({method} {path}): {said}") from None
 
+    async def _renewed(self, refused: Connection) -> Connection:
+        """Logged in anew, once for all that were refused meanwhile."""
+        async with self._renewing:
+            if self._connection is refused and refused.renew is not None:
+                self._connection = await asyncio.to_thread(refused.renew)
+        return self._connection
+
 
 @asynccontextmanager
-async def connected(connection: Connection) -> AsyncIterator[Api]:
-    """A client until the block ends."""
-    connector = aiohttp.TCPConnector(ssl=connection.tls or True, limit=50)
+async def connected(connection: Connection, connections: int = 50) -> AsyncIterator[Api]:
+    """A client until the block ends, with so many connections at most: further requests wait for one."""
+    connector = aiohttp.TCPConnector(limit=connections)
     # An object with many managers can be long; a line of a watch is an object.
     async with aiohttp.ClientSession(connector=connector, read_bufsize=4 * 1024 * 1024) as session:
         yield Api(session, connection)

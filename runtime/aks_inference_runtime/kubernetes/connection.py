@@ -37,6 +37,10 @@ class Connection:
     """It may hold a login."""
     server_name: str | None = None
     """For which the server's certificate is; None: for its host."""
+    namespace: str | None = None
+    """Of the kubeconfig's context."""
+    renew: "Callable[[], Connection] | None" = field(default=None, repr=False, compare=False)
+    """Logs in anew, of who logs in by a program: for when the API server no longer takes what that gave."""
 
     def headers(self) -> dict[str, str]:
         """Of a request now."""
@@ -69,20 +73,27 @@ def from_kubeconfig(
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
     shown = ", ".join(map(str, files))
-    cluster, user = chosen(files, context_name)
+    cluster, user, namespace = chosen(files, context_name)
     server = str(cluster["server"]).rstrip("/")
-    if "exec" in user and log_in is not None:
-        user = log_in(user["exec"], cluster)
-    if "exec" in user or "auth-provider" in user:
-        raise InvalidInput(f"{shown}: the user logs in by a program; the runtime takes a token or a client certificate")
-    return Connection(
-        server,
-        _tls(cluster, user) if server.startswith("https:") else None,
-        Path(user["tokenFile"]) if user.get("tokenFile") else None,
-        user.get("token"),
-        _proxy(shown, server, cluster.get("proxy-url")),
-        cluster.get("tls-server-name") or None,
-    )
+
+    def made() -> Connection:
+        given = user if log_in is None or "exec" not in user else log_in(user["exec"], cluster)
+        if "exec" in given or "auth-provider" in given:
+            raise InvalidInput(
+                f"{shown}: the user logs in by a program; the runtime takes a token or a client certificate"
+            )
+        return Connection(
+            server,
+            _tls(shown, cluster, given) if server.startswith("https:") else None,
+            Path(given["tokenFile"]) if given.get("tokenFile") else None,
+            given.get("token"),
+            _proxy(shown, server, cluster.get("proxy-url")),
+            cluster.get("tls-server-name") or None,
+            namespace,
+            None if given is user else made,
+        )
+
+    return made()
 
 
 def _proxy(shown: str, server: str, given: str | None) -> str | None:
@@ -96,23 +107,41 @@ def _proxy(shown: str, server: str, given: str | None) -> str | None:
     return proxy
 
 
-def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext:
-    authority = _bytes(cluster, "certificate-authority")
-    tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
-    if cluster.get("insecure-skip-tls-verify"):
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
-    certificate, key = _bytes(user, "client-certificate"), _bytes(user, "client-key")
-    if certificate and key:
-        # The module ssl reads certificates from files only.
-        with tempfile.NamedTemporaryFile(prefix="aks-inference-", suffix=".pem") as file:
-            file.write(certificate + b"\n" + key)
-            file.flush()
-            tls.load_cert_chain(file.name)
+def _tls(shown: str, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext:
+    authority = _bytes(shown, cluster, "certificate-authority")
+    certificate, key = _bytes(shown, user, "client-certificate"), _bytes(shown, user, "client-key")
+    if (certificate is None) != (key is None):
+        given, lacks = ("client-certificate", "client-key")[:: 1 if key is None else -1]
+        raise InvalidInput(f"{shown}: the user has a {given} and no {lacks}: give both, or neither")
+    names = "certificate-authority"
+    try:
+        tls = ssl.create_default_context(cadata=authority.decode("ascii") if authority else None)
+        if cluster.get("insecure-skip-tls-verify"):
+            tls.check_hostname = False
+            tls.verify_mode = ssl.CERT_NONE
+        if certificate and key:
+            names = "client-certificate and client-key"
+            # The module ssl reads certificates from files only.
+            with tempfile.NamedTemporaryFile(prefix="aks-inference-", suffix=".pem") as file:
+                file.write(certificate + b"\n" + key)
+                file.flush()
+                tls.load_cert_chain(file.name)
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidInput(
+            f"{shown}: {names}: {error}; PEM is needed, and a certificate's own key: get the kubeconfig anew"
+        ) from None
     return tls
 
 
-def _bytes(section: Mapping[str, Any], name: str) -> bytes | None:
-    if data := section.get(f"{name}-data"):
-        return base64.b64decode(data)
-    return Path(section[name]).read_bytes() if section.get(name) else None
+def _bytes(shown: str, section: Mapping[str, Any], name: str) -> bytes | None:
+    try:
+        if data := section.get(f"{name}-data"):
+            return base64.b64decode(data)
+        return Path(section[name]).read_bytes() if section.get(name) else None
+    except OSError as error:
+        raise InvalidInput(
+            f"{shown}: {name}: {section[name]}: {error.strerror}; a file in PEM is needed there, or its content as "
+            f"`{name}-data`: get the kubeconfig anew"
+        ) from None
+    except ValueError as error:
+        raise InvalidInput(f"{shown}: {name}-data: {error}; PEM in base64 is needed: get the kubeconfig anew") from None

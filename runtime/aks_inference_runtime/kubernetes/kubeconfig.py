@@ -27,8 +27,8 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> list[Path]:
     return found
 
 
-def chosen(paths: Sequence[Path], context_name: str | None) -> tuple[Section, Section]:
-    """The cluster and the user of a context. Raises InvalidInput.
+def chosen(paths: Sequence[Path], context_name: str | None) -> tuple[Section, Section, str | None]:
+    """The cluster, the user and, if it says one, the namespace of a context. Raises InvalidInput.
 
     Args:
         paths: Required. Files that are there.
@@ -46,9 +46,10 @@ def chosen(paths: Sequence[Path], context_name: str | None) -> tuple[Section, Se
         context = contexts[context_name or next(iter(current))]
         cluster, user = clusters[context["cluster"]], users[context["user"]]
         str(cluster["server"])
+        namespace = str(context["namespace"]) if context.get("namespace") else None
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise InvalidInput(f"{shown}: not a kubeconfig with a current context: {error!r}") from None
-    return cluster, user
+    return cluster, user, namespace
 
 
 def _merged(documents: Sequence[tuple[Path, Any]], kind: str) -> dict[str, Section]:
