@@ -1,7 +1,7 @@
 """Pure questions about manifests and live objects: names, identities, what cannot change, what is secret."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embedded_engine import model, values
@@ -115,6 +115,27 @@ def outputs(live: Mapping[str, Any], inputs: Properties, manager: str, *, previe
         result |= {key: values.secret(result[key]) for key in ("data", "stringData") if key in result}
     own = {"__fieldManager": manager, "__initialApiVersion": inputs.get("apiVersion"), "__inputs": inputs}
     return {**result, **own}
+
+
+def conflict(causes: Sequence[tuple[str, str]]) -> str:
+    """Why fields are not taken from somebody else in silence, and what to do. `causes`: (field, message)."""
+    held: dict[str, list[str]] = {}
+    for field, message in causes:
+        held.setdefault(message.removeprefix("conflict with "), []).append(field)
+    who = "; ".join(f"{manager} has set {', '.join(fields)}" for manager, fields in held.items())
+    return (
+        f"{who}: set them to the declared values with kubectl, or remove that manager's fields "
+        "(metadata.managedFields), then `up` again; on an object that you declare yourself the annotation "
+        f'{PATCH_FORCE}: "true" takes them over'
+    )
+
+
+def is_custom(api_version: str) -> bool:
+    """Whether a definition makes the kind: its fields may change in the same run. The server's own groups have no dot
+    or are Kubernetes' own.
+    """
+    group = api_version.rpartition("/")[0]
+    return "." in group and not group.endswith(".k8s.io")
 
 
 def unchangeable(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
