@@ -91,6 +91,37 @@ ROLE = {
 GADGET = {"apiVersion": "lab.example.com/v1", "kind": "Gadget", "metadata": {"name": "one"}, "size": 3}
 
 
+# -- namespaces
+
+
+async def test_only_kinds_in_namespaces_get_the_usual_one(provided: Provider) -> None:
+    assert (await provided.check(config_map(None)))["metadata"] == {"name": "words", "namespace": "team"}
+    assert (await provided.check(config_map("own")))["metadata"]["namespace"] == "own"
+    assert await provided.check(ROLE) == ROLE
+    assert await provided.check(GADGET) == GADGET, "of a kind that is not there nobody knows"
+    before = {**GADGET, "metadata": {"name": "one", "namespace": "room"}}
+    assert (await provided.check(GADGET, before)) == before, "nor that it has left its namespace"
+
+
+async def test_a_namespace_of_a_kind_without_any_means_nothing(provided: Provider) -> None:
+    """States from before hold it."""
+    before = {**ROLE, "metadata": {"name": "team-reader", "namespace": "team"}}
+    for old, new in ((before, ROLE), (ROLE, before)):
+        assert (await provided.diff(old, new)).changes == pb.DiffResponse.DIFF_NONE
+    changed = await provided.diff(before, {**ROLE, "rules": []})
+    assert (list(changed.diffs), list(changed.replaces)) == (["rules"], [])
+    moved = {**ROLE, "metadata": {"name": "team-writer"}}
+    assert list((await provided.diff(before, moved)).replaces) == ["metadata.name"]
+    version = {**ROLE, "apiVersion": "rbac.authorization.k8s.io/v1beta1"}
+    found = await provided.diff({**before, "apiVersion": version["apiVersion"]}, ROLE)
+    assert (list(found.replaces), found.deleteBeforeReplace) == (["apiVersion"], True), "they are one object"
+
+
+async def test_what_moves_to_another_namespace_is_made_anew_first(provided: Provider) -> None:
+    found = await provided.diff(config_map("one"), config_map("two"))
+    assert (list(found.replaces), found.deleteBeforeReplace) == (["metadata.namespace"], False)
+
+
 # -- on its way out
 
 HELD = "example.com/held"

@@ -216,10 +216,10 @@ URN = "urn:pulumi:dev::proj::kubernetes:apps/v1:Deployment::Web"
 
 
 def test_names_are_made_once_and_stay() -> None:
-    first = objects.completed(URN, {}, {"spec": {}}, "default", b"seed")
+    first = objects.completed(URN, {}, {"spec": {}}, "", b"seed")
     assert first["metadata"]["name"].startswith("web-")
     assert (first["apiVersion"], first["kind"]) == ("apps/v1", "Deployment")
-    again = objects.completed(URN, first, {"spec": {"replicas": 2}}, "default", b"other")
+    again = objects.completed(URN, first, {"spec": {"replicas": 2}}, "", b"other")
     assert again["metadata"]["name"] == first["metadata"]["name"]
     given = objects.completed(URN, first, {"metadata": {"name": "mine"}}, "team", b"seed")
     assert given["metadata"] == {"name": "mine", "namespace": "team"}

@@ -51,7 +51,10 @@ def of_token(token: str) -> tuple[str, str]:
 
 
 def completed(urn: str, olds: Properties, news: Properties, namespace: str, seed: bytes) -> Properties:
-    """A manifest with version, kind, name and (where the program named none) the name that it had."""
+    """A manifest with version, kind, name and (where the program named none) the name that it had.
+
+    `namespace`: of one that the program puts in none; empty for a kind that has no namespaces.
+    """
     version, kind = of_token(model.urn_type(urn))
     metadata = dict(news.get("metadata") or {})
     if not metadata.get("name") and not metadata.get("generateName"):
@@ -59,7 +62,7 @@ def completed(urn: str, olds: Properties, news: Properties, namespace: str, seed
         digest = hashlib.sha256(seed or urn.encode()).hexdigest()[:_SUFFIX_LENGTH]
         metadata["name"] = old or f"{model.urn_name(urn).lower()}-{digest}"
         metadata["annotations"] = {**(metadata.get("annotations") or {}), "pulumi.com/autonamed": "true"}
-    if not metadata.get("namespace") and namespace != "default":
+    if not metadata.get("namespace") and namespace:
         metadata["namespace"] = namespace
     return {"apiVersion": version, "kind": kind, **news, "metadata": metadata}
 
@@ -73,6 +76,16 @@ def manifest(inputs: Properties) -> dict[str, Any]:
 def name_of(plain: Mapping[str, Any]) -> str:
     """The object's name."""
     return str(plain["metadata"]["name"])
+
+
+def namespace_of(plain: Mapping[str, Any]) -> str:
+    """Empty where none is named."""
+    return str((plain.get("metadata") or {}).get("namespace") or "")
+
+
+def without_namespace(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The same object, where its kind has no namespaces."""
+    return {**plain, "metadata": {key: value for key, value in plain["metadata"].items() if key != "namespace"}}
 
 
 def beside(name: str) -> str:

@@ -96,16 +96,37 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     async def Check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
         news = values.plain_outputs(from_struct(request.news))
         try:
-            checked = objects.completed(
-                request.urn, from_struct(request.olds), news, self._namespace, request.randomSeed
-            )
+            olds = from_struct(request.olds)
+            namespace = await self._usual_namespace(request.urn, olds, news)
+            checked = objects.completed(request.urn, olds, news, namespace, request.randomSeed)
         except KubernetesError as error:
             return pb.CheckResponse(inputs=request.news, failures=[pb.CheckFailure(reason=str(error))])
         return pb.CheckResponse(inputs=to_struct(checked))
 
+    async def _usual_namespace(self, urn: str, olds: Properties, news: Properties) -> str:
+        """For an object that the program puts in none; empty: the kind has no namespaces, or it stays as it is."""
+        if self._namespace == "default" or objects.namespace_of(values.unwrap(news)):
+            return ""
+        try:
+            kind = await self.client.kind(*objects.of_token(model.urn_type(urn)))
+        except UnknownKindError:
+            return objects.namespace_of(values.unwrap(olds))
+        return self._namespace if kind.namespaced else ""
+
+    async def _ignores_namespace(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether a namespace differs that means nothing: states from before hold them."""
+        if objects.namespace_of(old) == objects.namespace_of(new):
+            return False
+        try:
+            return not (await self.client.kind(new["apiVersion"], new["kind"])).namespaced
+        except UnknownKindError:
+            return False
+
     async def Diff(self, request: pb.DiffRequest, context: Context) -> pb.DiffResponse:
         old, new = from_struct(request.old_inputs), from_struct(request.news)
         plain_old, plain_new = objects.manifest(old), objects.manifest(new)
+        if await self._run(context, self._ignores_namespace(plain_old, plain_new)):
+            plain_old, plain_new = objects.without_namespace(plain_old), objects.without_namespace(plain_new)
         found = dict(objects.differences(plain_old, plain_new))
         for ignored in request.ignoreChanges:
             below = (f"{ignored}.", f"{ignored}[")
