@@ -13,9 +13,9 @@ from pulumi.runtime.proto import provider_pb2 as pb
 
 from embedded_engine import model, values
 from embedded_engine.errors import EngineError
-from embedded_engine.kubernetes import objects, operations
+from embedded_engine.kubernetes import clusters, objects, operations
 from embedded_engine.kubernetes.client import Client
-from embedded_engine.kubernetes.errors import KubernetesError, RefusedError, UnknownKindError
+from embedded_engine.kubernetes.errors import KubernetesError, RefusedError, UnknownKindError, UnreachableError
 from embedded_engine.kubernetes.kubeconfig import connection
 from embedded_engine.kubernetes.operations import NotReadyError, Target
 from embedded_engine.kubernetes.telling import Log
@@ -29,6 +29,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _SETTINGS = ("kubeconfig", "context", "cluster", "namespace")
 _KNOWN_SETTINGS = frozenset((*_SETTINGS, "version", "enableServerSideApply", "pluginDownloadURL"))
 _UNPROCESSABLE = 422
+_FORGETS = "PULUMI_K8S_DELETE_UNREACHABLE"
+"""The official plugin's: what was on a cluster that does not answer goes from the state."""
 
 
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
@@ -38,6 +40,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._log = Log(engine_address)
         self._client: Client | None = None
         self._namespace = "default"
+        self._moves = clusters.Moves()
         self._running: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -74,11 +77,35 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return pb.CheckResponse(inputs=request.news, failures=failures)
 
     async def DiffConfig(self, request: pb.DiffRequest, context: Context) -> pb.DiffResponse:
-        """Another address may be another cluster, or the same one: the resources themselves are looked for there."""
-        old, new = from_struct(request.old_inputs), from_struct(request.news)
-        changed = [name for name, _ in objects.differences(values.unwrap(old), values.unwrap(new))]
+        """Another cluster is another provider, with all that it has; another way to the same one changes nothing."""
+        old, new = values.unwrap(from_struct(request.old_inputs)), values.unwrap(from_struct(request.news))
+        changed = [name for name, _ in objects.differences(old, new)]
+        places = [name for name in changed if name in clusters.SETTINGS]
+        replaces = places if places and await self._is_elsewhere(context, request.urn, old, new) else []
         kind = pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE
-        return pb.DiffResponse(changes=kind, diffs=changed)
+        return pb.DiffResponse(changes=kind, diffs=changed, replaces=replaces)
+
+    async def _is_elsewhere(self, context: Context, urn: str, old: Properties, new: Properties) -> bool:
+        if values.contains_unknown(old) or values.contains_unknown(new):
+            return False
+        before, now = (clusters.reached(given, os.environ) for given in (old, new))
+        if before is None or now is None:
+            return False
+        move = await self._moves.of(before, now)
+        if move is clusters.Move.UNCERTAIN:
+            await self._log.warn(
+                urn,
+                f"{now.server} has another certificate authority, and the cluster before cannot be asked: it is taken "
+                "for the same one; if it was made anew, `up --refresh` applies everything there",
+            )
+        if move is clusters.Move.UNKNOWN:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"{before.server} and {now.server} may be one cluster or two, which the users of the kubeconfigs may "
+                "not see: let both of them read the namespace kube-system, whose uid tells; or destroy the stack with "
+                "the kubeconfig before first",
+            )
+        return move is clusters.Move.OTHER
 
     async def Configure(self, request: pb.ConfigureRequest, context: Context) -> pb.ConfigureResponse:
         given = values.unwrap(from_struct(request.args))
@@ -172,10 +199,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         async def remove() -> None:
             try:
                 target = await self._target(outputs, request.id)
+                await operations.delete(self.client, outputs, target, request.timeout, self._log.teller(request.urn))
             except UnknownKindError:
                 # With its definition all objects of a kind are gone.
                 return
-            await operations.delete(self.client, outputs, target, request.timeout, self._log.teller(request.urn))
+            except UnreachableError as error:
+                if os.environ.get(_FORGETS) != "true":
+                    raise UnreachableError(f"{error}; if that cluster is gone: {_FORGETS}=true") from error
+                await self._log.warn(request.urn, f"taken for gone: {error}")
 
         await self._run(context, remove())
         return empty_pb2.Empty()
