@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 import pytest
 from pulumi.runtime.proto import provider_pb2 as pb
 
+from aks_inference_runtime.api.kubernetes import ROUTER_NAME
 from embedded_engine.kubernetes.provider import Servicer
 from embedded_engine.values import UNKNOWN, to_struct
 from testbed import build
 from testbed.api import Api
-from testbed.control_plane import ControlPlane
+from testbed.control_plane import ControlPlane, fake_node
 from testbed.project import Project
 
 PROGRAM = """
@@ -151,6 +152,42 @@ def test_a_cluster_that_is_gone_is_left_when_somebody_says_so(cluster: Any, tmp_
     assert "replace" not in one.up()
     one.must("destroy", "--yes", "--stack", "dev")
     assert cluster.api.get(path).status == 404
+
+
+RUNTIME = """
+import json, pathlib
+from aks_inference import InferenceRuntime
+
+told = json.loads(pathlib.Path("told.json").read_text())
+InferenceRuntime("runtime", image="runtime:1", kubeconfig=told["kubeconfig"], namespace=told["runtime"],
+                 service_type="ClusterIP", cluster_purpose="DevTest")
+"""
+
+
+@pytest.mark.long
+def test_a_runtime_moves_to_another_cluster(cluster: Any, fake_nodes: list[str], tmp_path: Path) -> None:
+    """Namespace and definition stay where they were, as its records of them say."""
+    plane, runtime = ControlPlane(tmp_path / "plane"), f"runtime-{uuid.uuid4().hex[:8]}"
+    deployments = f"/apis/apps/v1/namespaces/{runtime}/deployments"
+    binding = f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{runtime}:{ROUTER_NAME}"
+    one = Project(tmp_path / "project", RUNTIME, kubeconfig=str(cluster.kubeconfig), runtime=runtime)
+    try:
+        plane.start()
+        plane.keep_fake_nodes()
+        there = Api(plane.kubeconfig)
+        assert there.create("/api/v1/nodes", fake_node("fake", zone="0")).status == 201
+        one.up()
+        one.told["kubeconfig"] = str(plane.kubeconfig)
+        assert f"this is another cluster: /api/v1/namespaces/{runtime} stays in the one before" in one.up()
+        assert [len(api.get(deployments).body["items"]) for api in (cluster.api, there)] == [0, 2]
+        assert [api.get(binding).status for api in (cluster.api, there)] == [404, 200]
+        assert [api.get(f"/api/v1/namespaces/{runtime}").status for api in (cluster.api, there)] == [200, 200]
+        assert "replace" not in one.up()
+        one.must("destroy", "--yes", "--stack", "dev")
+        assert there.get(f"/api/v1/namespaces/{runtime}").status == 404
+    finally:
+        plane.stop()
+        cluster.api.delete(f"/api/v1/namespaces/{runtime}")
 
 
 class Aborted(Exception):
