@@ -1,7 +1,9 @@
 """The parts of the provider for `kubernetes` that need no server: readiness, kubeconfigs, names, differences."""
 
+import asyncio
 import base64
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -181,6 +183,21 @@ async def test_a_plugin_of_a_kubeconfig(tmp_path: Path) -> None:
     assert await credentials.headers() == {"Authorization": "Bearer tok2"}
 
 
+async def test_a_plugin_that_nobody_waits_for_any_more_is_ended(tmp_path: Path) -> None:
+    plugin, begun = tmp_path / "login", tmp_path / "begun"
+    os.mkfifo(begun)
+    plugin.write_text(f"#!/bin/sh\necho $$ > {begun}\nexec sleep 600\n")
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    credentials = Credentials(connection(json.dumps(kubeconfig({"exec": {"command": str(plugin)}})), None, None, {}))
+    asked = asyncio.create_task(credentials.headers())
+    process = int(await asyncio.to_thread(begun.read_text))
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [("/nowhere/login", "cannot be run"), ("false", "ended with 1"), ("true", "printed no ExecCredential")],
@@ -216,10 +233,10 @@ URN = "urn:pulumi:dev::proj::kubernetes:apps/v1:Deployment::Web"
 
 
 def test_names_are_made_once_and_stay() -> None:
-    first = objects.completed(URN, {}, {"spec": {}}, "default", b"seed")
+    first = objects.completed(URN, {}, {"spec": {}}, "", b"seed")
     assert first["metadata"]["name"].startswith("web-")
     assert (first["apiVersion"], first["kind"]) == ("apps/v1", "Deployment")
-    again = objects.completed(URN, first, {"spec": {"replicas": 2}}, "default", b"other")
+    again = objects.completed(URN, first, {"spec": {"replicas": 2}}, "", b"other")
     assert again["metadata"]["name"] == first["metadata"]["name"]
     given = objects.completed(URN, first, {"metadata": {"name": "mine"}}, "team", b"seed")
     assert given["metadata"] == {"name": "mine", "namespace": "team"}

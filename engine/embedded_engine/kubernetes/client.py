@@ -125,11 +125,12 @@ class Client:
             else:
                 if status < 400:
                     return content
+                refused = RefusedError(status, content, f"{method} {path}")
                 if status == _UNAUTHORIZED and not renewed:
                     renewed = True
                     self._credentials.forget()
-                elif status not in _BUSY or attempt == _TRIES:
-                    raise RefusedError(status, content, f"{method} {path}")
+                elif status not in _BUSY or attempt == _TRIES or refused.untyped:
+                    raise refused
                 else:
                     pause = max(pause, after)
             await asyncio.sleep(pause)

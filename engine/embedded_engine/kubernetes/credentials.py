@@ -77,6 +77,12 @@ class Credentials:
             process.kill()
             await process.wait()
             raise KubeconfigError(f"{plugin.command} of the kubeconfig did not end in {_PLUGIN_LIMIT_S:g} s") from None
+        except asyncio.CancelledError:
+            # Whoever asked waits no longer; it may still ask somebody at the terminal.
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            raise
         if process.returncode:
             said = err.decode(errors="replace").strip()
             raise KubeconfigError(f"{plugin.command} of the kubeconfig ended with {process.returncode}: {said}")

@@ -5,6 +5,9 @@ from typing import Any
 
 from embedded_engine.errors import EngineError
 
+_UNTYPED = "failed to create typed patch object"
+_UNDECLARED = ": field not declared in schema"
+
 
 class KubernetesError(EngineError):
     """What the user is told."""
@@ -36,7 +39,19 @@ class RefusedError(KubernetesError):
         super().__init__(f"{what}: {said}")
         self._body, self._what = body, what
 
-    def with_mend(self, mend: str) -> "RefusedError":
-        """The same, saying what to do."""
-        said = str(self._body.get("message") or "").rstrip(".")
-        return RefusedError(self.status, {**self._body, "message": f"{said}; {mend}"}, self._what)
+    @property
+    def untyped(self) -> bool:
+        """The object does not fit the schema of its kind. The server says 500, as if it could not tell now."""
+        return str(self._body.get("message") or "").startswith(_UNTYPED)
+
+    @property
+    def undeclared(self) -> str:
+        """The fields that the schema does not have; empty where that is not (all of) why."""
+        said = str(self._body.get("message") or "").partition("): ")[2].removeprefix("errors:")
+        fields = [line.strip().partition(_UNDECLARED) for line in said.splitlines() if line.strip()]
+        known = self.untyped and all(found for _, found, _ in fields)
+        return ", ".join(field for field, _, _ in fields) if known else ""
+
+    def with_message(self, message: str) -> "RefusedError":
+        """The same, in other words."""
+        return RefusedError(self.status, {**self._body, "message": message}, self._what)

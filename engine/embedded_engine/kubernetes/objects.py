@@ -1,7 +1,7 @@
 """Pure questions about manifests and live objects: names, identities, what cannot change, what is secret."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embedded_engine import model, values
@@ -51,7 +51,10 @@ def of_token(token: str) -> tuple[str, str]:
 
 
 def completed(urn: str, olds: Properties, news: Properties, namespace: str, seed: bytes) -> Properties:
-    """A manifest with version, kind, name and (where the program named none) the name that it had."""
+    """A manifest with version, kind, name and (where the program named none) the name that it had.
+
+    `namespace`: of one that the program puts in none; empty for a kind that has no namespaces.
+    """
     version, kind = of_token(model.urn_type(urn))
     metadata = dict(news.get("metadata") or {})
     if not metadata.get("name") and not metadata.get("generateName"):
@@ -59,7 +62,7 @@ def completed(urn: str, olds: Properties, news: Properties, namespace: str, seed
         digest = hashlib.sha256(seed or urn.encode()).hexdigest()[:_SUFFIX_LENGTH]
         metadata["name"] = old or f"{model.urn_name(urn).lower()}-{digest}"
         metadata["annotations"] = {**(metadata.get("annotations") or {}), "pulumi.com/autonamed": "true"}
-    if not metadata.get("namespace") and namespace != "default":
+    if not metadata.get("namespace") and namespace:
         metadata["namespace"] = namespace
     return {"apiVersion": version, "kind": kind, **news, "metadata": metadata}
 
@@ -73,6 +76,16 @@ def manifest(inputs: Properties) -> dict[str, Any]:
 def name_of(plain: Mapping[str, Any]) -> str:
     """The object's name."""
     return str(plain["metadata"]["name"])
+
+
+def namespace_of(plain: Mapping[str, Any]) -> str:
+    """Empty where none is named."""
+    return str((plain.get("metadata") or {}).get("namespace") or "")
+
+
+def without_namespace(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The same object, where its kind has no namespaces."""
+    return {**plain, "metadata": {key: value for key, value in plain["metadata"].items() if key != "namespace"}}
 
 
 def beside(name: str) -> str:
@@ -115,6 +128,27 @@ def outputs(live: Mapping[str, Any], inputs: Properties, manager: str, *, previe
         result |= {key: values.secret(result[key]) for key in ("data", "stringData") if key in result}
     own = {"__fieldManager": manager, "__initialApiVersion": inputs.get("apiVersion"), "__inputs": inputs}
     return {**result, **own}
+
+
+def conflict(causes: Sequence[tuple[str, str]]) -> str:
+    """Why fields are not taken from somebody else in silence, and what to do. `causes`: (field, message)."""
+    held: dict[str, list[str]] = {}
+    for field, message in causes:
+        held.setdefault(message.removeprefix("conflict with "), []).append(field)
+    who = "; ".join(f"{manager} has set {', '.join(fields)}" for manager, fields in held.items())
+    return (
+        f"{who}: set them to the declared values with kubectl, or remove that manager's fields "
+        "(metadata.managedFields), then `up` again; on an object that you declare yourself the annotation "
+        f'{PATCH_FORCE}: "true" takes them over'
+    )
+
+
+def is_custom(api_version: str) -> bool:
+    """Whether a definition makes the kind: its fields may change in the same run. The server's own groups have no dot
+    or are Kubernetes' own.
+    """
+    group = api_version.rpartition("/")[0]
+    return "." in group and not group.endswith(".k8s.io")
 
 
 def unchangeable(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

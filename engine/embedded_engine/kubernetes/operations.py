@@ -16,6 +16,7 @@ Tell = Callable[[str], None]
 
 DEFAULT_LIMIT_S = 600.0
 CONFLICT = 409
+_OF_THE_OBJECT = frozenset((CONFLICT, 422))
 _FIRST_LOOK_S, _SLOWEST_LOOK_S = 0.1, 2.0
 _WITH_PODS = frozenset(("Deployment", "StatefulSet", "DaemonSet", "Job"))
 
@@ -61,8 +62,37 @@ async def apply(client: Client, manifest: Object, manager: str, *, dry_run: bool
         return await client.apply(target.path, manifest, manager, force=force, dry_run=dry_run)
     except RefusedError as error:
         if error.status == CONFLICT and error.causes:
-            raise error.with_mend(f'declare the annotation {objects.PATCH_FORCE}: "true" to take the fields') from error
+            raise error.with_message(objects.conflict(error.causes)) from error
         raise
+
+
+async def apply_anew(client: Client, manifest: Object, manager: str, limit_s: float, tell: Tell) -> Object:
+    """Applies; what is on its way out is waited for and made again, as it would take what was applied along."""
+    target = await target_of(client, manifest)
+    limit_s = _limit(manifest, limit_s)
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            live = await apply(client, manifest, manager, dry_run=False)
+        except RefusedError as error:
+            # Whatever an object on its way out refuses, its successor may take.
+            seen = await client.read(target.path) if error.status in _OF_THE_OBJECT else None
+            if seen is None or not _is_going(seen):
+                raise
+            live = seen
+        if not _is_going(live):
+            return live
+        await _until_gone(client, target, live["metadata"]["uid"], deadline, limit_s, tell)
+
+
+def _is_going(live: Object) -> bool:
+    return bool(live["metadata"].get("deletionTimestamp"))
+
+
+def _limit(manifest: Object, asked_s: float) -> float:
+    """The program's, else the annotation's, else the usual one."""
+    given = objects.annotation(manifest, objects.TIMEOUT)
+    return asked_s or (float(given) if given.isdigit() else DEFAULT_LIMIT_S)
 
 
 async def until_ready(client: Client, live: Object, limit_s: float, tell: Tell) -> Object:
@@ -70,8 +100,7 @@ async def until_ready(client: Client, live: Object, limit_s: float, tell: Tell) 
     if objects.annotation(live, objects.SKIP_AWAIT) == "true":
         return live
     target = await target_of(client, live)
-    given = objects.annotation(live, objects.TIMEOUT)
-    limit_s = limit_s or (float(given) if given.isdigit() else DEFAULT_LIMIT_S)
+    limit_s = _limit(live, limit_s)
     deadline, pause = time.monotonic() + limit_s, _FIRST_LOOK_S
     what = f"{live['kind']} {target.id}"
     while True:
@@ -116,7 +145,12 @@ async def delete(client: Client, manifest: Object, target: Target, limit_s: floa
     if objects.annotation(manifest, objects.SKIP_AWAIT) == "true":
         return
     limit_s = limit_s or DEFAULT_LIMIT_S
-    deadline, pause = time.monotonic() + limit_s, _FIRST_LOOK_S
+    await _until_gone(client, target, uid, time.monotonic() + limit_s, limit_s, tell)
+
+
+async def _until_gone(client: Client, target: Target, uid: str, deadline: float, limit_s: float, tell: Tell) -> None:
+    """Raises KubernetesError at the deadline, which is `limit_s` after the beginning."""
+    pause = _FIRST_LOOK_S
     while (live := await client.read(target.path)) is not None and live["metadata"]["uid"] == uid:
         if time.monotonic() > deadline:
             held = ", ".join(live["metadata"].get("finalizers") or ()) or "what belongs to it"

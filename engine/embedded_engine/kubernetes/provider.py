@@ -8,16 +8,17 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf import empty_pb2
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import plugin_pb2, provider_pb2_grpc, status_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
 from embedded_engine import model, values
 from embedded_engine.errors import EngineError
-from embedded_engine.kubernetes import objects, operations
+from embedded_engine.kubernetes import clusters, objects, operations
 from embedded_engine.kubernetes.client import Client
-from embedded_engine.kubernetes.errors import KubernetesError, RefusedError, UnknownKindError
+from embedded_engine.kubernetes.errors import KubernetesError, RefusedError, UnknownKindError, UnreachableError
 from embedded_engine.kubernetes.kubeconfig import connection
 from embedded_engine.kubernetes.operations import NotReadyError, Target
+from embedded_engine.kubernetes.telling import Log
 from embedded_engine.model import Properties
 from embedded_engine.values import from_struct, to_struct
 
@@ -27,20 +28,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _SETTINGS = ("kubeconfig", "context", "cluster", "namespace")
 _KNOWN_SETTINGS = frozenset((*_SETTINGS, "version", "enableServerSideApply", "pluginDownloadURL"))
-_LOG_LIMIT_S = 5.0
 _UNPROCESSABLE = 422
+_FORGETS = "PULUMI_K8S_DELETE_UNREACHABLE"
+"""The official plugin's: what was on a cluster that does not answer goes from the state."""
 
 
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """One configured provider."""
 
     def __init__(self, engine_address: str) -> None:
-        self._engine = engine_address
-        self._log: Any = None
+        self._log = Log(engine_address)
         self._client: Client | None = None
         self._namespace = "default"
+        self._moves = clusters.Moves()
         self._running: set[asyncio.Task[Any]] = set()
-        self._said: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -50,7 +51,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     # -- the process
 
     async def Handshake(self, request: pb.ProviderHandshakeRequest, context: Context) -> pb.ProviderHandshakeResponse:
-        self._engine = request.engine_address or self._engine
+        self._log.engine = request.engine_address or self._log.engine
         return pb.ProviderHandshakeResponse(accept_secrets=True)
 
     async def GetPluginInfo(self, request: empty_pb2.Empty, context: Context) -> plugin_pb2.PluginInfo:
@@ -76,11 +77,35 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return pb.CheckResponse(inputs=request.news, failures=failures)
 
     async def DiffConfig(self, request: pb.DiffRequest, context: Context) -> pb.DiffResponse:
-        """Another address may be another cluster, or the same one: the resources themselves are looked for there."""
-        old, new = from_struct(request.old_inputs), from_struct(request.news)
-        changed = [name for name, _ in objects.differences(values.unwrap(old), values.unwrap(new))]
+        """Another cluster is another provider, with all that it has; another way to the same one changes nothing."""
+        old, new = values.unwrap(from_struct(request.old_inputs)), values.unwrap(from_struct(request.news))
+        changed = [name for name, _ in objects.differences(old, new)]
+        places = [name for name in changed if name in clusters.SETTINGS]
+        replaces = places if places and await self._is_elsewhere(context, request.urn, old, new) else []
         kind = pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE
-        return pb.DiffResponse(changes=kind, diffs=changed)
+        return pb.DiffResponse(changes=kind, diffs=changed, replaces=replaces)
+
+    async def _is_elsewhere(self, context: Context, urn: str, old: Properties, new: Properties) -> bool:
+        if values.contains_unknown(old) or values.contains_unknown(new):
+            return False
+        before, now = (clusters.reached(given, os.environ) for given in (old, new))
+        if before is None or now is None:
+            return False
+        move = await self._moves.of(before, now)
+        if move is clusters.Move.UNCERTAIN:
+            await self._log.warn(
+                urn,
+                f"{now.server} has another certificate authority, and the cluster before cannot be asked: it is taken "
+                "for the same one; if it was made anew, `up --refresh` applies everything there",
+            )
+        if move is clusters.Move.UNKNOWN:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"{before.server} and {now.server} may be one cluster or two, which the users of the kubeconfigs may "
+                "not see: let both of them read the namespace kube-system, whose uid tells; or destroy the stack with "
+                "the kubeconfig before first",
+            )
+        return move is clusters.Move.OTHER
 
     async def Configure(self, request: pb.ConfigureRequest, context: Context) -> pb.ConfigureResponse:
         given = values.unwrap(from_struct(request.args))
@@ -98,16 +123,37 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     async def Check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
         news = values.plain_outputs(from_struct(request.news))
         try:
-            checked = objects.completed(
-                request.urn, from_struct(request.olds), news, self._namespace, request.randomSeed
-            )
+            olds = from_struct(request.olds)
+            namespace = await self._usual_namespace(request.urn, olds, news)
+            checked = objects.completed(request.urn, olds, news, namespace, request.randomSeed)
         except KubernetesError as error:
             return pb.CheckResponse(inputs=request.news, failures=[pb.CheckFailure(reason=str(error))])
         return pb.CheckResponse(inputs=to_struct(checked))
 
+    async def _usual_namespace(self, urn: str, olds: Properties, news: Properties) -> str:
+        """For an object that the program puts in none; empty: the kind has no namespaces, or it stays as it is."""
+        if self._namespace == "default" or objects.namespace_of(values.unwrap(news)):
+            return ""
+        try:
+            kind = await self.client.kind(*objects.of_token(model.urn_type(urn)))
+        except UnknownKindError:
+            return objects.namespace_of(values.unwrap(olds))
+        return self._namespace if kind.namespaced else ""
+
+    async def _ignores_namespace(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether a namespace differs that means nothing: states from before hold them."""
+        if objects.namespace_of(old) == objects.namespace_of(new):
+            return False
+        try:
+            return not (await self.client.kind(new["apiVersion"], new["kind"])).namespaced
+        except UnknownKindError:
+            return False
+
     async def Diff(self, request: pb.DiffRequest, context: Context) -> pb.DiffResponse:
         old, new = from_struct(request.old_inputs), from_struct(request.news)
         plain_old, plain_new = objects.manifest(old), objects.manifest(new)
+        if await self._run(context, self._ignores_namespace(plain_old, plain_new)):
+            plain_old, plain_new = objects.without_namespace(plain_old), objects.without_namespace(plain_new)
         found = dict(objects.differences(plain_old, plain_new))
         for ignored in request.ignoreChanges:
             below = (f"{ignored}.", f"{ignored}[")
@@ -153,10 +199,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         async def remove() -> None:
             try:
                 target = await self._target(outputs, request.id)
+                await operations.delete(self.client, outputs, target, request.timeout, self._log.teller(request.urn))
             except UnknownKindError:
                 # With its definition all objects of a kind are gone.
                 return
-            await operations.delete(self.client, outputs, target, request.timeout, self._teller(request.urn))
+            except UnreachableError as error:
+                if os.environ.get(_FORGETS) != "true":
+                    raise UnreachableError(f"{error}; if that cluster is gone: {_FORGETS}=true") from error
+                await self._log.warn(request.urn, f"taken for gone: {error}")
 
         await self._run(context, remove())
         return empty_pb2.Empty()
@@ -190,15 +240,16 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         plain = objects.manifest(inputs)
         if request.preview:
             try:
-                return await self._previewed(inputs, plain, manager)
+                return await self._previewed(request.urn, inputs, plain, manager)
             except RefusedError as error:
                 if error.status != _UNPROCESSABLE or not isinstance(request, pb.CreateRequest):
                     raise
                 return await self._previewed_beside(plain, manager, error)
-        live = await operations.apply(self.client, plain, manager, dry_run=False)
-        return await operations.until_ready(self.client, live, request.timeout, self._teller(request.urn))
+        tell = self._log.teller(request.urn)
+        live = await operations.apply_anew(self.client, plain, manager, request.timeout, tell)
+        return await operations.until_ready(self.client, live, request.timeout, tell)
 
-    async def _previewed(self, inputs: Properties, plain: dict[str, Any], manager: str) -> dict[str, Any]:
+    async def _previewed(self, urn: str, inputs: Properties, plain: dict[str, Any], manager: str) -> dict[str, Any]:
         """What the server would make of it; the inputs where it cannot know yet."""
         if values.contains_unknown(inputs):
             return plain
@@ -210,6 +261,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         except RefusedError as error:
             # So may its namespace.
             if error.status == 404:
+                return plain
+            # So may its definition change, by another provider: this one need not see it.
+            if error.undeclared and objects.is_custom(plain["apiVersion"]):
+                await self._log.warn(
+                    urn,
+                    f"not known yet: the definition of {plain['kind']} in the cluster does not have the field "
+                    f"{error.undeclared}; if this run does not change the definition, it is refused when it is applied",
+                )
                 return plain
             raise
 
@@ -238,7 +297,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         state, inputs = from_struct(request.properties), from_struct(request.inputs)
         version, kind = objects.of_token(model.urn_type(request.urn))
         namespace, name = objects.of_identity(request.id)
-        found = await self.client.kind(version, kind)
+        try:
+            found = await self.client.kind(version, kind)
+        except UnknownKindError:
+            # With its definition all objects of a kind are gone.
+            return pb.ReadResponse()
         target = Target(found, namespace or "default", name)
         live = await self.client.read(target.path)
         if live is None:
@@ -246,7 +309,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         manager = _manager(request.urn, state)
         if inputs:
             # As if applied with force: what somebody else changed since is seen as a difference.
-            wanted = await self.client.apply(target.path, objects.manifest(inputs), manager, force=True, dry_run=True)
+            plain = objects.manifest(inputs)
+            try:
+                wanted = await self.client.apply(target.path, plain, manager, force=True, dry_run=True)
+            except RefusedError as error:
+                if not error.undeclared:
+                    raise
+                # Of another definition: what it would give is not known, so neither is a difference.
+                wanted = live
             inputs = objects.drifted(inputs, wanted, live)
         else:
             inputs = _imported(live)
@@ -272,32 +342,6 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             await context.abort(grpc.StatusCode.CANCELLED, "cancelled")
         finally:
             self._running.discard(task)
-
-    def _teller(self, urn: str) -> operations.Tell:
-        """Messages on the resource's line while something takes its time."""
-        last = ""
-
-        def tell(message: str) -> None:
-            nonlocal last
-            if message and message != last:
-                last = message
-                task = asyncio.create_task(self._send(urn, message))
-                self._said.add(task)
-                task.add_done_callback(self._said.discard)
-
-        return tell
-
-    async def _send(self, urn: str, message: str) -> None:
-        if not self._engine:
-            return
-        if self._log is None:
-            self._log = engine_pb2_grpc.EngineStub(grpc.aio.insecure_channel(self._engine))
-        request = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=message, urn=urn, ephemeral=True)
-        try:
-            await self._log.Log(request, timeout=_LOG_LIMIT_S)
-        except grpc.aio.AioRpcError:
-            # A message that nobody takes is no reason to fail.
-            self._engine = ""
 
 
 def _manager(urn: str, state: Properties) -> str:
