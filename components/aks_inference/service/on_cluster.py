@@ -20,6 +20,7 @@ from aks_inference.service.model_pods import Delivery
 from aks_inference.service.replicas import Replica
 from aks_inference.service.rollouts import progress_s, template_digest, with_digest
 from aks_inference.service.stored import can_mount, directory_of, register_stored
+from aks_inference_runtime.api.addresses import endpoint_addresses
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.keys import keyed_digest
 
@@ -76,14 +77,27 @@ class ClusterEndpoint:
         # Of two endpoints of one name the older is served: in another namespace it must go first.
         first = pulumi.ResourceOptions(delete_before_replace=True)
         served = self._object(replicas.endpoint_object(plan.name, space, wire, wait_s), *waits, opts=first)
+        scoring_uri, swagger_uri = self._addresses(served)
         nothing: pulumi.Output[str | None] = pulumi.Output.from_input(None)
         return Served(
-            scoring_uri=served.status.apply(lambda status: _text(status, "scoringUri")),
-            swagger_uri=served.status.apply(lambda status: _text(status, "swaggerUri")),
+            scoring_uri=scoring_uri,
+            swagger_uri=swagger_uri,
             primary_key=nothing if keys is None else keys.primary_key,
             secondary_key=nothing if keys is None else keys.secondary_key,
             state=served.status.apply(lambda status: _text(status, "state")),
         )
+
+    def _addresses(self, served: KubernetesObject) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+        """By the runtime's address where that is in sight: it may change where nothing of the endpoint does."""
+        url = None if self._plan.target.cluster is None else self._plan.target.cluster._url
+        if url is None:
+            told = served.status
+            return told.apply(lambda s: _text(s, "scoringUri")), told.apply(lambda s: _text(s, "swaggerUri"))
+        name, protocol = self._plan.name, self._plan.endpoint.spec.protocol
+        # With the id: nobody is to use them before it is served.
+        found: pulumi.Output[Any] = pulumi.Output.all(url, served.id)
+        both = found.apply(lambda got: endpoint_addresses(got[0], name, protocol))
+        return both.apply(lambda addresses: addresses[0]), both.apply(lambda addresses: addresses[1])
 
     def _keys(self) -> EndpointKeys | None:
         plan = self._plan
