@@ -122,6 +122,8 @@ class Cluster(Component):
 
     _local: bool
     _target: pulumi.Output[str]
+    _url: pulumi.Output[str] | None = None
+    """Where clients reach the router; None: there is no runtime, or it is not planned."""
 
     @property
     def _reference(self) -> pulumi.Output[str]:

@@ -319,7 +319,7 @@ async def test_endpoints_say_the_address_of_the_load_balancer(
     bed.cluster = with_rights_of(AUTOSCALER_NAME, bed.cluster, bed.namespace, tmp_path)
     try:
         bed.start(0)
-        inside = f"http://{ROUTER_NAME}.{bed.namespace}/api/v1/service/{bed.name}/score"
+        inside = f"http://{ROUTER_NAME}.{bed.namespace}.svc/api/v1/service/{bed.name}/score"
         await bed.until("the name within", lambda: bed.status().get("scoringUri") == inside)
         path = f"/api/v1/namespaces/{bed.namespace}/services"
         spec = {"type": "LoadBalancer", "ports": [{"port": 80}]}

@@ -181,7 +181,7 @@ def test_the_whole_life(cluster, project, namespace, until):
     assert sorted(digests) == sorted(hashlib.sha256(key.encode()).hexdigest() for key in keys)
     everything = json.dumps([objects, secret])
     assert not any(key in everything for key in keys), "keys never reach the cluster"
-    assert outputs["uri"] == "http://router/api/v1/service/churn/score"
+    assert outputs["uri"] == f"http://{k8s.ROUTER_NAME}.{runtime}.svc/api/v1/service/churn/score"
     assert outputs["state"] == "Healthy"
 
     # The same again changes nothing (I9); the autoscaler's number stays (I4)

@@ -207,6 +207,44 @@ def test_what_is_declared_comes_back_as_it_was(cluster, namespace):
     assert second["metadata"]["generation"] == 1
 
 
+def labelled(of_endpoint: dict[str, str], **of_versions: dict[str, str]) -> dict[str, Any]:
+    """An endpoint with properties of its own and of its versions; the first is the default."""
+    versions = [version(name, properties=found, isDefault=not n) for n, (name, found) in enumerate(of_versions.items())]
+    spec = {"versions": versions, "properties": of_endpoint}
+    for one in (spec, *versions):
+        if not one["properties"]:
+            del one["properties"]
+    return spec
+
+
+KEPT = labelled({"team": "a"}, blue={"data": "v1"}, green={})
+
+
+@pytest.mark.parametrize(
+    ("after", "where"),
+    [
+        (labelled({"team": "a", "more": "b"}, green={"data": "v9"}, blue={"data": "v1"}), None),
+        (labelled({"team": "a"}, green={"data": "v1"}), None),
+        (labelled({"team": "b"}, blue={"data": "v1"}, green={}), "spec"),
+        (labelled({"more": "a"}, blue={"data": "v1"}, green={}), "spec"),
+        (labelled({}, blue={"data": "v1"}, green={}), "spec"),
+        (labelled({"team": "a"}, green={}, blue={"data": "v2"}), "spec.versions[1]"),
+        (labelled({"team": "a"}, blue={}, green={}), "spec.versions[0]"),
+    ],
+)
+def test_properties_never_change_once_set(cluster, namespace, after, where):
+    """As the local target has it; of a version by its name, wherever it stands now."""
+    made = cluster.api.apply(path(namespace, "churn"), endpoint(copy.deepcopy(KEPT)))
+    assert made.status == 201, made.message
+    answer = cluster.api.apply(path(namespace, "churn"), endpoint(after))
+    if where is None:
+        assert answer.status == 200, answer.message
+    else:
+        assert answer.status == 422, answer
+        assert f"{where}: Invalid value" in answer.message
+        assert "properties never change once set; set them back, or use tags for what may change" in answer.message
+
+
 def test_the_status_is_apart_from_the_specification(cluster, namespace):
     cluster.api.apply(path(namespace, "churn"), endpoint(only()))
     status = {

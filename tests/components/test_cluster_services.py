@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_camel
 
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
 PROGRAM = """
 from aks_inference import AksInferenceCluster, ModelWebService
 cluster = AksInferenceCluster("prod", location="westeurope", vm_size="Standard_D4s_v5",
@@ -21,6 +23,14 @@ runtime = InferenceRuntime("runtime", image="registry.example/runtime:1")
 environment = dict(environment_variables=dict(TOKEN=pulumi.Output.secret("{value}")))
 ModelWebService("churn", target=runtime, image="registry.example/m:1",
                 inference_config=dict(entry_script="score.py", environment=environment))
+"""
+ADDRESSED = """
+from aks_inference import InferenceRuntime, ModelWebService
+cluster = InferenceRuntime("prod", image="registry.example/runtime:1", **{settings})
+ModelWebService("churn", target=cluster, image="registry.example/m:1",
+                inference_config=dict(entry_script="score.py"))
+calls = dict(image="registry.example/m:1", port=8001, protocol="grpc")
+ModelWebService("calls", target=cluster.target, custom_image=calls)
 """
 RUNTIME = ', runtime=dict(image="registry.example/runtime:1")'
 
@@ -176,6 +186,30 @@ def test_where_policies_are_enforced_nothing_is_told(run_program: Callable[..., 
     outcome = run_program(program([], more).replace('plugin="azure", plugin_mode="overlay"', network))
     assert outcome.code == 0, outcome.error + outcome.stderr
     assert "NetworkPolicy" not in outcome.engine.said("WARNING")
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({}, "http://aks-inference-router.aks-inference-system.svc"),
+        ({"url": "https://a.example/"}, "https://a.example"),
+    ],
+)
+def test_addresses_are_those_of_the_runtime_in_sight(
+    run_program: Callable[..., Any], settings: dict[str, Any], url: str
+) -> None:
+    """The endpoint's own state does not change with them; and nobody hears of them before it is served."""
+    text = ADDRESSED.format(settings=settings)
+    outcome = run_program(text, preview=False)
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    told = outcome.engine.outputs
+    assert told["churn"]["scoringUri"] == f"{url}/api/v1/service/churn/score"
+    assert told["churn"]["swaggerUri"] == f"{url}/api/v1/service/churn/swagger.json"
+    host = url.partition("://")[2]
+    assert told["calls"]["scoringUri"] == (f"grpcs://{host}:443/calls" if "https" in url else f"grpc://{host}:80/calls")
+    assert told["calls"]["swaggerUri"] == ""
+    new = run_program(text, preview=True).engine.outputs
+    assert [new[name]["scoringUri"] for name in ("churn", "calls")] == [UNKNOWN, UNKNOWN]
 
 
 def test_secret_variables_have_a_secret_of_their_own_by_what_they_are(run_program: Callable[..., Any]) -> None:

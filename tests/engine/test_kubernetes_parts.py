@@ -35,6 +35,7 @@ ROLLED = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "availab
 SEEN = {"observedGeneration": 1}
 LATE = condition("Progressing", "False", reason="ProgressDeadlineExceeded", message="too slow")
 BALANCED = {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}
+TAKEN = condition("Ready", "False", reason="NameInUse", message="of another namespace")
 LOOKS = [
     (thing("ConfigMap"), READY, ""),
     (thing("Deployment", {"replicas": 2}, ROLLED), READY, ""),
@@ -69,6 +70,7 @@ LOOKS = [
     (thing("CustomResourceDefinition"), WAITING, "not known yet"),
     (thing("Any", {}, condition("Ready"), **{objects.WAIT_FOR: "condition=Ready"}), READY, ""),
     (thing("Any", {}, condition("Ready", "Unknown"), **{objects.WAIT_FOR: "condition=Ready"}), WAITING, "not True"),
+    (thing("Any", {}, TAKEN, **{objects.WAIT_FOR: "condition=Ready"}), FAILED, "NameInUse: of another namespace"),
     (thing("Any", {}, condition("Held", "False"), **{objects.WAIT_FOR: "condition=Held=False"}), READY, ""),
     (
         thing(

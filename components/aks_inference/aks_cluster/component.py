@@ -192,6 +192,7 @@ class AksInferenceCluster(Cluster):
         options = pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=list(after)))
         runtime = InferenceRuntime(name, arguments, options)
         self.target = self._target = runtime.target
+        self._url = runtime._url
         self._kubernetes = runtime._kubernetes.model_copy(update={"gpu": gpu, "location": location})
         self._provider, self._kubeconfig = runtime._provider, runtime._kubeconfig
         self._registry = runtime._registry

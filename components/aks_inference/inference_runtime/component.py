@@ -21,6 +21,7 @@ from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manif
 from aks_inference.pods import labels
 from aks_inference.resources import ClusterObject, EndpointKeys
 from aks_inference.values import is_late
+from aks_inference_runtime.api.addresses import router_url
 from aks_inference_runtime.api.keys import keyed_digest
 from aks_inference_runtime.api.kubernetes import (
     AUTOSCALER_NAME,
@@ -114,7 +115,7 @@ class InferenceRuntime(Cluster):
         self.namespace = pulumi.Output.from_input(plan.namespace)
         service = next(part for part in parts if part.logical == f"service-{ROUTER_NAME}")
         address = plan.address
-        self.url = (
+        self.url = self._url = (
             service.status.apply(lambda s: _url(plan, s)) if address is None else pulumi.Output.from_input(address)
         )
         self.address = service.status.apply(_address)
@@ -236,9 +237,7 @@ def _webhook(plan: RuntimePlan) -> Manifest:
 
 def _url(plan: RuntimePlan, status: Any) -> str:  # noqa: ANN401 - JSON
     """The address of the router's Service."""
-    if host := _address(status):
-        return f"http://{f'[{host}]' if ':' in host else host}"
-    return f"http://{ROUTER_NAME}.{plan.namespace}.svc"
+    return router_url(plan.namespace, _address(status))
 
 
 def _encoded(token: str | None) -> str:

@@ -33,7 +33,7 @@ class Look:
 
 READY = Look(Stage.READY)
 # Reasons of a condition that no waiting mends.
-_FINAL = frozenset(("Failed", "ProgressDeadlineExceeded"))
+_FINAL = frozenset(("Failed", "NameInUse", "ProgressDeadlineExceeded"))
 # Waiting reasons of a container that people must see.
 _TROUBLE = frozenset(
     ("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError")

@@ -27,6 +27,12 @@ _LONGEST_NAME = 255
 _GRPC = "has({0}.container) && {0}.container.protocol == 'grpc'"
 _FETCHED = r"^(https://|http://(localhost|127\.0\.0\.1|\[::1\])(:|/|$)).*"
 """Where keys come from: without TLS whoever is on the way could put keys of their own there."""
+_FIXED = (
+    "!has(oldSelf.properties) || (has(self.properties) && oldSelf.properties.all("
+    "key, key in self.properties && self.properties[key] == oldSelf.properties[key]))"
+)
+"""Of what has them, not of them: that would not be asked where all are left out."""
+_FIXED_TEXT = "properties never change once set; set them back, or use tags for what may change"
 _NAME = "^[a-z]([a-z0-9-]{1,30})[a-z0-9]$"
 _NAME_TEXT = (
     "a name has 3 to 32 characters: lower-case letters, digits and dashes, first a letter, last a letter or digit"
@@ -90,6 +96,7 @@ def _spec() -> Schema:
     versions = spec["properties"]["versions"]
     versions |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     version = versions["items"]
+    version["x-kubernetes-validations"] = [_rule(_FIXED, _FIXED_TEXT)]
     fields = version["properties"]
     for name in ("issuer", "jwksUri"):
         spec["properties"]["token"]["properties"][name]["pattern"] = _FETCHED
@@ -136,6 +143,7 @@ def _spec() -> Schema:
             "all versions must speak the same protocol",
         ),
         _rule("self.auth != 'token' || has(self.token)", "auth token needs token: issuer and audiences"),
+        _rule(_FIXED, _FIXED_TEXT),
     ]
     return spec
 

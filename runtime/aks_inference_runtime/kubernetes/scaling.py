@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from aks_inference_runtime.api.addresses import router_url
 from aks_inference_runtime.api.endpoint import API_VERSION, EndpointVersion
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict
 from aks_inference_runtime.api.kubernetes import (
@@ -185,8 +186,7 @@ class ClusterScaler:
         """Where clients reach the router: as they were told, else its load balancer, else within the cluster."""
         if self.settings.url is not None:
             return self.settings.url
-        address = next(iter(self.services.items.values()), f"{ROUTER_NAME}.{self.settings.namespace}")
-        return f"http://[{address}]" if ":" in address else f"http://{address}"
+        return router_url(self.settings.namespace, next(iter(self.services.items.values()), None))
 
     # --- Scaler
 

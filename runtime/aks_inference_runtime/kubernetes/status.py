@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from aks_inference_runtime.api.endpoint import EndpointVersion, Protocol
+from aks_inference_runtime.api.addresses import endpoint_addresses
+from aks_inference_runtime.api.endpoint import EndpointVersion
 from aks_inference_runtime.api.kubernetes import FAILED_REASON, READY_CONDITION, version_label
 from aks_inference_runtime.api.status import LONGEST_MESSAGE, ServiceState, VersionStatus
 from aks_inference_runtime.api.traffic import declared_traffic
@@ -79,8 +79,10 @@ def status_of(facts: Facts) -> dict[str, Any]:
         state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
         message = facts.unserved or message or "the routers do not serve this generation yet"
     message = cut(message)
-    # Those of its name lead to the other one.
-    scoring_uri, swagger_uri = ("", "") if facts.name_in_use else _addresses(facts)
+    scoring_uri, swagger_uri = endpoint_addresses(facts.url, endpoint.name, endpoint.spec.protocol)
+    if facts.name_in_use:
+        # Those of its name lead to the other one.
+        scoring_uri = swagger_uri = ""
     return {
         "state": state.value,
         "observedGeneration": endpoint.generation,
@@ -163,19 +165,6 @@ def ready_condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
 def _served(facts: Facts) -> int:
     """An autoscaler that has just begun has heard nobody yet: what was written before stands."""
     return _served_now(facts.endpoint.status or {}) if facts.served_generation is None else facts.served_generation
-
-
-def _addresses(facts: Facts) -> tuple[str, str]:
-    """Where it scores and where it describes itself: of a gRPC endpoint host and port for a channel, and the name that
-    calls give; it describes itself nowhere."""
-    name = facts.endpoint.name
-    if facts.endpoint.spec.protocol is Protocol.GRPC:
-        url = urlsplit(facts.url)
-        secure = url.scheme == "https"
-        port = "" if url.port else f":{443 if secure else 80}"
-        return f"{'grpcs' if secure else 'grpc'}://{url.netloc}{port}/{name}", ""
-    service = f"{facts.url}/api/v1/service/{name}"
-    return f"{service}/score", f"{service}/swagger.json"
 
 
 def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:
