@@ -127,6 +127,13 @@ class EndpointKeys(_ProviderResource):
         return self._output("digests")
 
 
+class EndpointName(_ProviderResource):
+    """That an endpoint's name on a cluster is free. Inputs: `name`, `namespace`, `kubeconfig`, `context`."""
+
+    _token = f"{PACKAGE}:index:EndpointName"
+    _outputs = ()
+
+
 class Image(_ProviderResource):
     """An image, found or built. Inputs: those of `aks-inference:index:Image`."""
 

@@ -29,6 +29,7 @@ CUSTOM = (
     "PoolDrain",
     "ClusterObject",
     "EndpointKeys",
+    "EndpointName",
     "Image",
     "StoredModels",
     "ImageVolumes",

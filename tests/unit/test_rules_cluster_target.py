@@ -174,7 +174,7 @@ def test_a_service_account_brings_workload_identity() -> None:
 
 def test_nothing_of_this_machine_is_in_the_endpoint(project: Path) -> None:
     found = planned()
-    spec = endpoint_object("churn", "default", found.wire(), 60)["spec"]
+    spec = endpoint_object("churn", "default", found.wire(), 60, {})["spec"]
     assert str(project) not in str(spec)
     assert spec["versions"][0]["code"]["sourceDirectory"] == "code"
 

@@ -12,7 +12,7 @@ from aks_inference.component import known
 from aks_inference.images.child import image_resource
 from aks_inference.images.registry import RegistryPlan
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical
-from aks_inference.resources import EndpointKeys, ImageVolumes
+from aks_inference.resources import EndpointKeys, EndpointName, ImageVolumes
 from aks_inference.service import data_pods, replicas
 from aks_inference.service.endpoint import EndpointPlan, VersionPlan
 from aks_inference.service.insights import shown_to_engine
@@ -23,6 +23,7 @@ from aks_inference.service.stored import can_mount, directory_of, register_store
 from aks_inference_runtime.api.addresses import endpoint_addresses
 from aks_inference_runtime.api.endpoint import AuthMode
 from aks_inference_runtime.api.keys import keyed_digest
+from aks_inference_runtime.api.kubernetes import DECLARER_ANNOTATION, declarer
 
 _TOLD_S = 60
 """Beyond the rollout's own time: a rollout that is given up says why, where a wait that ends does not."""
@@ -55,6 +56,9 @@ class ClusterEndpoint:
         """Digest of each version's pods."""
         self._key: pulumi.Output[str | None] | None = None
         """Of digests of secrets."""
+        # Before anything is applied.
+        place = {"name": plan.name, "namespace": plan.endpoint.metadata.namespace}
+        self._claim = EndpointName(name, {**place, **self._access()}, self._after_cluster())
         self._provider = provider or KubernetesProvider(name, target.kubeconfig, target.context, child)
 
     def serve(self) -> Served:
@@ -76,7 +80,9 @@ class ClusterEndpoint:
         wait_s = max(progress_s(version.version) for version in plan.versions) + _TOLD_S
         # Of two endpoints of one name the older is served: in another namespace it must go first.
         first = pulumi.ResourceOptions(delete_before_replace=True)
-        served = self._object(replicas.endpoint_object(plan.name, space, wire, wait_s), *waits, opts=first)
+        # Whose it is: another resource, or another stack, is refused there.
+        mark = {DECLARER_ANNOTATION: self._claim.urn.apply(declarer)}
+        served = self._object(replicas.endpoint_object(plan.name, space, wire, wait_s, mark), *waits, opts=first)
         scoring_uri, swagger_uri = self._addresses(served)
         nothing: pulumi.Output[str | None] = pulumi.Output.from_input(None)
         return Served(
@@ -193,23 +199,27 @@ class ClusterEndpoint:
     def _image_volumes(self) -> ImageVolumes:
         """One for all versions: whether the cluster can do it."""
         if self._volumes is None:
-            known = getattr(self._plan.target.cluster, "_kubeconfig", None)
-            known = self._target.kubeconfig if known is None else known
-            inputs = {"kubeconfig": None if known is None else pulumi.Output.secret(known)}
-            options = pulumi.ResourceOptions(
-                depends_on=[] if self._plan.target.cluster is None else [self._plan.target.cluster]
-            )
-            merged = pulumi.ResourceOptions.merge(self._child, options)
-            self._volumes = ImageVolumes(f"{self._name}-volumes", {**inputs, "context": self._target.context}, merged)
+            self._volumes = ImageVolumes(f"{self._name}-volumes", self._access(), self._after_cluster())
         return self._volumes
+
+    def _access(self) -> dict[str, Any]:
+        """Which cluster, as resources that look at it are told."""
+        given = getattr(self._plan.target.cluster, "_kubeconfig", None)
+        given = self._target.kubeconfig if given is None else given
+        kubeconfig = None if given is None else pulumi.Output.secret(given)
+        return {"kubeconfig": kubeconfig, "context": self._target.context}
+
+    def _after_cluster(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
+        """Options of a child. The runtime brings the definition, and the namespace of the keys' digests."""
+        runtime = [] if self._plan.target.cluster is None else [self._plan.target.cluster]
+        return pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=[*runtime, *after]))
 
     def _object(
         self, manifest: Manifest, *after: pulumi.Resource, opts: pulumi.ResourceOptions | None = None
     ) -> KubernetesObject:
-        # The runtime brings the definition, and the namespace of the keys' digests.
-        runtime = [] if self._plan.target.cluster is None else [self._plan.target.cluster]
-        options = pulumi.ResourceOptions(provider=self._provider, depends_on=[*runtime, *after])
-        merged = pulumi.ResourceOptions.merge(pulumi.ResourceOptions.merge(self._child, options), opts)
+        options = pulumi.ResourceOptions(provider=self._provider)
+        options = pulumi.ResourceOptions.merge(self._after_cluster(self._claim, *after), options)
+        merged = pulumi.ResourceOptions.merge(options, opts)
         return KubernetesObject(f"{self._name}-{logical(manifest)}", manifest, merged)
 
 

@@ -89,14 +89,17 @@ class Replica:
         return f"{self.name}-{self.version.code.digest.partition(':')[2][:10]}"
 
 
-def endpoint_object(name: str, namespace: str, wire: Mapping[str, Any], wait_s: int) -> Manifest:
+def endpoint_object(
+    name: str, namespace: str, wire: Mapping[str, Any], wait_s: int, annotations: Mapping[str, Any]
+) -> Manifest:
     """The ScoringEndpoint from its JSON form, without what is only of the machine that applies, and without values of
-    environment variables, which the pods have. `wait_s`: for its condition, where no time-out of the resource is given.
+    environment variables, which the pods have. `wait_s`: for its condition, where no time-out of the resource is given;
+    `annotations`: further ones, outputs or texts.
     """
     spec = {key: value for key, value in wire["spec"].items() if key != "port"}
     spec["versions"] = [_public(version) for version in spec["versions"]]
     waits = {**WAIT_FOR_READY, "pulumi.com/timeoutSeconds": str(wait_s)}
-    return named(API_VERSION, KIND, name, namespace, annotations=waits, spec=spec)
+    return named(API_VERSION, KIND, name, namespace, annotations={**waits, **annotations}, spec=spec)
 
 
 def _public(version: Mapping[str, Any]) -> Manifest:

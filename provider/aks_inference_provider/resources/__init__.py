@@ -7,6 +7,7 @@ from aks_inference_provider.resources.aks_guard import ClusterGuard
 from aks_inference_provider.resources.base import CustomResource
 from aks_inference_provider.resources.cluster_object import ClusterObject
 from aks_inference_provider.resources.endpoint_keys import EndpointKeys
+from aks_inference_provider.resources.endpoint_name import EndpointName
 from aks_inference_provider.resources.image import Image
 from aks_inference_provider.resources.image_volumes import ImageVolumes
 from aks_inference_provider.resources.local_endpoint import LocalEndpoint
@@ -27,6 +28,7 @@ RESOURCES: Mapping[str, CustomResource] = {
         PoolDrain(),
         ClusterObject(),
         EndpointKeys(),
+        EndpointName(),
         Image(),
         TrainingRun(),
         StoredModels(),

@@ -25,6 +25,8 @@ PART_OF_LABEL = "app.kubernetes.io/part-of"
 PART_OF = "aks-inference"
 STACK_ANNOTATION = f"{GROUP}/stack"
 """On the router's Deployment: `stack_mark` of the stack that declares the runtime."""
+DECLARER_ANNOTATION = f"{GROUP}/declared-by"
+"""On a ScoringEndpoint: the URN of the component that declares it."""
 REPLICA_COMPONENT = "replica"
 ROUTER_COMPONENT = "router"
 AUTOSCALER_COMPONENT = "autoscaler"
@@ -151,6 +153,12 @@ class RuntimeSettings(Wire):
 def stack_mark(project: str, stack: str) -> str:
     """`project/stack`: what one stack applies is told from what another one does."""
     return f"{project}/{stack}"
+
+
+def declarer(urn: str) -> str:
+    """The URN of the component whose name a child of it has, too. `urn`: the child's."""
+    stack, project, types, name = urn.split("::", 3)
+    return "::".join((stack, project, types.rpartition("$")[0], name))
 
 
 def router_lanes(cpu_m: int) -> int:

@@ -29,6 +29,7 @@ SERVED = sorted(
     [
         "kubernetes:networking.k8s.io/v1:NetworkPolicy",
         "aks-inference:index:EndpointKeys",
+        "aks-inference:index:EndpointName",
         "kubernetes:policy/v1:PodDisruptionBudget",
         "kubernetes:core/v1:Secret",
         "kubernetes:core/v1:ConfigMap",
