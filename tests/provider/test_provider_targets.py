@@ -37,9 +37,10 @@ def test_a_secret_target_is_known(plugin: Any, service: Json, values: Any, previ
     plugin.construct("ModelWebService", {**service, "target": target}, name="churn", preview=preview)
     assert sorted(plugin.monitor.types()[1:]) == sorted(["pulumi:providers:kubernetes", *SERVED])
     made = {each.type: json_format.MessageToDict(each.object) for each in plugin.monitor.registered}
-    assert made["pulumi:providers:kubernetes"]["kubeconfig"] == values.secret(KUBECONFIG)
+    looking = ("pulumi:providers:kubernetes", PREFIX + "EndpointName")
+    assert [made[one]["kubeconfig"] for one in looking] == [values.secret(KUBECONFIG)] * 2
     for each in plugin.monitor.registered:
-        if each.type not in (PREFIX + "ModelWebService", "pulumi:providers:kubernetes"):
+        if each.type not in (PREFIX + "ModelWebService", *looking):
             assert KUBECONFIG not in json.dumps(json_format.MessageToDict(each.object)), each.type
 
 
