@@ -88,6 +88,8 @@ class Bed:
     directory: Path
     replicas: list[Replica] = field(default_factory=list)
     routers: list[HaproxyRouter] = field(default_factory=list)
+    others: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """What a test starts beside these."""
     port: int = 0
     numbers: Any = field(default_factory=itertools.count)
     session: aiohttp.ClientSession | None = None
@@ -197,6 +199,9 @@ class Bed:
                     process.wait()
             assert replica.stub.stdout is not None
             replica.stub.stdout.close()
+        for process in self.others:
+            process.kill()
+            process.wait()
         for router in self.routers:
             await router.stop()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -112,6 +112,13 @@ class Clients:
         return self.answers
 
 
+async def test_a_lane_is_ended_again_whatever_is_left_of_it(lanes: Lanes) -> None:
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            await lanes.routers[0].finish()
+            await lanes.routers[0].stop()
+
+
 async def test_a_lane_that_ends_loses_no_connection(lanes: Lanes) -> None:
     clients, others = Clients(lanes, 6), Clients(lanes, 6, kept=True)
     await clients.more()

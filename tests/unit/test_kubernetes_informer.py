@@ -1,15 +1,18 @@
 """What is kept of a collection is taken from it a page at a time."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiohttp import web
 
 from aks_inference_runtime.api.errors import RuntimeUnavailable
-from aks_inference_runtime.kubernetes.client import Expired, connected
+from aks_inference_runtime.kubernetes.client import DEAD_SECONDS, Expired, connected
 from aks_inference_runtime.kubernetes.connection import Connection
 from aks_inference_runtime.kubernetes.informer import Informer
 
@@ -143,6 +146,39 @@ async def test_what_is_no_answer_of_an_api_server_is_an_error_of_the_package(
                     await api.list("/pods")
             else:
                 assert await api.list("/pods") == ([], "")
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_connection_finds_out_by_itself_that_its_path_is_broken(unused_tcp_port: int) -> None:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(b'{"type": "BOOKMARK", "object": {}}\n')
+        await asyncio.sleep(60)
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    try:
+        async with connected(Connection(f"http://127.0.0.1:{unused_tcp_port}", None)) as api:
+            changes = api.watch("/pods", "7")
+            await anext(aiter(changes))
+            (used,) = [
+                one
+                for one in psutil.Process().net_connections("tcp")
+                if one.raddr and one.raddr.port == unused_tcp_port
+            ]
+            with socket.socket(fileno=os.dup(used.fd)) as its:
+                of_tcp = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+                idle, between, count, unanswered = (
+                    its.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in of_tcp
+                )
+                assert its.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert idle + between * count == unanswered / 1_000 == DEAD_SECONDS
     finally:
         await runner.cleanup()
 

@@ -188,6 +188,23 @@ def test_a_terminating_replica_takes_nothing_new() -> None:
     assert (target.ready, target.control) == (False, ("10.0.0.1", 8892))
 
 
+def test_a_pod_that_has_another_address_is_another_replica_to_every_router() -> None:
+    def ids(*addresses: str) -> list[str]:
+        found = objects.slice_of(
+            {
+                "metadata": {"name": "svc-blue", "labels": {ENDPOINT_LABEL: "svc", VERSION_LABEL: "blue"}},
+                "ports": [{"name": "gate", "port": 8891}],
+                "endpoints": [{"addresses": [address], "targetRef": {"uid": "uid-1"}} for address in addresses],
+            }
+        )
+        assert found is not None
+        return [replica.id for replica in found.replicas]
+
+    before, after = ids("10.0.0.1"), ids("10.0.0.2")
+    assert before != after
+    assert ids("10.0.0.1", "10.0.0.2") == before + after
+
+
 # --- reports
 
 KEYS = st.builds(VersionKey, st.sampled_from("ab"), st.sampled_from("xy"))

@@ -196,6 +196,26 @@ async def test_a_lane_that_does_not_start_is_tried_again(
     await pod.agent.close()
 
 
+async def test_a_lane_that_does_not_end_is_ended_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "AGAIN_S", 0.05)
+    pod = Pod()
+    pod.cores(4)
+    await pod.rounds()
+    pod.routers[1].broken = "stop"
+    pod.cores(2)
+    with pytest.raises(OSError, match="cannot be removed"):
+        await pod.rounds()
+    pod.routers[1].broken = ""
+    async with asyncio.timeout(10):
+        while len(pod.agent.lanes) > 1:
+            await pod.round()
+            await asyncio.sleep(0.01)
+    pod.cores(4)
+    await pod.rounds()
+    assert pod.held() == shared("pod", "pod/1")
+    await pod.agent.close()
+
+
 async def test_a_lane_in_trouble_keeps_no_other_one_from_its_work() -> None:
     pod = Pod()
     pod.cores(4)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 from aks_inference_runtime.router.model import TokenRules
 from aks_inference_runtime.router.tokens import fetch as fetch_module
-from aks_inference_runtime.router.tokens.keys import FRESH_S, UNKNOWN_S, IssuerKeys
+from aks_inference_runtime.router.tokens.keys import FRESH_S, RENEW_S, UNKNOWN_S, IssuerKeys
 from aks_inference_runtime.router.tokens.verdicts import Verdicts
 from aks_inference_runtime.router.tokens.verify import LONGEST_S, Verdict, verify
 
@@ -182,6 +182,62 @@ async def test_a_known_key_does_not_wait_for_an_unknown_one() -> None:
     assert known.result().good
     go.set()
     assert not (await unknown).good
+
+
+class Silent(Issuer):
+    """It answers, or not, only once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.says = asyncio.Event()
+        self.says.set()
+
+    async def fetch(self, url: str) -> dict[str, Any]:
+        await self.says.wait()
+        return await super().fetch(url)
+
+
+async def test_a_known_key_does_not_wait_for_a_silent_issuer() -> None:
+    issuer = Silent()
+    keys = issuer.known()
+    assert (await verify(token(), RULES, keys, lambda: NOW)).good
+    issuer.says.clear()
+    issuer.clock += RENEW_S
+
+    async def good_at_once() -> bool:
+        asked = asyncio.create_task(verify(token(), RULES, keys, lambda: NOW))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return asked.done() and asked.result().good
+
+    assert await good_at_once(), "others are asked for before these are too old"
+    issuer.away = True
+    issuer.says.set()
+    while keys._reading is not None:
+        await asyncio.sleep(0)
+    issuer.says.clear()
+    for _ in range(3):
+        issuer.clock += FRESH_S
+        assert await good_at_once(), "it was asked in vain"
+    assert keys._reading is not None
+    await keys.close()
+
+
+async def test_a_key_that_was_withdrawn_meanwhile_is_not_taken_after_a_long_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issuer = Silent()
+    keys = issuer.known()
+    assert (await verify(token(), RULES, keys, lambda: NOW)).good
+    issuer.keys = [public(EC, "ec")]
+    issuer.clock += FRESH_S
+    assert not (await verify(token(), RULES, keys, lambda: NOW)).good
+    # What it says is waited for only for a while.
+    monkeypatch.setattr("aks_inference_runtime.router.tokens.keys.PATIENCE_S", 0.05)
+    issuer.says.clear()
+    issuer.clock += FRESH_S
+    assert (await verify(token(EC, "ec", "ES256"), RULES, keys, lambda: NOW)).good
+    await keys.close()
 
 
 async def test_the_known_keys_stay_while_the_issuer_is_away() -> None:

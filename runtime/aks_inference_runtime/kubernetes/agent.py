@@ -30,7 +30,7 @@ does, and some seconds late."""
 LEAVE_S = 5.0
 """How long others may take beyond that to have its endpoints, before its own requests are waited for."""
 AGAIN_S = 5.0
-"""Between attempts to start a lane that does not start."""
+"""Between attempts to start a lane that does not start, or to end one that does not end."""
 LATE_S = 2.0
 """What was sent to a lane by an older view may arrive so long after all have another one: both of its processes pass it
 on."""
@@ -79,6 +79,7 @@ class Agent:
         self._rounds: dict[str, asyncio.Task[bool]] = {}
         """Of several lanes, by name: those under way."""
         self._again_at = 0.0
+        self._end_again_at = 0.0
         self._owner_changes = 0
         """Of lanes that are gone."""
         self._answers: Counter[AnswerKey] = Counter()
@@ -201,9 +202,12 @@ class Agent:
 
     def _fit(self) -> None:
         """Begins or ends a lane where there are too few or too many; one at a time begins."""
+        now = asyncio.get_running_loop().time()
         for number, task in tuple(self._changing.items()):
             if task.done():
                 del self._changing[number]
+                if task.exception() is not None and number in self.lanes:
+                    self._end_again_at = now + AGAIN_S
                 # A lane that could not end well must not be taken for one that serves.
                 task.result()
         if self._make is None or self.leaving:
@@ -212,14 +216,14 @@ class Agent:
         beginning = [number for number in self._changing if number not in self.lanes]
         # Each has a port of its own: one that still leaves keeps its number.
         free = [number for number in range(MOST_LANES) if number not in self.lanes]
-        now = asyncio.get_running_loop().time()
         if len(staying) < self.wanted and free and not beginning and now >= self._again_at:
             self._again_at = now + AGAIN_S
             self._changing[free[0]] = asyncio.create_task(self._begin(free[0], self._make))
         elif len(staying) > self.wanted:
-            number = max(staying)
-            self.lanes[number].leaving = True
-            self._changing[number] = asyncio.create_task(self._end(number))
+            self.lanes[max(staying)].leaving = True
+        for number, lane in self.lanes.items():
+            if lane.leaving and number not in self._changing and now >= self._end_again_at:
+                self._changing[number] = asyncio.create_task(self._end(number))
 
     def _lane(self, name: str, router: HaproxyRouter) -> Lane:
         return Lane(name, self._address, self.settings, router, self.heartbeats, self._bases)

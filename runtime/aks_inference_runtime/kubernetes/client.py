@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ from aks_inference_runtime.kubernetes.connection import Connection
 
 REQUEST_SECONDS = 10.0
 WATCH_SECONDS = 240
-"""A watch ends by itself and is begun again: a connection that died in silence is noticed."""
+"""A watch ends by itself and is begun again: an API server that hangs is noticed."""
 QUIET_SECONDS = WATCH_SECONDS + 15.0
+DEAD_SECONDS = 15
+"""A connection whose other end is not reached for so long is over: what a router knows is no older."""
 PAGE = 500
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
@@ -198,11 +201,28 @@ class Api:
 @asynccontextmanager
 async def connected(connection: Connection, connections: int = 50) -> AsyncIterator[Api]:
     """A client until the block ends, with so many connections at most: further requests wait for one."""
-    connector = aiohttp.TCPConnector(limit=connections)
+    connector = aiohttp.TCPConnector(limit=connections, socket_factory=_probed)
     # An object with many managers can be long; a line of a watch is an object.
     async with aiohttp.ClientSession(connector=connector, read_bufsize=4 * 1024 * 1024) as session:
         yield Api(session, connection)
         await asyncio.sleep(0)
+
+
+def _probed(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that finds out when its path is broken: nothing else is sent while a watch has no news."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    wanted = {
+        "TCP_KEEPIDLE": DEAD_SECONDS // 3,
+        "TCP_KEEPINTVL": DEAD_SECONDS // 3,
+        "TCP_KEEPCNT": 2,
+        # Also where something was sent and is not acknowledged: probes are not sent then.
+        "TCP_USER_TIMEOUT": DEAD_SECONDS * 1_000,
+    }
+    for name, value in wanted.items():
+        if (option := getattr(socket, name, None)) is not None:
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What the runtime keeps of the API server's objects. Pure."""
 
 import base64
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -49,7 +50,8 @@ class ReplicaEndpoint:
     """A replica, as its EndpointSlice has it."""
 
     id: str
-    """The pod's uid."""
+    """The pod's uid and a digest of its address: a pod whose sandbox is made anew keeps its uid, and all else of it is
+    new. Every router makes the same."""
     address: str
     port: int
     control_port: int
@@ -182,10 +184,11 @@ def slice_of(found: Object) -> Slice | None:
     for entry in found.get("endpoints") or ():
         target, conditions = entry.get("targetRef") or {}, entry.get("conditions") or {}
         if target.get("uid") and entry.get("addresses"):
+            address = entry["addresses"][0]
             replicas.append(
                 ReplicaEndpoint(
-                    id=target["uid"],
-                    address=entry["addresses"][0],
+                    id=f"{target['uid']}-{hashlib.sha256(address.encode()).hexdigest()[:8]}",
+                    address=address,
                     port=int(ports["gate"]),
                     control_port=int(ports.get("gate-control") or 0),
                     ready=conditions.get("ready") is not False,

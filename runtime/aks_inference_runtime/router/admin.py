@@ -82,12 +82,13 @@ class AdminSocket:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = asyncio.Lock()
-        self._silent_since: float | None = None
+        self.silent_since: float | None = None
+        """When that was asked (by the loop's clock) since which nothing was answered; None: all was."""
 
     @property
     def silent_s(self) -> float:
         """For so many seconds nothing was answered to what was asked; 0: it answered the last question."""
-        return 0.0 if self._silent_since is None else asyncio.get_running_loop().time() - self._silent_since
+        return 0.0 if self.silent_since is None else asyncio.get_running_loop().time() - self.silent_since
 
     async def run(self, command: str) -> str:
         """Runs a command (or several, divided by `;`). Raises RuntimeUnavailable when HAProxy does not answer."""
@@ -147,7 +148,9 @@ class AdminSocket:
         return await self.run(";".join(f"show stat {SLOT_ID + number} {kinds} -1" for number in slots))
 
     async def _run(self, command: str) -> str:
-        asked = asyncio.get_running_loop().time()
+        before = self.silent_since
+        if before is None:
+            self.silent_since = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(str(self._path))
@@ -158,10 +161,12 @@ class AdminSocket:
                 finally:
                     writer.close()
         except OSError as error:
-            if self._silent_since is None:
-                self._silent_since = asked
             raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
-        self._silent_since = None
+        except BaseException:
+            # Nobody waits for it any more, so that it says nothing.
+            self.silent_since = before
+            raise
+        self.silent_since = None
         return data.decode(errors="replace").strip()
 
 

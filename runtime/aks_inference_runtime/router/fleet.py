@@ -167,7 +167,8 @@ class Fleet:
     async def let_finish(self) -> None:
         """The first process takes no new connections; it ends when those that it has are over, idle ones at once."""
         self._finishing = True
-        self._processes["p0"].let_finish()
+        if (first := self._processes.get("p0")) is not None:
+            first.let_finish()
         # Who asked before may have ended it meanwhile.
         while (first := self._processes.get("p0")) is not None and first.alive:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(FINISH_LOOK_S)

@@ -51,6 +51,8 @@ class Router:
 
     async def stop(self) -> None:
         self.calls.append("stop")
+        if self.broken == "stop":
+            raise OSError("a file that cannot be removed")
 
     def claims(self, _: str) -> tuple[int, None]:
         return 0, None

@@ -1,4 +1,7 @@
-"""An issuer's public keys: fetched when needed, again when a token names an unknown one, kept while it is away."""
+"""An issuer's public keys: fetched when needed, again when a token names an unknown one, kept while it is away.
+
+Only a token whose key is not at hand waits for them.
+"""
 
 import asyncio
 import logging
@@ -11,7 +14,11 @@ import jwt
 from aks_inference_runtime.api.errors import RuntimeUnavailable
 
 FRESH_S = 3_600.0
-"""Keys older than this are fetched again: a key that was withdrawn is forgotten by then."""
+"""Keys older than this are used only where the issuer does not give others: a key that was withdrawn is forgotten."""
+RENEW_S = 0.75 * FRESH_S
+"""From then on they are fetched again, and no token waits for that."""
+PATIENCE_S = 1.0
+"""So long one waits that comes first after a long time, for what the issuer says now. A silent one holds nobody up."""
 UNKNOWN_S = 10.0
 """At most so often for tokens that name a key which is not there: anybody can send such."""
 
@@ -51,7 +58,7 @@ class IssuerKeys:
         self._fetched: float | None = None
         self._failed = False
         """The newest attempt to read them."""
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def key(self, name: str | None, algorithm: str) -> Key | None:
         """The key of that name (`kid`) for signatures of that kind; without a name the only one there is for them
@@ -59,27 +66,41 @@ class IssuerKeys:
 
         Raises RuntimeUnavailable when that cannot be told, because its keys cannot be read.
         """
+        now = self._clock()
         found = self._fitting(name, algorithm)
-        if found is not None and not self._stale(self._clock()):
-            # Not behind whoever waits for a slow issuer: anybody can send a token that names an unknown key.
-            return found
-        async with self._lock:
-            now = self._clock()
-            missing = self._fitting(name, algorithm) is None
-            if (self._stale(now) or missing) and (self._tried is None or not 0 <= now - self._tried < UNKNOWN_S):
-                self._tried = now
-                await self._read(now)
+        if found is None or self._older(RENEW_S, now):
+            self._begin(now)
+        if self._reading is not None and (found is None or (self._older(FRESH_S, now) and not self._failed)):
+            patience = max(0.0, (self._tried or now) + PATIENCE_S - now)
+            # One attempt for all: whoever leaves does not end it.
+            await asyncio.wait([self._reading], timeout=patience if found is not None else None)
             found = self._fitting(name, algorithm)
-            if found is None and self._failed:
-                raise RuntimeUnavailable(f"the keys of {self._issuer} could not be read")
-            return found
+        if found is None and self._failed:
+            raise RuntimeUnavailable(f"the keys of {self._issuer} could not be read")
+        return found
+
+    async def close(self) -> None:
+        """Ends reading."""
+        if (reading := self._reading) is not None:
+            self._failed = True
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    def _begin(self, now: float) -> None:
+        if self._reading is None and (self._tried is None or not 0 <= now - self._tried < UNKNOWN_S):
+            self._tried = now
+            self._reading = asyncio.create_task(self._read(now))
+            self._reading.add_done_callback(self._done)
+
+    def _done(self, _: asyncio.Task[None]) -> None:
+        self._reading = None
 
     def _fitting(self, name: str | None, algorithm: str) -> Key | None:
         fitting = [key for key in self._keys if algorithm in key.algorithms and name in (None, key.name)]
         return fitting[0] if len(fitting) == 1 or (fitting and name is not None) else None
 
-    def _stale(self, now: float) -> bool:
-        return self._fetched is None or not 0 <= now - self._fetched < FRESH_S
+    def _older(self, seconds: float, now: float) -> bool:
+        return self._fetched is None or not 0 <= now - self._fetched < seconds
 
     async def _read(self, now: float) -> None:
         try:
@@ -95,7 +116,7 @@ class IssuerKeys:
                         keys.append(_read(entry))
                     except (jwt.PyJWTError, ValueError, KeyError) as error:
                         _log.info("a key of %s is of a kind that is not used: %s", self._issuer, error)
-        except (RuntimeUnavailable, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it publishes, what was read before stays
             _log.warning("the keys of %s were not read: %r", self._issuer, error)
             self._failed = True
             return

@@ -81,6 +81,7 @@ class Verdicts:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(keys.close() for keys in self._keys.values()))
         self._socket.unlink(missing_ok=True)
 
     async def verdict(self, meta: str, path: str, token: str) -> bool:
