@@ -140,7 +140,6 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
         f"  http-request disable-l7-retry if {{ var(txn.sent) -m found }} || {{ var(txn.route) -m end {ONCE} }}",
         # Who finds the owner's process out was not given to anybody.
         f"  http-request set-header {UNSENT_HEADER} 1 if !{{ srv_is_up(next) }}",
-        *token,
     ]
     lines = [
         "frontend again from base",
@@ -148,6 +147,8 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
         f"  bind {lost} mode 600 id {LOST_ID}",
         f"  http-request set-header {SENT_HEADER} 1 if {{ so_id {LOST_ID} }} !{{ req.hdr({UNSENT_HEADER}) -m found }}",
         f"  http-request del-header {UNSENT_HEADER}",
+        # Of who was to pass it on and found nobody up.
+        f"  http-request del-header {TOKEN_HEADER}",
         f"  http-request set-var(txn.sent) int(1) if {{ req.hdr({SENT_HEADER}) -m found }}",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
         f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)",
@@ -173,9 +174,16 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
     # On a connection that had a request before, HAProxy ends one that died without any answer, for it to be sent again;
     # as `lost` gets it, it would be a third time. So none is kept.
     backup = f"  server again {lost} backup pool-max-conn 0"
-    lines += [f"backend {hop(1)} from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
+    lines += [
+        f"backend {hop(1)} from hop",
+        *passed,
+        *token,
+        f"  server next {own}:{cluster.owner_port} {WATCHED}",
+        backup,
+    ]
     for number, address in further.items():
         where = address if number in cluster.further else f"{address} disabled"
+        # A socket that only this router reaches: nothing is to be proven there.
         lines += [f"backend {hop(number)} from hop", *passed, ROUTE_LINE, f"  server next {where} {NEAR}", backup]
     for number in range(cluster.peers):
         other = cluster.addresses.get(number)
@@ -183,6 +191,7 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
         lines += [
             f"backend {backend(number)} from hop",
             *passed,
+            *token,
             f"  server next {where} {WATCHED}",
             # When that one is out: whoever owns it by then.
             backup,
