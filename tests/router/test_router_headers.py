@@ -26,6 +26,7 @@ SAID = {
     "x_aks_inference_hops": "61",
     "x_aks_inference_sent": "1",
     "x_aks_inference_unsent": "1",
+    "x_aks_inference_asked": "1",
     "x_aks_inference_router": "guess",
     "x_aks_inference_replica_status": "425",
     "X_AKS_Inference_Turn": "1-1",

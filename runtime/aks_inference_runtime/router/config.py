@@ -22,11 +22,11 @@ from aks_inference_runtime.router.paths import Paths, argument, quoted
 from aks_inference_runtime.router.peers import (
     KNOWN,
     OF_BUCKET,
-    OF_VERSION,
     ONCE,
     PLAIN,
     ROUTE_LINE,
     Cluster,
+    asked_lines,
     bracketed,
     first_globals,
     first_lines,
@@ -179,10 +179,9 @@ def first_process(
         # The number that `meta` begins with.
         "  http-request set-var(txn.bucket) rand(10000),mod(txn.meta)",
         f"  http-request set-var(txn.route) path,concat({OF_BUCKET},txn.bucket),map_str({routes})",
-        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
-        " if { var(txn.asked) -m found }",
         # The endpoint has changed while the body came: fewer buckets, or none.
         "  http-request lua.draw if !{ var(txn.route) -m found }",
+        *asked_lines(cluster, routes),
         *cors_answers(),
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),

@@ -26,6 +26,8 @@ LOST_ID = 4
 """Of the socket that such requests come by, among the first process's."""
 TOKEN_HEADER = "x-aks-inference-router"  # noqa: S105 - a header's name
 HOPS_HEADER = "x-aks-inference-hops"
+ASKED_HEADER = "x-aks-inference-asked"
+"""On a request whose client itself asked for the version: for no other one it would do."""
 OF_BUCKET = "?"
 OF_VERSION = "?@"
 """Between a path and a bucket or a version, in the key of a route: no path has a question mark."""
@@ -105,6 +107,19 @@ def hop(number: int) -> str:
     return f"hop{number}"
 
 
+def asked_lines(cluster: Cluster | None, routes: str) -> list[str]:
+    """The last of the first process's rules for a request: it gets the version that its client asked for."""
+    route = f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
+    if cluster is None:
+        return [f"{route} if {{ var(txn.asked) -m found }}"]
+    # One condition for most, whatever comes after it.
+    return [
+        "  http-request allow unless { var(txn.asked) -m found }",
+        route,
+        f"  http-request set-header {ASKED_HEADER} 1",
+    ]
+
+
 def hop_defaults(cluster: Cluster) -> list[str]:
     """Of the way to a process with slots."""
     retry_on = "conn-failure empty-response" if cluster.retry_lost_requests else "conn-failure"
@@ -152,10 +167,8 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
         f"  http-request set-var(txn.sent) int(1) if {{ req.hdr({SENT_HEADER}) -m found }}",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
         f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)",
-        # Another router knows it: this one is about to be told.
-        "  http-request lua.pause if { var(txn.route) -m str none }",
-        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
-        " if { var(txn.route) -m str none }",
+        # Another router knows it: this one is about to be told, or that one.
+        "  http-request lua.unmet if { var(txn.route) -m str none }",
         '  http-request return status 404 content-type application/json string \'{"message": "no such version"}\''
         " hdr x-aks-inference-reason not-found if { var(txn.route) -m str none }",
         "  http-request set-var(txn.hops) int(1)",

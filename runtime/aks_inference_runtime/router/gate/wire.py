@@ -19,7 +19,7 @@ SINCE_HEADER = b"x-aks-inference-since"
 KEEP_HEADER = b"x-aks-inference-keep"
 """The router says that its next request may come on the same connection."""
 OF_ROUTERS = frozenset(
-    b"x-aks-inference-" + name for name in (b"version", b"router", b"hops", b"sent", b"unsent")
+    b"x-aks-inference-" + name for name in (b"version", b"router", b"hops", b"sent", b"unsent", b"asked")
 )
 """What routers say to each other of a request; it may have been passed on until it came here."""
 SCRIPT_NAME = b"script_name"
