@@ -141,13 +141,16 @@ def first_globals(lua: str, routes: str) -> list[str]:
     return [f"  setenv ROUTES {routes}", f"  lua-load {lua}", "  max-spread-checks 1"]
 
 
-def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: Mapping[int, str]) -> list[str]:
+def first_lines(
+    cluster: Cluster, routes: str, again: str, lost: str, further: Mapping[int, str], kept: int
+) -> list[str]:
     """Of the first process: the ways to processes with slots and to other routers, and what asks the map once more.
     `further`: where processes of this router after the second one would listen, by number.
 
     `again`: nothing of these requests was given to a replica by this way; `lost`: they may have been, and no router
-    sends them a third time.
+    sends them a third time. `kept`: idle connections to each of them, at most.
     """
+    watched, near = (f"{options} pool-max-conn {kept}" for options in (WATCHED, NEAR))
     token = [f"  http-request set-header {TOKEN_HEADER} {cluster.token}"] if cluster.token else []
     passed = [
         "  http-request set-var(txn.hop) int(1)",
@@ -191,13 +194,13 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
         f"backend {hop(1)} from hop",
         *passed,
         *token,
-        f"  server next {own}:{cluster.owner_port} {WATCHED}",
+        f"  server next {own}:{cluster.owner_port} {watched}",
         backup,
     ]
     for number, address in further.items():
         where = address if number in cluster.further else f"{address} disabled"
         # A socket that only this router reaches: nothing is to be proven there.
-        lines += [f"backend {hop(number)} from hop", *passed, ROUTE_LINE, f"  server next {where} {NEAR}", backup]
+        lines += [f"backend {hop(number)} from hop", *passed, ROUTE_LINE, f"  server next {where} {near}", backup]
     for number in range(cluster.peers):
         other = cluster.addresses.get(number)
         where = f"{bracketed(other[0])}:{other[1]}" if other is not None else "127.0.0.1:1 disabled"
@@ -205,7 +208,7 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
             f"backend {backend(number)} from hop",
             *passed,
             *token,
-            f"  server next {where} {WATCHED}",
+            f"  server next {where} {watched}",
             # When that one is out: whoever owns it by then.
             backup,
         ]
