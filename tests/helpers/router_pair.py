@@ -7,9 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from aks_inference_runtime.router import HaproxyRouter
+from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.model import Peer, RouterState
 from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, Tenure
 from aks_inference_runtime.router.peers import Cluster
+from aks_inference_runtime.router.process import sockets_directory
+
+TOKEN = "secret-of-routers"
+"""What they prove to each other that they are routers with."""
 
 
 class Pair:
@@ -24,7 +29,7 @@ class Pair:
 
     async def start(self) -> None:
         for name in "ab":
-            cluster = Cluster(owner_host="127.0.0.1", owner_port=self.owner_ports[name], token="secret-of-routers")
+            cluster = Cluster(owner_host="127.0.0.1", owner_port=self.owner_ports[name], token=TOKEN)
             router = HaproxyRouter(self.directory / name, port=self.ports[name], cluster=cluster)
             self.routers[name] = router
             await router.start()
@@ -52,6 +57,12 @@ class Pair:
         for router in self.routers.values():
             await router.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def came_back(self, name: str) -> int:
+        """Requests that a router's first process got to decide on once more."""
+        admin = AdminSocket(sockets_directory(self.directory / name) / "p0.admin")
+        head, *lines = (line.split(",") for line in (await admin.run("show stat")).splitlines())
+        return next(int(line[head.index("req_tot")]) for line in lines if line[:2] == ["again", "FRONTEND"])
 
     def pid(self, name: str, process: str) -> int:
         return int(json.loads((self.directory / name / f"{process}.json").read_bytes())["pid"])

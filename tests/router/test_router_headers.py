@@ -1,6 +1,7 @@
 """What router and gate say to each other, said by a client, has no effect."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import tempfile
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from router_pair import TOKEN, Pair
 
 from aks_inference_runtime.router import HaproxyRouter
-from aks_inference_runtime.router.model import RouterState
-from aks_inference_runtime.router.ownership import Epoch, Phase, Tenure
+from aks_inference_runtime.router.model import ReplicaTarget, RouterState
+from aks_inference_runtime.router.ownership import AWAY, Epoch, Phase, Tenure
 from aks_inference_runtime.router.peers import Cluster
 from testbed.processes import free_ports
 
@@ -24,6 +26,7 @@ SAID = {
     "x_aks_inference_hops": "61",
     "x_aks_inference_sent": "1",
     "x_aks_inference_unsent": "1",
+    "x_aks_inference_asked": "1",
     "x_aks_inference_router": "guess",
     "x_aks_inference_replica_status": "425",
     "X_AKS_Inference_Turn": "1-1",
@@ -80,9 +83,72 @@ async def test_it_reaches_neither_gate_nor_model(
             answer = await bed.ask(port=port, path=path, **SAID, **more)
             assert (answer.status, answer.version) == (200, "A")
             seen = (await replica.stats())["last_headers"]
-            assert {name for name in seen if name.startswith("x-aks-")} <= {"x-aks-inference-version"}
+            assert not [name for name in seen if name.startswith("x-aks-")]
         assert (await bed.ask(port=port, path=path, x_aks_inference_version="Z")).status == 404
     finally:
         if directory is not None:
             await bed.routers.pop().stop()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_what_routers_say_to_each_other_reaches_no_model(
+    bed: Any, pair: Pair, make_state: Callable[..., RouterState]
+) -> None:
+    replica = await bed.replica("A", cap=3)
+
+    async def through(owner: str) -> None:
+        for port in pair.ports.values():
+            for said in ({}, SAID, {"x_aks_inference_version": "A"}):
+                answer = await bed.ask(port=port, **said)
+                assert (answer.status, answer.version) == (200, "A")
+                seen = (await replica.stats())["last_headers"]
+                assert not [name for name in seen if name.startswith("x-aks-")], (owner, port)
+                assert TOKEN not in seen.values()
+
+    # For the second time no process is prepared: a further one of the owner's has it, a hop more.
+    for wait_ms in (500, 4_321):
+        state = make_state({"A": (10_000, [replica])}, max_request_wait_time=wait_ms)
+        for owner in ("b", "a"):
+            await pair.give_to(owner, state)
+            await through(owner)
+
+
+async def test_further_processes_are_told_no_secret(
+    bed: Any, pair: Pair, make_state: Callable[..., RouterState]
+) -> None:
+    # Whatever answers in place of a gate sees what HAProxy sends.
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                await reader.readexactly(2)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    path = bed.directory / "bare"
+    server = await asyncio.start_unix_server(answer, path)
+    target = ReplicaTarget("bare", "", 0, None, True, path)
+    try:
+        for wait_ms in (500, 4_321):
+            await pair.give_to("b", make_state({"A": (10_000, [target])}, max_request_wait_time=wait_ms))
+            for port in pair.ports.values():
+                assert (await bed.ask(port=port)).status == 200
+        # Nobody is up where it is to go: it comes back, with what was meant for another router.
+        moved = make_state({"A": (10_000, [target])}, max_request_wait_time=4_321)
+        await pair.tell("b", moved, owner="a", tenure=AWAY)
+        await pair.routers.pop("a").stop()
+        before = await pair.came_back("b")
+        asked = asyncio.create_task(bed.ask(port=pair.ports["b"]))
+
+        async def back() -> bool:
+            return await pair.came_back("b") > before
+
+        await bed.until(back)
+        await pair.tell("b", moved, owner=None, tenure=pair.tenure(name="b"))
+        assert (await asked).status == 200
+        assert heads
+        assert not [head for head in heads if TOKEN.encode() in head]
+    finally:
+        server.close()

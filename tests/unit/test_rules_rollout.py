@@ -247,3 +247,19 @@ def test_a_sum_above_100_is_refused_and_else_everything_is_assigned(shares: list
     ]
     refused = [f for f in version_rules(len(reads), reads) if "sum to" in f.rule]
     assert bool(refused) is (sum(shares) > 100)
+
+
+def test_queues_that_together_are_longer_than_a_router_holds() -> None:
+    def warnings(*queues: int) -> list[str]:
+        versions = [
+            version(f"ver-{letter}", max_queued_requests=most) for letter, most in zip("abc", queues, strict=False)
+        ]
+        _, findings = plan_rollout("endpoint", {"target": TARGET, "versions": versions})
+        return [f.text(Casing.SNAKE) for f in findings if f.severity is Severity.WARNING and "waiting" in f.rule]
+
+    assert warnings(5_000, 5_000) == []
+    (said,) = warnings(5_000, 5_000, 1)
+    assert said == (
+        "versions: the versions may have 10,001 waiting requests; one router holds 10,000 of all together: "
+        "lower some max_queued_requests: beyond it 429"
+    )

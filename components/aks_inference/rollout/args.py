@@ -80,7 +80,8 @@ class VersionArgs(TypedDict):
     max_request_wait_time: NotRequired[int | None]
     """Optional. Milliseconds that a request waits for a replica; then 503. Default: 500."""
     max_queued_requests: NotRequired[int | None]
-    """Optional. Not in Azure ML: waiting requests; beyond them 429. Default: 1,000."""
+    """Optional. Not in Azure ML: waiting requests, up to 10,000, which is what one router holds of all versions whose
+    queues it has; beyond them 429. Default: 1,000."""
     cold_start_timeout_ms: NotRequired[int | None]
     """Optional. Not in Azure ML: milliseconds that requests wait for the first replica when scaled to zero. Default:
     60,000."""

@@ -23,7 +23,7 @@ from aks_inference.service.settings import VersionSettings
 from aks_inference.service.versions import plan_version, read_settings
 from aks_inference.targets import TargetChoice, choose_target, target_findings
 from aks_inference.values import Anys, Flag, Labels, Leaf, Leaves, Number, Read, Text, named, read
-from aks_inference_runtime.api.endpoint import MAX_VERSIONS, VersionType
+from aks_inference_runtime.api.endpoint import MAX_VERSIONS, MOST_QUEUED, VersionType
 from aks_inference_runtime.api.traffic import HUNDREDTHS, hundredths
 
 COMPUTE_TYPES = frozenset({"aks", "aksendpoint"})
@@ -160,6 +160,12 @@ def version_rules(count: int, reads: Sequence[Read[VersionSpec]]) -> Iterator[Fi
         parts = " + ".join(f"{name} {share:g}" for name, share in shares if _valid(share))
         rule = f"the traffic percentiles sum to {total / 100:g} ({parts}); at most 100"
         yield Finding(at, rule, "lower some @traffic_percentile; what no version has goes to the default")
+    queues = [got.spec.max_queued_requests for got in reads if got.whole("max_queued_requests")]
+    if sum(queues) > MOST_QUEUED and max(queues) <= MOST_QUEUED:
+        rule = (
+            f"the versions may have {sum(queues):,} waiting requests; one router holds {MOST_QUEUED:,} of all together"
+        )
+        yield Finding(at, rule, "lower some @max_queued_requests: beyond it 429", severity=Severity.WARNING)
 
 
 def _default(reads: Sequence[Read[VersionSpec]]) -> int:

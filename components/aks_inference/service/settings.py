@@ -32,6 +32,7 @@ from aks_inference_runtime.api.endpoint import (
     LONGEST_MS,
     LONGEST_S,
     MOST,
+    MOST_QUEUED,
     Probe,
     Requests,
     Resources,
@@ -116,8 +117,8 @@ class VersionSettings(Spec):
         None, description="use 0 or more seconds"
     )
     scale_to_zero: Flag | None = None
-    max_queued_requests: Annotated[Count, Field(ge=0)] = Field(
-        _REQUESTS.max_queued_requests, description="use 0 or more"
+    max_queued_requests: Annotated[Whole, Field(ge=0), _at_most(MOST_QUEUED, "one router holds")] = Field(
+        _REQUESTS.max_queued_requests, description=f"use 0 to {MOST_QUEUED:,}"
     )
     cold_start_timeout_ms: Milliseconds = Field(_REQUESTS.cold_start_timeout_ms, description=MILLISECONDS)
 

@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-from aks_inference_runtime.api.endpoint import GROUP, KIND, LONGEST_MS, LONGEST_S, MAX_VERSIONS, MOST, EndpointSpec
+from aks_inference_runtime.api.endpoint import (
+    GROUP,
+    KIND,
+    LONGEST_MS,
+    LONGEST_S,
+    MAX_VERSIONS,
+    MOST,
+    MOST_QUEUED,
+    EndpointSpec,
+)
 from aks_inference_runtime.api.status import LONGEST_MESSAGE, EndpointStatus, ServiceState
 
 Schema: TypeAlias = dict[str, Any]
@@ -150,6 +159,8 @@ def _spec() -> Schema:
 
 def _longest(name: str) -> int:
     """Of a time by its unit; else of a count."""
+    if name == "maxQueuedRequests":
+        return MOST_QUEUED
     if name.endswith(("Ms", "WaitTime")):
         return LONGEST_MS
     return LONGEST_S if name.endswith("Seconds") else MOST

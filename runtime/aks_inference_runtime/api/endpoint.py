@@ -21,6 +21,9 @@ LONGEST_MS = 1_036_800_000
 LONGEST_S = LONGEST_MS // 1_000
 MOST = 2**31 - 1
 """Of what is counted: Kubernetes' replicas and probes have 32 bits."""
+MOST_QUEUED = 10_000
+"""Waiting requests, of all versions whose queues are in one process of a router: it has connections and memory for a
+half more (`router/rooms.py`). What was declared before is read, whatever it is: the router refuses beyond."""
 
 ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$"
 """RFC 6454 6.2, in lower case as browsers write it."""

@@ -4,7 +4,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from aks_inference_runtime.router import refusals
+from aks_inference_runtime.router import refusals, rooms
 from aks_inference_runtime.router.calls import call_answers, unserved_rules
 from aks_inference_runtime.router.cors import cors_answers, cors_rules
 from aks_inference_runtime.router.defaults import HEADER_SECONDS, MESSAGES, base_lines
@@ -22,11 +22,11 @@ from aks_inference_runtime.router.paths import Paths, argument, quoted
 from aks_inference_runtime.router.peers import (
     KNOWN,
     OF_BUCKET,
-    OF_VERSION,
     ONCE,
     PLAIN,
     ROUTE_LINE,
     Cluster,
+    asked_lines,
     bracketed,
     first_globals,
     first_lines,
@@ -147,6 +147,7 @@ def first_process(
         *base_lines(),
         f"frontend {PUBLIC} from base",
         f"  id {PUBLIC_ID}",
+        f"  maxconn {rooms.clients(connections, layout)}",
         *(public_binds(tls, at, port, quoted(paths.certificate)) if tls else [f"  bind {at(port)}"]),
         f"  bind {quoted(paths.socket(name, 'in'))} mode 600",
         *leaving_lines(cluster),
@@ -179,10 +180,9 @@ def first_process(
         # The number that `meta` begins with.
         "  http-request set-var(txn.bucket) rand(10000),mod(txn.meta)",
         f"  http-request set-var(txn.route) path,concat({OF_BUCKET},txn.bucket),map_str({routes})",
-        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
-        " if { var(txn.asked) -m found }",
         # The endpoint has changed while the body came: fewer buckets, or none.
         "  http-request lua.draw if !{ var(txn.route) -m found }",
+        *asked_lines(cluster, routes),
         *cors_answers(),
         *_answers(),
         *([challenge_rule()] if tls and tls.plain else []),
@@ -191,8 +191,8 @@ def first_process(
         # Where no version is called as was asked.
         "backend none from base",
         Refusal.VERSION.rule("TRUE"),
-        *_slots(paths, name, layout),
-        *(_shared(paths, cluster, routes) if cluster else _hops(paths)),
+        *_slots(paths, name, layout, f"fe_conn({PUBLIC}) ge {rooms.waiting(connections, layout)}"),
+        *(_shared(paths, cluster, routes, rooms.kept(connections)) if cluster else _hops(paths)),
     ]
     return _text(paths, name, lines)
 
@@ -247,7 +247,9 @@ def further_process(paths: Paths, number: int, layout: Layout, connections: int,
         *_answers(),
         "  use_backend %[var(txn.route),field(2,|)]",
         *others,
-        *_slots(paths, name, layout),
+        *_slots(
+            paths, name, layout, f"fe_conn({'peers' if others else 'hopped'}) ge {rooms.waiting(connections, layout)}"
+        ),
     ]
     return _text(paths, name, lines)
 
@@ -288,7 +290,8 @@ def _park_globals(paths: Paths, name: str, layout: Layout) -> list[str]:
     ]
 
 
-def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
+def _slots(paths: Paths, name: str, layout: Layout, full: str) -> list[str]:
+    """`full`: when nothing more may wait in the process, whose queue it ever is."""
     masked = f"res.hdr({STATUS_HEADER.decode()}) -m str"
     crowded = "{ var(txn.most) -m found } { queue,sub(txn.most) ge 0 }"
     lines = [
@@ -337,6 +340,7 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
             # Who has left keeps its place in the queue, but takes nobody else's: see `leavers`.
             "  http-request set-var(txn.gone) be_name,map_str(@GONE@,0)",
             "  http-request set-var(txn.most) var(txn.route),field(4,|),add(txn.gone) if { var(txn.route) -m found }",
+            f"  http-request set-var(txn.most) int(0) if {{ var(txn.most) -m found }} {{ {full} }}",
             *LARGE,
             "  http-request set-var(txn.retry) be_name,map_str(@RETRY@,1) if large",
             Refusal.QUEUE.rule(f"large {crowded}"),
@@ -350,10 +354,10 @@ def _slots(paths: Paths, name: str, layout: Layout) -> list[str]:
     return lines
 
 
-def _shared(paths: Paths, cluster: Cluster, routes: str) -> list[str]:
+def _shared(paths: Paths, cluster: Cluster, routes: str, kept: int) -> list[str]:
     again, lost = (quoted(paths.socket("p0", kind)) for kind in ("again", "lost"))
     further = {number: quoted(paths.socket(f"p{number}", "in")) for number in range(2, MAX_PROCESSES)}
-    return [*hop_defaults(cluster), *first_lines(cluster, routes, again, lost, further)]
+    return [*hop_defaults(cluster), *first_lines(cluster, routes, again, lost, further, kept)]
 
 
 def _hops(paths: Paths) -> list[str]:

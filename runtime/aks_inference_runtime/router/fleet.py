@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aks_inference_runtime.api.errors import AksInferenceError, Conflict, OperationFailed
-from aks_inference_runtime.router import config
+from aks_inference_runtime.router import config, rooms
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.generation import generation
 from aks_inference_runtime.router.paths import Paths
@@ -21,8 +21,6 @@ from aks_inference_runtime.router.slots import MAX_PROCESSES, Layout, layout_for
 from aks_inference_runtime.router.tls import Tls
 from aks_inference_runtime.router.watchdog import Watchdog
 
-MOST_CONNECTIONS = 10_000
-SPARE_FILES = 1_000
 FINISH_LOOK_S = 0.05
 SILENT_S = 3.0
 """A process that runs and has answered nothing for so long is told of. A busy one answers within milliseconds."""
@@ -83,8 +81,7 @@ class Fleet:
         """The first process takes no connections of clients yet."""
         self._watching: asyncio.Task[None] | None = None
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        room = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else (hard - SPARE_FILES) // 2
-        self._connections = max(200, min(MOST_CONNECTIONS, room))
+        self._connections = rooms.connections(None if hard == resource.RLIM_INFINITY else hard)
 
     def admin(self, process: int) -> AdminSocket:
         """The runtime API of a process with slots."""

@@ -36,9 +36,28 @@ core.register_action("unserved", { "http-req" }, function(txn)
 end, 0)
 
 -- A bucket that the endpoint has today. An endpoint that has gone meanwhile has no versions either.
-core.register_action("draw", { "http-req" }, function(txn)
+local function draw(txn)
   local path = txn.f:path()
   local buckets = tonumber((routes:lookup(path) or "0"):match("^%d+"))
   local route = buckets > 0 and routes:lookup(path .. "?" .. math.random(0, buckets - 1))
   txn:set_var("txn.route", route or "none")
+end
+core.register_action("draw", { "http-req" }, draw, 0)
+
+-- Another router sent it here for a version that is not known here: one of the two has not heard yet of what was declared.
+-- A client that asked for the version itself gets that one or none; for any other a version of today does as well.
+core.register_action("unmet", { "http-req" }, function(txn)
+  local named = txn.f:req_fhdr("x-aks-inference-asked")
+  local wanted = txn.f:path() .. "?@" .. (txn.f:req_fhdr("x-aks-inference-version") or "")
+  for _ = 1, named and 100 or 3 do
+    core.msleep(10)
+    local route = routes:lookup(wanted)
+    if route then
+      txn:set_var("txn.route", route)
+      return
+    end
+  end
+  if not named then
+    draw(txn)
+  end
 end, 0)

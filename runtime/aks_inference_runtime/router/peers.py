@@ -26,6 +26,8 @@ LOST_ID = 4
 """Of the socket that such requests come by, among the first process's."""
 TOKEN_HEADER = "x-aks-inference-router"  # noqa: S105 - a header's name
 HOPS_HEADER = "x-aks-inference-hops"
+ASKED_HEADER = "x-aks-inference-asked"
+"""On a request whose client itself asked for the version: for no other one it would do."""
 OF_BUCKET = "?"
 OF_VERSION = "?@"
 """Between a path and a bucket or a version, in the key of a route: no path has a question mark."""
@@ -105,6 +107,19 @@ def hop(number: int) -> str:
     return f"hop{number}"
 
 
+def asked_lines(cluster: Cluster | None, routes: str) -> list[str]:
+    """The last of the first process's rules for a request: it gets the version that its client asked for."""
+    route = f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
+    if cluster is None:
+        return [f"{route} if {{ var(txn.asked) -m found }}"]
+    # One condition for most, whatever comes after it.
+    return [
+        "  http-request allow unless { var(txn.asked) -m found }",
+        route,
+        f"  http-request set-header {ASKED_HEADER} 1",
+    ]
+
+
 def hop_defaults(cluster: Cluster) -> list[str]:
     """Of the way to a process with slots."""
     retry_on = "conn-failure empty-response" if cluster.retry_lost_requests else "conn-failure"
@@ -126,13 +141,16 @@ def first_globals(lua: str, routes: str) -> list[str]:
     return [f"  setenv ROUTES {routes}", f"  lua-load {lua}", "  max-spread-checks 1"]
 
 
-def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: Mapping[int, str]) -> list[str]:
+def first_lines(
+    cluster: Cluster, routes: str, again: str, lost: str, further: Mapping[int, str], kept: int
+) -> list[str]:
     """Of the first process: the ways to processes with slots and to other routers, and what asks the map once more.
     `further`: where processes of this router after the second one would listen, by number.
 
     `again`: nothing of these requests was given to a replica by this way; `lost`: they may have been, and no router
-    sends them a third time.
+    sends them a third time. `kept`: idle connections to each of them, at most.
     """
+    watched, near = (f"{options} pool-max-conn {kept}" for options in (WATCHED, NEAR))
     token = [f"  http-request set-header {TOKEN_HEADER} {cluster.token}"] if cluster.token else []
     passed = [
         "  http-request set-var(txn.hop) int(1)",
@@ -140,7 +158,6 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
         f"  http-request disable-l7-retry if {{ var(txn.sent) -m found }} || {{ var(txn.route) -m end {ONCE} }}",
         # Who finds the owner's process out was not given to anybody.
         f"  http-request set-header {UNSENT_HEADER} 1 if !{{ srv_is_up(next) }}",
-        *token,
     ]
     lines = [
         "frontend again from base",
@@ -148,13 +165,13 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
         f"  bind {lost} mode 600 id {LOST_ID}",
         f"  http-request set-header {SENT_HEADER} 1 if {{ so_id {LOST_ID} }} !{{ req.hdr({UNSENT_HEADER}) -m found }}",
         f"  http-request del-header {UNSENT_HEADER}",
+        # Of who was to pass it on and found nobody up.
+        f"  http-request del-header {TOKEN_HEADER}",
         f"  http-request set-var(txn.sent) int(1) if {{ req.hdr({SENT_HEADER}) -m found }}",
         "  http-request set-var(txn.asked) req.hdr(x-aks-inference-version)",
         f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)",
-        # Another router knows it: this one is about to be told.
-        "  http-request lua.pause if { var(txn.route) -m str none }",
-        f"  http-request set-var(txn.route) path,concat({OF_VERSION},txn.asked),map_str({routes},none)"
-        " if { var(txn.route) -m str none }",
+        # Another router knows it: this one is about to be told, or that one.
+        "  http-request lua.unmet if { var(txn.route) -m str none }",
         '  http-request return status 404 content-type application/json string \'{"message": "no such version"}\''
         " hdr x-aks-inference-reason not-found if { var(txn.route) -m str none }",
         "  http-request set-var(txn.hops) int(1)",
@@ -173,17 +190,25 @@ def first_lines(cluster: Cluster, routes: str, again: str, lost: str, further: M
     # On a connection that had a request before, HAProxy ends one that died without any answer, for it to be sent again;
     # as `lost` gets it, it would be a third time. So none is kept.
     backup = f"  server again {lost} backup pool-max-conn 0"
-    lines += [f"backend {hop(1)} from hop", *passed, f"  server next {own}:{cluster.owner_port} {WATCHED}", backup]
+    lines += [
+        f"backend {hop(1)} from hop",
+        *passed,
+        *token,
+        f"  server next {own}:{cluster.owner_port} {watched}",
+        backup,
+    ]
     for number, address in further.items():
         where = address if number in cluster.further else f"{address} disabled"
-        lines += [f"backend {hop(number)} from hop", *passed, ROUTE_LINE, f"  server next {where} {NEAR}", backup]
+        # A socket that only this router reaches: nothing is to be proven there.
+        lines += [f"backend {hop(number)} from hop", *passed, ROUTE_LINE, f"  server next {where} {near}", backup]
     for number in range(cluster.peers):
         other = cluster.addresses.get(number)
         where = f"{bracketed(other[0])}:{other[1]}" if other is not None else "127.0.0.1:1 disabled"
         lines += [
             f"backend {backend(number)} from hop",
             *passed,
-            f"  server next {where} {WATCHED}",
+            *token,
+            f"  server next {where} {watched}",
             # When that one is out: whoever owns it by then.
             backup,
         ]

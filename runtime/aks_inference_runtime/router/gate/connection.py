@@ -27,8 +27,8 @@ close the connection to the client, who may write all before it reads. The same 
 FIRST_BYTES = 16_384
 """HAProxy's buffer: it sends no more at once of a new request."""
 MORE_BYTES = 65_536
-OURS = wire.HOP_BY_HOP | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.KEEP_HEADER, wire.REQUEST_ID}
-"""Of the connection; of the router, for the gate; and what the gate says anew."""
+OURS = wire.HOP_BY_HOP | wire.OF_ROUTERS | {wire.TURN_HEADER, wire.SINCE_HEADER, wire.KEEP_HEADER, wire.REQUEST_ID}
+"""Of the connection; of routers, for each other and for the gate; and what the gate says anew."""
 NOT_PASSED_ON = OURS | {wire.SCRIPT_NAME}
 NOT_WAITED = Waited()
 TOO_LARGE = "the request's head is too large"

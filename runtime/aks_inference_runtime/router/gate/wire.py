@@ -18,6 +18,10 @@ SINCE_HEADER = b"x-aks-inference-since"
 """Since when it waits, and how long it may: `<ms since 1970 by the router's clock>+<ms>`."""
 KEEP_HEADER = b"x-aks-inference-keep"
 """The router says that its next request may come on the same connection."""
+OF_ROUTERS = frozenset(
+    b"x-aks-inference-" + name for name in (b"version", b"router", b"hops", b"sent", b"unsent", b"asked")
+)
+"""What routers say to each other of a request; it may have been passed on until it came here."""
 SCRIPT_NAME = b"script_name"
 """With it a proxy tells gunicorn where an application is mounted, which answers 500 when the path is elsewhere."""
 REQUEST_ID = b"x-request-id"
