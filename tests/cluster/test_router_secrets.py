@@ -16,16 +16,18 @@ from cryptography import x509
 
 from aks_inference_runtime.api.kubernetes import (
     CERTIFICATE_HOST_VARIABLE,
+    ISSUED_TLS_NAME,
     TLS_CHAIN_FIELD,
     TLS_KEY_FIELD,
     TLS_NAME,
     TLS_TYPE,
     VAULT_TLS_NAME,
 )
+from aks_inference_runtime.kubernetes import reports
 from aks_inference_runtime.kubernetes.certificate import PORT_VARIABLE
 from testbed.certificates import make_certificate
 from testbed.processes import Running
-from testbed.routers import KEY, Bed, Load, served
+from testbed.routers import KEY, Bed, Load, ask, served
 
 
 async def test_only_routers_use_the_way_between_routers(bed: Bed, session: aiohttp.ClientSession, name: str) -> None:
@@ -99,6 +101,47 @@ async def test_the_certificate_is_the_secrets(bed: Bed, session: aiohttp.ClientS
                 await asyncio.sleep(0.05)
         await load.end()
     assert set(load.answers) == {200}, load.answers
+
+
+async def test_http_is_served_until_there_is_a_certificate(bed: Bed, session: aiohttp.ClientSession, name: str) -> None:
+    """I4: TLS that is asked for at routers that served without it takes nothing away before its certificate is there;
+    they say what they wait for."""
+    issued = [ISSUED_TLS_NAME, TLS_NAME]
+    bed.tell(httpsPort=bed.https_port, tlsSecrets=issued, plainUntilCertificate=True)
+    for number in range(2):
+        bed.router(f"router-{number}", f"127.0.0.{number + 2}")
+    await bed.ready(session)
+
+    async def waits(address: str) -> str:
+        async with session.get(f"http://{address}:{bed.agent_port}{reports.PATH}") as answer:
+            return str(json.loads(await answer.content.readline()).get("waits", ""))
+
+    for router, address in bed.addresses.items():
+        await served(session, bed.url(router, name))
+        told = await waits(address)
+        assert told.startswith(f"https waits for its certificate (Secret {ISSUED_TLS_NAME} in {bed.namespace}); until")
+        assert "requests without TLS are served" in told
+    chain, key = make_certificate(*bed.addresses.values())
+    trusted = ssl.create_default_context(cadata=chain.decode())
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as fresh:
+        load = Load(fresh, bed.url("router-0", name), 4)
+        await load.serves()
+        put(bed, ISSUED_TLS_NAME, chain, key)
+        deadline = time.monotonic() + 20
+        for address in bed.addresses.values():
+            while await waits(address):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+        for router in bed.addresses:
+            while await ask(session, bed.url(router, name)) != 400:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+        await load.end()
+    assert set(load.answers) <= {200, 400}, load.answers
+    for router in bed.addresses:
+        secure = bed.url(router, name).replace("http:", "https:").replace(str(bed.http_port), str(bed.https_port))
+        async with session.post(secure, data=b"{}", headers={"authorization": f"Bearer {KEY}"}, ssl=trusted) as answer:
+            assert answer.status == 200
 
 
 async def test_the_pod_of_a_vaults_certificate(bed: Bed, session: aiohttp.ClientSession) -> None:

@@ -231,6 +231,52 @@ async def test_a_process_that_dies_comes_back_with_the_certificate(make_secure, 
     assert secure.bed.haproxy_pid() != pid
 
 
+async def test_the_plain_port_serves_until_there_is_a_certificate(make_secure, unused_port, session):
+    """TLS that is added to what serves: no request fails for want of a certificate, nor by its coming (I4)."""
+    secure = await make_secure(unused_port, until_certificate=True)
+    bed, router = secure.bed, secure.bed.routers[0]
+    path = f"{CHALLENGE_PATH}abc"
+    async with solver() as port:
+        await router.apply(secure.state(None, (HOST, port)))
+        assert (await bed.ask(key="k")).status == 200
+        assert (await bed.ask(key="wrong")).status == 401
+        assert (await bed.ask(method="GET", path=path, data=None)).body == b"abc.proof"
+        pid = bed.haproxy_pid()
+        os.kill(pid, signal.SIGKILL)
+
+        async def back() -> bool:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                return (await bed.ask(key="k")).status == 200
+            return False
+
+        await bed.until(back)
+        # One that is under way while the port closes comes to its end.
+        slow = asyncio.create_task(bed.ask(key="k", x_sleep_ms="1000"))
+        await bed.counts(router, busy=1)
+        certificate = secure.trust(issued())
+        await router.apply(secure.state(certificate, (HOST, port)))
+        assert (await slow).status == 200
+        assert await secure.ask(session) == 200
+        refused = await bed.ask(key="k")
+        assert (refused.status, refused.reason) == (400, "bad-request")
+        assert (await bed.ask(method="GET", path="/", data=None)).body == b"Healthy"
+        assert (await bed.ask(method="GET", path=path, data=None)).body == b"abc.proof"
+        # It stays closed: without the Secret, and when the process begins anew.
+        await router.apply(secure.state(None, (HOST, port)))
+        assert (await bed.ask(key="k")).status == 400
+        os.kill(bed.haproxy_pid(), signal.SIGKILL)
+        seen = set()
+
+        async def closed() -> bool:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                seen.add((await bed.ask(key="k")).status)
+            return bool(seen)
+
+        await bed.until(closed)
+        assert seen == {400}
+    assert await secure.ask(session) == 200
+
+
 @contextlib.asynccontextmanager
 async def solver() -> AsyncIterator[int]:
     """Answers challenges as cert-manager's pods do."""

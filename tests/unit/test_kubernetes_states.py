@@ -247,6 +247,18 @@ def test_the_state_says_why_routers_do_not_serve_what_is_declared() -> None:
     assert cluster.writings == {"svc-0": 3, "svc-1": 1}
 
 
+def test_the_state_says_that_https_waits_for_its_certificate() -> None:
+    cluster = Cluster(1)
+    cluster.generations = {"svc-0": 1}
+    waits = "https waits for its certificate"
+    cluster.reports.waits = lambda: waits  # type: ignore[method-assign]
+    cluster.round(10)
+    assert (cluster.written["svc-0"]["state"], cluster.written["svc-0"]["message"]) == ("Healthy", waits)
+    waits = ""
+    cluster.round()
+    assert (cluster.written["svc-0"]["state"], cluster.written["svc-0"]["message"]) == ("Healthy", "")
+
+
 def test_figures_that_are_told_back_change_nothing_of_what_is_known() -> None:
     cluster = Cluster(1)
     cluster.generations = {"svc-0": 1}

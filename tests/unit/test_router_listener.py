@@ -10,6 +10,7 @@ import pytest
 from aks_inference_runtime.api.certificates import Certificate
 from aks_inference_runtime.api.errors import OperationFailed
 from aks_inference_runtime.router.listener import AGAIN_S, Listener
+from aks_inference_runtime.router.tls import Tls
 
 OLD, NEW, NEWER = (Certificate(f"chain of {name}\n", f"key of {name}\n") for name in ("old", "new", "newer"))
 
@@ -43,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 async def test_it_is_tried_again_and_said_once(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
     admin: Any = Admin()
-    listener = Listener(file, lambda: admin, lambda: False, clock=lambda: now[0])
+    listener = Listener(file, lambda: admin, lambda: False, tls=Tls(443), clock=lambda: now[0])
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             await listener.declare(NEW, ())
@@ -72,7 +73,7 @@ async def test_it_is_tried_again_and_said_once(file: Path, caplog: pytest.LogCap
 async def test_another_one_takes_its_place_at_once(file: Path) -> None:
     now = [0.0]
     admin: Any = Admin()
-    listener = Listener(file, lambda: admin, lambda: False, clock=lambda: now[0])
+    listener = Listener(file, lambda: admin, lambda: False, tls=Tls(443), clock=lambda: now[0])
     await listener.declare(NEW, ())
     admin.refuses = False
     await listener.declare(NEWER, ())
@@ -92,7 +93,7 @@ async def test_without_tls_there_is_nothing_to_do(tmp_path: Path) -> None:
     def none() -> Any:
         raise AssertionError("nobody is asked")
 
-    listener = Listener(tmp_path / "none.pem", none, lambda: False, tls=False)
+    listener = Listener(tmp_path / "none.pem", none, lambda: False, tls=None)
     listener.prepare()
     await listener.declare(NEW, [("127.0.0.1", 1)])
     await listener.again()

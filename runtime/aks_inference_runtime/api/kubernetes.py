@@ -134,6 +134,8 @@ class RuntimeSettings(Wire):
     minimum_tls_version: Literal["1.2", "1.3"] = "1.2"
     allow_insecure_connections: bool = False
     """With TLS: whether requests are served without it, too."""
+    plain_until_certificate: bool | None = None
+    """With TLS: whether they are until there is a certificate. Said only where it is so."""
     owner_port: int = Field(OWNER_PORT, ge=0, le=65_535)
     agent_port: int = Field(AGENT_PORT, ge=0, le=65_535)
     router_min_pods: int = Field(1, ge=1)

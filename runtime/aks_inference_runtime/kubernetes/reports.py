@@ -67,6 +67,8 @@ class Report(OpenWire):
     """Endpoint → the newest generation that this router serves whole, where that changed. 0: it is gone."""
     unserved: dict[str, str] = Field(default_factory=dict)
     """Endpoint → why this router does not serve it as it is declared, where that changed. Empty: nothing is wrong."""
+    waits: str = ""
+    """What all endpoints wait for (`Known.waits`), as long as they do."""
     router: RouterReport | None = None
     """Where it was measured again."""
 
@@ -89,11 +91,13 @@ class Told(NamedTuple):
     loads: Loads = MappingProxyType({})
     generations: Mapping[str, int] = MappingProxyType({})
     unserved: Mapping[str, str] = MappingProxyType({})
+    waits: str = ""
 
 
 def difference(before: Told, now: Told) -> Report:
     """What a line has to say."""
     return Report(
+        waits=now.waits,
         generations=_changed(before.generations, now.generations, 0),
         unserved=_changed(before.unserved, now.unserved, ""),
         changed=tuple(
@@ -143,8 +147,8 @@ async def stream(
         # Who asked may have left while this process stood still.
         await answer.prepare(request)
         while True:
-            loads, generations, unserved = told()
-            now, measured = Told(dict(loads), dict(generations), dict(unserved)), figures()
+            loads, generations, unserved, waits = told()
+            now, measured = Told(dict(loads), dict(generations), dict(unserved), waits), figures()
             line = difference(before, now)
             if measured != measured_before:
                 line = line.model_copy(update={"router": measured})
@@ -164,6 +168,7 @@ class Reports:
         self._generations: dict[str, dict[str, int]] = {}
         """As each said last, also while it is not heard."""
         self._unserved: dict[str, dict[str, str]] = {}
+        self._waits: dict[str, str] = {}
         self._since: dict[str, float] = {}
         """When it was heard last, or was begun to be listened to."""
         self._ready: frozenset[str] = frozenset()
@@ -190,6 +195,7 @@ class Reports:
             self._loads.pop(url, None)
             self._generations.pop(url, None)
             self._unserved.pop(url, None)
+            self._waits.pop(url, None)
             self._since.pop(url, None)
             self._figures.pop(url, None)
         for url in routers.keys() - self._tasks.keys():
@@ -214,9 +220,15 @@ class Reports:
 
     def unserved(self) -> Mapping[str, str]:
         """Why a router that clients reach does not serve an endpoint as it is declared, by the endpoint's name."""
+        return {name: why for url in self._heard() for name, why in self._unserved.get(url, {}).items()}
+
+    def waits(self) -> str:
+        """What all endpoints wait for at a router that clients reach; empty: nothing."""
+        return next(filter(None, (self._waits.get(url) for url in self._heard())), "")
+
+    def _heard(self) -> list[str]:
         oldest = asyncio.get_running_loop().time() - LOST_S
-        heard = sorted(url for url in self._ready if self._since.get(url, 0.0) > oldest)
-        return {name: why for url in heard for name, why in self._unserved.get(url, {}).items()}
+        return sorted(url for url in self._ready if self._since.get(url, 0.0) > oldest)
 
     def figures(self, url: str) -> Figures | None:
         """The newest of a router itself; None: not heard lately."""
@@ -245,6 +257,7 @@ class Reports:
                         self._generations[url] = generations
                         unserved |= report.unserved
                         self._unserved[url] = unserved = {name: why for name, why in unserved.items() if why}
+                        self._waits[url] = report.waits
                         now = self._since[url] = asyncio.get_running_loop().time()
                         self._reported.set()
                         if (own := report.router) is not None:

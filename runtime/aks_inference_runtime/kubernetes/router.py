@@ -87,7 +87,12 @@ def _router(
     )
     tls = None
     if settings.https_port is not None:
-        tls = Tls(settings.https_port, settings.minimum_tls_version, settings.allow_insecure_connections)
+        tls = Tls(
+            settings.https_port,
+            settings.minimum_tls_version,
+            settings.allow_insecure_connections,
+            until_certificate=bool(settings.plain_until_certificate),
+        )
     return HaproxyRouter(
         _directory(number), host=me.address, port=settings.http_port, cluster=cluster, fetch=fetch, tls=tls
     )
@@ -107,7 +112,7 @@ async def _serve(
 
     async def load(request: web.Request) -> web.StreamResponse:
         def told() -> reports.Told:
-            return reports.Told(agent.load(), agent.generations, agent.unserved)
+            return reports.Told(agent.load(), agent.generations, agent.unserved, agent.known.waits)
 
         return await reports.stream(request, told, lambda: vitals.report)
 

@@ -69,6 +69,8 @@ class _Round(NamedTuple):
     """See `Reports.served`."""
     unserved: Mapping[str, str]
     """See `Reports.unserved`."""
+    waits: str
+    """See `Reports.waits`."""
     now: str
 
 
@@ -145,7 +147,7 @@ class States:
             self._asking = self._start(self._creating.look(api, grouped.creating))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         heard = self._reports
-        a_round = _Round(served, grouped, heard.load(), heard.served(), heard.unserved(), now)
+        a_round = _Round(served, grouped, heard.load(), heard.served(), heard.unserved(), heard.waits(), now)
         at = self._clock()
         late: list[tuple[float, objects.Declared, _Made]] = []
         for number, endpoint in enumerate(tuple(endpoints.values())):
@@ -214,7 +216,7 @@ class States:
         why = a_round.unserved.get(endpoint.name)
         in_use, heard = endpoint.uid not in a_round.served, self._known_s(endpoint) >= HEARD_S
         return _Made(
-            (endpoint, in_use, heard, self._url(), a_round.generation(endpoint.name), why, *facts),
+            (endpoint, in_use, heard, self._url(), a_round.generation(endpoint.name), why, a_round.waits, *facts),
             (*map(a_round.loads.get, keys), *map(self._scaling.get, keys)),
         )
 
@@ -241,6 +243,7 @@ class States:
             scaling=self._scaling,
             served_generation=a_round.generation(endpoint.name),
             unserved=a_round.unserved.get(endpoint.name, ""),
+            waits=a_round.waits,
             log_tails=self._tails,
             creating=self._creating.words,
             url=self._url(),

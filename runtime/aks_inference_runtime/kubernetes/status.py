@@ -54,6 +54,8 @@ class Facts:
     """Why containers of a version are not made (`creating`)."""
     unserved: str = ""
     """Why a router does not serve it as it is declared."""
+    waits: str = ""
+    """What all endpoints wait for, and are served otherwise meanwhile."""
     known_s: float = math.inf
     """For how long this generation is known."""
 
@@ -78,7 +80,7 @@ def status_of(facts: Facts) -> dict[str, Any]:
     elif not ready and state is ServiceState.HEALTHY:
         state, reason = ServiceState.TRANSITIONING, ServiceState.TRANSITIONING.value
         message = facts.unserved or message or "the routers do not serve this generation yet"
-    message = cut(message)
+    message = cut(message or facts.waits)
     scoring_uri, swagger_uri = endpoint_addresses(facts.url, endpoint.name, endpoint.spec.protocol)
     if facts.name_in_use:
         # Those of its name lead to the other one.

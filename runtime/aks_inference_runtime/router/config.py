@@ -38,7 +38,14 @@ from aks_inference_runtime.router.peers import (
 )
 from aks_inference_runtime.router.refusals import LARGE, Refusal
 from aks_inference_runtime.router.slots import MAX_PROCESSES, PUBLIC_ID, SLOT_ID, Layout
-from aks_inference_runtime.router.tls import CHALLENGE_PATH, Tls, challenge_rule, plain_lines, public_binds
+from aks_inference_runtime.router.tls import (
+    CHALLENGE_PATH,
+    Tls,
+    challenge_rule,
+    closing_rules,
+    plain_lines,
+    public_binds,
+)
 
 ANSWERS = "answers"
 """The map in which HAProxy counts what it answers itself: see `answers`."""
@@ -135,7 +142,7 @@ def first_process(
     routes = argument(paths.routes(name))
     at = partial(front_address, cluster, host)
     # What a certificate authority asks for comes in clear, and is no endpoint.
-    unknown = f"!served !{{ path_beg {CHALLENGE_PATH} }}" if tls and tls.plain else "!served"
+    unknown = f"!served !{{ path_beg {CHALLENGE_PATH} }}" if tls and tls.one_frontend else "!served"
     lines = [
         *_global(paths, name, connections),
         # Among several routers it is asked to let its connections finish, however long they take.
@@ -156,6 +163,7 @@ def first_process(
         "  acl served var(txn.meta) -m found",
         "  http-request return status 200 content-type text/plain string Healthy if !served { path / }"
         " { method GET HEAD }",
+        *(closing_rules(tls) if tls else []),
         *unserved_rules(routes, KNOWN),
         Refusal.ENDPOINT.rule(unknown),
         *cors_rules(routes),
@@ -185,7 +193,7 @@ def first_process(
         *asked_lines(cluster, routes),
         *cors_answers(),
         *_answers(),
-        *([challenge_rule()] if tls and tls.plain else []),
+        *([challenge_rule()] if tls and tls.one_frontend else []),
         "  use_backend %[var(txn.route),field(1,|)]",
         *(plain_lines(tls, at(port)) if tls else []),
         # Where no version is called as was asked.

@@ -14,6 +14,7 @@ from aks_inference_runtime.api.errors import AksInferenceError, Conflict, Operat
 from aks_inference_runtime.router import config, rooms
 from aks_inference_runtime.router.admin import AdminSocket
 from aks_inference_runtime.router.generation import generation
+from aks_inference_runtime.router.listener import begun
 from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import OWNER_LAYOUT, Cluster
 from aks_inference_runtime.router.process import HaproxyProcess, sockets_directory, write_private
@@ -306,7 +307,7 @@ class Fleet:
                 self._connections,
                 self.cluster and replace(self.cluster, further=self.further),
                 tokens=self._tokens,
-                tls=self._tls,
+                tls=self._tls and begun(self._tls, self.paths.certificate),
             )
         if name.startswith("p") and name[1:].isdigit():
             number = int(name[1:])

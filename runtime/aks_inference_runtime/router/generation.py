@@ -21,9 +21,10 @@ def generation() -> str:
     """A digest of all that this version's processes are told, whatever is asked for: an agent that writes other maps
     than a process reads would stop all of its endpoints."""
     paths = Paths(Path("/directory"), Path("/sockets"))
-    layout, tls, peers = Layout((500,)), Tls(443, plain=True), Cluster(owner_port=2, token="t")  # noqa: S106 - nobody serves with it
+    layout, peers = Layout((500,)), Cluster(owner_port=2, token="t")  # noqa: S106 - nobody serves with it
+    spoken = (Tls(443, plain=True), Tls(443, until_certificate=True))
     texts = [
-        config.first_process(paths, "127.0.0.1", 1, layout, 1, tokens=True, tls=tls),
+        *(config.first_process(paths, "127.0.0.1", 1, layout, 1, tokens=True, tls=tls) for tls in spoken),
         config.first_process(paths, "127.0.0.1", 1, layout, 1, peers),
         config.further_process(paths, 1, layout, 1, peers),
         config.port_process(paths, "port-3", "127.0.0.1", 3, "endpoint", 1, 1),

@@ -90,7 +90,7 @@ class HaproxyRouter:
         self._fleet = Fleet(
             paths, host, port, find_haproxy(haproxy), layout, cluster, tokens=fetch is not None, tls=tls
         )
-        self._listener = Listener(paths.certificate, self._fleet.first, self._fleet.first_is_dead, tls=tls is not None)
+        self._listener = Listener(paths.certificate, self._fleet.first, self._fleet.first_is_dead, tls=tls)
         self._neighbours = Neighbours(self._fleet)
         self._maps = Maps(paths, self._fleet)
         self._verdicts = (

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -11,11 +12,13 @@ from aks_inference_runtime.api.certificates import Certificate
 from aks_inference_runtime.api.errors import OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.router.admin import AdminSocket, word
 from aks_inference_runtime.router.process import write_private
-from aks_inference_runtime.router.tls import MOST_SOLVERS
+from aks_inference_runtime.router.tls import MOST_SOLVERS, OPEN, Tls
 
 _TAKEN = ("created for certificate", "updated for certificate", "Success!")
 AGAIN_S = 60.0
 """Between tries of a certificate that HAProxy refused."""
+_NONE = "# no certificate yet\n"
+"""How a file with the placeholder begins: what stands before the first part of a PEM file is not read."""
 _log = logging.getLogger(__name__)
 
 Solver = tuple[str, int]
@@ -31,7 +34,7 @@ class Listener:
         admin: Callable[[], AdminSocket],
         dead: Callable[[], bool],
         *,
-        tls: bool = True,
+        tls: Tls | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -39,7 +42,7 @@ class Listener:
             file: Required. The certificate with its key, as the first process reads it when it starts.
             admin: Required. Of the first process.
             dead: Required. Whether that process is gone; it then begins with the file.
-            tls: Optional. False: there is no such listener, and nothing here does anything.
+            tls: Required. None: there is no such listener, and nothing here does anything.
             clock: Optional. In seconds.
         """
         self._tls = tls
@@ -50,10 +53,12 @@ class Listener:
         self._solvers: tuple[Solver, ...] = ()
         self._refused: Certificate | None = None
         self._again_at = 0.0
+        self._closed = False
+        """Whether the plain port was closed for good: with its file, each later process begins so."""
 
     def prepare(self) -> None:
         """Before the first process starts: it needs a certificate, if not yet the right one."""
-        if self._tls and not self._file.exists():
+        if self._tls is not None and not self._file.exists():
             write_private(self._file, _placeholder())
 
     async def declare(self, certificate: Certificate | None, solvers: Sequence[Solver]) -> None:
@@ -61,12 +66,16 @@ class Listener:
 
         Raises RuntimeUnavailable when HAProxy does not answer.
         """
-        if not self._tls:
+        if self._tls is None:
             return
         if certificate != self._refused:
             self._refused = None
             if certificate is not None:
                 await self._take(certificate)
+        if self._tls.closes and not self._closed and not begun(self._tls, self._file).waits:
+            await self._run([f"set server {OPEN}/all state maint"])
+            self._closed = True
+            _log.info("there is a certificate: what is asked without TLS is refused")
         wanted = tuple(solvers[:MOST_SOLVERS])
         if wanted != self._solvers:
             await self._run(_solver_commands(wanted))
@@ -123,6 +132,11 @@ class Listener:
                 raise
 
 
+def begun(tls: Tls, file: Path) -> Tls:
+    """How a process begins: whether it waits for its certificate."""
+    return replace(tls, waits=tls.closes and file.read_text().startswith(_NONE))
+
+
 def _solver_commands(solvers: Sequence[Solver]) -> list[str]:
     commands = []
     for number in range(MOST_SOLVERS):
@@ -157,4 +171,4 @@ def _placeholder() -> str:
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return (made.public_bytes(Encoding.PEM) + private).decode()
+    return _NONE + (made.public_bytes(Encoding.PEM) + private).decode()
