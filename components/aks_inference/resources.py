@@ -104,6 +104,26 @@ class ClusterObject(_ProviderResource):
     _outputs = ("found", "managers", "cluster")
 
 
+class ClusterKinds(_ProviderResource):
+    """Kinds of objects that an argument asks for. Inputs: `argument`, `kinds`, `brings`, `later`, `kubeconfig`,
+    `context`."""
+
+    _token = f"{PACKAGE}:index:ClusterKinds"
+    _outputs = ()
+
+
+class PlainPort(_ProviderResource):
+    """What a runtime that gets TLS served without it. Inputs: `namespace`, `issued`, `kubeconfig`, `context`."""
+
+    _token = f"{PACKAGE}:index:PlainPort"
+    _outputs = ("untilCertificate",)
+
+    @property
+    def until_certificate(self) -> pulumi.Output[bool]:
+        """Whether it does until there is a certificate."""
+        return self._output("untilCertificate")
+
+
 class EndpointKeys(_ProviderResource):
     """The keys of an endpoint on a cluster. Inputs: `primaryKey`, `secondaryKey`, `keyVersion`."""
 

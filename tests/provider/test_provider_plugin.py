@@ -28,6 +28,8 @@ CUSTOM = (
     "AttachedCluster",
     "PoolDrain",
     "ClusterObject",
+    "ClusterKinds",
+    "PlainPort",
     "EndpointKeys",
     "EndpointName",
     "Image",

@@ -2,16 +2,19 @@
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack, overload
 
 import pulumi
 
 from aks_inference.component import NO_ARGS, Cluster, known, merged, unknown
+from aks_inference.findings import Finding
 from aks_inference.images.child import image_resource
 from aks_inference.images.registry import RegistryPlan
 from aks_inference.inference_runtime.access import accounts, policies
 from aks_inference.inference_runtime.args import InferenceRuntimeArgs
 from aks_inference.inference_runtime.monitoring import monitoring
+from aks_inference.inference_runtime.needs import needs
 from aks_inference.inference_runtime.routers import describe_routers
 from aks_inference.inference_runtime.spec import DNS_LABEL, RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.tls import describe_tls, dns_line, tls_objects
@@ -19,7 +22,7 @@ from aks_inference.inference_runtime.vault import keeper
 from aks_inference.inference_runtime.workloads import foundation, priority, workloads
 from aks_inference.kubernetes import KubernetesObject, KubernetesProvider, Manifest, logical, named
 from aks_inference.pods import labels
-from aks_inference.resources import ClusterObject, EndpointKeys
+from aks_inference.resources import ClusterKinds, ClusterObject, EndpointKeys, PlainPort
 from aks_inference.values import is_late
 from aks_inference_runtime.api.addresses import router_url
 from aks_inference_runtime.api.keys import keyed_digest
@@ -36,6 +39,10 @@ from aks_inference_runtime.api.kubernetes import (
     stack_mark,
 )
 from aks_inference_runtime.api.target import KubernetesTarget, RegistrySettings, format_target
+
+VAULT_ARGUMENT = "ssl_key_vault_secret_id"
+LEAF_ARGUMENT = "leaf_domain_label"
+"""Of an AksInferenceCluster: has a certificate issued for it."""
 
 
 class InferenceRuntime(Cluster):
@@ -89,7 +96,16 @@ class InferenceRuntime(Cluster):
         after = pulumi.ResourceOptions(depends_on=self._given_options.depends_on)
         options = pulumi.ResourceOptions.merge(self._child(), after)
         provider = self._provider = KubernetesProvider(name, plan.kubeconfig, plan.context, options)
-        base = self._base(provider, plan, options)
+        where: dict[str, Any] = {"context": plan.context}
+        if plan.kubeconfig is not None:
+            where["kubeconfig"] = pulumi.Output.secret(plan.kubeconfig)
+        # Before anything is applied: without what somebody else brings, it would be left half-way.
+        lacks = pulumi.ResourceOptions(depends_on=self._needs(plan, where, options))
+        base = self._base(provider, plan, where, pulumi.ResourceOptions.merge(options, lacks))
+        if plan.tls is not None and not plan.tls.allow_insecure:
+            asked = {"namespace": plan.namespace, "issued": plan.tls.acme_server is not None}
+            port = PlainPort(f"{self._resource_name}-plain-port", {**asked, **where}, options)
+            plan = replace(plan, plain=port.until_certificate)
         rights = self._objects(provider, [*accounts(plan), *policies(plan), priority(plan)], base)
         token = EndpointKeys(f"{self._resource_name}-routers", {}, self._child()).primary_key
         rights.append(self._router_token(provider, plan, token, base))
@@ -123,10 +139,37 @@ class InferenceRuntime(Cluster):
         outputs = {"target": self.target, "url": self.url, "address": self.address, "namespace": self.namespace}
         self.register_outputs(outputs)
 
-    def _base(self, provider: KubernetesProvider, plan: RuntimePlan, options: pulumi.ResourceOptions) -> "list[_Part]":
+    def _needs(
+        self, plan: RuntimePlan, where: Mapping[str, Any], options: pulumi.ResourceOptions
+    ) -> list[pulumi.Resource]:
+        """Whether the cluster has the kinds that somebody else brings."""
+        around = self._given_options.parent
+        owner = around if isinstance(around, Cluster) else None
+        # What brings them may be among what the runtime is to wait for.
+        later = owner is None and self._given_options.depends_on not in (None, [])
+        looks: list[pulumi.Resource] = []
+        for need in needs(plan):
+            path: tuple[str, ...] = (need.argument,)
+            if owner is not None:
+                if need.argument == VAULT_ARGUMENT:
+                    continue  # the cluster's own add-on brings them
+                path = (LEAF_ARGUMENT,) if need.argument == "acme_server" else ("runtime", need.argument)
+            spelling = (owner or self)._spelling
+            argument = spelling.as_written(Finding(path, "", "")).location(spelling.casing)
+            inputs = {"argument": argument, "kinds": list(need.kinds), "brings": need.brings, "later": later or None}
+            name = f"{self._resource_name}-kinds-{need.argument.replace('_', '-')}"
+            looks.append(ClusterKinds(name, {**inputs, **where}, options))
+        return looks
+
+    def _base(
+        self,
+        provider: KubernetesProvider,
+        plan: RuntimePlan,
+        where: Mapping[str, Any],
+        options: pulumi.ResourceOptions,
+    ) -> "list[_Part]":
         """What may be there already. Who knows which was removes the rest at the end; so Pulumi itself does not."""
-        kubeconfig = None if plan.kubeconfig is None else pulumi.Output.secret(plan.kubeconfig)
-        given = {"namespace": plan.namespace, "kubeconfig": kubeconfig, "context": plan.context}
+        given = {"namespace": plan.namespace, **where}
         parts: list[_Part] = []
         for manifest in foundation(plan):
             inputs = {"kind": manifest["kind"], **given}

@@ -193,7 +193,7 @@ def rules() -> Manifest:
 def monitoring(namespace: str, *, operator: bool = False) -> Iterator[Manifest]:
     """Both as ConfigMaps; Grafana's sidecar finds the dashboard by its label. `operator`: also as its objects."""
     if operator:
-        yield from _operated(namespace)
+        yield from operated(namespace)
     text = json.dumps(dashboard(), indent=1, sort_keys=True)
     yield named(
         "v1",
@@ -207,7 +207,7 @@ def monitoring(namespace: str, *, operator: bool = False) -> Iterator[Manifest]:
     yield named("v1", "ConfigMap", RULES_NAME, namespace, data={RULES_FILE: text})
 
 
-def _operated(namespace: str) -> Iterator[Manifest]:
+def operated(namespace: str) -> Iterator[Manifest]:
     """For the Prometheus operator: who is asked for metrics, and the rules."""
     for name, component, port, everywhere in (
         (k8s.ROUTER_NAME, k8s.ROUTER_COMPONENT, "agent", False),

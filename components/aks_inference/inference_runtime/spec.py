@@ -125,6 +125,8 @@ class RuntimePlan:
     pools: Any = field(default_factory=dict)
     """Autoscaled pool → the most nodes that it may have; or an output of it."""
     tls: TlsPlan | None = None
+    plain: Any = False
+    """With TLS: whether requests are served without it until there is a certificate; or an output of it."""
     webhook: Any = None
     """A text or an output of one: secret."""
     otlp_endpoint: str | None = None
@@ -141,9 +143,11 @@ class RuntimePlan:
         """Where clients reach the router, where that is not its Service's own address."""
         return self.url or (None if self.tls is None else url_of(self.tls))
 
-    def settings(self, url: str | None, pools: Mapping[str, int] | None = None) -> RuntimeSettings:
-        """What routers and autoscaler are told. `url`: the address, once it is known; `pools`: those, if they were
-        not."""
+    def settings(
+        self, url: str | None, pools: Mapping[str, int] | None = None, *, plain: bool = False
+    ) -> RuntimeSettings:
+        """What routers and autoscaler are told. `url`: the address, once it is known; `pools` and `plain`: those, if
+        they were not."""
         tls = {}
         if self.tls is not None:
             tls = {
@@ -151,6 +155,7 @@ class RuntimePlan:
                 "minimum_tls_version": self.tls.minimum_version,
                 "allow_insecure_connections": self.tls.allow_insecure,
                 "tls_secrets": _tls_secrets(self.tls),
+                "plain_until_certificate": plain or None,
             }
         return RuntimeSettings(
             **tls,

@@ -1,7 +1,7 @@
 """The router's and the autoscaler's Deployments and what belongs to them. Pure."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aks_inference.inference_runtime.spec import RuntimePlan
@@ -87,11 +87,14 @@ def _priority_name(plan: RuntimePlan) -> str:
 
 
 def _settings(plan: RuntimePlan) -> Any:  # noqa: ANN401 - a text or an output of one
-    def text(url: str | None) -> Any:  # noqa: ANN401 - as above
+    def text(url: str | None, pools: Mapping[str, int] | None, plain: object) -> str:
         # A cluster that was attached before its pools were read says none.
-        return then(plan.pools, lambda pools: json.dumps(plan.settings(url, pools or {}).to_wire(), sort_keys=True))
+        return json.dumps(plan.settings(url, pools or {}, plain=bool(plain)).to_wire(), sort_keys=True)
 
-    return then(plan.address, text)
+    def texts(url: str | None) -> Any:  # noqa: ANN401 - as above
+        return then(plan.pools, lambda pools: then(plan.plain, lambda plain: text(url, pools, plain)))
+
+    return then(plan.address, texts)
 
 
 def _deployment(
