@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -54,13 +55,17 @@ class World:
     def replicas(self) -> int:
         return int(self.api.get(self.path).body["spec"]["replicas"])
 
-    def pod(self, number: int) -> None:
-        spec = {"containers": [container()], "automountServiceAccountToken": False, "nodeName": NODE}
+    def pod(self, number: int, *, placed: bool = True) -> None:
+        spec = {"containers": [container()], "automountServiceAccountToken": False}
+        # Nothing places it where no scheduler has this name.
+        spec |= {"nodeName": NODE} if placed else {"schedulerName": "nobody"}
         body = {"metadata": {"name": f"router-{number}", "labels": LABELS}, "spec": spec}
         deadline = time.monotonic() + 20
         while (answer := self.api.create(self.pods, body)).status != 201:
             assert time.monotonic() < deadline, answer.message  # the namespace's account is still to come
             time.sleep(0.05)
+        if not placed:
+            return
         address = f"127.0.0.{40 + number}"
         ready = {"type": "Ready", "status": "True"}
         status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [ready]}
@@ -109,6 +114,30 @@ async def test_cores_then_pods_and_no_apply_sets_the_number_back(
         await holds("told", lambda: {"MoreCores", "MorePods", "FewerCores", "FewerPods"} <= set(world.events()))
         told.hpa = "somebody"
         await holds("an HPA is not fought", lambda: "somebody" in str(scaler.decision))
+
+
+async def test_a_pod_that_fits_nowhere_keeps_no_cores_from_the_others(
+    cluster: Any, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(router_scaling, "LOOK_S", 0.05)
+    caplog.set_level(logging.INFO)
+    world, told = World(cluster, namespace), Told(NODE, cores=32)
+    await asyncio.to_thread(world.apply, "router:1")
+    settings = RuntimeSettings(
+        namespace=namespace,
+        router_min_pods=3,
+        router_max_pods=4,
+        router_max_cores=0.5,
+        router_scale_up_delay_s=0.3,
+    )
+    async with scaling(cluster.kubeconfig, settings, told) as scaler:
+        await asyncio.to_thread(lambda: [world.pod(number, placed=number < 2) for number in range(3)])
+        told.figures = SLOW
+        wanted = ["500m", "500m", "250m"]
+        await holds("more cores where there are pods", lambda: world.cpu() == wanted, tell=lambda: scaler.decision)
+        why = "waits for 1 pod that is not ready"
+        await holds("the log says what is missing", lambda: why in caplog.text, tell=lambda: scaler.decision)
+        assert world.replicas() == 3
 
 
 class Kubelet:

@@ -183,6 +183,8 @@ def test_all_pods_of_a_node_share_what_is_free_there() -> None:
     assert room_to_grow([other], nodes, needs) == 3250
     assert room_to_grow([RouterPlace("x", "", "gone", 250, ready=True, waits="")], nodes, needs) == 250
     assert room_to_grow([], nodes, needs) == 0
+    nowhere = RouterPlace("new", "", "", 250, ready=False, waits="")
+    assert room_to_grow([one, two, other, nowhere], nodes, needs) == 750
 
 
 def test_a_change_is_told_as_an_event_of_the_deployment() -> None:

@@ -158,12 +158,33 @@ def test_a_pod_that_is_still_to_come_is_waited_for() -> None:
     world = World(size=Size(4, 2000))
     world.run(100, SLOW, ready=3)
     assert world.size == Size(4, 2000)
-    world.run(12, SLOW)
+    assert world.last.reason.endswith("more than 3 for 10 s; waits for 1 pod that is not ready")
+    assert world.last.held == "waits for 1 pod that is not ready"
+    world.run(9, SLOW)
+    assert world.size == Size(4, 2000), "what it brings is seen first"
+    assert "looks for 10 s at all pods together" in world.last.reason
+    assert world.last.held == ""
+    world.run(3, SLOW)
     assert world.size == Size(5, 2000)
     # One that never comes does not keep the rest from shrinking.
     world = World(size=Size(4, 250))
     world.run(301, QUICK, ready=3)
     assert world.size == Size(3, 250)
+
+
+def test_those_that_serve_get_more_cores_while_others_cannot_come() -> None:
+    world = World(size=Size(5, 500))
+    world.run(9, SLOW, ready=3)
+    assert world.size == Size(5, 500)
+    world.run(40, SLOW, ready=3)
+    assert world.history == [Size(5, 500), Size(5, 1000), Size(5, 2000)]
+    assert world.last.held == "waits for 2 pods that are not ready"
+    world = World(size=Size(5, 500), room=Room(9, 500))
+    world.run(12, SLOW, ready=3)
+    assert world.last.held == "no room for 1 cores each; waits for 2 pods that are not ready"
+    world = World(size=Size(5, 500))
+    world.run(12, Figures(9, 0.1, 0.9), ready=3)
+    assert world.history == [Size(5, 500)], "cores that are not used are no help"
 
 
 @pytest.mark.parametrize("jump", [-5_000.0, -1.0, GAP_S + 1, 86_400.0])

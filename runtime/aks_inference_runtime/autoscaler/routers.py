@@ -98,6 +98,8 @@ class Memory(NamedTuple):
     """When figures of all were last there."""
     routing_ms: float = 0.0
     slow_since: float | None = None
+    short_at: float | None = None
+    """When a pod was last still to come."""
     calm_since: float | None = None
     """Since when less would do."""
     down_at: float | None = None
@@ -109,6 +111,8 @@ class Decision(NamedTuple):
 
     size: Size
     reason: str
+    held: str = ""
+    """What keeps the routers as they are although more would be needed. Empty: nothing does."""
 
 
 def step(memory: Memory, now: float, present: Present, rules: RouterRules, room: Room) -> tuple[Memory, Decision]:
@@ -148,12 +152,13 @@ def smaller(size: Size, rules: RouterRules) -> Size:
 def _observe(memory: Memory, now: float, present: Present, rules: RouterRules) -> Memory:
     stale = memory.at is None or now < memory.at or now - memory.at > GAP_S
     if stale or memory.size != present.size:
-        memory = memory._replace(size=present.size, slow_since=None, calm_since=None)
+        memory = memory._replace(size=present.size, slow_since=None, short_at=None, calm_since=None)
+    if present.ready < present.size.pods:
+        memory = memory._replace(short_at=now)
     if not present.heard or len(present.heard) < present.ready:
         return memory
     took = routing_ms(present.heard)
-    # A pod that is still to come may be all that is missing.
-    slow = took > rules.threshold_ms and present.ready >= present.size.pods
+    slow = took > rules.threshold_ms
     calm = took <= rules.threshold_ms * CALM and _would_do(smaller(present.size, rules), present)
     return memory._replace(
         at=now,
@@ -192,7 +197,9 @@ def _decide(memory: Memory, now: float, present: Present, rules: RouterRules, ro
         said += f", more than {rules.threshold_ms:g}"
         if now - memory.slow_since < rules.up_delay_s:
             return Decision(size, f"{said}; looks for {rules.up_delay_s:g} s")
-        return _up(f"{said} for {rules.up_delay_s:g} s", present, rules, room)
+        # A pod that is still to come, or has just come, may be all that is missing.
+        whole = memory.short_at is None or now - memory.short_at >= rules.up_delay_s
+        return _up(f"{said} for {rules.up_delay_s:g} s", present, rules, room, whole=whole)
     less, delay = smaller(size, rules), rules.down_delay_s * memory.patience
     if memory.calm_since is None:
         return Decision(size, said)
@@ -201,23 +208,33 @@ def _decide(memory: Memory, now: float, present: Present, rules: RouterRules, ro
     return Decision(less, f"{said}; less would have done for {delay:g} s")
 
 
-def _up(said: str, present: Present, rules: RouterRules, room: Room) -> Decision:
+def _up(said: str, present: Present, rules: RouterRules, room: Room, *, whole: bool) -> Decision:
+    """`whole`: all pods have been ready for long enough to show that they do not suffice."""
     size = present.size
+    missing = size.pods - present.ready
     used_m = max((one.cores for one in present.heard), default=0.0) * 1000
     more = min(rules.most.cpu_m, size.cpu_m * 2)
     # Where a process has no more of its one thread to give, others beside it have, whatever the pod asks for: those of
     # another lane, or of another pod where more cores bring no lane.
     threads = statistics.median(one.busiest for one in present.heard) >= FULL
     lane = router_lanes(more) > router_lanes(size.cpu_m)
-    pod = threads and not lane and size.pods < rules.most.pods and room.pods > 0
+    pod = threads and not lane and missing <= 0 and size.pods < rules.most.pods and room.pods > 0
     using = (threads and lane) or used_m >= FULL * size.cpu_m
     wanting = more > size.cpu_m and using and room.cpu_m > 0 and not pod
     if wanting and room.cpu_m >= more:
         return Decision(Size(size.pods, more), f"{said}; pods use {used_m / 1000:.2f} of {size.cpu_m / 1000:g} cores")
-    if wanting:
-        said += f"; no room for {more / 1000:g} cores each"
+    lacking = f"no room for {more / 1000:g} cores each; " if wanting else ""
+    if missing > 0:
+        they = "pod that is" if missing == 1 else "pods that are"
+        return _held(size, said, f"{lacking}waits for {missing} {they} not ready")
     if size.pods >= rules.most.pods:
-        return Decision(size, f"{said}; the maximum is {rules.most}")
+        return _held(size, said, f"{lacking}the maximum is {rules.most}")
     if room.pods < 1:
-        return Decision(size, f"{said}; room is for {size}")
-    return Decision(Size(size.pods + 1, size.cpu_m), said)
+        return _held(size, said, f"{lacking}room is for {size}")
+    if not whole:
+        return Decision(size, f"{said}; {lacking}looks for {rules.up_delay_s:g} s at all pods together")
+    return Decision(Size(size.pods + 1, size.cpu_m), f"{said}; {lacking}".removesuffix("; "))
+
+
+def _held(size: Size, said: str, why: str) -> Decision:
+    return Decision(size, f"{said}; {why}", why)

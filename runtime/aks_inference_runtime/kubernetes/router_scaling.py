@@ -121,12 +121,13 @@ def rules_of(settings: RuntimeSettings) -> RouterRules:
 
 
 def room_to_grow(places: Iterable[RouterPlace], nodes: Iterable[Node], needs: Iterable[PodNeed]) -> int:
-    """Thousandths of a core: the most that every pod could ask for on its node, all of them at once."""
+    """Thousandths of a core: the most that every pod could ask for on its node, all of them at once. One without a node
+    keeps the others from nothing: it begins with the template's cores."""
     free = {node.name: node.allocatable.get("cpu", 0.0) for node in nodes}
     for need in needs:
         if need.node in free:
             free[need.node] -= need.requests.get("cpu", 0.0)
-    places = list(places)
+    places = [place for place in places if place.node]
     shared = Counter(place.node for place in places)
     # The tolerance is for sums of requests such as 0.1.
     return min((p.cpu_m + int(1000 * free.get(p.node, 0.0) / shared[p.node] + 1e-6) for p in places), default=0)
@@ -256,7 +257,8 @@ class RouterScaler:
             self.decision = None
             return
         if (other := self._nodes.other_scaler(self._settings.namespace, ROUTER_NAME)) is not None:
-            self._say(Decision(Size(deployment.replicas, 0), f"the HorizontalPodAutoscaler {other} scales the routers"))
+            why = f"the HorizontalPodAutoscaler {other} scales the routers"
+            self._say(Decision(Size(deployment.replicas, 0), why, why))
             return
         if self._resizable is None:
             self._resizable = await _can_resize(api)
@@ -277,7 +279,7 @@ class RouterScaler:
 
     def _say(self, decision: Decision) -> None:
         before, self.decision = self.decision, decision
-        if before is None or (before.size == decision.size and _held(before) != _held(decision)):
+        if before is None or (before.size == decision.size and before.held != decision.held):
             _log.info("routers: %s: %s", decision.size, decision.reason)
 
     def _present(self, deployment: RouterDeployment, places: Iterable[RouterPlace]) -> Present:
@@ -341,10 +343,6 @@ class RouterScaler:
             await api.create(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body)
         except AksInferenceError as error:
             _log.warning("no event for %s: %s", ROUTER_NAME, error)
-
-
-def _held(decision: Decision) -> bool:
-    return "room" in decision.reason or "maximum" in decision.reason or "Autoscaler" in decision.reason
 
 
 async def _can_resize(api: Api) -> bool:
