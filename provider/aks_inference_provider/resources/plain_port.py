@@ -71,7 +71,7 @@ class PlainPort:
         given = plain(inputs)
         if state is not None or not given.get("served"):
             return []
-        when = "the certificate is there" if given.get("issued") else "the routers are replaced"
+        when = "the certificate is there" if given.get("issued") else "the routers are made anew"
         both = "to serve both for a while, add @allow_insecure_connections"
         return [
             Caution(in_casing(f"HTTP ends on port 80 as soon as {when}: it is then answered 400; {both}", Casing.BOTH))
