@@ -1,7 +1,12 @@
 """What the routers' scaling reads, writes and tells; its arguments, and what the preview says of them. Pure parts."""
 
 import asyncio
+import contextlib
+import json
+import os
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +18,7 @@ from aks_inference.inference_runtime.spec import RuntimePlan, plan_runtime
 from aks_inference.inference_runtime.workloads import workloads
 from aks_inference_runtime.api import kubernetes as k8s
 from aks_inference_runtime.autoscaler.routers import Decision, Figures, Size
-from aks_inference_runtime.kubernetes import reports
+from aks_inference_runtime.kubernetes import reports, vitals
 from aks_inference_runtime.kubernetes.measures import routers_metrics
 from aks_inference_runtime.kubernetes.reports import Report, Reports, RouterReport, Told, difference
 from aks_inference_runtime.kubernetes.room import Node, PodNeed
@@ -25,8 +30,10 @@ from aks_inference_runtime.kubernetes.router_scaling import (
     room_to_grow,
     rules_of,
 )
-from aks_inference_runtime.kubernetes.vitals import summed, used
+from aks_inference_runtime.kubernetes.vitals import Vitals, summed, used
+from aks_inference_runtime.router.paths import Paths
 from aks_inference_runtime.router.peers import MAX_PEERS
+from aks_inference_runtime.router.process import sockets_directory
 
 
 def planned(**arguments: Any) -> tuple[RuntimePlan | None, list[str]]:
@@ -221,6 +228,35 @@ def test_a_line_has_figures_only_when_they_are_new() -> None:
     assert "router" not in line.model_dump_json(by_alias=True, exclude_defaults=True)
     told = line.model_copy(update={"router": RouterReport(number=1, routing_ms=0.5, cores=0.1, busiest=0.05)})
     assert Report.model_validate_json(told.model_dump_json(by_alias=True, exclude_defaults=True)) == told
+
+
+async def test_a_process_that_is_silent_is_told_before_the_figures_are_too_old() -> None:
+    assert vitals.LONGEST_S + vitals.ASK_S + reports.REPORT_S < reports.FIGURES_STALE_S
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"2.8\n")
+        writer.close()
+
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with contextlib.AsyncExitStack() as servers:
+        # A socket's path is short.
+        lane = Path(servers.enter_context(tempfile.TemporaryDirectory(prefix="aksv-")))
+        found = Paths(lane, sockets_directory(lane))
+        for name, serve in (("p0", answer), ("p1", stay_silent)):
+            await servers.enter_async_context(await asyncio.start_unix_server(serve, found.socket(name, "admin")))
+            (lane / f"{name}.json").write_text(json.dumps({"pid": os.getpid()}))
+        measuring = Vitals(lambda: [lane])
+        running = asyncio.create_task(measuring.run())
+        async with asyncio.timeout(30):
+            while (told := measuring.report) is None or told.number < 2:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert told.routing_ms >= 1_000 * vitals.LONGEST_S
 
 
 def test_figures_grow_old() -> None:

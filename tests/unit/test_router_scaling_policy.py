@@ -45,7 +45,8 @@ class World:
 
     def look(self, heard: list[Figures], ready: int | None = None) -> None:
         self.now += self.pace_s
-        present = Present(self.size, self.size.pods if ready is None else ready, heard)
+        there = self.size.pods if ready is None else ready
+        present = Present(self.size, there, heard, [f"router-{n}" for n in range(len(heard), there)])
         self.memory, self.last = step(self.memory, self.now, present, self.rules, self.room)
         self.size = self.last.size
         if self.size != self.history[-1]:
@@ -139,7 +140,7 @@ def test_lost_figures_hold() -> None:
     world = World(size=Size(5, 1000))
     world.run(290, QUICK)
     world.run(60, None)
-    assert "no figures: held" in world.last.reason
+    assert world.last.reason == "no figures of router-0, router-1, router-2 and 2 more: held"
     world.run(290, QUICK)
     assert world.size == Size(5, 1000), "the evidence begins anew"
     world.run(20, QUICK)
@@ -152,6 +153,27 @@ def test_lost_figures_hold() -> None:
     for _ in range(1_000):
         slow.look([SLOW] * 2, ready=3)
     assert slow.size == Size(3, 250)
+
+
+def test_figures_that_stay_away_are_told_with_who_is_not_heard() -> None:
+    world = World()
+    world.run(1, QUICK)
+    for _ in range(6):
+        world.look([QUICK] * 2, ready=3)
+    assert world.last == Decision(Size(3, 250), "no figures of router-2: held"), "it may have just come"
+    for _ in range(6):
+        world.look([QUICK] * 2, ready=3)
+    assert world.last.held == "no figures of router-2"
+    world.run(1, QUICK)
+    assert world.last.held == ""
+    world.run(6, QUICK, ready=0)
+    assert world.last.held == "no router is ready"
+    world.run(1, QUICK)
+    world.now -= 3_600
+    world.run(6, None)
+    world.now -= 3_600
+    world.run(6, None)
+    assert world.last.held == "no figures of router-0, router-1, router-2"
 
 
 def test_a_pod_that_is_still_to_come_is_waited_for() -> None:

@@ -24,6 +24,8 @@ FULL = 0.8
 """Pods that use less of the cores they ask for are not slow for want of cores."""
 MOST_PATIENCE = 8
 """A size that was too small, again and again, is tried again after eight delays."""
+MOST_NAMES = 3
+"""Of routers, in a reason."""
 REGRET = 2.0
 """Delays after a step down within which going up again shows that it was one too many."""
 
@@ -76,6 +78,8 @@ class Present(NamedTuple):
     """Pods that serve."""
     heard: Sequence[Figures]
     """Of those, who told their figures lately."""
+    unheard: Sequence[str] = ()
+    """Of those, the names of the others."""
 
 
 class Room(NamedTuple):
@@ -96,6 +100,8 @@ class Memory(NamedTuple):
     size: Size | None = None
     at: float | None = None
     """When figures of all were last there."""
+    blind_since: float | None = None
+    """Since when some are missing."""
     routing_ms: float = 0.0
     slow_since: float | None = None
     short_at: float | None = None
@@ -112,7 +118,7 @@ class Decision(NamedTuple):
     size: Size
     reason: str
     held: str = ""
-    """What keeps the routers as they are although more would be needed. Empty: nothing does."""
+    """What keeps the routers as they are, whatever their load asks for. Empty: nothing does."""
 
 
 def step(memory: Memory, now: float, present: Present, rules: RouterRules, room: Room) -> tuple[Memory, Decision]:
@@ -156,12 +162,13 @@ def _observe(memory: Memory, now: float, present: Present, rules: RouterRules) -
     if present.ready < present.size.pods:
         memory = memory._replace(short_at=now)
     if not present.heard or len(present.heard) < present.ready:
-        return memory
+        return memory._replace(blind_since=_since(memory.blind_since, now))
     took = routing_ms(present.heard)
     slow = took > rules.threshold_ms
     calm = took <= rules.threshold_ms * CALM and _would_do(smaller(present.size, rules), present)
     return memory._replace(
         at=now,
+        blind_since=None,
         routing_ms=took,
         slow_since=_since(memory.slow_since, now) if slow else None,
         calm_since=_since(memory.calm_since, now) if calm else None,
@@ -169,7 +176,7 @@ def _observe(memory: Memory, now: float, present: Present, rules: RouterRules) -
 
 
 def _since(before: float | None, now: float) -> float:
-    return now if before is None else before
+    return now if before is None or before > now else before
 
 
 def _would_do(less: Size, present: Present) -> bool:
@@ -190,8 +197,10 @@ def _decide(memory: Memory, now: float, present: Present, rules: RouterRules, ro
         return Decision(bounded, f"{size}: outside of {rules.least} to {rules.most}")
     if rules.fixed:
         return Decision(size, "routers do not scale themselves")
-    if memory.at != now:
-        return Decision(size, "no figures: held")
+    if memory.blind_since is not None:
+        why = _unknown(present)
+        # A router that has just come has none yet.
+        return Decision(size, f"{why}: held", why if now - memory.blind_since > GAP_S else "")
     said = f"routing takes {memory.routing_ms:.2g} ms"
     if memory.slow_since is not None:
         said += f", more than {rules.threshold_ms:g}"
@@ -206,6 +215,14 @@ def _decide(memory: Memory, now: float, present: Present, rules: RouterRules, ro
     if now - memory.calm_since < delay:
         return Decision(size, f"{said}; less would do, waits {delay:g} s to be sure")
     return Decision(less, f"{said}; less would have done for {delay:g} s")
+
+
+def _unknown(present: Present) -> str:
+    if not present.ready:
+        return "no router is ready"
+    names = sorted(present.unheard)
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"no figures of {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def _up(said: str, present: Present, rules: RouterRules, room: Room, *, whole: bool) -> Decision:

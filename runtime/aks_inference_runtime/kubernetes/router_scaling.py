@@ -285,7 +285,7 @@ class RouterScaler:
     def _present(self, deployment: RouterDeployment, places: Iterable[RouterPlace]) -> Present:
         ready = [place for place in places if place.ready and place.address]
         port = self._settings.agent_port
-        heard = [self._figures(objects.url(place.address, port)) for place in ready]
+        told = {place.name: self._figures(objects.url(place.address, port)) for place in ready}
         cpu_m = max((place.cpu_m for place in places), default=0) or self._rules.least.cpu_m
         size = Size(deployment.replicas, cpu_m if self._resizable else self._rules.least.cpu_m)
         if self._pending is not None:
@@ -294,7 +294,8 @@ class RouterScaler:
                 self._pending = None
             else:
                 size = wanted
-        return Present(size, len(ready), [one for one in heard if one is not None])
+        heard = [one for one in told.values() if one is not None]
+        return Present(size, len(ready), heard, [name for name, one in told.items() if one is None])
 
     def _room(self, deployment: RouterDeployment, places: Iterable[RouterPlace], size: Size) -> Room:
         pods = self._nodes.room_for({**deployment.need, "cpu": size.cpu_m / 1000}, deployment.selector)

@@ -29,8 +29,9 @@ WINDOW_S = 1.0
 """The median over this long: this process is late now and then, too."""
 FRONT = "p0"
 QUESTION = "show version"
-LONGEST_S = 5.0
-"""Said of a process that does not answer."""
+LONGEST_S = 2.0
+"""Said of a process that does not answer. What is told once it has passed must not come when the figures before it are
+too old already (`reports.FIGURES_STALE_S`): all routers' scaling would stop for one silent process."""
 Process = tuple[Path, str]
 """By the directory of its lane and its name there."""
 _log = logging.getLogger(__name__)
@@ -96,12 +97,17 @@ class Vitals:
                     looked = clock()
                     pids = self._processes()
                     self._tell(pids, looked)
-                await asyncio.gather(*(self._ask(name) for name in pids))
+                took = await asyncio.gather(*(self._ask(process) for process in pids))
+                for process, seconds in zip(pids, took, strict=True):
+                    if seconds is not None:
+                        # All at one time: who answered at once is not forgotten while another one is waited for.
+                        self._times[process].append((clock(), seconds))
             except Exception as error:  # noqa: BLE001 - nobody waits for this task; routers scale by what it tells
                 failures.tell(error)
             await asyncio.sleep(ASK_S)
 
-    async def _ask(self, process: Process) -> None:
+    async def _ask(self, process: Process) -> float | None:
+        """Seconds until it answered; None: it is being started."""
         clock = asyncio.get_running_loop().time
         directory, name = process
         if (socket := self._sockets.get(process)) is None:
@@ -113,10 +119,10 @@ class Vitals:
                 await socket.run(QUESTION)
         except RuntimeUnavailable:
             if clock() - began < WINDOW_S:
-                return  # it is being started
+                return None
         except TimeoutError:
             pass
-        self._times[process].append((clock(), clock() - began))
+        return clock() - began
 
     def _processes(self) -> dict[Process, int]:
         found = {}
