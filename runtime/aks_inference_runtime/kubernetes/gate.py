@@ -1,9 +1,9 @@
 """`python -m aks_inference_runtime.kubernetes.gate`: the gate of one pod, beside its scoring server.
 
 As on this machine, but the control socket is a TCP port too (routers are in other pods), and the kubelet asks four
-questions: `/livez`, `/readyz`, `/drained`, whose answer comes when nothing runs any more, and `/livez/replica`, of the
-other container: only the gate knows what that was given and did not answer. `/metrics` is there for Prometheus; a line
-for each request goes to standard output.
+questions: `/livez`, `/readyz`, `/drained`, whose answer comes when nothing runs any more and answers are taken, and
+`/livez/replica`, of the other container: only the gate knows what that was given and did not answer. `/metrics` is
+there for Prometheus; a line for each request goes to standard output.
 """
 
 import asyncio
@@ -117,8 +117,7 @@ class Questions:
         await asyncio.sleep(self._notice_s)
         quiet = 0
         while quiet < _QUIET_LOOKS:
-            admission = self._gate.admission
-            quiet = 0 if admission.running or admission.waiting else quiet + 1
+            quiet = 0 if self._gate.busy() else quiet + 1
             await asyncio.sleep(_LOOK_S)
 
 

@@ -83,6 +83,11 @@ class RouterConnection:
         self._read(FIRST_BYTES)
         self._watch()
 
+    @property
+    def unsent(self) -> bool:
+        """Whether a part of an answer waits for its reader here."""
+        return bool(self._unsent)
+
     # --- sockets.Watched
 
     def readable(self) -> None:

@@ -24,9 +24,9 @@ class Exchange:
     """Implements `upstream.ResponseSink`."""
 
     __slots__ = (
-        "_armed", "_began", "_body_bytes", "_body_done", "_c", "_came", "_client_slow", "_entered", "_given_at",
-        "_last_byte", "_out", "_pending", "_replica_slow", "_request", "_side", "_ticket", "_told", "_upstream",
-        "_whole_at",
+        "_armed", "_began", "_body_bytes", "_body_done", "_c", "_came", "_client_slow", "_ended_at", "_entered",
+        "_given_at", "_last_byte", "_out", "_pending", "_replica_slow", "_request", "_side", "_streams", "_ticket",
+        "_told", "_upstream", "_whole_at",
     )  # fmt: skip
 
     def __init__(self, context: Context, side: RouterSide, request: RequestHead) -> None:
@@ -43,6 +43,10 @@ class Exchange:
         """When the replica got it."""
         self._whole_at: float | None = None
         """When its answer was whole."""
+        self._streams = False
+        """It answers without a length: it may do so without an end."""
+        self._ended_at: float | None = None
+        """When a replica that streams was told that nobody listens any more."""
         self._told = False
         self._came = self._began = context.loop.time()
         self._last_byte = self._began
@@ -132,6 +136,7 @@ class Exchange:
     def response_head(self, status: int, phrase: bytes, headers: wire.Headers, length_known: bool) -> None:
         self._last_byte = self._c.loop.time()
         self._disarm()
+        self._streams = not length_known
         if self._side is None:
             self._check_hung()
             return
@@ -145,7 +150,10 @@ class Exchange:
             self._out.body(data)
 
     def response_pause(self) -> None:
-        if self._side is None or not self._out.begun:
+        if self._side is None:
+            self._end_stream()
+            return
+        if not self._out.begun:
             return
         if not self._out.waits:
             self._send_held()
@@ -315,7 +323,9 @@ class Exchange:
         if settings.hung_after_ms is None or self._given_at is None:
             return
         quiet = (settings.scoring_timeout_ms + settings.hung_after_ms) / 1000
-        rest = max(self._last_byte, self._given_at) + quiet - self._c.loop.time()
+        # One that streams on for nobody gives no sign by it: its next bytes are not looked at.
+        since = max(self._last_byte, self._given_at) if self._ended_at is None else self._ended_at
+        rest = since + quiet - self._c.loop.time()
         self._ticket.overdue = rest <= 0
         if rest > 0:
             self._arm(rest, self._check_hung)
@@ -366,6 +376,14 @@ class Exchange:
         if not self._body_done:
             # The replica must learn that the rest never comes; its answer still tells when it is done.
             self._upstream.end()
+        self._end_stream()
+
+    def _end_stream(self) -> None:
+        """Servers that watch for it stop. The slot is taken until the answer or the connection has ended."""
+        if self._streams and self._ended_at is None and self._upstream is not None:
+            self._ended_at = self._c.loop.time()
+            self._upstream.end()
+            self._check_hung()
 
     def _past(self, left_s: float) -> bool:
         return self._c.loop.time() - self._came > left_s

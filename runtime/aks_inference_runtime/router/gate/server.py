@@ -16,6 +16,7 @@ from aks_inference_runtime.router.gate.control import ControlConnection, Watcher
 from aks_inference_runtime.router.gate.departed import Departed
 from aks_inference_runtime.router.gate.listener import Listener
 from aks_inference_runtime.router.gate.reporting import Reporting
+from aks_inference_runtime.router.gate.sending import Leftovers, unsent
 from aks_inference_runtime.router.gate.settings import GateSettings, GateStatus
 from aks_inference_runtime.router.gate.sockets import Sockets
 from aks_inference_runtime.router.gate.upstream import Pool, UpstreamPool
@@ -37,6 +38,7 @@ class Gate:
         self.watchers = Watchers(self.status, self._disowned)
         self.admission = Admission(settings.max_concurrent, self.watchers.changed)
         self.connections: set[RouterConnection] = set()
+        self._leftovers = Leftovers(settings.reader_timeout_ms / 1000)
         self.departed = Departed()
         self.sockets = Sockets(loop)
         self.alarms = Alarms(loop)
@@ -131,9 +133,16 @@ class Gate:
         self.admission.disown()
         self.departed.forget()
 
+    def busy(self) -> bool:
+        """Whether anything runs or waits, or the end of an answer is still to be taken, by a reader not too slow."""
+        at_work = self.admission.running or self.admission.waiting or any(one.unsent for one in self.connections)
+        # What a Unix socket has taken is its reader's, whatever becomes of this process.
+        left = 0 if at_work or not self.port else unsent(self.port)
+        return self._leftovers.wait(left, asyncio.get_running_loop().time()) or bool(at_work)
+
     async def drained(self) -> None:
-        """Returns when nothing runs or waits any more."""
-        while self.admission.running or self.admission.waiting:  # noqa: ASYNC110 - only at the end; counting is hot
+        """Returns when nothing is to be waited for any more."""
+        while self.busy():  # noqa: ASYNC110 - only at the end; counting is hot
             await asyncio.sleep(0.05)
 
 

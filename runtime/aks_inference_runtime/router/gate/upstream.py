@@ -161,10 +161,8 @@ class UpstreamConnection:
 
     def end(self) -> None:
         """Nothing more of the request comes."""
-        if self.closed:
-            return
-        if self._unsent:
-            self._eof = True
+        self._eof = True
+        if self.closed or self._unsent:
             return
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
@@ -204,7 +202,6 @@ class UpstreamConnection:
         self._send(unsent)
         if not self._unsent:
             if self._eof:
-                self._eof = False
                 self.end()
             if self._full:
                 self._full = False
@@ -316,7 +313,7 @@ class UpstreamConnection:
     def _complete(self) -> None:
         sink, self._sink = self._sink, None
         # What the replica has not taken would stand before the next request.
-        taken = self.request_whole and not self._unsent and self._failed is None
+        taken = self.request_whole and not self._unsent and not self._eof and self._failed is None
         if taken and not self._broken and self._keep_alive:
             self._released(self)
         else:
