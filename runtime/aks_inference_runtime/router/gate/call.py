@@ -22,6 +22,8 @@ from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, LEFT_CODE
 from aks_inference_runtime.router.gate.upstream import Upstream
 
 LOST = "the replica ended the connection before the call was over"
+ENDS_SECONDS = 1.0
+"""Of one answer the end comes with its message. What has a whole one and no end for so long is a stream."""
 
 
 class CallAnswer(Answer):
@@ -44,7 +46,7 @@ class CallAnswer(Answer):
 class Call(Exchange):
     """Implements `upstream.ResponseSink`."""
 
-    __slots__ = ("_head", "_left_s", "_message_at", "_messages", "_record", "_replica", "_spoke")
+    __slots__ = ("_answers", "_head", "_left_s", "_message_at", "_messages", "_record", "_replica", "_spoke")
 
     def __init__(
         self,
@@ -73,6 +75,8 @@ class Call(Exchange):
         self._message_at = self._came
         """When the present message of the caller's began."""
         self._replica: CallUpstream | None = None
+        self._answers = grpc_wire.Messages()
+        """The replica's, that came when nobody waited any more."""
         self._spoke = False
         """The replica has sent something of a message."""
 
@@ -122,6 +126,8 @@ class Call(Exchange):
     def response_body(self, data: bytes) -> None:
         self._spoke = True
         super().response_body(data)
+        if self._side is None:
+            self._unheard(data)
 
     def response_end(self) -> None:
         trailers = self._replica.trailers if self._replica is not None else []
@@ -231,13 +237,28 @@ class Call(Exchange):
 
     # --- ends
 
+    def _unheard(self, data: bytes) -> None:
+        """Only now it shows whether this is one answer, which the model is through with, or a stream to be cancelled."""
+        self._disarm()
+        self._answers.largest(data)
+        if self._answers.begun > 1:
+            self._cancel()
+        elif self._answers.midway:
+            self._check_hung()
+        else:
+            self._arm(ENDS_SECONDS, self._cancel)
+
     def _orphan(self) -> None:
         if self._replica is None or (self._body_done and not self._spoke):
             # It works on the whole of a request: as of any, its answer tells when it is done.
             super()._orphan()
             return
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._disarm()
-        self._replica.cancel()
+        if self._replica is not None:
+            self._replica.cancel()
         self._tell(LEFT_CODE, CLIENT_LEFT)
         self._c.admission.finish(self._ticket)
 
