@@ -10,15 +10,10 @@ from functools import partial
 from aks_inference_runtime.router.gate import grpc_wire, wire
 from aks_inference_runtime.router.gate.answering import OURS, Answer
 from aks_inference_runtime.router.gate.context import Context, RequestHead, RouterSide
-from aks_inference_runtime.router.gate.exchange import (
-    ACKNOWLEDGE_SECONDS,
-    UPLOAD_BYTES_PER_SECOND,
-    UPLOAD_GRACE_SECONDS,
-    WAITING_BYTES,
-    Exchange,
-)
+from aks_inference_runtime.router.gate.exchange import ACKNOWLEDGE_SECONDS, WAITING_BYTES, Exchange
 from aks_inference_runtime.router.gate.h2_upstream import CallUpstream
 from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, LEFT_CODE
+from aks_inference_runtime.router.gate.uploading import too_slow
 from aks_inference_runtime.router.gate.upstream import Upstream
 
 LOST = "the replica ended the connection before the call was over"
@@ -199,6 +194,9 @@ class Call(Exchange):
         else:
             self._check_upload()
 
+    def _held_up(self, seconds: float) -> None:
+        self._message_at += seconds
+
     def _told_code(self, headers: wire.Headers) -> None:
         code = grpc_wire.code_of(headers)
         if code is not None:
@@ -214,10 +212,10 @@ class Call(Exchange):
         settings, now = self._c.settings, self._c.loop.time()
         sending_s, scoring_s = settings.client_timeout_ms / 1000, settings.scoring_timeout_ms / 1000
         quiet_s = now - self._last_byte
-        allowed_s = UPLOAD_GRACE_SECONDS + self._body_bytes / UPLOAD_BYTES_PER_SECOND
-        if self._replica_slow:
-            self._arm(sending_s, self._check_upload)
-        elif self._messages.midway and (quiet_s >= sending_s or now - self._message_at > allowed_s):
+        late = too_slow(now - self._message_at, self._body_bytes)
+        if self._slow_since is not None:
+            self._check_stuck(now)
+        elif self._messages.midway and (quiet_s >= sending_s or late):
             self._give_up(408, "client-timeout", "the client is too slow in sending a message")
         elif quiet_s >= scoring_s:
             self._scored_too_long()
@@ -238,7 +236,7 @@ class Call(Exchange):
     # --- ends
 
     def _unheard(self, data: bytes) -> None:
-        """Only now it shows whether this is one answer, which the model is through with, or a stream to be cancelled."""
+        """Now it shows whether this is one answer, which the model is through with, or a stream to be cancelled."""
         self._disarm()
         self._answers.largest(data)
         if self._answers.begun > 1:
