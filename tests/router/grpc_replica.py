@@ -5,7 +5,7 @@
 | method | |
 | --- | --- |
 | `/stub.Model/Score` | one message, one answer |
-| `/stub.Model/Stream` | one message, many answers: `count`, `gap_ms`, `bytes` |
+| `/stub.Model/Stream` | one message, many answers: `count`, `first_ms`, `gap_ms`, `bytes` |
 | `/stub.Model/Sum` | many messages, one answer |
 | `/stub.Model/Chat` | an answer to each message |
 | `/stub.Model/Stats` | the counts |
@@ -74,6 +74,7 @@ class Model:
         self.begin(context)
         try:
             message = json.loads(request)
+            await asyncio.sleep(message.get("first_ms", 0) / 1000)
             for number in range(message["count"]):
                 yield b"%d" % number + b" " * message.get("bytes", 0)
                 await asyncio.sleep(message.get("gap_ms", 0) / 1000)

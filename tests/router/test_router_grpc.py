@@ -247,6 +247,31 @@ async def test_the_end_of_a_call_and_who_leaves(bed: Any, speaks: Any, calls: An
     assert (await stats(replica))["served"] == served + 2
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("gap_ms", [10, 600_000], ids=["goes on", "pauses after the first message"])
+async def test_who_leaves_a_stream_before_its_first_message(
+    bed: Any, speaks: Any, calls: Any, client: Any, gap_ms: int
+) -> None:
+    replica = await speaks(cap=1)
+    router = await bed.router()
+    await router.apply(calls({"A": (10_000, [replica])}, max_request_wait_time=10_000))
+    good = client()
+    leaving = good.stream(count=1_000_000, gap_ms=gap_ms, first_ms=1_000)
+    await bed.counts(router, busy=1)
+    leaving.cancel()
+    await bed.until(lambda: _orphans(replica, 1))
+    await bed.until(lambda: _cancelled(replica))
+    await bed.until(lambda: _orphans(replica, 0))
+    # One answer is none: the model is through with it when it comes, and it has come when its end has.
+    leaving = good.score(sleep_ms=500, bytes=4_000_000)
+    await bed.counts(router, busy=1)
+    leaving.cancel()
+    await bed.until(lambda: _orphans(replica, 1))
+    await good.score()
+    assert (await stats(replica))["cancelled"] == 1
+    assert (await stats(replica))["most"] == 1
+
+
 async def _orphans(replica: Any, count: int) -> bool:
     return (await replica.status()).orphans == count
 

@@ -10,18 +10,15 @@ from functools import partial
 from aks_inference_runtime.router.gate import grpc_wire, wire
 from aks_inference_runtime.router.gate.answering import OURS, Answer
 from aks_inference_runtime.router.gate.context import Context, RequestHead, RouterSide
-from aks_inference_runtime.router.gate.exchange import (
-    ACKNOWLEDGE_SECONDS,
-    UPLOAD_BYTES_PER_SECOND,
-    UPLOAD_GRACE_SECONDS,
-    WAITING_BYTES,
-    Exchange,
-)
+from aks_inference_runtime.router.gate.exchange import ACKNOWLEDGE_SECONDS, WAITING_BYTES, Exchange
 from aks_inference_runtime.router.gate.h2_upstream import CallUpstream
 from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, LEFT_CODE
+from aks_inference_runtime.router.gate.uploading import too_slow
 from aks_inference_runtime.router.gate.upstream import Upstream
 
 LOST = "the replica ended the connection before the call was over"
+ENDS_SECONDS = 1.0
+"""Of one answer the end comes with its message. What has a whole one and no end for so long is a stream."""
 
 
 class CallAnswer(Answer):
@@ -44,7 +41,7 @@ class CallAnswer(Answer):
 class Call(Exchange):
     """Implements `upstream.ResponseSink`."""
 
-    __slots__ = ("_head", "_left_s", "_message_at", "_messages", "_record", "_replica", "_spoke")
+    __slots__ = ("_answers", "_head", "_left_s", "_message_at", "_messages", "_record", "_replica", "_spoke")
 
     def __init__(
         self,
@@ -73,6 +70,8 @@ class Call(Exchange):
         self._message_at = self._came
         """When the present message of the caller's began."""
         self._replica: CallUpstream | None = None
+        self._answers = grpc_wire.Messages()
+        """The replica's, that came when nobody waited any more."""
         self._spoke = False
         """The replica has sent something of a message."""
 
@@ -122,6 +121,8 @@ class Call(Exchange):
     def response_body(self, data: bytes) -> None:
         self._spoke = True
         super().response_body(data)
+        if self._side is None:
+            self._unheard(data)
 
     def response_end(self) -> None:
         trailers = self._replica.trailers if self._replica is not None else []
@@ -193,6 +194,9 @@ class Call(Exchange):
         else:
             self._check_upload()
 
+    def _held_up(self, seconds: float) -> None:
+        self._message_at += seconds
+
     def _told_code(self, headers: wire.Headers) -> None:
         code = grpc_wire.code_of(headers)
         if code is not None:
@@ -208,10 +212,10 @@ class Call(Exchange):
         settings, now = self._c.settings, self._c.loop.time()
         sending_s, scoring_s = settings.client_timeout_ms / 1000, settings.scoring_timeout_ms / 1000
         quiet_s = now - self._last_byte
-        allowed_s = UPLOAD_GRACE_SECONDS + self._body_bytes / UPLOAD_BYTES_PER_SECOND
-        if self._replica_slow:
-            self._arm(sending_s, self._check_upload)
-        elif self._messages.midway and (quiet_s >= sending_s or now - self._message_at > allowed_s):
+        late = too_slow(now - self._message_at, self._body_bytes)
+        if self._slow_since is not None:
+            self._check_stuck(now)
+        elif self._messages.midway and (quiet_s >= sending_s or late):
             self._give_up(408, "client-timeout", "the client is too slow in sending a message")
         elif quiet_s >= scoring_s:
             self._scored_too_long()
@@ -231,13 +235,28 @@ class Call(Exchange):
 
     # --- ends
 
+    def _unheard(self, data: bytes) -> None:
+        """Now it shows whether this is one answer, which the model is through with, or a stream to be cancelled."""
+        self._disarm()
+        self._answers.largest(data)
+        if self._answers.begun > 1:
+            self._cancel()
+        elif self._answers.midway:
+            self._check_hung()
+        else:
+            self._arm(ENDS_SECONDS, self._cancel)
+
     def _orphan(self) -> None:
         if self._replica is None or (self._body_done and not self._spoke):
             # It works on the whole of a request: as of any, its answer tells when it is done.
             super()._orphan()
             return
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._disarm()
-        self._replica.cancel()
+        if self._replica is not None:
+            self._replica.cancel()
         self._tell(LEFT_CODE, CLIENT_LEFT)
         self._c.admission.finish(self._ticket)
 

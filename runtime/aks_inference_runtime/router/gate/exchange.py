@@ -1,6 +1,5 @@
 """One request on its way through the gate: wait for a slot, pass it on, answer, and see the replica finish."""
 
-from collections.abc import Callable
 from functools import partial
 
 from aks_inference_runtime.router.gate import wire
@@ -9,25 +8,19 @@ from aks_inference_runtime.router.gate.answering import HELD_SECONDS, Answer
 from aks_inference_runtime.router.gate.context import Context, RequestHead, RouterSide
 from aks_inference_runtime.router.gate.deadline import LATE_SECONDS
 from aks_inference_runtime.router.gate.telemetry import CLIENT_LEFT, CUT, LEFT_CODE, SLOW_READER
+from aks_inference_runtime.router.gate.timed import Timed
 from aks_inference_runtime.router.gate.upstream import Upstream
 
 ACKNOWLEDGE_SECONDS = 0.05
 """How long an answer waits until the router's agent has taken the slot away; then it goes out anyway."""
 WAITING_BYTES = 65_536
 """Of a body that are kept while its request waits. Up to that is read on, so that a caller who leaves is noticed."""
-UPLOAD_GRACE_SECONDS = 30.0
-UPLOAD_BYTES_PER_SECOND = 50_000
-"""A body may take the grace and this rate: slower ones would hold a replica for nothing."""
 
 
-class Exchange:
+class Exchange(Timed):
     """Implements `upstream.ResponseSink`."""
 
-    __slots__ = (
-        "_armed", "_began", "_body_bytes", "_body_done", "_c", "_came", "_client_slow", "_ended_at", "_entered",
-        "_given_at", "_last_byte", "_out", "_pending", "_replica_slow", "_request", "_side", "_streams", "_ticket",
-        "_told", "_upstream", "_whole_at",
-    )  # fmt: skip
+    __slots__ = ("_came", "_entered", "_pending", "_request", "_streams", "_told", "_upstream", "_whole_at")
 
     def __init__(self, context: Context, side: RouterSide, request: RequestHead) -> None:
         self._c = context
@@ -51,7 +44,8 @@ class Exchange:
         self._came = self._began = context.loop.time()
         self._last_byte = self._began
         self._client_slow = False
-        self._replica_slow = False
+        self._slow_since: float | None = None
+        """When the replica began to take no more of the body."""
         self._armed = False
         self._entered = False
 
@@ -193,10 +187,17 @@ class Exchange:
         self._c.when_acknowledged(ACKNOWLEDGE_SECONDS, partial(self._answer_lost, side))
 
     def upstream_writable(self, writable: bool) -> None:
-        self._replica_slow = not writable
-        self._last_byte = self._c.loop.time()
+        self._last_byte = now = self._c.loop.time()
+        if writable:
+            self._held_up(now - (now if self._slow_since is None else self._slow_since))
+        self._slow_since = None if writable else now
         if self._side is not None:
             self._side.hold("replica", not writable)
+            self._check_upload()
+
+    def _held_up(self, seconds: float) -> None:
+        """By the replica, which is not the client's fault."""
+        self._began += seconds
 
     # --- steps
 
@@ -255,7 +256,7 @@ class Exchange:
             self._arm_scoring()
         else:
             self._began = self._last_byte = self._c.loop.time()
-            self._arm(self._c.settings.client_timeout_ms / 1000, self._check_upload)
+            self._check_upload()
 
     def _send(self, data: bytes) -> None:
         if self._upstream is None:
@@ -270,65 +271,12 @@ class Exchange:
             self._arm(self._c.settings.scoring_timeout_ms / 1000, self._check_stall)
         self._side.write(self._out.take())
 
-    def _arm_scoring(self) -> None:
-        self._arm(self._c.settings.scoring_timeout_ms / 1000, self._scored_too_long)
-
-    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
-        self._armed = True
-        self._c.alarms.set(self, seconds, then)
-
-    def _disarm(self) -> None:
-        if self._armed:
-            self._armed = False
-            self._c.alarms.clear(self)
-
     # --- deadlines
 
     def _waited_too_long(self) -> None:
         side, self._side = self._side, None
         if side is not None and self._c.admission.leave(self._ticket):
             self._refuse_waited(side)
-
-    def _scored_too_long(self) -> None:
-        self._give_up(504, "scoring-timeout", f"no answer within {self._c.settings.scoring_timeout_ms} ms")
-
-    def _check_upload(self) -> None:
-        if self._side is None or self._body_done:
-            return
-        now = self._c.loop.time()
-        quiet = self._c.settings.client_timeout_ms / 1000
-        allowed = UPLOAD_GRACE_SECONDS + self._body_bytes / UPLOAD_BYTES_PER_SECOND
-        paused = now - self._last_byte >= quiet or now - self._began > allowed
-        if paused and not self._replica_slow:
-            self._give_up(408, "client-timeout", "the client is too slow in sending the body")
-        else:
-            self._arm(max(0.01, self._last_byte + quiet - now), self._check_upload)
-
-    def _check_stall(self) -> None:
-        if self._side is None:
-            return
-        seconds = self._c.settings.scoring_timeout_ms / 1000
-        rest = self._last_byte + seconds - self._c.loop.time()
-        if self._client_slow:
-            self._arm(seconds, self._check_stall)
-        elif rest > 0:
-            self._arm(rest, self._check_stall)
-        else:
-            side, self._side = self._side, None
-            self._cut(side)
-
-    def _check_hung(self) -> None:
-        """Of an orphan: the replica has its time for the score and some more, and then is taken for hung."""
-        settings = self._c.settings
-        if settings.hung_after_ms is None or self._given_at is None:
-            return
-        quiet = (settings.scoring_timeout_ms + settings.hung_after_ms) / 1000
-        # One that streams on for nobody gives no sign by it: its next bytes are not looked at.
-        since = max(self._last_byte, self._given_at) if self._ended_at is None else self._ended_at
-        rest = since + quiet - self._c.loop.time()
-        self._ticket.overdue = rest <= 0
-        if rest > 0:
-            self._arm(rest, self._check_hung)
 
     # --- ends
 
