@@ -358,18 +358,6 @@ async def test_the_last_replica_goes_once_it_was_ready(bed: Bed, router: None) -
     assert bed.cluster.api.call("PATCH", f"{pods}/{name}/status", {"status": status}, MERGE).status == 200
     await bed.until("none is needed", lambda: bed.replicas() == 0)
     await bed.until("healthy without one", lambda: bed.status()["state"] == "Healthy")
-    endpoint = f"/apis/{API_VERSION}/namespaces/{bed.namespace}/scoringendpoints/{bed.name}"
-    versions = bed.cluster.api.get(endpoint).body["spec"]["versions"]
-    versions[0]["podTemplate"] = "another"
-    bed.generation = 2
-    for path, spec in (
-        (bed.deployment, {"template": {"metadata": {"annotations": {"one": "more"}}}}),
-        (endpoint, {"versions": versions}),
-    ):
-        assert bed.cluster.api.call("PATCH", path, {"spec": spec}, MERGE).status == 200
-    await bed.until("what is changed is started once", lambda: bed.replicas() == 1)
-    await bed.until("a state of it", lambda: bed.status()["observedGeneration"] == 2)
-    assert bed.status()["state"] != "Healthy"
 
 
 async def test_why_a_pods_containers_are_not_made_is_told(bed: Bed, router: None, tmp_path: Path) -> None:

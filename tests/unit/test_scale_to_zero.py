@@ -11,7 +11,7 @@ from aks_inference_runtime.autoscaler.controller import SAMPLE_S, Autoscaler
 from aks_inference_runtime.kubernetes.objects import Declared
 from aks_inference_runtime.kubernetes.room import PodNeed
 from aks_inference_runtime.kubernetes.scaling import ClusterScaler
-from aks_inference_runtime.kubernetes.status import Facts, declared_with_status, status_of
+from aks_inference_runtime.kubernetes.status import Facts, status_of
 from aks_inference_runtime.kubernetes.workloads import ReplicaPod, Workload, workload
 from aks_inference_runtime.router.model import VersionKey, VersionLoad
 
@@ -28,20 +28,19 @@ STARTS = Workload(
 )
 READY = replace(STARTS, ready=1, proven=True)
 WOKEN = replace(STARTS, proven=True)
-PROVEN: frozenset[tuple[str, str | None]] = frozenset({("blue", None)})
 GONE = replace(READY, replicas=0, ready=0, updated=0, total=0)
 
 
 class Cluster:
     """A version, and what would be written of it."""
 
-    def __init__(self, work: Workload, proven: frozenset[tuple[str, str | None]] = PROVEN) -> None:
+    def __init__(self, work: Workload) -> None:
         self.now = 100.0
         self.busy = 0
         self.scaler = ClusterScaler(RuntimeSettings(), lambda: True, lambda: self.now)
         for informer in self.scaler._informers():
             informer._listed.set()
-        self.scaler.endpoints._items["svc"] = Declared("ns", "svc", "uid", 1, "2026-01-01", SPEC, None, proven)
+        self.scaler.endpoints._items["svc"] = Declared("ns", "svc", "uid", 1, "2026-01-01", SPEC)
         self.become(work)
         self.scaler.reports.load = lambda: {KEY: VersionLoad(self.busy, 0)}  # type: ignore[method-assign]
         self.autoscaler = self.another()
@@ -54,12 +53,6 @@ class Cluster:
         self.scaler.workloads._items["svc"] = work
         self.scaler.workloads._tell()
 
-    def prove(self) -> None:
-        """As its state is told back."""
-        endpoints = self.scaler.endpoints
-        endpoints._items["svc"] = replace(endpoints._items["svc"], proven=PROVEN)
-        endpoints._tell()
-
     def run(self, seconds: float) -> int:
         """How many are wanted then."""
         for _ in range(round(seconds / SAMPLE_S)):
@@ -71,26 +64,11 @@ class Cluster:
 
 
 def test_a_new_version_keeps_its_last_replica_until_that_was_ready() -> None:
-    cluster = Cluster(STARTS, frozenset())
+    cluster = Cluster(STARTS)
     assert cluster.run(2 * DEADLINE_S) == 1, "one that never starts must not vanish: it would look well"
     assert "stays until it was ready" in cluster.scaler._last_scaling[KEY]
     cluster.become(READY)
-    assert cluster.run(2) == 1, "until its state says so: without a replica nobody would know it"
-    cluster.prove()
     assert cluster.run(2) == 0
-
-
-def test_a_change_of_one_without_replicas_is_started_once() -> None:
-    """A Deployment without replicas says at once that all of them are available."""
-    cluster = Cluster(GONE, frozenset())
-    assert cluster.run(1) == 1
-    assert "a change is started once" in cluster.scaler._last_scaling[KEY]
-    cluster.become(WOKEN)
-    assert cluster.run(2 * DEADLINE_S) == 1, "it does not start, and its state goes on saying so"
-    cluster.become(READY)
-    cluster.prove()
-    assert cluster.run(DELAY_S + 1) == 0
-    assert cluster.run(5) == 0
 
 
 def test_one_that_has_more_keeps_one() -> None:
@@ -132,10 +110,10 @@ def test_a_change_of_one_that_serves_is_proven_anew() -> None:
     assert cluster.run(2 * DEADLINE_S) == 1
 
 
-def state_of(work: Workload, *pods: ReplicaPod, proven: frozenset[tuple[str, str | None]] = PROVEN) -> tuple[str, str]:
+def state_of(work: Workload, *pods: ReplicaPod) -> tuple[str, str]:
     status = status_of(
         Facts(
-            endpoint=Declared("ns", "svc", "uid", 1, "2026-01-01T00:00:00Z", SPEC, None, proven),
+            endpoint=Declared("ns", "svc", "uid", 1, "2026-01-01T00:00:00Z", SPEC),
             name_in_use=False,
             workloads={PLACE: work},
             pods={PLACE: pods},
@@ -170,53 +148,6 @@ def test_without_replicas_only_what_was_ready_once_is_well(
     work: Workload, pods: list[ReplicaPod], expected: tuple[str, str]
 ) -> None:
     assert state_of(work, *pods) == expected
-
-
-def test_without_replicas_a_change_is_not_well() -> None:
-    assert state_of(GONE, proven=frozenset()) == ("Transitioning", "False")
-
-
-def told(generation: int, state: str, observed: int, template: str = "one", minimum: int = 0) -> dict[str, Any]:
-    scaling = SCALING | {"autoscaleMinReplicas": minimum}
-    version = {"name": "blue", "isDefault": True, "code": CODE, "scaling": scaling, "podTemplate": template}
-    metadata = {"namespace": "ns", "name": "svc", "uid": "uid", "generation": generation}
-    status = {"state": state, "observedGeneration": observed, "versions": [{"name": "blue", "state": state}]}
-    return {"metadata": metadata, "spec": {"versions": [version]}, "status": status}
-
-
-@pytest.mark.parametrize(
-    ("story", "proven"),
-    [
-        # An autoscaler that has just begun.
-        ([told(3, "Healthy", 3)], True),
-        ([told(3, "Transitioning", 3)], False),
-        ([told(4, "Healthy", 3)], False),
-        # It was ready, and is changed: its pods, or anything else.
-        ([told(3, "Healthy", 3), told(4, "Healthy", 3, "two")], False),
-        ([told(3, "Healthy", 3), told(4, "Healthy", 3)], True),
-        ([told(3, "Healthy", 3), told(4, "Healthy", 3), told(4, "Unhealthy", 4)], True),
-        ([told(3, "Healthy", 3), told(4, "Healthy", 3, "two"), told(4, "Failed", 4, "two")], False),
-        ([told(3, "Healthy", 3), told(4, "Healthy", 3, "two"), told(4, "Healthy", 4, "two")], True),
-        # Others always have replicas, and each of their states would be news.
-        ([told(3, "Healthy", 3, minimum=1)], False),
-    ],
-)
-def test_what_was_ready_is_known_by_the_state_that_is_written(story: list[dict[str, Any]], *, proven: bool) -> None:
-    found: Declared | None = None
-    for one in story:
-        found = declared_with_status(one, found)
-    assert found is not None
-    assert bool(found.proven) is proven
-    assert declared_with_status(story[-1], found) is found
-
-
-def test_one_that_is_made_again_under_its_name_was_never_ready() -> None:
-    found = declared_with_status(told(3, "Healthy", 3))
-    again = told(4, "Transitioning", 0)
-    again["metadata"]["uid"] = "another"
-    made = declared_with_status(again, found)
-    assert made is not None
-    assert made.proven == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class ScalingTarget(NamedTuple):
     ready: bool = True
     """Whether one of its replicas is ready, and made as is declared now."""
     proven: bool = True
-    """Whether what is declared now was ready once: until then there is a replica, and the last one stays."""
+    """Whether what is declared now was ready once: until then the last replica stays."""
     start_s: float = 0.0
     """So long the last replica of what is proven is waited for."""
 
@@ -64,10 +64,10 @@ class _Past:
     """Whether one was ready since."""
 
     def starts(self, now: float, target: ScalingTarget) -> bool:
-        """Whether a first replica is still waited for, or one is to show that what is declared works."""
+        """Whether its first replica is still waited for."""
         if target.current == 0:
             self.began, self.started = None, False
-            return not target.proven
+            return False
         if self.began is None or now < self.began:
             self.began = now
         self.started = self.started or target.ready
@@ -127,7 +127,7 @@ class Autoscaler:
                 continue
             decision = decide(memory, now, target.current, target.rules, target.rules.maximum, starts=starts)
             if decision.replicas > target.current:
-                decision = decide(memory, now, target.current, target.rules, target.room(), starts=starts)
+                decision = decide(memory, now, target.current, target.rules, target.room())
             if decision.replicas != target.current:
                 past.changed = now
             elif early:

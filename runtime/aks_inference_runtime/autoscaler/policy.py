@@ -142,8 +142,8 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int, *,
         current: Required. Replicas that are wanted at present.
         rules: Required. Bounds and target.
         room: Required. Further replicas that fit (0 or more); the minimum is asked for all the same, and the first one.
-        starts: Optional. Whether one is to be ready first, and none was: the first is asked for, and the last stays, or
-            a start that takes longer than the scale-down delay would never end. Default: false.
+        starts: Optional. Whether none of them was ready yet: the last one then stays, or a start that takes longer than
+            the scale-down delay would never come to its end. Default: false.
     """
     bounded = min(max(current, rules.minimum), rules.maximum)
     if bounded != current:
@@ -154,8 +154,6 @@ def decide(memory: Memory, now: float, current: int, rules: Rules, room: int, *,
     need = needed(mean, rules)
     if current == 0 and memory.samples[-1].load.queued > 0:
         need = max(need, 1)
-    if need == current == 0 and starts:
-        return Decision(1, "a change is started once, to see that it does")
     if need > current:
         if current > 0 and now - memory.samples[0].at < UP_WINDOW_S / 2:
             return Decision(current, f"{_load(mean, rules)}: {need} needed; looks twice")

@@ -41,8 +41,6 @@ class Declared:
     spec: EndpointSpec
     status: Mapping[str, Any] | None = None
     """Of what was last written what the next status needs; only the autoscaler keeps it."""
-    proven: frozenset[tuple[str, str | None]] = frozenset()
-    """Versions that may have no replica, with what their pods are made from, that were ready so; kept with `status`."""
 
 
 @dataclass(frozen=True, slots=True)

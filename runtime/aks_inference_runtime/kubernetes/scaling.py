@@ -53,11 +53,9 @@ class _Placed(NamedTuple):
     version: EndpointVersion
     work: workloads.Workload
     rules: Rules
-    declared: tuple[object, ...]
-    """By which endpoint, which generation of it, and what of it was ready once."""
+    declared: tuple[str, int]
+    """By which endpoint, and which generation of it."""
     place: workloads.VersionId
-    proven: bool
-    """Whether it was ready once as it is declared."""
 
 
 class ClusterScaler:
@@ -217,7 +215,7 @@ class ClusterScaler:
                 refresh_s=scaling.autoscale_refresh_seconds,
                 room=room_for,
                 ready=work.started,
-                proven=work.proven and one.proven,
+                proven=work.proven,
                 start_s=work.deadline_s,
             )
         return found
@@ -264,15 +262,14 @@ class ClusterScaler:
             by_version = {work.version: work for work in self.workloads.items.values()}
             found = {}
             for endpoint in objects.served(self.endpoints.items).values():
-                declared = endpoint.uid, endpoint.generation, endpoint.proven
+                declared = endpoint.uid, endpoint.generation
                 for version in endpoint.spec.versions:
                     key = VersionKey(endpoint.name, version.name)
                     before = self._before.get(key)
                     if before is None or before.declared != declared:
                         place = endpoint.namespace, endpoint.name, version_label(version.name)
                         if (work := by_version.get(place)) is not None:
-                            proven = (version.name, version.pod_template) in endpoint.proven
-                            found[key] = _Placed(version, work, rules_of(version), declared, place, proven)
+                            found[key] = _Placed(version, work, rules_of(version), declared, place)
                     elif (work := by_version.get(before.place)) is not None:
                         found[key] = before if work is before.work else before._replace(work=work)
             # The same object while nothing is new, as after each writing of a state.

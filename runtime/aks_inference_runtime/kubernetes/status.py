@@ -133,20 +133,7 @@ def declared_with_status(
         "servedGeneration": served_before(status),
         "conditions": [{name: ready.get(name) for name in _NEEDED} | {"type": READY_CONDITION}] if ready else [],
     }
-    proven = _proven(endpoint, status, before)
-    same = endpoint.status == needed and endpoint.proven == proven
-    return endpoint if same else replace(endpoint, status=needed, proven=proven)
-
-
-def _proven(endpoint: Declared, status: Object, before: Declared | None) -> frozenset[tuple[str, str | None]]:
-    """By the last status of this generation, and by those before it of what has not changed since."""
-    here = {v.name: v.pod_template for v in endpoint.spec.versions if least(v) == 0}
-    if not here:
-        return frozenset()
-    told = (status.get("versions") or ()) if status.get("observedGeneration") == endpoint.generation else ()
-    well = {version.get("name") for version in told if version.get("state") == ServiceState.HEALTHY}
-    known = before.proven if before is not None and before.uid == endpoint.uid else frozenset()
-    return frozenset(one for one in here.items() if one[0] in well or one in known)
+    return endpoint if endpoint.status == needed else replace(endpoint, status=needed)
 
 
 def served_before(status: Mapping[str, Any]) -> int:
@@ -207,7 +194,7 @@ def _version(facts: Facts, version: EndpointVersion, traffic: float) -> VersionS
         and workload.updated == workload.total
         and workload.updated >= min(wanted, least(version))
     )
-    proven = workload is not None and workload.proven and (version.name, version.pod_template) in facts.endpoint.proven
+    proven = workload is not None and workload.proven
     # A change that cannot succeed has failed also while what was there before serves on.
     hopeless = any(pod.given_up for pod in mine) or (workload is not None and workload.forbidden)
     given_up = hopeless and (ready == 0 or not rolled_out)
