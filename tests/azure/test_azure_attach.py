@@ -44,6 +44,7 @@ def existing(azure: Any, tables: Any) -> Any:
     return azure
 
 
+@pytest.mark.long
 def test_one_stack_holds_it(
     make_stack: Callable[[str], Any], existing: Any, as_outputs: Callable[[Any], dict[str, Any]]
 ) -> None:
@@ -124,6 +125,7 @@ def test_what_is_accepted_with_a_word() -> None:
 
 GROWS = {"name": "cpu", "count": 3, "vmSize": "Standard_D4s_v5", "enableAutoScaling": True, "maxCount": 9}
 FIXED = {"name": "gpu", "count": 3, "vmSize": "Standard_D4s_v5", "enableAutoScaling": False}
+WINDOWS = {**GROWS, "name": "win", "osType": "Windows"}
 
 
 def test_what_its_pools_may_become_is_known_at_preview(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ def test_what_its_pools_may_become_is_known_at_preview(monkeypatch: pytest.Monke
         "id": ID,
         "name": "shared",
         **BODY,
-        "properties": {**BODY["properties"], "agentPoolProfiles": [GROWS, FIXED]},
+        "properties": {**BODY["properties"], "agentPoolProfiles": [GROWS, FIXED, WINDOWS]},
     }  # type: ignore[dict-item]
     assert computed(body)["autoscaledPools"] == {"cpu": 9}
 

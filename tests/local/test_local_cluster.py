@@ -206,6 +206,7 @@ async def test_a_replica_that_died_meanwhile_and_one_nobody_knows(local: Any) ->
     assert len(list((local.state / "replicas").glob("*.json"))) == 1
 
 
+@pytest.mark.long
 async def test_a_damaged_record_of_a_replica_costs_the_replica_alone(local: Any) -> None:
     info = await local.launch()
     status = await local.deploy(local.declared("svc"))

@@ -16,7 +16,7 @@ from aks_inference_runtime.local.files import write_wire
 from aks_inference_runtime.local.records import StatePaths, remove_state
 
 
-@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
+@pytest.mark.parametrize("alive", [True, pytest.param(False, marks=pytest.mark.long)], ids=["alive", "dead"])
 async def test_several_destroys_at_once_all_end_well(local: Any, alive: bool) -> None:
     info = await local.launch()
     if not alive:

@@ -50,6 +50,7 @@ async def test_a_replica_above_its_memory_is_ended_and_started_again(local: Any,
     assert "OOMKilled" in (local.state / "supervisor.log").read_text()
 
 
+@pytest.mark.long
 async def test_a_replica_that_needs_more_from_the_start_is_given_up(local: Any) -> None:
     await local.launch()
     script = (

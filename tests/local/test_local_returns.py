@@ -139,6 +139,7 @@ async def test_a_hung_supervisor_is_told_within_its_deadline_and_can_be_destroye
     assert local.processes() == []
 
 
+@pytest.mark.long
 async def test_a_dead_cluster_is_destroyed_though_a_stranger_has_its_port(local: Any) -> None:
     info = await local.launch()
     await local.deploy(local.declared("svc"))

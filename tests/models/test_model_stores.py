@@ -268,6 +268,7 @@ async def test_content_goes_when_nothing_names_it(azurite: Any, tmp_path: Path, 
     assert left == [digest.removeprefix("sha256:") for digest in kept.files.values()]
 
 
+@pytest.mark.long
 async def test_azurite_killed_in_the_middle_of_an_upload(
     own_azurite: Any, tmp_path: Path, own_cache: Path, wait_until: Callable[..., None]
 ) -> None:

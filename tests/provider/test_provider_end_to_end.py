@@ -221,6 +221,7 @@ def busy(supervisor: Any) -> Callable[[], None]:
     return hold
 
 
+@pytest.mark.long
 def test_a_deployment_waits_as_long_as_the_program_says(stack: Any, supervisor: Any, busy: Callable[[], None]) -> None:
     stack.program(
         PROGRAM.replace(

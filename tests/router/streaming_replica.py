@@ -1,4 +1,4 @@
-"""A model server on uvicorn and Starlette, whose answers have no end: only a caller that leaves ends them.
+"""A model server on uvicorn and Starlette, whose answers have no end unless one is asked for (`x-pieces`).
 
 python streaming_replica.py --path SOCKET      prints a port, as stub_replica.py does: 0
 """
@@ -13,18 +13,24 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+finished: list[int] = []
+"""Sizes of the answers that came to their end."""
 
-async def pieces(size: int) -> AsyncIterator[bytes]:
-    """For ever."""
-    while True:
+
+async def pieces(size: int, count: float) -> AsyncIterator[bytes]:
+    """So many, a hundredth of a second each."""
+    while count > 0:
         yield b"x" * size
         await asyncio.sleep(0.01)
+        count -= 1
+    finished.append(size)
 
 
 async def score(request: Request) -> StreamingResponse:
     """The first piece comes after `x-sleep-ms`."""
     await asyncio.sleep(float(request.headers.get("x-sleep-ms", "0")) / 1000)
-    return StreamingResponse(pieces(int(request.headers.get("x-bytes", "8"))))
+    size, count = int(request.headers.get("x-bytes", "8")), float(request.headers.get("x-pieces", "inf"))
+    return StreamingResponse(pieces(size, count), headers={"x-finished": str(len(finished))})
 
 
 async def health(_: Request) -> PlainTextResponse:

@@ -19,7 +19,7 @@ async def asked(replica: Any, headers: bytes) -> Connection:
 
 @pytest.mark.parametrize("how", ["leaves", "leaves before it begins", "reads nothing"])
 async def test_a_server_that_watches_for_it_stops(bed: Any, how: str) -> None:
-    replica = await bed.replica(stub=UVICORN, readerTimeoutMs=500)
+    replica = await bed.replica(stub=UVICORN, readerTimeoutMs=500, scoringTimeoutMs=1_000)
 
     async def running() -> bool:
         return (await replica.status()).running == 1
@@ -44,6 +44,23 @@ async def test_a_server_that_watches_for_it_stops(bed: Any, how: str) -> None:
     again = await asked(replica, b"")
     async with asyncio.timeout(15):
         assert (await again.reader.readuntil(b"xxxxxxxx\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_one_with_an_end_reaches_it(bed: Any) -> None:
+    """Told before, its server would drop the connection while the model works on."""
+    replica = await bed.replica(stub=UVICORN)
+    connection = await asked(replica, b"x-pieces: 30\r\n")
+    async with asyncio.timeout(15):
+        await connection.reader.readuntil(b"xxxxxxxx\r\n")
+    connection.close()
+
+    async def free() -> bool:
+        status = await replica.status()
+        return (status.running, status.orphans, status.served_total) == (0, 0, 1)
+
+    await bed.until(free)
+    head, _ = await (await asked(replica, b"x-pieces: 1\r\n")).answer()
+    assert b"x-finished: 1" in head
 
 
 async def test_one_that_streams_on_for_nobody_is_hung_until_it_ends(bed: Any) -> None:

@@ -309,11 +309,12 @@ async def test_a_damaged_or_newer_state_of_the_engine(system: Any, damage: str) 
         system.state_file.write_bytes(good)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("which", "damage", "says"),
     [
         ("supervisor.json", "{", "is damaged"),
-        pytest.param("endpoints/steady.json", '{"recordVersion": 99}', "newer version", marks=pytest.mark.long),
+        ("endpoints/steady.json", '{"recordVersion": 99}', "newer version"),
     ],
 )
 async def test_a_damaged_or_newer_state_of_the_supervisor(system: Any, which: str, damage: str, says: str) -> None:

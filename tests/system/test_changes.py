@@ -178,6 +178,7 @@ async def test_what_a_killed_up_left_is_put_right_by_the_next(system: Any) -> No
     assert set((await asyncio.to_thread(system.preview))["changeSummary"]) == {"same"}
 
 
+@pytest.mark.long
 async def test_the_preview_tells_of_a_supervisor_that_hangs(system: Any) -> None:
     pid = (await system.client.info()).pid
     os.kill(pid, signal.SIGSTOP)

@@ -109,10 +109,10 @@ def test_the_preview_says_the_bounds_and_what_they_may_ask_of_the_nodes() -> Non
 @pytest.mark.parametrize(
     ("cores", "asks", "limit", "files"),
     [
-        (None, "256Mi", "1Gi", "64Mi"),
-        (3.9, "256Mi", "1Gi", "64Mi"),
-        (4, "384Mi", "2Gi", "128Mi"),
-        (8, "640Mi", "4Gi", "256Mi"),
+        (None, "256Mi", "2Gi", "64Mi"),
+        (3.9, "256Mi", "2Gi", "64Mi"),
+        (4, "384Mi", "4Gi", "128Mi"),
+        (8, "640Mi", "8Gi", "256Mi"),
     ],
 )
 def test_lanes_that_may_come_have_room(cores: float | None, asks: str, limit: str, files: str) -> None:

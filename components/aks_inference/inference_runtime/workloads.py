@@ -111,6 +111,8 @@ def _deployment(
     tells = plan.webhook is not None and name == k8s.AUTOSCALER_NAME
     routes = module == "router"
     lanes = plan.routers.lanes if routes else 1
+    # Full queues of thousands: `router/rooms.py`.
+    limit = f"{2 * lanes if routes else 1}Gi"
     container = {
         "name": module,
         "image": plan.image,
@@ -129,7 +131,7 @@ def _deployment(
             *downward(),
         ],
         "ports": [{"name": "agent", "containerPort": k8s.AGENT_PORT, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": f"{lanes}Gi"}},
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}},
         **agent_probes(),
         "securityContext": RESTRICTED,
         "volumeMounts": [

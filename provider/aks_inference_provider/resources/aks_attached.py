@@ -155,12 +155,12 @@ def computed(body: Mapping[str, Any]) -> Computed:
 
 
 def pools_of(body: Mapping[str, Any]) -> dict[str, int]:
-    """Autoscaled pools → the most nodes."""
+    """Autoscaled pools → the most nodes; no pod of ours runs on those of Windows."""
     properties: Mapping[str, Any] = body.get("properties") or {}
     return {
         str(profile.get("name")): int(profile["maxCount"])
         for profile in properties.get("agentPoolProfiles") or ()
-        if profile.get("enableAutoScaling") and profile.get("maxCount")
+        if profile.get("enableAutoScaling") and profile.get("maxCount") and profile.get("osType") != "Windows"
     }
 
 

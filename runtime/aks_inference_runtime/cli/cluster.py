@@ -162,7 +162,8 @@ class ClusterSource:
         if not fitting:
             present = ", ".join(sorted(one["metadata"]["name"] for one in every)) or "none"
             inside = f" in the namespace {self._namespace}" if self._namespace else ""
-            raise NotFound(f"no endpoint {name}{inside} (endpoints: {present})")
+            mend = "; --all-namespaces looks in all" if inside else ""
+            raise NotFound(f"no endpoint {name}{inside} (endpoints: {present}){mend}")
         return min(fitting, key=lambda one: (one["metadata"].get("creationTimestamp", ""), one["metadata"]["uid"]))
 
     async def _pods_of(self, endpoint: Object) -> list[Object]:

@@ -84,11 +84,16 @@ class AdminSocket:
         self._lock = asyncio.Lock()
         self.silent_since: float | None = None
         """When that was asked (by the loop's clock) since which nothing was answered; None: all was."""
+        self._unanswered = False
+        """Whether a question has failed since."""
 
     @property
     def silent_s(self) -> float:
-        """For so many seconds nothing was answered to what was asked; 0: it answered the last question."""
-        return 0.0 if self.silent_since is None else asyncio.get_running_loop().time() - self.silent_since
+        """For so many seconds nothing was answered to what was asked; 0: it answered the last question, or one is under
+        way for the first time: whoever asks may have stood still meanwhile."""
+        if self.silent_since is None or not self._unanswered:
+            return 0.0
+        return asyncio.get_running_loop().time() - self.silent_since
 
     async def run(self, command: str) -> str:
         """Runs a command (or several, divided by `;`). Raises RuntimeUnavailable when HAProxy does not answer."""
@@ -161,12 +166,13 @@ class AdminSocket:
                 finally:
                     writer.close()
         except OSError as error:
+            self._unanswered = True
             raise RuntimeUnavailable(f"haproxy at {self._path} does not answer: {error!r}") from None
         except BaseException:
             # Nobody waits for it any more, so that it says nothing.
             self.silent_since = before
             raise
-        self.silent_since = None
+        self.silent_since, self._unanswered = None, False
         return data.decode(errors="replace").strip()
 
 

@@ -3,8 +3,8 @@
 from aks_inference_runtime.router.slots import Layout
 
 MOST_CONNECTIONS = 20_000
-"""A request that waits takes 23 KiB in a first process and 17 KiB where its queue is (measured): with these, most of
-the 1 GiB that a router's pod may have."""
+"""A request that waits takes 23 KiB in a first process and 17 KiB where its queue is (measured), with TLS some tens of
+KiB more: the 2 GiB that a router's pod may have hold that, and a further process's queue."""
 SPARE_FILES = 1_000
 LEAST_CONNECTIONS = 1_000
 """A process with many slots takes hundreds for itself."""

@@ -20,7 +20,7 @@ WAITING_BYTES = 65_536
 class Exchange(Timed):
     """Implements `upstream.ResponseSink`."""
 
-    __slots__ = ("_came", "_entered", "_pending", "_request", "_streams", "_told", "_upstream", "_whole_at")
+    __slots__ = ("_came", "_entered", "_left_at", "_pending", "_request", "_streams", "_told", "_upstream", "_whole_at")
 
     def __init__(self, context: Context, side: RouterSide, request: RequestHead) -> None:
         self._c = context
@@ -40,6 +40,8 @@ class Exchange(Timed):
         """It answers without a length: it may do so without an end."""
         self._ended_at: float | None = None
         """When a replica that streams was told that nobody listens any more."""
+        self._left_at = 0.0
+        """When nobody listened any more."""
         self._told = False
         self._came = self._began = context.loop.time()
         self._last_byte = self._began
@@ -317,6 +319,7 @@ class Exchange(Timed):
     def _orphan(self) -> None:
         self._disarm()
         self._c.admission.abandon(self._ticket)
+        self._left_at = self._c.loop.time()
         self._check_hung()
         if self._upstream is None:
             return
@@ -327,11 +330,17 @@ class Exchange(Timed):
         self._end_stream()
 
     def _end_stream(self) -> None:
-        """Servers that watch for it stop. The slot is taken until the answer or the connection has ended."""
-        if self._streams and self._ended_at is None and self._upstream is not None:
-            self._ended_at = self._c.loop.time()
-            self._upstream.end()
-            self._check_hung()
+        """Servers that watch for it stop. One that has an end may reach it before: its slot is then never free while
+        the replica works, where a server that stops drops the connection at once, and may work a moment longer."""
+        if not self._streams or self._ended_at is not None or self._upstream is None:
+            return
+        now = self._c.loop.time()
+        if (rest := self._left_at + self._c.settings.scoring_timeout_ms / 1000 - now) > 0:
+            self._arm(rest, self._end_stream)
+            return
+        self._ended_at = now
+        self._upstream.end()
+        self._check_hung()
 
     def _past(self, left_s: float) -> bool:
         return self._c.loop.time() - self._came > left_s

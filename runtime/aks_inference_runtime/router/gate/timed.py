@@ -89,8 +89,10 @@ class Timed:
         if settings.hung_after_ms is None or self._given_at is None:
             return
         quiet = (settings.scoring_timeout_ms + settings.hung_after_ms) / 1000
-        # One that streams on for nobody gives no sign by it: its next bytes are not looked at.
-        since = max(self._last_byte, self._given_at) if self._ended_at is None else self._ended_at
+        since = max(self._last_byte, self._given_at)
+        if self._ended_at is not None:
+            # One that streams on for nobody gives no sign by it.
+            since = min(since, self._ended_at)
         rest = since + quiet - self._c.loop.time()
         self._ticket.overdue = rest <= 0
         if rest > 0:
