@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.progress import EngineLog, Progress
-from aks_inference_provider.resources.base import Operation, State, Urn
+from aks_inference_provider.resources.base import Checked, Operation, State, Urn
 from aks_inference_provider.resources.endpoint_name import EndpointName
 from aks_inference_provider.wire import UNKNOWN
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND
@@ -21,6 +22,8 @@ SERVICE = "aks-inference:index:ModelWebService"
 URN = Urn.parse(f"urn:pulumi:dev::shop::{SERVICE}$aks-inference:index:EndpointName::churn")
 OWN = f"urn:pulumi:dev::shop::{SERVICE}::churn"
 ONE = EndpointName()
+OPERATION = Operation(URN, Progress(EngineLog(""), URN.text))
+NOWHERE = "/nowhere/kubeconfig"
 CODE = {"entryScript": "score.py", "digest": f"sha256:{'0' * 64}"}
 
 
@@ -63,7 +66,7 @@ async def test_its_own_or_nobodys_is_taken_over(inputs: dict[str, Any], there: A
     [
         (
             f"urn:pulumi:prod::shop::{SERVICE}::churn",
-            ["by ModelWebService 'churn' of the stack shop/prod", f"'{DECLARER_ANNOTATION}={OWN}'"],
+            ["by ModelWebService 'churn' of the stack shop/prod", "there are new keys: kubectl -n "],
         ),
         (
             f"urn:pulumi:dev::shop::{SERVICE}::before",
@@ -86,14 +89,24 @@ async def test_that_of_others_is_refused(
         assert f"is served already, in namespace '{namespace}', " in why
         assert all(text in why for text in (*said, "choose another service_name")), why
     assert (await ONE.check(URN, {**inputs, "name": "another"}, inputs)).failures
+    with pytest.raises(ResourceFailed) as refused:
+        await ONE.create(OPERATION, inputs)
+    assert str(refused.value) == f"name: {why}"
+    with pytest.raises(ResourceFailed, match="is served already, in namespace"):
+        await ONE.update(OPERATION, State("x", {**inputs, "name": "another"}, {}), inputs)
     assert not (await ONE.check(URN, inputs, inputs)).failures
 
 
-async def test_a_cluster_that_cannot_be_asked_refuses_nothing(inputs: dict[str, Any]) -> None:
-    for kubeconfig in (UNKNOWN, "/nowhere/kubeconfig"):
-        assert not (await ONE.check(URN, {}, {**inputs, "kubeconfig": kubeconfig})).failures
-    operation = Operation(URN, Progress(EngineLog(""), URN.text))
-    assert (await ONE.create(operation, inputs)).id == URN.name
+async def test_a_cluster_that_cannot_be_asked_refuses_nothing_at_preview(inputs: dict[str, Any]) -> None:
+    """Which says so; what is not known yet is looked up when it is made, as is what could not be."""
+    assert await ONE.check(URN, {}, {**inputs, "kubeconfig": UNKNOWN}) == Checked({**inputs, "kubeconfig": UNKNOWN})
+    checked = await ONE.check(URN, {}, {**inputs, "kubeconfig": NOWHERE})
+    assert not checked.failures
+    (note,) = checked.notes
+    assert note.startswith(f"not looked up whether {inputs['name']!r} is served already: ")
+    with pytest.raises(ResourceFailed, match="not known whether"):
+        await ONE.create(OPERATION, {**inputs, "kubeconfig": NOWHERE})
+    assert (await ONE.create(OPERATION, inputs)).id == URN.name
     found = await ONE.diff(State("x", inputs, inputs), {**inputs, "namespace": "another"})
     assert [one.replaces for one in found.properties.values()] == [False]
 
