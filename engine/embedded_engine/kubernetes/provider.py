@@ -200,11 +200,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         async def remove() -> None:
             try:
-                target = await self._target(outputs, request.id)
+                served = await operations.served_version(self.client, outputs["apiVersion"], outputs["kind"])
+                if not served:
+                    return
+                target = await self._target({**outputs, "apiVersion": served}, request.id)
                 await operations.delete(self.client, outputs, target, request.timeout, self._log.teller(request.urn))
-            except UnknownKindError:
-                # With its definition all objects of a kind are gone.
-                return
             except UnreachableError as error:
                 if os.environ.get(_FORGETS) != "true":
                     raise UnreachableError(f"{error}; if that cluster is gone: {_FORGETS}=true") from error
@@ -299,12 +299,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         state, inputs = from_struct(request.properties), from_struct(request.inputs)
         version, kind = objects.of_token(model.urn_type(request.urn))
         namespace, name = objects.of_identity(request.id)
-        try:
-            found = await self.client.kind(version, kind)
-        except UnknownKindError:
-            # With its definition all objects of a kind are gone.
+        if not await operations.served_version(self.client, version, kind):
             return pb.ReadResponse()
-        target = Target(found, namespace or "default", name)
+        # Of another version it would not be what the program declares.
+        target = Target(await self.client.kind(version, kind), namespace or "default", name)
         live = await self.client.read(target.path)
         if live is None:
             return pb.ReadResponse()
