@@ -1,9 +1,13 @@
 """The engine's own provider for `kubernetes`, called as the engine does, against a real API server."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 from pulumi.runtime.proto import provider_pb2 as pb
 
 from embedded_engine.kubernetes import operations
@@ -14,6 +18,7 @@ TOKENS = {
     "ConfigMap": "kubernetes:core/v1:ConfigMap",
     "ClusterRole": "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole",
     "ScoringEndpoint": "kubernetes:aks-inference.dev/v1:ScoringEndpoint",
+    "Widget": "kubernetes:versions.example.com/v1beta1:Widget",
     "Gadget": "kubernetes:lab.example.com/v1:Gadget",
 }
 
@@ -63,6 +68,10 @@ class Provider:
         return await self.servicer.Read(
             pb.ReadRequest(urn=urn(inputs), id=identity, properties=given, inputs=given), self.call
         )
+
+    async def delete(self, identity: str, inputs: dict[str, Any]) -> None:
+        request = pb.DeleteRequest(urn=urn(inputs), id=identity, properties=to_struct(inputs))
+        await self.servicer.Delete(request, self.call)
 
 
 def urn(inputs: dict[str, Any]) -> str:
@@ -180,6 +189,85 @@ async def test_what_is_refused_for_itself_is_refused(provided: Provider, namespa
 async def test_with_its_definition_an_object_is_gone(provided: Provider) -> None:
     found = await provided.read("room/one", GADGET)
     assert found == pb.ReadResponse()
+
+
+WIDGETS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.versions.example.com"
+
+
+def widgets(**served: bool) -> dict[str, Any]:
+    """A definition; the last version is stored."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    names = {"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"}
+    versions = [
+        {"name": name, "served": is_served, "storage": name == [*served][-1], "schema": schema}
+        for name, is_served in served.items()
+    ]
+    spec = {"group": "versions.example.com", "scope": "Namespaced", "names": names, "versions": versions}
+    kind = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    return {**kind, "metadata": {"name": WIDGETS.rpartition("/")[2]}, "spec": spec}
+
+
+async def test_a_version_that_a_definition_serves_no_longer(
+    provided: Provider, cluster: Any, namespace: str, until: Any
+) -> None:
+    """The object is there all the same, under the other version; with the definition it goes."""
+    metadata = {"name": "one", "namespace": namespace}
+    widget = {"apiVersion": "versions.example.com/v1beta1", "kind": "Widget", "metadata": metadata}
+    path = f"/apis/versions.example.com/v1/namespaces/{namespace}/widgets/one"
+    later = Provider()
+    await later.configure(kubeconfig=str(cluster.kubeconfig))
+    try:
+        assert cluster.api.apply(WIDGETS, widgets(v1beta1=True, v1=True)).status == 201
+        until(lambda: cluster.api.get("/apis/versions.example.com/v1beta1").status == 200)
+        await provided.create(widget)
+        assert cluster.api.apply(WIDGETS, widgets(v1beta1=False, v1=True)).status == 200
+        until(lambda: cluster.api.get("/apis/versions.example.com/v1beta1").status == 404)
+        with pytest.raises(Aborted, match=r"has no kind Widget in versions\.example\.com/v1beta1"):
+            await later.read(f"{namespace}/one", widget)
+        await later.delete(f"{namespace}/one", widget)
+        assert cluster.api.get(path).status == 404
+    finally:
+        cluster.api.delete(WIDGETS)
+    until(lambda: cluster.api.get("/apis/versions.example.com").status == 404)
+    assert await later.read(f"{namespace}/one", widget) == pb.ReadResponse()
+    await later.delete(f"{namespace}/one", widget)
+    await later.servicer.close()
+
+
+async def nothing_is_gone(server: str, kubeconfig: dict[str, Any], path: Path) -> None:
+    """Where everything is asked of `server`."""
+    for one in kubeconfig["clusters"]:
+        one["cluster"]["server"] = server
+    path.write_text(json.dumps(kubeconfig))
+    lost = Provider()
+    await lost.configure(kubeconfig=str(path))
+    try:
+        for inputs in (endpoint("team"), config_map("team")):
+            for call in (lost.read, lost.delete):
+                with pytest.raises(Aborted, match=f"has no kind {inputs['kind']}"):
+                    await call("team/one", inputs)
+    finally:
+        await lost.servicer.close()
+
+
+async def test_a_path_at_which_there_is_no_api_server(cluster: Any, tmp_path: Path) -> None:
+    given = yaml.safe_load(cluster.kubeconfig.read_text())
+    await nothing_is_gone(f"{cluster.server}/nowhere", given, tmp_path / "kubeconfig")
+
+
+async def test_a_page_for_people_in_place_of_the_api_server(cluster: Any, tmp_path: Path) -> None:
+    """A proxy that wants somebody to sign in."""
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\n<html/>")
+        await writer.drain()
+        writer.close()
+
+    given = yaml.safe_load(cluster.kubeconfig.read_text())
+    async with await asyncio.start_server(page, "127.0.0.1", 0) as server:
+        address = "http://{}:{}".format(*server.sockets[0].getsockname())
+        await nothing_is_gone(address, given, tmp_path / "kubeconfig")
 
 
 def endpoint(namespace: str, **spec: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The engine's own provider for `kubernetes` when its kubeconfig means another namespace, or another cluster."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -262,11 +263,74 @@ async def test_a_cluster_that_does_not_answer(cluster: Any, rewritten: Rewritten
     assert "if it was made anew, `up --refresh` applies everything there" in warned[0]
 
 
+def proxied(kubeconfig: Path, authority: Path, path: Path) -> Path:
+    """The same user at another address of the cluster, with another certificate authority."""
+    content = json.loads(kubeconfig.read_text())
+    (entry,), (other,) = content["clusters"], json.loads(authority.read_text())["clusters"]
+    port = entry["cluster"]["server"].rpartition(":")[2]
+    entry["cluster"] = {**other["cluster"], "server": f"https://localhost:{port}", "insecure-skip-tls-verify": True}
+    path.write_text(json.dumps(content))
+    return path
+
+
 async def test_clusters_that_do_not_say_which_they_are(cluster: Any, second: ControlPlane, tmp_path: Path) -> None:
     """Taken for two, one that is the same would lose what serves there."""
     nobody = second.write_kubeconfig(tmp_path / "nobody", "nobody", "nobody", ())
+    known, hidden = {"kubeconfig": str(cluster.kubeconfig)}, {"kubeconfig": str(nobody)}
+    proxy = {"kubeconfig": str(proxied(nobody, cluster.kubeconfig, tmp_path / "proxied"))}
+    for old, new in ((known, hidden), (hidden, known), (hidden, proxy)):
+        warned: list[str] = []
+        assert await replaced(old, new, warned) == []
+        (warning,) = warned
+        assert "they are taken for one; let both of them read the namespace kube-system" in warning
+    assert await replaced({"kubeconfig": str(second.kubeconfig)}, hidden) == []
+
+
+@pytest.mark.parametrize("how", ["setting", "context"])
+async def test_a_user_of_one_namespace(
+    cluster: Any, second: ControlPlane, namespace: str, tmp_path: Path, until: Any, how: str
+) -> None:
+    """Whose uid tells, too."""
+    there = Api(second.kubeconfig)
+    assert there.create("/api/v1/namespaces", {"metadata": {"name": namespace}}).status == 201
+    group = "rbac.authorization.k8s.io"
+    rules = [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}]
+    bound = {
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "own"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": namespace}],
+    }
+    for plural, content in (("roles", {"rules": rules}), ("rolebindings", bound)):
+        path = f"/apis/{group}/v1/namespaces/{namespace}/{plural}"
+        assert there.create(path, {"metadata": {"name": "own"}, **content}).status == 201
+    user = second.write_kubeconfig(tmp_path / "user", "user", namespace, ())
+    if how == "context":
+        content = json.loads(user.read_text())
+        content["contexts"][0]["context"]["namespace"] = namespace
+        user.write_text(json.dumps(content))
+    proxy = proxied(user, cluster.kubeconfig, tmp_path / "proxied")
+    more = {"namespace": namespace} if how == "setting" else {}
     known = {"kubeconfig": str(cluster.kubeconfig)}
-    for old, new in ((known, {"kubeconfig": str(nobody)}), ({"kubeconfig": str(nobody)}, known)):
-        with pytest.raises(Aborted, match="let both of them read the namespace kube-system"):
-            await replaced(old, new)
-    assert await replaced({"kubeconfig": str(second.kubeconfig)}, {"kubeconfig": str(nobody)}) == []
+    warned: list[str] = []
+    # The API server hears of rights a moment later.
+    until(lambda: Api(user).get(f"/api/v1/namespaces/{namespace}").status == 200)
+    assert await replaced({"kubeconfig": str(user), **more}, {"kubeconfig": str(proxy), **more}, warned) == []
+    assert await replaced({**known, **more}, {"kubeconfig": str(user), **more}, warned) == ["kubeconfig"]
+    assert not warned
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+async def test_a_busy_server_is_one_that_does_not_answer(cluster: Any, rewritten: Rewritten, status: str) -> None:
+    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    known, warned = {"kubeconfig": str(cluster.kubeconfig)}, list[str]()
+    async with await asyncio.start_server(busy, "127.0.0.1", 0) as server:
+        address = "http://{}:{}".format(*server.sockets[0].getsockname())
+        same = rewritten(cluster={"server": address})
+        other = rewritten(cluster={"server": address, "certificate-authority-data": None})
+        assert await replaced({"kubeconfig": str(same)}, known, warned) == []
+        assert await replaced({"kubeconfig": str(other)}, known, warned) == ["kubeconfig"]
+    assert not warned

@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,16 @@ class Client:
                 "is its CustomResourceDefinition applied, and this resource declared to depend on it?"
             )
         return self._kinds[api_version, kind]
+
+    async def versions(self, group: str) -> Sequence[str] | None:
+        """Of a group, none where it is not there; None where it is no API server that says so."""
+        found = await self.read(f"/apis/{group}") if group else None
+        if found is None:
+            listed = await self.read("/apis")
+            return () if listed and listed.get("kind") == "APIGroupList" else None
+        if found.get("kind") != "APIGroup":
+            return None
+        return [str(one["groupVersion"]) for one in found["versions"]]
 
     async def apply(self, path: str, manifest: Object, manager: str, *, force: bool, dry_run: bool) -> Object:
         """Server-side apply."""

@@ -1,6 +1,7 @@
 """Create, update, read and delete of one object, with the waits."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from embedded_engine.kubernetes import objects
 from embedded_engine.kubernetes.client import Client, Kind
-from embedded_engine.kubernetes.errors import KubernetesError, RefusedError
+from embedded_engine.kubernetes.errors import KubernetesError, RefusedError, UnknownKindError
 from embedded_engine.kubernetes.readiness import Stage, look, pod_trouble
 
 Object = dict[str, Any]
@@ -52,6 +53,25 @@ async def target_of(client: Client, manifest: Object) -> Target:
     """Raises UnknownKindError."""
     kind = await client.kind(manifest["apiVersion"], manifest["kind"])
     return Target(kind, manifest["metadata"].get("namespace") or "default", objects.name_of(manifest))
+
+
+async def served_version(client: Client, api_version: str, kind: str) -> str:
+    """This one, or another of its group that has the kind; empty: with its definition all objects of the kind are gone.
+    Raises UnknownKindError where that is not sure.
+    """
+    try:
+        await client.kind(api_version, kind)
+    except UnknownKindError:
+        versions = await client.versions(api_version.rpartition("/")[0])
+        for version in versions or ():
+            with contextlib.suppress(UnknownKindError):
+                await client.kind(version, kind)
+                return version
+        # A kind of the server's own may be in another group now.
+        if versions is None or not objects.is_custom(api_version):
+            raise
+        return ""
+    return api_version
 
 
 async def apply(client: Client, manifest: Object, manager: str, *, dry_run: bool) -> Object:

@@ -81,17 +81,18 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         old, new = values.unwrap(from_struct(request.old_inputs)), values.unwrap(from_struct(request.news))
         changed = [name for name, _ in objects.differences(old, new)]
         places = [name for name in changed if name in clusters.SETTINGS]
-        replaces = places if places and await self._is_elsewhere(context, request.urn, old, new) else []
+        replaces = places if places and await self._is_elsewhere(request.urn, old, new) else []
         kind = pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE
         return pb.DiffResponse(changes=kind, diffs=changed, replaces=replaces)
 
-    async def _is_elsewhere(self, context: Context, urn: str, old: Properties, new: Properties) -> bool:
+    async def _is_elsewhere(self, urn: str, old: Properties, new: Properties) -> bool:
         if values.contains_unknown(old) or values.contains_unknown(new):
             return False
         before, now = (clusters.reached(given, os.environ) for given in (old, new))
         if before is None or now is None:
             return False
-        move = await self._moves.of(before, now)
+        namespaces = [str(given["namespace"]) for given in (new, old) if given.get("namespace")]
+        move = await self._moves.of(before, now, namespaces)
         if move is clusters.Move.UNCERTAIN:
             await self._log.warn(
                 urn,
@@ -99,11 +100,12 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 "for the same one; if it was made anew, `up --refresh` applies everything there",
             )
         if move is clusters.Move.UNKNOWN:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
+            await self._log.warn(
+                urn,
                 f"{before.server} and {now.server} may be one cluster or two, which the users of the kubeconfigs may "
-                "not see: let both of them read the namespace kube-system, whose uid tells; or destroy the stack with "
-                "the kubeconfig before first",
+                "not see: they are taken for one; let both of them read the namespace kube-system, whose uid tells; if "
+                "they are two, destroy the stack with the kubeconfig before first, or, where that cluster is gone, "
+                "`up --refresh` applies everything there",
             )
         return move is clusters.Move.OTHER
 
@@ -198,11 +200,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         async def remove() -> None:
             try:
-                target = await self._target(outputs, request.id)
+                served = await operations.served_version(self.client, outputs["apiVersion"], outputs["kind"])
+                if not served:
+                    return
+                target = await self._target({**outputs, "apiVersion": served}, request.id)
                 await operations.delete(self.client, outputs, target, request.timeout, self._log.teller(request.urn))
-            except UnknownKindError:
-                # With its definition all objects of a kind are gone.
-                return
             except UnreachableError as error:
                 if os.environ.get(_FORGETS) != "true":
                     raise UnreachableError(f"{error}; if that cluster is gone: {_FORGETS}=true") from error
@@ -297,12 +299,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         state, inputs = from_struct(request.properties), from_struct(request.inputs)
         version, kind = objects.of_token(model.urn_type(request.urn))
         namespace, name = objects.of_identity(request.id)
-        try:
-            found = await self.client.kind(version, kind)
-        except UnknownKindError:
-            # With its definition all objects of a kind are gone.
+        if not await operations.served_version(self.client, version, kind):
             return pb.ReadResponse()
-        target = Target(found, namespace or "default", name)
+        # Of another version it would not be what the program declares.
+        target = Target(await self.client.kind(version, kind), namespace or "default", name)
         live = await self.client.read(target.path)
         if live is None:
             return pb.ReadResponse()
