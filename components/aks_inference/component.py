@@ -124,6 +124,8 @@ class Cluster(Component):
     _target: pulumi.Output[str]
     _url: pulumi.Output[str] | None = None
     """Where clients reach the router; None: there is no runtime, or it is not planned."""
+    _made = False
+    """Whether the stack makes the cluster itself: nothing can be installed on it before it is there."""
 
     @property
     def _reference(self) -> pulumi.Output[str]:

@@ -105,8 +105,8 @@ class ClusterObject(_ProviderResource):
 
 
 class ClusterKinds(_ProviderResource):
-    """Kinds of objects that an argument asks for. Inputs: `argument`, `kinds`, `brings`, `later`, `kubeconfig`,
-    `context`."""
+    """Kinds of objects that an argument asks for. Inputs: `argument`, `kinds`, `brings`, `later`, `made`,
+    `kubeconfig`, `context`."""
 
     _token = f"{PACKAGE}:index:ClusterKinds"
     _outputs = ()

@@ -33,6 +33,22 @@ calls = dict(image="registry.example/m:1", port=8001, protocol="grpc")
 ModelWebService("calls", target=cluster.target, custom_image=calls)
 """
 RUNTIME = ', runtime=dict(image="registry.example/runtime:1")'
+ON_OTHERS = """
+import pulumi
+from aks_inference import AksInferenceCluster
+
+class Chart(pulumi.CustomResource):
+    def __init__(self, name):
+        super().__init__("other:index:Chart", name, {{}})
+
+AksInferenceCluster("prod", {place}, cluster_purpose="DevTest", opts={opts},
+                    runtime=dict(image="registry.example/runtime:1", prometheus_operator=True))
+"""
+MADE = 'location="westeurope", vm_size="Standard_D4s_v5", network=dict(plugin="azure", plugin_mode="overlay")'
+ATTACHED = (
+    'resource_id="/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/ml/providers/'
+    'Microsoft.ContainerService/managedClusters/prod"'
+)
 
 
 def program(services: list[tuple[str, dict[str, Any]]], more: str = RUNTIME) -> str:
@@ -104,6 +120,28 @@ def test_an_internal_address(run_program: Callable[..., Any]) -> None:
     annotations = router.inputs["metadata"]["annotations"]
     assert annotations["service.beta.kubernetes.io/azure-load-balancer-internal"] == "true"
     assert annotations["service.beta.kubernetes.io/azure-load-balancer-internal-subnet"] == "inner"
+
+
+@pytest.mark.parametrize(
+    ("place", "opts", "told"),
+    [
+        (MADE, "None", {"made": True}),
+        (ATTACHED, "None", {}),
+        (ATTACHED, 'pulumi.ResourceOptions(depends_on=[Chart("operator")])', {"later": True}),
+        (ATTACHED, 'pulumi.ResourceOptions(depends_on=Chart("operator"))', {"later": True}),
+    ],
+)
+def test_what_others_bring_to_the_cluster_of_a_runtime(
+    run_program: Callable[..., Any], place: str, opts: str, told: dict[str, bool]
+) -> None:
+    """The runtime waits for what its cluster depends on, first to look."""
+    outcome = run_program(ON_OTHERS.format(place=place, opts=opts))
+    assert outcome.code == 0, outcome.error + outcome.stderr
+    (look,) = outcome.engine.of("ClusterKinds")
+    assert look.inputs["argument"] == "runtime.prometheus_operator"
+    assert {name: look.inputs.get(name) for name in ("made", "later") if name in look.inputs} == told
+    chart = "urn:pulumi:dev::proj::other:index:Chart::operator"
+    assert (chart in look.request.dependencies) is ("later" in told)
 
 
 def test_what_cannot_fit_is_refused(run_program: Callable[..., Any]) -> None:

@@ -78,6 +78,7 @@ class AksInferenceCluster(Cluster):
         declared = merged(args, settings)
         plan, findings = plan_cluster(name, declared, datetime.now(UTC).date(), _configured_location())
         self._held = plan.key if isinstance(plan, AttachPlan) else None
+        self._made = not isinstance(plan, AttachPlan)
         findings += self._held_twice(name)
         self._local = False
         # Where the arguments are wrong, services on it are not told about it again.
@@ -188,8 +189,10 @@ class AksInferenceCluster(Cluster):
         if isinstance(made, AttachedCluster):
             growing = made.autoscaled_pools
         arguments: Any = {**plan.runtime, **leaf, "kubeconfig": kubeconfig, "autoscaled_pools": growing}
-        # On the way down the services go before what they run on.
-        options = pulumi.ResourceOptions.merge(self._child(), pulumi.ResourceOptions(depends_on=list(after)))
+        # On the way down the services go before what they run on. What the cluster depends on may be for its runtime.
+        options = pulumi.ResourceOptions(depends_on=self._given_options.depends_on)
+        options = pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(depends_on=list(after)))
+        options = pulumi.ResourceOptions.merge(self._child(), options)
         runtime = InferenceRuntime(name, arguments, options)
         self.target = self._target = runtime.target
         self._url = runtime._url

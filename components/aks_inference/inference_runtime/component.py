@@ -146,7 +146,8 @@ class InferenceRuntime(Cluster):
         around = self._given_options.parent
         owner = around if isinstance(around, Cluster) else None
         # What brings them may be among what the runtime is to wait for.
-        later = owner is None and self._given_options.depends_on not in (None, [])
+        later = (owner or self)._given_options.depends_on not in (None, [])
+        made = (owner or self)._made
         looks: list[pulumi.Resource] = []
         for need in needs(plan):
             path: tuple[str, ...] = (need.argument,)
@@ -156,7 +157,8 @@ class InferenceRuntime(Cluster):
                 path = (LEAF_ARGUMENT,) if need.argument == "acme_server" else ("runtime", need.argument)
             spelling = (owner or self)._spelling
             argument = spelling.as_written(Finding(path, "", "")).location(spelling.casing)
-            inputs = {"argument": argument, "kinds": list(need.kinds), "brings": need.brings, "later": later or None}
+            inputs: dict[str, Any] = {"argument": argument, "kinds": list(need.kinds), "brings": need.brings}
+            inputs |= {"later": later or None, "made": made or None}
             name = f"{self._resource_name}-kinds-{need.argument.replace('_', '-')}"
             looks.append(ClusterKinds(name, {**inputs, **where}, options))
         return looks

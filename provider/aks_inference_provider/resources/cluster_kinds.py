@@ -30,9 +30,16 @@ INPUTS = (
         Kind.BOOLEAN,
         "Optional. What the runtime depends on may bring them: in a preview their want is a warning. Default: false.",
     ),
+    Field(
+        "made",
+        Kind.BOOLEAN,
+        "Optional. The stack makes the cluster itself, on which nothing can be before: their want is a warning, also "
+        "when it is applied. Default: false.",
+    ),
     Field("kubeconfig", Kind.STRING, "Optional. Content or path. Default: that of the environment.", secret=True),
     Field("context", Kind.STRING, "Optional. Context of the kubeconfig. Default: its current one."),
 )
+_MADE_MEND = "what needs them fails where they come no sooner: apply without it, install it, then add it"
 
 
 class ClusterKinds:
@@ -60,6 +67,8 @@ class ClusterKinds:
             return Checked(news, (), [f"{given['argument']}: not looked up what the cluster has: {_why(error)}"])
         if not missing:
             return Checked(news)
+        if given.get("made"):
+            return Checked(news, (), [Caution(f"{_lacking(given, missing)}; {_MADE_MEND}")])
         if given.get("later"):
             told = f"{_lacking(given, missing)}; what the runtime depends on must bring them"
             return Checked(news, (), [Caution(told)])
@@ -74,8 +83,11 @@ class ClusterKinds:
         return {}
 
     async def create(self, operation: Operation, inputs: Raw) -> Made:
-        """Looks again: what it depends on has brought them by now. Raises ResourceFailed."""
+        """Looks again: what it depends on has brought them by now. Raises ResourceFailed, but where the stack makes
+        the cluster: Check has said it then."""
         given = plain(inputs)
+        if given.get("made"):
+            return Made(operation.urn.name, {})
         try:
             missing = await _missing(given)
         except (AksInferenceError, TimeoutError) as error:
@@ -118,7 +130,7 @@ def _lacking(given: Mapping[str, Any], missing: Iterable[str]) -> str:
 
 def _mend(given: Mapping[str, Any]) -> str:
     return (
-        f"install it first (where this program does, name that in the runtime's dependsOn), or leave out "
+        f"install it first (where this program does, name that in dependsOn of what has the argument), or leave out "
         f"{given['argument']}"
     )
 
