@@ -1,29 +1,31 @@
 """EndpointName: that no other resource, of this stack or another one, has the endpoint of a name.
 
 An apply takes over what is there without a word, and whoever goes first removes the endpoint for both. So each endpoint
-says on itself who declares it; it is looked up before anything is applied.
+says on itself who declares it; it is looked up in a preview, and again before anything is applied.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from aks_inference_provider import PACKAGE
 from aks_inference_provider.differences import Diff, Difference, changes
+from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.fields import Failure, Field, Kind, check_fields
 from aks_inference_provider.resources.base import Checked, Computed, Made, Operation, Raw, State, Urn
 from aks_inference_provider.resources.other_runtimes import there
 from aks_inference_provider.wire import has_unknown, plain
 from aks_inference_runtime.api.crd import PLURAL
 from aks_inference_runtime.api.endpoint import API_VERSION
-from aks_inference_runtime.api.errors import AksInferenceError, NotFound, OperationFailed
+from aks_inference_runtime.api.errors import AksInferenceError, NotFound, OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.kubernetes import DECLARER_ANNOTATION, declarer, stack_mark
 from aks_inference_runtime.jobs.connect import connection_of
 from aks_inference_runtime.kubernetes.client import Api, connected
 
 LOOK_S = 10.0
-"""Of a cluster, in a preview: one that does not answer refuses nothing."""
+"""Of a cluster: in a preview one that does not answer refuses nothing."""
+POLL_S = 0.2
 INPUTS = (
     Field("name", Kind.STRING, "Required. The endpoint's.", required=True),
     Field("namespace", Kind.STRING, "Required. The endpoint's.", required=True),
@@ -47,13 +49,13 @@ class EndpointName:
         old, new = plain(olds), plain(news)
         failures = check_fields(INPUTS, new)
         begins = any(old.get(one.name) != new.get(one.name) for one in INPUTS)
-        if begins and not failures and not has_unknown(new):
-            with suppress(AksInferenceError, TimeoutError):
-                connection = await asyncio.to_thread(connection_of, new.get("kubeconfig"), new.get("context"))
-                async with asyncio.timeout(LOOK_S), connected(connection) as api:
-                    why = refusal(await named(api, new["name"], new["namespace"]), urn)
-                failures += [] if why is None else [Failure("name", why)]
-        return Checked(news, failures)
+        if not begins or failures or has_unknown(new):
+            return Checked(news, failures)
+        try:
+            why = await _looked(new, urn)
+        except (AksInferenceError, TimeoutError) as error:
+            return Checked(news, (), [f"not looked up whether {new['name']!r} is served already: {_why(error)}"])
+        return Checked(news, [] if why is None else [Failure("name", why)])
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """Nothing was made, so nothing is replaced."""
@@ -64,11 +66,13 @@ class EndpointName:
         return {}
 
     async def create(self, operation: Operation, inputs: Raw) -> Made:
-        """It was looked up in Check: all that it is made of is known there."""
+        """Looks, too: in Check the cluster may not have answered. Raises ResourceFailed."""
+        await _free(operation.urn, inputs)
         return Made(operation.urn.name, {})
 
     async def update(self, operation: Operation, state: State, inputs: Raw) -> Computed:
-        """The same."""
+        """As `create`."""
+        await _free(operation.urn, inputs)
         return {}
 
     async def read(self, operation: Operation, state: State) -> State | None:
@@ -77,6 +81,33 @@ class EndpointName:
 
     async def delete(self, operation: Operation, state: State) -> None:
         """Nothing was made."""
+
+
+async def _free(urn: Urn, inputs: Raw) -> None:
+    """Raises ResourceFailed where the name is not, or that is not known."""
+    given, deadline = plain(inputs), time.monotonic() + LOOK_S
+    while True:
+        try:
+            why = await _looked(given, urn)
+            break
+        except (AksInferenceError, TimeoutError) as error:
+            # A definition that was applied just now is not served at once.
+            if not isinstance(error, RuntimeUnavailable) or time.monotonic() > deadline:
+                raise ResourceFailed(f"not known whether {given['name']!r} is served already: {_why(error)}") from None
+        await asyncio.sleep(POLL_S)
+    if why is not None:
+        raise ResourceFailed(f"name: {why}")
+
+
+async def _looked(given: Mapping[str, Any], urn: Urn) -> str | None:
+    """Why the name cannot be had; None: it can."""
+    connection = await asyncio.to_thread(connection_of, given.get("kubeconfig"), given.get("context"))
+    async with asyncio.timeout(LOOK_S), connected(connection) as api:
+        return refusal(await named(api, given["name"], given["namespace"]), urn)
+
+
+def _why(error: BaseException) -> str:
+    return f"no answer within {LOOK_S:g} s" if isinstance(error, TimeoutError) else str(error)
 
 
 async def named(api: Api, name: str, namespace: str) -> list[Any]:
