@@ -1,5 +1,6 @@
 """What a runtime needs of others on the cluster, and what TLS ends that it served: looked at before it is applied."""
 
+import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from aks_inference_provider.resources.cluster_kinds import ClusterKinds
 from aks_inference_provider.resources.plain_port import PlainPort
 from aks_inference_provider.wire import UNKNOWN
 from aks_inference_runtime.api import kubernetes as k8s
+from testbed.certificates import make_certificate
 from testbed.project import Project, settings_of
 
 URN = Urn.parse("urn:pulumi:dev::shop::aks-inference:index:ClusterKinds::runtime-kinds")
@@ -162,6 +164,41 @@ async def test_what_tls_ends(
     assert await PORT.notes(inputs, State(made.id, inputs, {})) == []
     own = (await PORT.check(URN, inputs, {**given, "issued": False})).inputs
     assert PORT.preview(own, None) == {"untilCertificate": False}, "there is a certificate from the beginning"
+    issued = (await PORT.check(URN, {**own, "served": True}, given)).inputs
+    assert PORT.preview(issued, None) == {"untilCertificate": False}, "it served with TLS alone meanwhile"
+
+
+async def test_http_ends_for_good_once_the_certificate_is_there(
+    cluster: Any, namespace: str, routed: Callable[..., None]
+) -> None:
+    """A router that cannot read it later would serve without TLS again."""
+    routed()
+    given = {"namespace": namespace, "issued": True, "kubeconfig": str(cluster.kubeconfig)}
+    waits = (await PORT.check(URN, {}, given)).inputs
+    path = f"/api/v1/namespaces/{namespace}/secrets/{k8s.ISSUED_TLS_NAME}"
+    parts = zip((k8s.TLS_CHAIN_FIELD, k8s.TLS_KEY_FIELD), make_certificate("scoring.example.com"), strict=True)
+    data = {name: base64.b64encode(part).decode() for name, part in parts}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": k8s.ISSUED_TLS_NAME}}
+
+    # cert-manager keeps the key there while the certificate is being issued.
+    assert cluster.api.apply(path, {**body, "data": {**data, k8s.TLS_CHAIN_FIELD: ""}}).status == 201
+    assert (await PORT.check(URN, waits, given)).inputs == waits
+    assert cluster.api.apply(path, {**body, "data": data}).status == 200
+    over = (await PORT.check(URN, waits, given)).inputs
+    assert PORT.preview(over, None) == {"untilCertificate": False}
+    before = State("x", waits, {})
+    assert (await PORT.diff(before, over)).properties
+    (note,) = await PORT.notes(over, before)
+    assert note.startswith("the certificate is there: HTTP has ended for good")
+    unreachable = {**waits, "kubeconfig": NOWHERE}
+    assert (await PORT.check(URN, unreachable, {**given, "kubeconfig": NOWHERE})).inputs == unreachable
+
+    # Looked at anew, it has ended all the same; and it stays so.
+    routed(httpsPort=8443, plainUntilCertificate=True)
+    assert (await PORT.check(URN, {}, given)).inputs == over
+    cluster.api.delete(path)
+    assert (await PORT.check(URN, over, given)).inputs == over
+    assert await PORT.notes(over, State("x", over, {})) == []
 
 
 async def test_what_tls_ends_where_nobody_can_say(namespace: str) -> None:

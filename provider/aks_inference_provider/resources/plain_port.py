@@ -1,7 +1,8 @@
 """PlainPort: whether the runtime that gets TLS serves without it, which ends then.
 
 Where the certificate is issued, it may come late or never: who served before serves on until it is there. That is noted
-once, in Check, so that a preview knows what the routers will be told.
+in Check, so that a preview knows what the routers will be told. Once it is there the routers are told no more of it:
+one that cannot read it later would open the port again.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from aks_inference_provider.resources.base import Caution, Checked, Computed, Ma
 from aks_inference_provider.resources.other_runtimes import there
 from aks_inference_provider.wire import UNKNOWN, has_unknown, plain
 from aks_inference_runtime.api.errors import AksInferenceError
-from aks_inference_runtime.api.kubernetes import ROUTER_NAME, SETTINGS_VARIABLE
+from aks_inference_runtime.api.kubernetes import ISSUED_TLS_NAME, ROUTER_NAME, SETTINGS_VARIABLE
 from aks_inference_runtime.jobs.connect import connection_of
 from aks_inference_runtime.kubernetes.client import connected
 
@@ -33,7 +34,7 @@ INPUTS = (
     Field("served", Kind.BOOLEAN, "Whether it served without TLS before.", computed=True),
 )
 OUTPUTS = (Field("untilCertificate", Kind.BOOLEAN, "Whether it does until there is a certificate.", required=True),)
-_PLACE = ("namespace", "kubeconfig", "context")
+_ASKED = ("namespace", "kubeconfig", "context", "issued")
 
 
 class PlainPort:
@@ -45,16 +46,18 @@ class PlainPort:
     outputs = OUTPUTS
 
     async def check(self, urn: Urn, olds: Raw, news: Raw) -> Checked:
-        """Looks at the runtime where it was not looked at before."""
+        """Looks at the runtime where it was not looked at before, else for the certificate as long as that is waited
+        for."""
         old, given = plain(olds), plain(news)
         failures = check_fields(INPUTS, given)
         if failures or has_unknown(given):
             return Checked(news, failures)
-        if "served" in old and all(old.get(name) == given.get(name) for name in _PLACE):
+        known = "served" in old and all(old.get(name) == given.get(name) for name in _ASKED)
+        if known and not _until(old):
             return Checked({**news, "served": old["served"]})
         with suppress(AksInferenceError, TimeoutError):
-            return Checked({**news, "served": await _served(given)})
-        return Checked(news)
+            return Checked({**news, "served": await (_waits(given) if known else _served(given))})
+        return Checked({**news, "served": True} if known else news)
 
     async def diff(self, state: State, news: Raw) -> Diff:
         """Nothing was made."""
@@ -69,6 +72,8 @@ class PlainPort:
     async def notes(self, inputs: Raw, state: State | None) -> Sequence[str]:
         """What ends for who asks without TLS, and when."""
         given = plain(inputs)
+        if state is not None and _until(plain(state.inputs)) and given.get("served") is False and given.get("issued"):
+            return ["the certificate is there: HTTP has ended for good, which each router is told, one after the other"]
         if state is not None or not given.get("served"):
             return []
         when = "the certificate is there" if given.get("issued") else "the routers are made anew"
@@ -105,25 +110,40 @@ async def _known(inputs: Raw) -> Computed:
 
 
 def _until(given: Mapping[str, Any]) -> bool:
-    return bool(given["served"] and given["issued"])
+    return bool(given.get("served") and given.get("issued"))
 
 
 async def _served(given: Mapping[str, Any]) -> bool:
+    router = await _found(given, "/apis/apps/v1", f"deployments/{ROUTER_NAME}")
+    if router is None or router["metadata"].get("deletionTimestamp") or (told := told_to(router)) is None:
+        return False
+    if told.get("httpsPort") is None or told.get("allowInsecureConnections"):
+        return True
+    return bool(told.get("plainUntilCertificate")) and await _waits(given)
+
+
+async def _waits(given: Mapping[str, Any]) -> bool:
+    """Whether the routers still have no certificate that was issued."""
+    # Loaded here: what reads certificates takes long to load.
+    from aks_inference_runtime.kubernetes.objects import tls_secret
+
+    secret = await _found(given, "/api/v1", f"secrets/{ISSUED_TLS_NAME}")
+    return secret is None or tls_secret(secret) is None
+
+
+async def _found(given: Mapping[str, Any], group: str, name: str) -> dict[str, Any] | None:
     connection = await asyncio.to_thread(connection_of, given.get("kubeconfig"), given.get("context"))
-    path = f"/apis/apps/v1/namespaces/{given['namespace']}/deployments/{ROUTER_NAME}"
     async with asyncio.timeout(LOOK_S), connected(connection) as api:
-        router = await there(api, path)
-    return router is not None and not router["metadata"].get("deletionTimestamp") and serves_plainly(router)
+        return await there(api, f"{group}/namespaces/{given['namespace']}/{name}")
 
 
-def serves_plainly(router: Mapping[str, Any]) -> bool:
-    """Whether a router's Deployment serves without TLS; one whose settings are elsewhere is not known to. Pure."""
+def told_to(router: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings in a router's Deployment; None: they are elsewhere. Pure."""
     containers = router["spec"]["template"]["spec"]["containers"]
     told = {one["name"]: one.get("value") for each in containers for one in each.get("env") or ()}
     try:
         # As JSON: another release may say more, or less.
-        settings = json.loads(told.get(SETTINGS_VARIABLE) or "")
+        settings: dict[str, Any] = json.loads(told.get(SETTINGS_VARIABLE) or "")
     except ValueError:
-        return False
-    plain = settings.get("allowInsecureConnections") or settings.get("plainUntilCertificate")
-    return settings.get("httpsPort") is None or bool(plain)
+        return None
+    return settings
