@@ -67,7 +67,7 @@ async def test_its_own_or_nobodys_is_taken_over(inputs: dict[str, Any], there: A
     [
         (
             f"urn:pulumi:prod::shop::{SERVICE}::churn",
-            ["by ModelWebService 'churn' of the stack shop/prod", f"'{DECLARER_ANNOTATION}={OWN}'"],
+            ["by ModelWebService 'churn' of the stack shop/prod", "there are new keys: kubectl -n "],
         ),
         (
             f"urn:pulumi:dev::shop::{SERVICE}::before",

@@ -19,7 +19,7 @@ from aks_inference_provider.wire import has_unknown, plain
 from aks_inference_runtime.api.crd import PLURAL
 from aks_inference_runtime.api.endpoint import API_VERSION
 from aks_inference_runtime.api.errors import AksInferenceError, NotFound, OperationFailed, RuntimeUnavailable
-from aks_inference_runtime.api.kubernetes import DECLARER_ANNOTATION, declarer, stack_mark
+from aks_inference_runtime.api.kubernetes import DECLARER_ANNOTATION, ENDPOINT_LABEL, declarer, stack_mark
 from aks_inference_runtime.jobs.connect import connection_of
 from aks_inference_runtime.kubernetes.client import Api, connected
 
@@ -152,6 +152,7 @@ def _told(name: str, namespace: str, theirs: Urn, own: Urn) -> str:
     stack = stack_mark(theirs.project, theirs.stack)
     return (
         f"{rule}, by {who} of the stack {stack}: whichever of the two stacks is destroyed first removes it for both; "
-        f"{another}, or remove it from that stack first; if that stack is gone, take the endpoint over: kubectl -n "
-        f"{namespace} annotate --overwrite scoringendpoint {name} '{DECLARER_ANNOTATION}={own.text}'"
+        f"{another}, or remove it from that stack first; if that stack is gone, delete what it left, after which there "
+        f"are new keys: kubectl -n {namespace} delete scoringendpoint {name}, the NetworkPolicy {name}-replicas there, "
+        f"and what has the label {ENDPOINT_LABEL}={name} there and in the runtime's namespace"
     )
