@@ -13,7 +13,6 @@ from aks_inference_runtime.api.endpoint import (
     LONGEST_S,
     MAX_VERSIONS,
     MOST,
-    MOST_QUEUED,
     EndpointSpec,
     ScoringEndpoint,
 )
@@ -74,7 +73,7 @@ ACCEPTED = {
     },
     "the longest and the most": only(
         scaling={"autoscaleMaxReplicas": MOST},
-        requests={"scoringTimeoutMs": LONGEST_MS, "maxRequestWaitTime": LONGEST_MS, "maxQueuedRequests": MOST_QUEUED},
+        requests={"scoringTimeoutMs": LONGEST_MS, "maxRequestWaitTime": LONGEST_MS, "maxQueuedRequests": MOST},
         livenessProbe={"initialDelaySeconds": LONGEST_S, "failureThreshold": MOST},
     ),
     "no queue": only(requests={"maxQueuedRequests": 0}),
@@ -149,7 +148,7 @@ REFUSED = [
     (only(requests={"replicaMaxConcurrentRequests": 0}), "replicaMaxConcurrentRequests"),
     (only(requests={"maxRequestWaitTime": 0}), "maxRequestWaitTime"),
     (only(requests={"maxQueuedRequests": -1}), "maxQueuedRequests"),
-    (only(requests={"maxQueuedRequests": MOST_QUEUED + 1}), "maxQueuedRequests"),
+    (only(requests={"maxQueuedRequests": MOST + 1}), "maxQueuedRequests"),
     (only(requests={"coldStartTimeoutMs": 0}), "coldStartTimeoutMs"),
     (only(livenessProbe={"periodSeconds": 0}), "periodSeconds"),
     (only(scaling={"autoscaleMaxReplicas": MOST + 1}), "autoscaleMaxReplicas"),

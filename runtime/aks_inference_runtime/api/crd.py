@@ -18,7 +18,6 @@ from aks_inference_runtime.api.endpoint import (
     LONGEST_S,
     MAX_VERSIONS,
     MOST,
-    MOST_QUEUED,
     EndpointSpec,
 )
 from aks_inference_runtime.api.status import LONGEST_MESSAGE, EndpointStatus, ServiceState
@@ -158,9 +157,8 @@ def _spec() -> Schema:
 
 
 def _longest(name: str) -> int:
-    """Of a time by its unit; else of a count."""
-    if name == "maxQueuedRequests":
-        return MOST_QUEUED
+    """Of a time by its unit; else of a count. Not less than what was taken before: Kubernetes before 1.30 refuses each
+    write of an endpoint that has more."""
     if name.endswith(("Ms", "WaitTime")):
         return LONGEST_MS
     return LONGEST_S if name.endswith("Seconds") else MOST
