@@ -8,9 +8,10 @@ import pytest
 
 from aks_inference_provider.errors import ResourceFailed
 from aks_inference_provider.progress import EngineLog, Progress
-from aks_inference_provider.resources.base import Checked, Operation, State, Urn
+from aks_inference_provider.resources.base import Operation, State, Urn
 from aks_inference_provider.resources.endpoint_name import EndpointName
 from aks_inference_provider.wire import UNKNOWN
+from aks_inference_runtime.api.crd import CRD_NAME, crd
 from aks_inference_runtime.api.endpoint import API_VERSION, KIND
 from aks_inference_runtime.api.kubernetes import DECLARER_ANNOTATION
 from aks_inference_runtime.api.target import KubernetesTarget, format_target
@@ -99,7 +100,8 @@ async def test_that_of_others_is_refused(
 
 async def test_a_cluster_that_cannot_be_asked_refuses_nothing_at_preview(inputs: dict[str, Any]) -> None:
     """Which says so; what is not known yet is looked up when it is made, as is what could not be."""
-    assert await ONE.check(URN, {}, {**inputs, "kubeconfig": UNKNOWN}) == Checked({**inputs, "kubeconfig": UNKNOWN})
+    checked = await ONE.check(URN, {}, {**inputs, "kubeconfig": UNKNOWN})
+    assert not [*checked.failures, *checked.notes]
     checked = await ONE.check(URN, {}, {**inputs, "kubeconfig": NOWHERE})
     assert not checked.failures
     (note,) = checked.notes
@@ -109,6 +111,18 @@ async def test_a_cluster_that_cannot_be_asked_refuses_nothing_at_preview(inputs:
     assert (await ONE.create(OPERATION, inputs)).id == URN.name
     found = await ONE.diff(State("x", inputs, inputs), {**inputs, "namespace": "another"})
     assert [one.replaces for one in found.properties.values()] == [False]
+
+
+async def test_a_definition_that_is_new_is_waited_for(
+    cluster: Any, defined_again: None, inputs: dict[str, Any], until: Callable[..., None]
+) -> None:
+    """As the runtime of the same program brings it: for a moment it is there and cannot be listed."""
+    definition = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD_NAME}"
+    cluster.api.delete(definition)
+    until(lambda: cluster.api.get(definition).status == 404)
+    assert cluster.api.apply(definition, crd()).status == 201
+    until(lambda: cluster.api.get(path(inputs["namespace"])).status != 404)
+    assert (await ONE.create(OPERATION, inputs)).id == URN.name
 
 
 async def test_who_may_not_see_all_namespaces_sees_its_own(

@@ -5,6 +5,7 @@ says on itself who declares it; it is looked up in a preview, and again before a
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,13 +18,14 @@ from aks_inference_provider.resources.other_runtimes import there
 from aks_inference_provider.wire import has_unknown, plain
 from aks_inference_runtime.api.crd import PLURAL
 from aks_inference_runtime.api.endpoint import API_VERSION
-from aks_inference_runtime.api.errors import AksInferenceError, NotFound, OperationFailed
+from aks_inference_runtime.api.errors import AksInferenceError, NotFound, OperationFailed, RuntimeUnavailable
 from aks_inference_runtime.api.kubernetes import DECLARER_ANNOTATION, ENDPOINT_LABEL, declarer, stack_mark
 from aks_inference_runtime.jobs.connect import connection_of
 from aks_inference_runtime.kubernetes.client import Api, connected
 
 LOOK_S = 10.0
 """Of a cluster: in a preview one that does not answer refuses nothing."""
+POLL_S = 0.2
 INPUTS = (
     Field("name", Kind.STRING, "Required. The endpoint's.", required=True),
     Field("namespace", Kind.STRING, "Required. The endpoint's.", required=True),
@@ -83,11 +85,16 @@ class EndpointName:
 
 async def _free(urn: Urn, inputs: Raw) -> None:
     """Raises ResourceFailed where the name is not, or that is not known."""
-    given = plain(inputs)
-    try:
-        why = await _looked(given, urn)
-    except (AksInferenceError, TimeoutError) as error:
-        raise ResourceFailed(f"not known whether {given['name']!r} is served already: {_why(error)}") from None
+    given, deadline = plain(inputs), time.monotonic() + LOOK_S
+    while True:
+        try:
+            why = await _looked(given, urn)
+            break
+        except (AksInferenceError, TimeoutError) as error:
+            # A definition that was applied just now is not served at once.
+            if not isinstance(error, RuntimeUnavailable) or time.monotonic() > deadline:
+                raise ResourceFailed(f"not known whether {given['name']!r} is served already: {_why(error)}") from None
+        await asyncio.sleep(POLL_S)
     if why is not None:
         raise ResourceFailed(f"name: {why}")
 
