@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,8 +94,13 @@ def run_bench(
         more = {"minutes": arguments.minutes, "each": arguments.each} if rounds else {}
         return await measure(quick=arguments.quick, **more)
 
+    # Who ends it by a signal, as `timeout` does, ends what it has started, too: as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = asyncio.run(measured())
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
     except Missing as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
